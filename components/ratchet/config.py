@@ -1,0 +1,169 @@
+"""One `ratchet.yaml`: the settings of every step, checked before anything runs.
+
+Sections are named after the steps; a profile (`local`, `gpu`) is a whole file. A section enters the key of its
+step's manifest, so changing a setting redoes just the work that depends on it.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ratchet.errors import UserError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BaseModelSource(Section):
+    """The base model under every adapter."""
+
+    model: str = Field("smollm2-135m-instruct", description="a Hugging Face id, a folder, or the embedded model's name")
+    revision: str = Field("main", description="pinned revision; for a folder or the embedded model its digest is used")
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+class Registry(Section):
+    """MLflow: where runs are logged and adapters registered."""
+
+    tracking_uri: str | None = Field(None, description="default: a SQLite file in the lake")
+    experiment: str = "ratchet"
+    model: str = Field("adapter", description="registered model name; holds the aliases champion, previous, challenger")
+
+
+class CollectTriplets(Section):
+    late_days: float = Field(
+        30, gt=0, description="how long feedback may wait for its interaction before it is dropped"
+    )
+
+
+class ValidateTriplets(Section):
+    max_bad_share: float = Field(0.2, ge=0, le=1, description="above this share of bad rows the run fails")
+    max_prompt_chars: int = Field(32_000, gt=0)
+    max_response_chars: int = Field(32_000, gt=0)
+
+
+class BuildDatasets(Section):
+    eval_share: float = Field(0.2, gt=0, lt=1, description="share of split groups held out")
+    near_duplicate: float = Field(0.8, gt=0, le=1, description="Jaccard of 3-word shingles at which prompts are one")
+    max_pairs_per_prompt: int = Field(4, gt=0)
+    thumb_weight: float = Field(0.7, gt=0, le=1, description="a lone vote")
+    opposed_weight: float = Field(0.8, gt=0, le=1, description="up and down votes on answers to one prompt")
+    preference_weight: float = Field(1.0, gt=0, le=1)
+    correction_weight: float = Field(1.0, gt=0, le=1)
+    half_life_days: float = Field(90, gt=0, description="a vote this old counts half, against the newest vote")
+
+
+class Lora(Section):
+    r: int = Field(8, gt=0)
+    alpha: int = Field(16, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class Phase(Section):
+    """One pass of training: SFT or DPO."""
+
+    epochs: float = Field(1.0, ge=0)
+    max_rows: int | None = Field(None, description="train on at most so many rows, the heaviest first")
+    batch_rows: int = Field(8, gt=0, description="rows (or pairs) an optimiser step")
+    micro_rows: int = Field(8, gt=0, description="rows (or pairs) a forward pass")
+    learning_rate: float = Field(2e-4, gt=0)
+    warmup_share: float = Field(0.1, ge=0, lt=1)
+
+
+class TrainAdapter(Section):
+    lora: Lora = Lora()
+    sft: Phase = Phase()
+    dpo: Phase = Phase(learning_rate=5e-5)
+    beta: float = Field(0.1, gt=0, description="DPO temperature")
+    max_tokens: int = Field(512, gt=0, description="longer rows are cut on the left of the prompt, or dropped")
+    checkpoint_steps: int = Field(10, gt=0, description="optimiser steps between resumable checkpoints")
+    threads: int = Field(2, gt=0, description="CPU threads; part of the result, since float sums depend on it")
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+class EvaluateAdapter(Section):
+    min_pairs: int = Field(20, gt=0, description="with fewer held-out pairs the verdict is insufficient")
+    max_pairs: int = Field(200, gt=0)
+    tolerance: float = Field(0.01, ge=0, description="how much worse than the incumbent still passes")
+    max_perplexity_rise: float = Field(0.2, ge=0, description="largest relative rise on the replay set")
+    max_new_tokens: int = Field(48, gt=0, description="for the format and safety generations")
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    resamples: int = Field(2000, ge=100)
+
+
+class RegisterAdapter(Section):
+    pass
+
+
+class ReleaseAdapter(Section):
+    git_url: str | None = Field(None, description="repository that Argo CD follows; without it nothing is released")
+    branch: str = "main"
+    values_path: str = Field("environments/local/values.yaml", description="values file with the `adapter` block")
+    cluster_url: str | None = Field(None, description="Kubernetes API, or the local rehearsal cluster's")
+    gate_url: str | None = Field(None, description="the gate, for its evidence")
+    namespace: str = "ratchet"
+    canary: str = "adapter-router"
+    poll_s: float = Field(1.0, gt=0)
+    timeout_s: float = Field(3600, gt=0, description="give up waiting for the canary; the reconciler goes on")
+    force: bool = Field(False, description="release although the offline verdict is not a pass; recorded in the ledger")
+
+
+class Gate(Section):
+    """The statistical gate that judges a canary on votes."""
+
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="error rate of each test over the whole canary")
+    margin: float = Field(0.1, gt=0, lt=1, description="how much lower approval still counts as no worse")
+    min_votes: int = Field(4, ge=0, description="canary votes needed before each traffic step")
+    max_minutes: float = Field(24 * 60, gt=0, description="a canary undecided for longer is rolled back")
+    refresh_s: float = Field(1.0, gt=0)
+
+
+class Config(Section):
+    seed: int = 0
+    base_model: BaseModelSource = BaseModelSource()
+    registry: Registry = Registry()
+    collect_triplets: CollectTriplets = CollectTriplets()
+    validate_triplets: ValidateTriplets = ValidateTriplets()
+    build_datasets: BuildDatasets = BuildDatasets()
+    train_adapter: TrainAdapter = TrainAdapter()
+    evaluate_adapter: EvaluateAdapter = EvaluateAdapter()
+    register_adapter: RegisterAdapter = RegisterAdapter()
+    release_adapter: ReleaseAdapter = ReleaseAdapter()
+    gate: Gate = Gate()
+
+
+def load_config(path: Path) -> Config:
+    """The checked configuration. Raises UserError with every fault, its place, and the nearest known key."""
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}; `ratchet profile local > {path}` writes one"
+        ) from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
+    try:
+        return Config.model_validate(plain)
+    except ValidationError as error:
+        faults = "\n".join(f"  {_explain(fault)}" for fault in error.errors())
+        raise UserError(f"{path}:\n{faults}") from None
+
+
+def _explain(fault: Any) -> str:
+    place = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] != "extra_forbidden":
+        return f"{place} = {fault['input']!r}: {fault['msg']}"
+    known = _keys_at(fault["loc"][:-1])
+    nearest = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.0)
+    return f"{place}: no such key; did you mean {nearest[0]!r}?" if nearest else f"{place}: no such key"
+
+
+def _keys_at(path: tuple[str | int, ...]) -> list[str]:
+    section: Any = Config
+    for part in path:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)

@@ -1,0 +1,69 @@
+"""Landing: `events/{interaction,feedback}/dt=YYYY-MM-DD/*.jsonl`, written create-only and never changed."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Literal
+
+from ratchet.digest import digest_bytes
+from ratchet.errors import Conflict
+from ratchet.events import Feedback, Interaction
+from ratchet.store import Store
+
+EventType = Literal["interaction", "feedback"]
+ROOT = "events"
+
+
+def land(store: Store, events: Iterable[Interaction | Feedback], name: str | None = None) -> list[str]:
+    """Write events durably; their keys. Returns only when every event is safe, or raises with none acknowledged.
+
+    Files are named by content unless `name` is given, so importing the same file twice lands it once.
+    """
+    by_place: dict[str, list[bytes]] = defaultdict(list)
+    for event in events:
+        line = event.model_dump_json(exclude_defaults=False).encode() + b"\n"
+        by_place[_folder(event)].append(line)
+    keys = []
+    for folder, lines in sorted(by_place.items()):
+        data = b"".join(lines)
+        key = f"{folder}/{name or digest_bytes(data)[:32]}.jsonl"
+        try:
+            store.create(key, data)
+        except Conflict:
+            if name is not None:
+                raise
+        keys.append(key)
+    return keys
+
+
+def batch_name(writer: str) -> str:
+    """A name for one writer's next batch: sorts by time, never the same twice."""
+    return f"{time.time_ns():020d}-{writer}"
+
+
+def landed(store: Store, event_type: EventType) -> list[str]:
+    """Keys of all landing files of one type, sorted."""
+    return [key for key in store.list(f"{ROOT}/{event_type}") if key.endswith(".jsonl")]
+
+
+def lines(store: Store, key: str) -> Iterator[tuple[int, bytes]]:
+    """Each line of a landing file with its byte offset; blank lines are skipped."""
+    offset = 0
+    for line in store.read(key).splitlines(keepends=True):
+        if line.strip():
+            yield offset, line
+        offset += len(line)
+
+
+def _folder(event: Interaction | Feedback) -> str:
+    if isinstance(event, Interaction):
+        return f"{ROOT}/interaction/dt={_day(event.served_at)}"
+    return f"{ROOT}/feedback/dt={_day(event.created_at)}"
+
+
+def _day(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+    except (OverflowError, ValueError):  # a broken clock is for validation to name; the event still has to land
+        return "unknown"

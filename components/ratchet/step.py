@@ -1,0 +1,80 @@
+"""Run a step once: find its manifest, or do the work and publish the manifest last, create-only."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ratchet import __version__
+from ratchet.config import Config
+from ratchet.errors import Conflict, UserError
+from ratchet.manifest import Made, Manifest, manifest_uri, step_key
+from ratchet.store import Store
+
+Inputs = Mapping[str, Manifest]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One of the seven steps: a name, what it reads, and the function that does it.
+
+    Each step's module ends with `STEP = Step(...)`. Importing that module must stay cheap: heavy libraries are
+    imported inside the functions that use them.
+    """
+
+    name: str
+    run: Callable[[Config, Inputs, Store], Made]
+    inputs: tuple[str, ...] = ()
+    """Names of the steps whose manifests it reads: the edges of every orchestrator's graph."""
+    version: int = 1
+    """Raised when the code changes what the same inputs give."""
+    reads: tuple[str, ...] = ()
+    """Sections of the configuration, besides the step's own, on which the result depends."""
+    sources: Callable[[Config, Inputs, Store], Mapping[str, str]] = field(default=lambda config, inputs, store: {})
+    """State outside the inputs on which the result depends, as name to digest: new files, the champion."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A step's manifest, and whether this call did the work or found it done."""
+
+    manifest: Manifest
+    is_new: bool
+
+
+def run_step(step: Step, config: Config, inputs: Inputs, store: Store) -> Ran:
+    """The step's manifest for these inputs, made now or found. A killed run leaves nothing that this would find."""
+    key = key_of(step, config, inputs, store)
+    uri = manifest_uri(step.name, key)
+    if store.exists(uri):
+        return Ran(read_manifest(store, uri), is_new=False)
+    started = time.monotonic()
+    made = step.run(config, inputs, store)
+    manifest = Manifest(
+        **dict(made),
+        step=step.name,
+        key=key,
+        inputs={name: manifest.digest for name, manifest in inputs.items()},
+        code_version=__version__,
+        created_at=time.time(),
+        seconds=round(time.monotonic() - started, 3),
+    )
+    try:
+        store.create(uri, manifest.model_dump_json(indent=1).encode())
+    except Conflict:  # another run of the same work finished first: its bytes are as good as ours
+        return Ran(read_manifest(store, uri), is_new=False)
+    return Ran(manifest, is_new=True)
+
+
+def key_of(step: Step, config: Config, inputs: Inputs, store: Store) -> str:
+    if missing := set(step.inputs) ^ set(inputs):
+        raise UserError(f"{step.name} takes the inputs {list(step.inputs)}; given {sorted(inputs)}, so see {missing}")
+    settings = {section: getattr(config, section) for section in (step.name, *step.reads)}
+    plain = {
+        name: part.model_dump(mode="json") if hasattr(part, "model_dump") else part for name, part in settings.items()
+    }
+    digests = {name: manifest.digest for name, manifest in inputs.items()}
+    return step_key(step.name, step.version, plain, {**digests, **step.sources(config, inputs, store)})
+
+
+def read_manifest(store: Store, uri: str) -> Manifest:
+    return Manifest.model_validate_json(store.read(uri))
