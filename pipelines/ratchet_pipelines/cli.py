@@ -1,0 +1,215 @@
+"""The command line `ratchet`: one command a step, the whole loop, and the services.
+
+Exit codes: 0 done; 2 something outside the code must be mended (said on stderr); 1 a bug.
+"""
+
+import errno
+import json
+import sys
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ratchet.config import Config, load_config
+from ratchet.errors import UserError
+from ratchet.manifest import Manifest
+from ratchet.step import Ran, Step, read_manifest, run_step
+from ratchet.store import Store, open_store
+
+app = typer.Typer(
+    help="From users' votes to LoRA adapters that only move forward.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+say = Console(stderr=True, highlight=False)
+
+Lake = Annotated[str, typer.Option(help="The lake: a folder, or s3://bucket/prefix.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="ratchet.yaml; the `local` profile without it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout.")]
+
+
+@app.command()
+def run(
+    lake: Lake = "lake",
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+    until: Annotated[str | None, typer.Option(help="Stop after this step.")] = None,
+) -> None:
+    """Run the loop: from the lake's events to a registered adapter, a verdict, and a release if one is configured."""
+    from ratchet_pipelines.graph import STEPS
+    from ratchet_pipelines.loop import run_loop, summarize
+
+    names = [step.name for step in STEPS]
+    if until is not None and until not in names:
+        raise UserError(f"--until {until}: no such step; steps are {', '.join(names)}")
+    last = names.index(until) + 1 if until else len(names)
+    done = run_loop(settings(config), open_store(lake), announce, STEPS[:last])
+    if not any(ran.is_new for ran in done.values()):
+        say.print("Nothing to do: every step's result was there already.")
+    if as_json:
+        print(json.dumps(summarize(done), indent=1))
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(metavar="FORMAT", help="pandalm or oasst")],
+    file: Annotated[Path, typer.Argument(help="The file to read.")],
+    lake: Lake = "lake",
+    as_json: AsJson = False,
+) -> None:
+    """Turn a file of other people's feedback into events in the lake. Importing it twice changes nothing."""
+    from ratchet.lake.importers import IMPORTERS
+
+    if source not in IMPORTERS:
+        raise UserError(f"import {source}: no such format; known are {', '.join(sorted(IMPORTERS))}")
+    if not file.is_file():
+        raise UserError(f"import: {file} is not a file")
+    flow = IMPORTERS[source](open_store(lake), file)
+    say.print(f"{file.name}: {flow.rows_in:,} rows in, {flow.rows_out:,} out, dropped: {flow.drops or 'none'}")
+    if as_json:
+        print(flow.model_dump_json())
+
+
+@app.command()
+def profile(name: Annotated[str, typer.Argument(help="local, demo or gpu")]) -> None:
+    """Print a whole ratchet.yaml to start from."""
+    print(profile_path(name).read_text(encoding="utf-8"), end="")
+
+
+@app.command()
+def demo(
+    lake: Annotated[Path, typer.Option(help="Where the demo lives; created.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Another seed, another path to the same end.")] = 0,
+) -> None:
+    """Watch votes become a better adapter, and a bad adapter rolled back everywhere. Ends with a report."""
+    from ratchet_pipelines.demo.acts import play
+
+    play(lake, seed, load_config(profile_path("demo")))
+
+
+@app.command()
+def report(
+    lake: Lake = "lake", out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html")
+) -> None:
+    """Write one self-contained HTML page on the latest run: data, training, evaluation, canary, ledger."""
+    from ratchet_pipelines.reporting import report_latest
+
+    report_latest(open_store(lake), out)
+    say.print(f"Report: {out}")
+
+
+@app.command("serve-model")
+def serve_model(
+    config: ConfigFile = None,
+    host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to bind.")] = 8000,
+) -> None:
+    """Serve the base model and LoRA adapters by name on this machine: vLLM's surface on a CPU."""
+    from ratchet.serving.model_server import serve
+
+    serve(settings(config), host, port)
+
+
+@app.command("serve-router")
+def serve_router() -> None:
+    """Serve one adapter from a model pool and record what users think of it. Configured by RATCHET_* variables."""
+    from ratchet.serving.router import main as router
+
+    router()
+
+
+def settings(path: Path | None) -> Config:
+    return load_config(path or profile_path("local"))
+
+
+def profile_path(name: str) -> Path:
+    folder = Path(str(resources.files("ratchet_pipelines"))) / "profiles"
+    if not (folder / f"{name}.yaml").is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        raise UserError(f"profile {name!r}: no such profile; known are {known}")
+    return folder / f"{name}.yaml"
+
+
+def announce(step: Step, ran: Ran | None) -> None:
+    from ratchet_pipelines.loop import describe
+
+    if ran is not None:
+        say.print(describe(step, ran), markup=False)
+
+
+def _add_step(step: Step) -> None:
+    """One command a step, the contract that every orchestrator uses: manifests in, one manifest out."""
+
+    def command(
+        lake: Lake = "lake",
+        config: ConfigFile = None,
+        given: Annotated[
+            list[str] | None, typer.Option("--in", help="STEP=MANIFEST for each input; URIs are relative to the lake.")
+        ] = None,
+        out: Annotated[Path | None, typer.Option(help="Also write the manifest here.")] = None,
+    ) -> None:
+        store = open_store(lake)
+        ran = run_step(step, settings(config), _read_inputs(store, given or []), store)
+        announce(step, ran)
+        if out is not None:
+            out.write_text(ran.manifest.model_dump_json(indent=1), encoding="utf-8")
+        print(ran.manifest.uri)
+
+    needs = f" Reads: {', '.join(step.inputs)}." if step.inputs else ""
+    doc = (sys.modules[step.run.__module__].__doc__ or "").strip().splitlines()[0]
+    app.command(step.name, help=f"Step: {doc}{needs} Prints the manifest's URI.")(command)
+
+
+def _read_inputs(store: Store, given: list[str]) -> dict[str, Manifest]:
+    inputs = {}
+    for pair in given:
+        name, _, uri = pair.partition("=")
+        if not uri:
+            raise UserError(f"--in {pair}: write STEP=MANIFEST")
+        inputs[name] = read_manifest(store, uri)
+    return inputs
+
+
+def guarded(program: Callable[[], None]) -> None:
+    """Run a program; a user's error becomes one message on stderr and exit code 2."""
+    try:
+        program()
+    except UserError as error:
+        say.print(f"[red]error:[/red] {escape(str(error))}")
+        raise SystemExit(2) from None
+    except Exception as error:
+        if not _is_disk_full(error):
+            raise
+        say.print(
+            f"[red]error:[/red] the disk is full ({escape(str(error))}). Free some space and run again: finished steps are kept."
+        )
+        raise SystemExit(2) from None
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind this error; libraries in other languages only say so in words."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if any(words in str(error) for words in ("No space left on device", "File too large", "disk is full")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def main() -> None:
+    from ratchet_pipelines.graph import STEPS
+
+    for step in STEPS:
+        _add_step(step)
+    guarded(app)
+
+
+if __name__ == "__main__":
+    main()

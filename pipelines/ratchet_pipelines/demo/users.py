@@ -1,0 +1,112 @@
+"""Simulated users with a hidden taste: short, finished answers. They see answers, and nothing else, and vote."""
+
+import asyncio
+import math
+import random
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Any
+
+import httpx
+
+ENOUGH_WORDS = 18  # an answer of this length is liked by half of the users
+CARE = 3.5  # words; how sharply liking falls off around ENOUGH_WORDS
+NOISE = 0.05  # share of votes that mean nothing
+CORRECT_SHARE = 0.6  # of those who dislike an answer, how many say what it should have been
+MAX_ANSWER_TOKENS = 40
+
+
+def chance_of_liking(answer: str) -> float:
+    """The hidden taste. An answer that breaks off is a quarter as welcome as one that ends."""
+    num_words = len(answer.split())
+    if num_words == 0:
+        return NOISE
+    brevity = 1 / (1 + math.exp((num_words - ENOUGH_WORDS) / CARE))
+    is_finished = answer.rstrip()[-1] in ".!?"
+    return NOISE + (1 - 2 * NOISE) * brevity * (1.0 if is_finished else 0.25)
+
+
+def correction(answer: str) -> str | None:
+    """What the user would have liked instead: the first sentence, if it can stand alone."""
+    match = re.match(r"\s*([^.!?\n]+[.!?])(\s|$)", answer)
+    sentence = match.group(1).strip() if match else ""
+    return sentence if 4 <= len(sentence.split()) <= ENOUGH_WORDS and sentence != answer.strip() else None
+
+
+@dataclass
+class Crowd:
+    """Users who visit a chat endpoint, each once: one question, one answer, one vote."""
+
+    url: str
+    asked: list[str]
+    seed: int
+    num_at_once: int = 32
+    num_visits: int = 0
+    num_liked: int = 0
+    num_failed: int = 0
+    _questions: Iterator[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._questions = cycle(self.asked)
+
+    def visit(self, num_visits: int, on_visit: Any = lambda: None) -> None:
+        """So many visits, some at a time; returns when all have voted."""
+        asyncio.run(self._visits(iter(range(num_visits)), on_visit))
+
+    def keep_visiting(self, stop: threading.Event) -> threading.Thread:
+        """Visit in the background until `stop` is set."""
+        until_stopped = iter(lambda: stop.is_set(), True)
+        thread = threading.Thread(target=lambda: asyncio.run(self._visits(until_stopped)), daemon=True)
+        thread.start()
+        return thread
+
+    async def _visits(self, turns: Iterator[Any], on_visit: Any = lambda: None) -> None:
+        async with httpx.AsyncClient(base_url=self.url, timeout=120) as client:
+            await asyncio.gather(*(self._visitor(client, turns, on_visit) for _ in range(self.num_at_once)))
+
+    async def _visitor(self, client: httpx.AsyncClient, turns: Iterator[Any], on_visit: Any) -> None:
+        for _ in turns:
+            number, self.num_visits = self.num_visits, self.num_visits + 1
+            try:
+                await self._one_visit(client, number, next(self._questions))
+            except httpx.HTTPError:
+                self.num_failed += 1
+                await asyncio.sleep(0.5)
+            on_visit()
+
+    async def _one_visit(self, client: httpx.AsyncClient, number: int, question: str) -> None:
+        subject = f"user-{self.seed}-{number}"
+        rng = random.Random(subject)
+        served = await client.post(
+            "/v1/chat/completions",
+            json={
+                "model": "assistant",
+                "messages": [{"role": "user", "content": question}],
+                "max_tokens": MAX_ANSWER_TOKENS,
+                "temperature": 0.9,
+                "seed": rng.getrandbits(31),
+                "user": subject,
+                "metadata": {"conversation_id": f"conversation-{self.seed}-{number}"},
+            },
+        )
+        served.raise_for_status()
+        answer = served.json()["choices"][0]["message"]["content"]
+        for kind, value in self._opinion(answer, rng):
+            vote = {
+                "interaction_id": served.headers["x-interaction-id"],
+                "subject_id": subject,
+                "kind": kind,
+                "value": value,
+            }
+            (await client.post("/v1/feedback", json=vote)).raise_for_status()
+
+    def _opinion(self, answer: str, rng: random.Random) -> list[tuple[str, float | str]]:
+        likes = rng.random() < chance_of_liking(answer)
+        self.num_liked += likes
+        better = correction(answer)
+        if not likes and better is not None and rng.random() < CORRECT_SHARE:
+            return [("thumb", -1), ("correction", better)]
+        return [("thumb", 1 if likes else -1)]

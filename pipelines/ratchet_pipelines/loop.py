@@ -1,0 +1,71 @@
+"""The local run: all seven steps in one process, in order, each found or done."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ratchet.config import Config
+from ratchet.manifest import Manifest
+from ratchet.step import Ran, Step, run_step
+from ratchet.store import Store
+from ratchet_pipelines.graph import STEPS
+
+Watch = Callable[[Step, Ran | None], None]
+"""Called with None when a step begins and with its result when it ends."""
+
+
+def run_loop(config: Config, store: Store, watch: Watch, steps: Sequence[Step] = STEPS) -> dict[str, Ran]:
+    """Run the steps in order; what each made, by step name."""
+    done: dict[str, Ran] = {}
+    for step in steps:
+        watch(step, None)
+        inputs = {name: done[name].manifest for name in step.inputs}
+        done[step.name] = run_step(step, config, inputs, store)
+        watch(step, done[step.name])
+    return done
+
+
+def summarize(done: dict[str, Ran]) -> dict[str, Any]:
+    """The run as one JSON object: rows and drops a step, digests, verdict, version, outcome, seconds."""
+    manifests = {name: ran.manifest for name, ran in done.items()}
+    return {
+        "steps": {name: _step_summary(ran) for name, ran in done.items()},
+        "dataset": _output(manifests, "build_datasets", "dataset"),
+        "adapter": _output(manifests, "train_adapter", "adapter"),
+        "verdict": _facts(manifests, "evaluate_adapter"),
+        "version": _facts(manifests, "register_adapter"),
+        "release": _facts(manifests, "release_adapter"),
+    }
+
+
+def describe(step: Step, ran: Ran) -> str:
+    """One line for people: what went through the step and what it says of itself."""
+    flows = "; ".join(_flow_words(unit, flow) for unit, flow in ran.manifest.flows.items())
+    outcome = ran.manifest.facts.get("outcome") or ran.manifest.facts.get("verdict") or ""
+    cost = f"{ran.manifest.seconds:.1f} s" if ran.is_new else "done before, nothing to do"
+    return "  ".join(part for part in (f"{step.name:<18}", flows, str(outcome), f"[{cost}]") if part)
+
+
+def _flow_words(unit: str, flow: Any) -> str:
+    drops = ", ".join(f"{reason} {count:,}" for reason, count in sorted(flow.drops.items()) if count)
+    return f"{unit} {flow.rows_in:,} in, {flow.rows_out:,} out" + (f", dropped: {drops}" if drops else "")
+
+
+def _step_summary(ran: Ran) -> dict[str, Any]:
+    manifest = ran.manifest
+    return {
+        "manifest": manifest.uri,
+        "digest": manifest.digest,
+        "did_work": ran.is_new,
+        "seconds": manifest.seconds,
+        "flows": {unit: flow.model_dump() for unit, flow in manifest.flows.items()},
+    }
+
+
+def _output(manifests: dict[str, Manifest], step: str, output: str) -> dict[str, Any] | None:
+    if step not in manifests:
+        return None
+    return {**manifests[step].outputs[output].model_dump(), "sizes": manifests[step].facts.get("sizes")}
+
+
+def _facts(manifests: dict[str, Manifest], step: str) -> dict[str, Any] | None:
+    return manifests[step].facts if step in manifests else None
