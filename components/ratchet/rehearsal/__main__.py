@@ -1,0 +1,134 @@
+"""Run the rehearsal cluster: Argo CD, Flagger, gateway and kubelet in small, in one process. No state survives it."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+from fastapi import FastAPI
+
+from ratchet.errors import UserError
+from ratchet.rehearsal.argo import Argo
+from ratchet.rehearsal.cluster import Cluster, api
+from ratchet.rehearsal.flagger import Scheduler
+from ratchet.rehearsal.gateway import gateway
+from ratchet.rehearsal.kubelet import HOST, Kubelet
+from ratchet.rehearsal.pool import Pool
+from ratchet.rehearsal.ports import listen
+from ratchet.rehearsal.world import ClusterWorld
+
+POLL_S = 30.0  # Argo CD's own default is three minutes; with a Git webhook it is seconds
+MIN_POLL_S = 0.2
+CANARY = "adapter-router"
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """The parts of one rehearsal, wired together."""
+
+    cluster: Cluster
+    argo: Argo
+    kubelet: Kubelet
+    world: ClusterWorld
+    speed: float
+
+    def loops(self) -> tuple[Callable[[threading.Event], None], ...]:
+        """What runs, each in a thread of its own, until the event is set."""
+        return self._follow_git, self.kubelet.run, self._run_flagger
+
+    def _follow_git(self, stop: threading.Event) -> None:
+        self.argo.run(stop, max(MIN_POLL_S, POLL_S / self.speed))
+
+    def _run_flagger(self, stop: threading.Event) -> None:
+        """Tick once an interval, divided by the speed; a late tick is not made up for, as with Go's ticker."""
+        scheduler = Scheduler(self.world)
+        due = time.monotonic()
+        while not stop.wait(max(0.0, due - time.monotonic())):
+            canary = self.world.canary()
+            if canary is None:
+                raise UserError(f"{self.argo.chart} renders no Canary {self.world.name}; keep its `name` as it is")
+            scheduler.tick(canary)
+            due = max(due + canary.interval_s / self.speed, time.monotonic())
+
+
+def main(
+    git_url: Annotated[str, typer.Option(help="repository that names the adapter to serve")],
+    pool_url: Annotated[str, typer.Option(help="the model server that all routers share")],
+    gate_url: Annotated[str, typer.Option(help="the gate that Flagger's webhooks ask")],
+    lake: Annotated[str, typer.Option(help="where routers record events: a folder, or s3://bucket/prefix")],
+    api_port: Annotated[int, typer.Option(help="port of the Kubernetes API")],
+    gateway_port: Annotated[int, typer.Option(help="port that users call")],
+    branch: str = "main",
+    values_path: str = "environments/local/values.yaml",
+    chart: Path = Path("charts/adapter-router"),
+    speed: Annotated[float, typer.Option(min=0.001, help="how much faster than its interval Flagger ticks")] = 30.0,
+    namespace: str = "ratchet",
+    seed: Annotated[int, typer.Option(help="of the gateway's choices")] = 0,
+) -> None:
+    """Run the rehearsal cluster until SIGTERM or Ctrl-C."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="ratchet-rehearsal-") as folder:
+            scratch, is_remote = Path(folder), lake.startswith("s3://")
+            home = lake if is_remote else str(Path(lake).absolute())
+            logs = scratch / "logs" if is_remote else Path(home) / "work" / "rehearsal"
+            parameters = {"pool": {"url": pool_url}, "gate": {"url": gate_url}, "lake": home}
+            cluster = Cluster(namespace)
+            argo = Argo(cluster, git_url, branch, values_path, chart, scratch / "clone.git", parameters)
+            kubelet = Kubelet(cluster, Pool(pool_url), logs)
+            rehearsal = Rehearsal(cluster, argo, kubelet, ClusterWorld(cluster, CANARY), speed)
+            apps = {
+                listen(HOST, api_port, "--api-port"): api(cluster),
+                listen(HOST, gateway_port, "--gateway-port"): gateway(cluster, CANARY, seed),
+            }
+            argo.sync()
+            asyncio.run(serve(rehearsal, apps))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+async def serve(rehearsal: Rehearsal, apps: dict[socket.socket, FastAPI]) -> None:
+    """Serve and run the loops until a signal, or until a loop breaks: half a cluster would only mislead."""
+    servers = [Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)) for app in apps.values()]
+    stop = threading.Event()
+
+    def end() -> None:
+        stop.set()
+        for server in servers:
+            server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    tasks = [asyncio.create_task(asyncio.to_thread(run, stop)) for run in rehearsal.loops()]
+    for task in tasks:
+        task.add_done_callback(lambda _: end())
+    try:
+        await asyncio.gather(*(server.serve(sockets=[held]) for server, held in zip(servers, apps, strict=True)))
+    finally:
+        end()
+        await asyncio.wait(tasks)
+        rehearsal.kubelet.close()
+    await asyncio.gather(*tasks)
+
+
+class Server(uvicorn.Server):
+    """Two servers share one process, so neither may own its signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,123 @@
+"""Argo CD in small: follow a branch, render the chart with its values file, apply the result.
+
+Like an Application with values files and parameters: chart defaults, then the overlay beside the chart, then the file
+in Git, then parameters.
+"""
+
+import functools
+import subprocess
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ratchet.errors import UserError
+from ratchet.rehearsal.cluster import Cluster, Object
+
+OVERLAY = "values-local.yaml"
+APPLIED = ("Deployment", "Canary")
+GIT_TIMEOUT_S = 60.0
+
+
+@dataclass
+class Argo:
+    """One Application: a branch of a repository, a values file in it, a chart."""
+
+    cluster: Cluster
+    git_url: str
+    branch: str
+    values_path: str
+    chart: Path
+    clone: Path
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    synced: str = ""
+    """The last commit that was seen, applied or refused."""
+    told: str = ""
+
+    def run(self, stop: threading.Event, poll_s: float) -> None:
+        while not stop.wait(poll_s):
+            try:
+                self.sync()
+            except UserError as error:  # what runs stays as it is until Git is mended
+                self._tell(f"not synced: {error}")
+
+    def sync(self) -> None:
+        """Apply the branch's head if it is new. Raises UserError if Git or the values are unusable."""
+        commit = self._fetch()
+        if commit == self.synced:
+            return
+        self.synced = commit
+        values = merge(self._overlay(), self._values(commit), self.parameters)
+        for manifest in render(self.chart, values, self.cluster.namespace):
+            if manifest["kind"] in APPLIED:
+                self.cluster.apply(manifest)
+        self._tell(f"synced {commit[:10]}")
+
+    def _fetch(self) -> str:
+        if not self.clone.exists():
+            self._git("init", "--bare", "--quiet", str(self.clone))
+        self._git("-C", str(self.clone), "fetch", "--quiet", self.git_url, f"refs/heads/{self.branch}")
+        return self._git("-C", str(self.clone), "rev-parse", "FETCH_HEAD").strip()
+
+    def _values(self, commit: str) -> dict[str, Any]:
+        text = self._git("-C", str(self.clone), "show", f"{commit}:{self.values_path}")
+        return _mapping(text, f"{self.values_path} at {commit[:10]}")
+
+    def _overlay(self) -> dict[str, Any]:
+        return _mapping((self.chart / OVERLAY).read_text(encoding="utf-8"), OVERLAY)
+
+    def _git(self, *arguments: str) -> str:
+        try:
+            done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=GIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"git gave no answer from {self.git_url} within {GIT_TIMEOUT_S:.0f} s") from None
+        if done.returncode:
+            raise UserError(
+                f"{self.git_url}, branch {self.branch}, file {self.values_path}: {done.stderr.strip()}; "
+                f"name a repository, branch and file that exist"
+            )
+        return done.stdout
+
+    def _tell(self, text: str) -> None:
+        if text != self.told:
+            self.told = text
+            self.cluster.log("argo", text)
+
+
+def render(chart: Path, values: Mapping[str, Any], namespace: str) -> list[Object]:
+    """The chart's objects, by Helm itself, offline. Raises UserError if the chart refuses the values."""
+    import helm_python
+
+    try:
+        with helm_python.Chart.load(chart) as loaded:
+            files = loaded.render(dict(values), name="adapter-router", namespace=namespace)
+    except helm_python.HelmError as error:
+        raise UserError(f"{chart} cannot be rendered: {error}") from None
+    found = (manifest for _, text in sorted(files.items()) for manifest in yaml.safe_load_all(text))
+    return [manifest for manifest in found if manifest]
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Values layered as Helm does it: maps merge, everything else is replaced by the later layer."""
+    return functools.reduce(_merge_two, layers, {})
+
+
+def _merge_two(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        is_map = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge_two(merged[key], value) if is_map else value
+    return merged
+
+
+def _mapping(text: str, place: str) -> dict[str, Any]:
+    try:
+        plain = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{place} is not YAML: {error}") from None
+    if not isinstance(plain, dict):
+        raise UserError(f"{place} holds a {type(plain).__name__}; it must be a mapping of values")
+    return plain

@@ -1,0 +1,269 @@
+"""Deployments as router processes on this machine: one process each, replaced without dropping traffic.
+
+A change of the pod template starts a new process, waits until it is ready, points the endpoint at it, and only then
+stops the old one. A Deployment's replicas count as one if above zero.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ratchet.errors import UserError
+from ratchet.rehearsal.cluster import Cluster, Object, spec_hash, timestamp
+from ratchet.rehearsal.pool import Adapter, Pool, adapter_of
+from ratchet.rehearsal.ports import free_port
+
+HOST = "127.0.0.1"
+PASS_S = 0.1
+PROBE_TIMEOUT_S = 1.0
+PROBE_S = 1.0  # between two looks at a ready pod, and between two tries at a failing one
+DRAIN_S = 0.5  # the preStop of the chart's pods: the gateway forgets a pod before the pod stops listening
+GRACE_S = 10.0
+
+
+@dataclass
+class Pod:
+    """One router process."""
+
+    spec: str
+    """Hash of the template that it was made from."""
+    adapter: Adapter | None
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes]
+    is_ready: bool = False
+    probe_at: float = 0.0
+    stop_at: float = 0.0
+    kill_at: float = float("inf")
+
+
+@dataclass
+class Workload:
+    """What runs for one Deployment: the pod that serves, the one that will, and why there is none."""
+
+    serving: Pod | None = None
+    coming: Pod | None = None
+    retry_at: float = 0.0
+    incomplete_since: float | None = None
+    told: str = ""
+    """The last trouble logged, so that it is logged once."""
+
+    @property
+    def pods(self) -> list[Pod]:
+        return [pod for pod in (self.serving, self.coming) if pod]
+
+
+@dataclass
+class Kubelet:
+    """Keeps processes as the cluster's Deployments want them. `run` until told to stop, then `close`."""
+
+    cluster: Cluster
+    pool: Pool
+    logs: Path
+    workloads: dict[str, Workload] = field(default_factory=dict)
+    leaving: list[Pod] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.client = httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False)
+        self.logs.mkdir(parents=True, exist_ok=True)
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.wait(PASS_S):
+            self.reconcile()
+
+    def reconcile(self) -> None:
+        """One pass over all Deployments."""
+        referenced: set[Adapter | None] = set()
+        for name in self.cluster.names("Deployment"):
+            deployment = self.cluster.get("Deployment", name)
+            if deployment is not None:
+                workload = self.workloads.setdefault(name, Workload())
+                self._reconcile(name, deployment, workload)
+                referenced |= {adapter_of(deployment["spec"]["template"]), *(pod.adapter for pod in workload.pods)}
+        self._reap()
+        self._unload(referenced | {pod.adapter for pod in self.leaving})
+
+    def close(self) -> None:
+        """Stop every process and wait for it."""
+        for name, workload in self.workloads.items():
+            self.cluster.set_endpoint(name, None)
+            self.leaving += workload.pods
+        for pod in self.leaving:
+            pod.process.terminate()
+        deadline = time.monotonic() + GRACE_S
+        for pod in self.leaving:
+            try:
+                pod.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                pod.process.kill()
+                pod.process.wait()
+            _close_pipe(pod)
+
+    def _reconcile(self, name: str, deployment: Object, workload: Workload) -> None:
+        wanted = spec_hash(deployment["spec"]["template"]) if deployment["spec"]["replicas"] else None
+        self._bury(name, workload)
+        if workload.coming and workload.coming.spec != wanted:
+            self._dismiss(workload.coming)
+            workload.coming = None
+        if wanted is None and workload.serving:
+            self._dismiss(workload.serving)
+            workload.serving = None
+        is_covered = any(pod.spec == wanted for pod in workload.pods)
+        if wanted and not is_covered and time.monotonic() >= workload.retry_at:
+            self._start(name, deployment["spec"]["template"], workload)
+        self._probe(name, workload)
+        self._report(name, deployment, workload, wanted)
+
+    def _start(self, name: str, template: Object, workload: Workload) -> None:
+        workload.retry_at = time.monotonic() + PROBE_S
+        try:
+            adapter = adapter_of(template)
+            if adapter:
+                self.pool.ensure(adapter)
+            workload.coming = self._spawn(name, template, adapter)
+            workload.told = ""
+        except UserError as error:
+            self._tell(name, workload, str(error))
+
+    def _spawn(self, name: str, template: Object, adapter: Adapter | None) -> Pod:
+        port = free_port(HOST)
+        log = self.logs / f"{name}.log"
+        environment = os.environ | resolve(template) | {"RATCHET_HOST": HOST, "RATCHET_PORT": str(port)}
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ratchet.rehearsal.pod"],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        return Pod(spec_hash(template), adapter, f"http://{HOST}:{port}", log, process)
+
+    def _bury(self, name: str, workload: Workload) -> None:
+        """Forget pods whose process has ended; they are started anew."""
+        for pod in workload.pods:
+            if pod.process.poll() is None:
+                continue
+            lines = pod.log.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+            self._tell(name, workload, f"exited {pod.process.returncode}: {lines[-1]}")
+            _close_pipe(pod)
+            if pod is workload.serving:
+                workload.serving = None
+            else:
+                workload.coming = None
+
+    def _probe(self, name: str, workload: Workload) -> None:
+        for pod in workload.pods:
+            if time.monotonic() >= pod.probe_at:
+                pod.is_ready = self._is_ready(pod)
+                pod.probe_at = time.monotonic() + (PROBE_S if pod.is_ready else PASS_S)
+                if not pod.is_ready:
+                    self._resync(name, workload, pod)
+        if workload.coming and workload.coming.is_ready:
+            old, workload.serving, workload.coming = workload.serving, workload.coming, None
+            if old:
+                self._dismiss(old)
+        serving = workload.serving
+        self.cluster.set_endpoint(name, serving.url if serving and serving.is_ready else None)
+
+    def _is_ready(self, pod: Pod) -> bool:
+        try:
+            return self.client.get(f"{pod.url}/readyz").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def _resync(self, name: str, workload: Workload, pod: Pod) -> None:
+        """A pool that was restarted has forgotten its adapters, and its routers are not ready until it has them."""
+        if pod.adapter is None or time.monotonic() < workload.retry_at:
+            return
+        workload.retry_at = time.monotonic() + PROBE_S
+        try:
+            self.pool.ensure(pod.adapter)
+        except UserError as error:
+            self._tell(name, workload, str(error))
+
+    def _report(self, name: str, deployment: Object, workload: Workload, wanted: str | None) -> None:
+        updated = [pod for pod in workload.pods if pod.spec == wanted]
+        available = [pod for pod in workload.pods if pod.is_ready]
+        is_complete = wanted is None or (updated == workload.pods == available and bool(updated))
+        now = time.monotonic()
+        workload.incomplete_since = None if is_complete else workload.incomplete_since or now
+        waited_s = now - (workload.incomplete_since or now)
+        is_late = waited_s > deployment["spec"].get("progressDeadlineSeconds", 600)
+        status = {
+            "observedGeneration": deployment["metadata"]["generation"],
+            "replicas": len(workload.pods),
+            "updatedReplicas": len(updated),
+            "readyReplicas": len(available),
+            "availableReplicas": len(available),
+            "conditions": [_progressing(deployment, is_complete, is_late)],
+        }
+        if deployment["status"] != status:
+            self.cluster.update("Deployment", name, lambda found: found.update(status=status))
+
+    def _dismiss(self, pod: Pod) -> None:
+        """Let a pod go: it still answers for a moment, then ends, by force if need be."""
+        pod.stop_at = time.monotonic() + DRAIN_S
+        pod.kill_at = pod.stop_at + GRACE_S
+        self.leaving.append(pod)
+
+    def _reap(self) -> None:
+        now = time.monotonic()
+        for pod in list(self.leaving):
+            if pod.process.poll() is not None:
+                _close_pipe(pod)
+                self.leaving.remove(pod)
+            elif now >= pod.kill_at:
+                pod.process.kill()
+            elif now >= pod.stop_at:
+                pod.process.terminate()
+                pod.stop_at = float("inf")
+
+    def _unload(self, referenced: set[Adapter | None]) -> None:
+        try:
+            self.pool.keep_only({adapter for adapter in referenced if adapter})
+        except UserError:
+            return  # the pool is away; the next pass tries again
+
+    def _tell(self, name: str, workload: Workload, trouble: str) -> None:
+        if trouble != workload.told:
+            workload.told = trouble
+            self.cluster.log("kubelet", f"{name}: {trouble}")
+
+
+def resolve(template: Object) -> Mapping[str, str]:
+    """The first container's environment: literals, and labels by the downward API."""
+    labels: Mapping[str, str] = template["metadata"].get("labels", {})
+    known = {f"metadata.labels['{key}']": value for key, value in labels.items()}
+    return {entry["name"]: _value(entry, known) for entry in template["spec"]["containers"][0].get("env", ())}
+
+
+def _value(entry: Object, known: Mapping[str, str]) -> str:
+    if "valueFrom" not in entry:
+        return str(entry.get("value", ""))
+    path = entry["valueFrom"].get("fieldRef", {}).get("fieldPath")
+    if path not in known:
+        raise UserError(f"env {entry['name']}: the rehearsal resolves literals and labels, not {entry['valueFrom']}")
+    return known[path]
+
+
+def _progressing(deployment: Object, is_complete: bool, is_late: bool) -> dict[str, Any]:
+    reason = "NewReplicaSetAvailable" if is_complete else "ReplicaSetUpdated"
+    if is_late:
+        reason = "ProgressDeadlineExceeded"
+    before: Object = next(iter(deployment["status"].get("conditions", ())), {})
+    since = before["lastUpdateTime"] if before.get("reason") == reason else timestamp()
+    return {"type": "Progressing", "status": str(not is_late), "reason": reason, "lastUpdateTime": since}
+
+
+def _close_pipe(pod: Pod) -> None:
+    if pod.process.stdin:
+        pod.process.stdin.close()
