@@ -1,0 +1,244 @@
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import judged
+from judged import correction, frame, preference, rating, thumb, triplet
+from ratchet.config import BuildDatasets
+from ratchet.datasets.pairs import REASONS, Rows, make_rows
+from ratchet.datasets.signals import with_prompts
+
+
+def make(*triplets: judged.Triplet, **changes: float) -> Rows:
+    return make_rows(with_prompts(frame(*triplets)), BuildDatasets(**changes))
+
+
+def reasons(rows: Rows) -> list[str]:
+    return rows.drops["reason"].to_list()
+
+
+def test_up_vote_makes_a_target_and_a_good_completion():
+    rows = make(vote := thumb("ann", "Paris."))
+    assert rows.kto.select("completion", "label", "weight").row(0) == ("Paris.", True, 0.7)
+    assert rows.kto["feedback_ids"].to_list() == rows.sft["feedback_ids"].to_list() == [[vote["triplet_id"]]]
+    assert rows.sft["messages"].item() == (
+        '[{"content":"What is the capital of France?","role":"user"},{"content":"Paris.","role":"assistant"}]'
+    )
+    assert rows.dpo.is_empty()
+    assert rows.drops.is_empty()
+
+
+def test_down_vote_makes_no_target():
+    rows = make(thumb("ann", "Lyon.", -1))
+    assert rows.kto["label"].to_list() == [False]
+    assert rows.sft.is_empty()
+
+
+@pytest.mark.parametrize(("stars", "label"), [(1, False), (2, False), (4, True), (5, True)])
+def test_rating_counts_as_up_above_three(stars: int, label: bool):
+    assert make(rating("ann", "Paris.", stars)).kto["label"].to_list() == [label]
+
+
+def test_rating_of_three_says_nothing():
+    assert reasons(make(rating("ann", "Paris.", 3))) == ["neutral_rating"]
+
+
+def test_implicit_signals_alone_make_no_row():
+    assert reasons(make(triplet("ann", "Paris.", "copy", value_num=1.0))) == ["implicit_only"]
+
+
+def test_latest_vote_of_a_subject_wins():
+    rows = make(first := thumb("ann", "Paris.", -1, days=0), thumb("ann", "Paris.", 1, days=1))
+    assert rows.kto["label"].to_list() == [True]
+    assert rows.drops.rows() == [(first["triplet_id"], "superseded")]
+
+
+def test_votes_of_two_kinds_or_subjects_do_not_supersede():
+    assert make(thumb("ann", "Paris."), rating("ann", "Paris.", 5), thumb("bob", "Paris.")).drops.is_empty()
+
+
+def test_one_subject_may_prefer_an_answer_to_several():
+    rows = make(preference("ann", "Paris.", "Lyon."), preference("ann", "Paris.", "Nice."))
+    assert rows.dpo.select("chosen", "rejected").rows() == [("Paris.", "Lyon."), ("Paris.", "Nice.")]
+
+
+def test_reversed_preference_supersedes():
+    rows = make(preference("ann", "Lyon.", "Paris."), preference("ann", "Paris.", "Lyon.", days=1))
+    assert rows.dpo.select("chosen", "rejected").row(0) == ("Paris.", "Lyon.")
+    assert reasons(rows) == ["superseded"]
+
+
+def test_even_votes_on_an_answer_cancel_out():
+    assert reasons(make(thumb("ann", "Paris."), thumb("bob", "Paris.", -1))) == ["contradictory"] * 2
+
+
+def test_three_of_four_votes_carry_half_weight():
+    rows = make(*(thumb(who, "Paris.") for who in "abc"), thumb("d", "Paris.", -1))
+    assert rows.kto.select("label", "weight").row(0) == (True, 0.35)
+    assert len(rows.kto["feedback_ids"].item()) == 4
+
+
+def test_correction_makes_a_target_and_a_pair():
+    rows = make(correction("ann", "The capital is Lyon.", "The capital is Paris."))
+    pair = rows.dpo.row(0, named=True)
+    assert (pair["chosen"], pair["rejected"]) == ("The capital is Paris.", "The capital is Lyon.")
+    assert pair["weight"] == 1.0
+    assert pair["flip_probability"] == 0.25
+    assert "The capital is Paris." in rows.sft["messages"].item()
+
+
+def test_rewritten_answer_is_a_target_but_no_pair():
+    rows = make(correction("ann", "Lyon.", "It has been Paris since 987."))
+    assert len(rows.sft) == 1
+    assert rows.dpo.is_empty()
+
+
+def test_unchanged_correction_says_nothing():
+    assert reasons(make(correction("ann", "Paris it is.", "Paris  it is."))) == ["unchanged_correction"]
+
+
+def test_correction_overrules_up_votes_but_not_down_votes():
+    rows = make(
+        correction("ann", "The capital is Lyon.", "The capital is Paris."),
+        thumb("bob", "The capital is Lyon."),
+        thumb("eve", "The capital is Lyon.", -1),
+    )
+    assert reasons(rows) == ["overruled"]
+    assert rows.kto["label"].to_list() == [False]
+
+
+def test_correction_that_others_reject_is_no_target():
+    rows = make(
+        correction("ann", "Paris.", "Surely not Paris but Lyon."), thumb("bob", "Surely not Paris but Lyon.", -1)
+    )
+    assert rows.sft.is_empty()
+    assert reasons(rows) == ["contradictory"]
+
+
+def test_tie_yields_no_pair():
+    rows = make(preference("ann", "Paris.", "It is Paris.", is_tie=True))
+    assert rows.dpo.is_empty()
+    assert reasons(rows) == ["tie"]
+
+
+def test_opposite_preferences_yield_no_pair():
+    assert reasons(make(preference("ann", "A.", "B."), preference("bob", "B.", "A."))) == ["contradictory"] * 2
+
+
+def test_majority_of_three_decides_and_is_less_sure_than_all_three():
+    split = make(preference("a", "A.", "B."), preference("b", "A.", "B."), preference("c", "B.", "A.")).dpo
+    agreed = make(*(preference(who, "A.", "B.") for who in "abc")).dpo
+    assert split.select("chosen", "weight", "flip_probability").row(0) == ("A.", 0.333333, 0.375)
+    assert agreed.select("chosen", "weight", "flip_probability").row(0) == ("A.", 1.0, 0.125)
+
+
+def test_tie_beside_a_decision_counts_half_each_way():
+    rows = make(preference("a", "A.", "B."), preference("b", "B.", "A.", is_tie=True))
+    assert rows.dpo.select("chosen", "weight", "flip_probability").row(0) == ("A.", 0.5, 0.333333)
+    assert len(rows.dpo["feedback_ids"].item()) == 2
+    assert rows.drops.is_empty()
+
+
+def test_preference_between_equal_texts_says_nothing():
+    assert reasons(make(preference("ann", "A.", "A.", value_text="another"))) == ["identical_answers"]
+
+
+def test_answer_that_lost_once_is_no_target():
+    rows = make(preference("ann", "A.", "B."), preference("ann", "B.", "C."))
+    assert len(rows.dpo) == 2
+    assert rows.sft["messages"].str.contains("A.", literal=True).to_list() == [True]
+
+
+def test_opposite_votes_on_two_answers_make_a_pair():
+    rows = make(thumb("ann", "Paris."), thumb("bob", "Lyon.", -1))
+    pair = rows.dpo.row(0, named=True)
+    assert (pair["chosen"], pair["rejected"]) == ("Paris.", "Lyon.")
+    assert (pair["weight"], pair["flip_probability"]) == (0.8, 0.1)
+    assert len(pair["feedback_ids"]) == 2
+
+
+def test_votes_on_other_prompts_make_no_pair():
+    assert make(thumb("ann", "Paris."), thumb("bob", "Lyon.", -1, prompt="Largest city?")).dpo.is_empty()
+
+
+def test_direct_comparison_beats_opposite_votes():
+    rows = make(thumb("ann", "Paris."), thumb("bob", "Lyon.", -1), preference("eve", "Lyon.", "Paris."))
+    assert rows.dpo.select("chosen", "rejected").rows() == [("Lyon.", "Paris.")]
+
+
+def test_pairs_of_one_prompt_are_limited_to_the_widest_margins():
+    votes = [thumb(who, f"Good {n}.") for n in range(3) for who in "abcd"[: n + 1]]
+    votes += [thumb("e", f"Bad {n}.", -1) for n in range(3)]
+    rows = make(*votes, max_pairs_per_prompt=2)
+    assert rows.dpo.select("chosen", "rejected").rows() == [("Good 2.", "Bad 0."), ("Good 2.", "Bad 1.")]
+    assert rows.drops.is_empty()  # every vote is in a KTO row all the same
+
+
+def test_comparisons_are_kept_beyond_the_limit_and_leave_less_room_for_opposed_votes():
+    compared = [preference("ann", "A.", "B."), preference("ann", "A.", "C.")]
+    rows = make(*compared, thumb("bob", "Good."), thumb("bob", "Bad.", -1), max_pairs_per_prompt=1)
+    assert rows.dpo.select("chosen", "rejected").rows() == [("A.", "B."), ("A.", "C.")]
+
+
+def test_older_votes_weigh_less():
+    rows = make(thumb("ann", "Old.", prompt="One?"), thumb("ann", "New.", prompt="Two?", days=90))
+    assert rows.kto.sort("completion")["weight"].to_list() == [0.7, 0.35]
+
+
+def test_no_triplets_make_no_rows():
+    rows = make()
+    assert [len(part) for part in (rows.sft, rows.dpo, rows.kto, rows.drops)] == [0, 0, 0, 0]
+
+
+subjects, answers = st.sampled_from("abcd"), st.sampled_from(["A a a.", "A a b.", "B b b.", "C."])
+prompts = st.sampled_from(["One?", "Two?"])
+days = st.integers(0, 3)
+votes = st.one_of(
+    st.builds(thumb, subjects, answers, st.sampled_from([-1, 1]), prompt=prompts, days=days),
+    st.builds(rating, subjects, answers, st.integers(1, 5), prompt=prompts, days=days),
+    st.builds(correction, subjects, answers, answers, prompt=prompts, days=days),
+    st.builds(preference, subjects, answers, answers, prompt=prompts, days=days, is_tie=st.booleans()),
+    st.builds(triplet, subjects, answers, st.just("copy"), prompt=prompts, days=days),
+)
+quick = settings(max_examples=40, deadline=None)
+
+
+def sorted_rows(rows: Rows) -> list[pl.DataFrame]:
+    return [part.sort(part.columns[:3]) for part in (rows.sft, rows.dpo, rows.kto)] + [rows.drops]
+
+
+@quick
+@given(st.lists(votes, max_size=25), st.randoms())
+def test_order_of_triplets_does_not_matter(triplets, random):
+    shuffled = random.sample(triplets, len(triplets))
+    for one, other in zip(sorted_rows(make(*triplets)), sorted_rows(make(*shuffled)), strict=True):
+        assert one.equals(other)
+
+
+@quick
+@given(st.lists(votes, max_size=25))
+def test_every_triplet_is_in_a_row_or_dropped_for_one_known_reason(triplets):
+    rows = make(*triplets)
+    named = {one for part in (rows.sft, rows.dpo, rows.kto) for ids in part["feedback_ids"] for one in ids}
+    dropped = rows.drops["triplet_id"].to_list()
+    assert sorted([*named, *dropped]) == sorted(vote["triplet_id"] for vote in triplets)
+    assert set(reasons(rows)) <= set(REASONS)
+
+
+@quick
+@given(st.lists(votes, max_size=25))
+def test_no_pair_stands_twice_or_both_ways_round(triplets):
+    pairs = [(p, *sorted([a, b])) for p, a, b in make(*triplets).dpo.select("prompt", "chosen", "rejected").rows()]
+    assert len(pairs) == len(set(pairs))
+
+
+@quick
+@given(st.integers(0, 8), st.integers(1, 8))
+def test_turning_one_vote_up_never_lowers_the_answer(num_up, num_down):
+    def standing(up: int, down: int) -> float:
+        ups = (thumb(f"up{n}", "A.") for n in range(up))
+        kto = make(*ups, *(thumb(f"down{n}", "A.", -1) for n in range(down))).kto
+        return 0.0 if kto.is_empty() else kto["weight"].item() * (1 if kto["label"].item() else -1)
+
+    assert standing(num_up, num_down) <= standing(num_up + 1, num_down - 1)
