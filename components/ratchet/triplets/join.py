@@ -1,0 +1,67 @@
+"""Interactions and feedback to triplets. Pure: tables in, tables out."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from ratchet.lake.tables import COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, Table
+
+DAY_S = 86_400
+# Times beyond these are broken clocks (milliseconds taken for seconds, mostly) and must not move the late window.
+FIRST_SANE_S = 946_684_800.0  # 2000-01-01
+LAST_SANE_S = 4_102_444_800.0  # 2100-01-01
+
+
+def new_events(events: pl.DataFrame, known_ids: pl.DataFrame, table: Table, time: str) -> pl.DataFrame:
+    """Each event whose id is not known, once: the first by time, then by content, whatever file it came in."""
+    rest = [name for name in table.schema if name not in (COLLECTION, table.id, time)]
+    return (
+        events.join(known_ids, on=table.id, how="anti")
+        .sort([time, table.id, *rest])
+        .unique(subset=table.id, keep="first", maintain_order=True)
+    )
+
+
+def newest_time(interactions: pl.LazyFrame, feedback: pl.LazyFrame) -> float:
+    """The latest sane time of any event, Unix seconds; 0 if there is none."""
+    times = pl.concat([interactions.select(pl.col("served_at")), feedback.select(served_at=pl.col("created_at"))])
+    newest = times.filter(pl.col("served_at").is_between(FIRST_SANE_S, LAST_SANE_S)).max().collect().item()
+    return float(newest or 0.0)
+
+
+def may_still_join(newest: float, late_days: float) -> pl.Expr:
+    """Feedback that is young enough to go on waiting for its interaction."""
+    return pl.col("created_at").is_between(newest - late_days * DAY_S, LAST_SANE_S)
+
+
+@dataclass(frozen=True)
+class Joined:
+    triplets: pl.DataFrame
+    waiting: int
+    orphans: int
+
+
+def join_triplets(feedback: pl.DataFrame, interactions: pl.DataFrame, may_wait: pl.Expr) -> Joined:
+    """One triplet for each feedback whose interactions are known; the rest waits or, if `may_wait` is false, is lost.
+
+    A preference needs both interactions. One whose value is no text names no loser: it joins without
+    `other_response`, for validation to name.
+    """
+    served = interactions.drop("extra", "params", COLLECTION).rename({"subject_id": "asked_by"})
+    others = interactions.select(value_text=pl.col(INTERACTIONS.id), other_response=pl.col("response"))
+    is_preference = pl.col("kind") == "preference"
+    found = (
+        feedback.join(served, on=INTERACTIONS.id, how="left")
+        .join(others, on="value_text", how="left")
+        .with_columns(
+            pl.when(is_preference).then("other_response").alias("other_response"),
+            triplet_id=pl.col(FEEDBACK.id),
+        )
+    )
+    lacks_other = is_preference & pl.col("value_text").is_not_null() & pl.col("other_response").is_null()
+    is_complete = pl.col("response").is_not_null() & ~lacks_other
+    columns = [name for name in TRIPLETS.schema if name != COLLECTION]
+    lacking = found.filter(~is_complete)
+    waiting = lacking.filter(may_wait).height
+    triplets = found.filter(is_complete).select(columns).sort(TRIPLETS.id)
+    return Joined(triplets, waiting, lacking.height - waiting)
