@@ -187,7 +187,8 @@ def guarded(program: Callable[[], None]) -> None:
         if not _is_disk_full(error):
             raise
         say.print(
-            f"[red]error:[/red] the disk is full ({escape(str(error))}). Free some space and run again: finished steps are kept."
+            f"[red]error:[/red] the disk is full ({escape(str(error))}). Free some space and run again; "
+            "finished steps are kept."
         )
         raise SystemExit(2) from None
 

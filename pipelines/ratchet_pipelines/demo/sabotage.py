@@ -1,0 +1,37 @@
+"""The bad adapter of act two: the same votes, read the wrong way round."""
+
+import tempfile
+from pathlib import Path
+
+from ratchet.config import Config
+from ratchet.digest import digest_tree
+from ratchet.manifest import Artifact, Made, Manifest
+from ratchet.step import Inputs, Step, run_step
+from ratchet.store import Store
+
+
+def sabotaged_dataset(config: Config, dataset: Manifest, store: Store) -> Manifest:
+    """A dataset whose training files prefer what users rejected. The held-out files stay as they are."""
+    return run_step(STEP, config, {"build_datasets": dataset}, store).manifest
+
+
+def run(config: Config, inputs: Inputs, store: Store) -> Made:
+    import polars as pl
+
+    source = store.local(inputs["build_datasets"].outputs["dataset"].uri)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for path in sorted(source.glob("*.parquet")):
+            (folder / path.name).write_bytes(path.read_bytes())
+        pairs = pl.read_parquet(source / "dpo-train.parquet")
+        swapped = pairs.with_columns(chosen=pl.col("rejected"), rejected=pl.col("chosen"))
+        swapped.write_parquet(folder / "dpo-train.parquet")
+        disliked = pl.read_parquet(source / "sft-train.parquet").clear()
+        disliked.write_parquet(folder / "sft-train.parquet")
+        digest = digest_tree(folder)
+        store.put_tree(folder, f"datasets/{digest}")
+    artifact = Artifact(uri=f"datasets/{digest}", digest=digest, rows=len(swapped))
+    return Made(outputs={"dataset": artifact}, facts={"sizes": {"dpo-train": len(swapped)}})
+
+
+STEP = Step(name="sabotage_dataset", run=run, inputs=("build_datasets",))
