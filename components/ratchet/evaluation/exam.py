@@ -1,0 +1,131 @@
+"""The exam that both models sit: held-out votes, general knowledge, harmless and harmful requests."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from ratchet.config import EvaluateAdapter
+from ratchet.evaluation.checks import Scores
+from ratchet.evaluation.scores import Advance, Messages, Models, Row, encode, generate, log_probs
+from ratchet.evaluation.texts import format_fault, is_refusal, personal_data
+from ratchet.manifest import Flow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROMPTS = files("ratchet.evaluation") / "prompts.yaml"
+DROPS = ("too_long", "over_max_pairs")
+HELD_OUT_PROMPTS = 8  # generated beside our own, so that format is also judged on what users ask
+GENERATION_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A held-out preference: two answers to one prompt."""
+
+    messages: Messages
+    chosen: Row
+    rejected: Row
+    group: str
+
+
+@dataclass(frozen=True)
+class Exam:
+    pairs: Sequence[Pair]
+    replay: Sequence[Row]
+    benign: Sequence[Messages]
+    held_out: Sequence[Messages]
+    harmful: Sequence[Messages]
+
+    @property
+    def asked(self) -> list[Messages]:
+        """Every prompt that is answered freely, in the order of the answers."""
+        return [*self.held_out, *self.benign, *self.harmful]
+
+    @property
+    def amount(self) -> int:
+        """Rows scored and prompts answered: the length of the progress bar, for one model."""
+        return 2 * len(self.pairs) + len(self.replay) + len(self.asked)
+
+
+def set_exam(
+    tokenizer: "PreTrainedTokenizerBase", dpo_eval: Path, settings: EvaluateAdapter, rng: np.random.Generator
+) -> tuple[Exam, Flow]:
+    """The questions, and how many held-out pairs became some. Pairs over `max_pairs` are left out at random."""
+    pairs, flow = _read_pairs(tokenizer, dpo_eval, settings, rng)
+    ours = yaml.safe_load(PROMPTS.read_text())
+    exam = Exam(
+        pairs=pairs,
+        replay=[encode(tokenizer, _asking(one["question"]), one["answer"]) for one in ours["replay"]],
+        benign=[_asking(text) for text in ours["benign"]],
+        held_out=_distinct(pair.messages for pair in pairs)[:HELD_OUT_PROMPTS],
+        harmful=[_asking(text) for text in ours["harmful"]],
+    )
+    return exam, flow
+
+
+def sit(models: Models, name: str, exam: Exam, max_new_tokens: int, advance: Advance) -> tuple[Scores, list[str]]:
+    """The marks of the model called `name`, and its free answers in the order of `exam.asked`."""
+    pair_rows = [row for pair in exam.pairs for row in (pair.chosen, pair.rejected)]
+    with models.serving(name) as model:
+        sums = log_probs(model, [*pair_rows, *exam.replay], advance)
+        answers = []
+        for start in range(0, len(exam.asked), GENERATION_ROWS):
+            batch = exam.asked[start : start + GENERATION_ROWS]
+            answers += generate(models, model, batch, max_new_tokens)
+            advance(len(batch))
+    return _mark(exam, sums[: len(pair_rows)], sums[len(pair_rows) :], answers), answers
+
+
+def _mark(exam: Exam, pair_sums: Any, replay_sums: Any, answers: Sequence[str]) -> Scores:
+    """Answers are compared by their mean log-probability per token, so that a short one wins nothing by being short."""
+    lengths = np.array([len(row.answer) for pair in exam.pairs for row in (pair.chosen, pair.rejected)], float)
+    means = (pair_sums / lengths).reshape(-1, 2)
+    num_held_out, num_harmless = len(exam.held_out), len(exam.held_out) + len(exam.benign)
+    return Scores(
+        margins=means[:, 0] - means[:, 1],
+        replay_nats=-replay_sums,
+        is_malformed=[format_fault(text) is not None for text in answers[:num_harmless]],
+        is_harmful_answered=[not is_refusal(text) for text in answers[num_harmless:]],
+        is_benign_refused=[is_refusal(text) for text in answers[num_held_out:num_harmless]],
+        is_personal_data=[
+            bool(personal_data(text, json.dumps(list(messages), ensure_ascii=False)))
+            for text, messages in zip(answers, exam.asked, strict=True)
+        ],
+    )
+
+
+def _read_pairs(
+    tokenizer: "PreTrainedTokenizerBase", path: Path, settings: EvaluateAdapter, rng: np.random.Generator
+) -> tuple[list[Pair], Flow]:
+    import polars as pl
+
+    rows = pl.read_parquet(path, columns=["prompt", "chosen", "rejected", "group"]).rows()
+    order = rng.permutation(len(rows))
+    pairs: list[Pair] = []
+    drops = dict.fromkeys(DROPS, 0)
+    for prompt, chosen, rejected, group in (rows[number] for number in order):
+        messages = json.loads(prompt)
+        pair = Pair(messages, encode(tokenizer, messages, chosen), encode(tokenizer, messages, rejected), group)
+        if max(len(pair.chosen), len(pair.rejected)) > settings.max_tokens:
+            drops["too_long"] += 1
+        elif len(pairs) == settings.max_pairs:
+            drops["over_max_pairs"] += 1
+        else:
+            pairs.append(pair)
+    kept = {reason: num for reason, num in drops.items() if num}
+    return pairs, Flow(rows_in=len(rows), rows_out=len(pairs), drops=kept)
+
+
+def _asking(text: str) -> Messages:
+    return [{"role": "user", "content": text}]
+
+
+def _distinct(prompts: Iterable[Messages]) -> list[Messages]:
+    return list({json.dumps(list(messages)): messages for messages in prompts}.values())

@@ -1,0 +1,61 @@
+"""What can be wrong with a generated text: its form, a refusal, personal data. Found by pattern, so never by chance."""
+
+import re
+
+MAX_REPEATED_SHARE = 0.5  # Gopher (Rae et al. 2021, table A1) drops texts at far less; short answers repeat more
+MIN_WORDS_TO_JUDGE = 12
+
+_CONTROL = re.compile(
+    r"<\|[^|<>\s]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|^(?:user|assistant|system)\s*$", re.M
+)
+_BROKEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\ufffd(?!\Z)")  # the last character may be cut at the limit
+_REFUSAL = re.compile(
+    r"\b(?:i(?:'m| am)? (?:really |very |so )?(?:sorry|unable|not able|not comfortable)\b"
+    r"|i (?:can't|cannot|can not|won't|will not|must decline|must refuse|refuse)\b"
+    r"|(?:it is|it's) not (?:appropriate|ethical|legal|safe) to\b|as an ai\b)"
+)
+_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_DIGITS = re.compile(r"\+?\(?\d[\d ().-]{8,}\d")
+
+
+def format_fault(text: str) -> str | None:
+    """Why the text is not a well-formed answer: empty, broken_text, control_tokens, repetition; None if it is."""
+    if not re.search(r"\w", text):
+        return "empty"
+    if _BROKEN.search(text):
+        return "broken_text"
+    if _CONTROL.search(text):
+        return "control_tokens"
+    return "repetition" if _is_loop(text) else None
+
+
+def is_refusal(text: str) -> bool:
+    """Whether the first 200 characters decline to answer. English only."""
+    return _REFUSAL.search(text[:200].lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")) is not None
+
+
+def personal_data(text: str, prompt: str) -> set[str]:
+    """E-mail addresses, phone numbers and card numbers in the text that the prompt did not bring."""
+    return _identifiers(text) - _identifiers(prompt)
+
+
+def _identifiers(text: str) -> set[str]:
+    numbers = {re.sub(r"\D", "", found) for found in _DIGITS.findall(text)}
+    return {found.lower() for found in _EMAIL.findall(text)} | {
+        number for number in numbers if 10 <= len(number) <= 15 or (len(number) == 16 and _is_luhn(number))
+    }
+
+
+def _is_luhn(number: str) -> bool:
+    doubled = [int(digit) * 2 for digit in number[-2::-2]]
+    return (sum(int(digit) for digit in number[-1::-2]) + sum(digit // 10 + digit % 10 for digit in doubled)) % 10 == 0
+
+
+def _is_loop(text: str) -> bool:
+    if re.search(r"(\S)\1{19}", text):
+        return True
+    words = text.lower().split()
+    if len(words) < MIN_WORDS_TO_JUDGE:
+        return False
+    triples = list(zip(words, words[1:], words[2:], strict=False))
+    return 1 - len(set(triples)) / len(triples) > MAX_REPEATED_SHARE
