@@ -1,0 +1,1 @@
+"""From an adapter that passed offline to the champion or back: gate, Git, ledger, reconciler."""

@@ -1,0 +1,91 @@
+"""What the reconciler does about what it sees: one pure function over the table of observable states.
+
+Level-triggered: it reads states, never events, so it may be killed, restarted or called twice without harm.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Does = Literal["nothing", "wait", "promote", "roll_back", "refuse", "page"]
+IN_FLIGHT = ("Initializing", "Waiting", "Progressing", "WaitingPromotion", "Promoting", "Finalising")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """Digests by place, and the Canary's status. Places are read in the order canary, pods, Git."""
+
+    requested: str | None
+    """Digest of the open request in the ledger; None when no release is under way."""
+    git: str
+    target: str
+    primary: str
+    phase: str
+    canary_weight: int
+    """Of the Canary's status: percent of traffic that was on the target when the phase was reached."""
+    has_started: bool
+    """Flagger has taken up a revision since the request: its lastAppliedSpec is another."""
+    is_settled: bool
+    """lastAppliedSpec and lastPromotedSpec agree."""
+    is_aborted: bool = False
+
+
+@dataclass(frozen=True)
+class Action:
+    does: Does
+    why: str
+
+
+def decide(seen: Observed) -> Action:
+    """The one action that these states call for."""
+    if seen.phase == "Failed" and seen.canary_weight == 100:
+        # Flagger found primary broken while promoting: the canary is the only healthy copy, and reverting would
+        # replace it.
+        return Action("page", "promotion failed with all traffic on the canary; Git must not be reverted by a machine")
+    if seen.requested is None:
+        return Action("nothing", "no release is under way")
+    if seen.git != seen.target:
+        return Action(
+            "wait", f"Git names {_short(seen.git)}, the cluster still {_short(seen.target)}: waiting for sync"
+        )
+    if seen.target == seen.primary == seen.requested and (seen.is_settled or not seen.has_started):
+        return _once_serving(seen)
+    if seen.is_aborted and not seen.has_started:
+        return Action("roll_back", "aborted before the canary started")
+    if seen.phase in IN_FLIGHT:
+        return Action("wait", f"the canary is {seen.phase}")
+    if not seen.has_started:
+        return Action("wait", "Flagger has not taken up the new revision")
+    if seen.phase == "Failed":
+        return _once_failed(seen)
+    if seen.phase == "Succeeded":
+        return _once_succeeded(seen)
+    return Action("wait", f"the canary is {seen.phase}")
+
+
+def _once_serving(seen: Observed) -> Action:
+    if seen.phase in ("Succeeded", "Initialized"):
+        return Action("promote", f"the canary is {seen.phase} and every place names {_short(seen.requested)}")
+    if seen.phase == "Failed" and seen.has_started:
+        return Action("refuse", "the canary failed, and yet primary runs the adapter: a person has to look")
+    return Action("wait", f"the canary is {seen.phase}")
+
+
+def _once_failed(seen: Observed) -> Action:
+    if seen.primary == seen.requested:
+        return Action("refuse", "the canary failed, and yet primary runs the adapter: a person has to look")
+    if seen.target in (seen.requested, seen.primary):  # the latter: Git is put back already
+        return Action("roll_back", "the canary failed")
+    return Action("refuse", f"the canary failed for {_short(seen.target)}, which no release requested")
+
+
+def _once_succeeded(seen: Observed) -> Action:
+    if seen.primary != seen.requested:
+        # A commit in the middle of the run: Flagger goes on, old against old or new unanalysed, and succeeds.
+        return Action(
+            "refuse", f"the canary succeeded, but primary runs {_short(seen.primary)}, not what was requested"
+        )
+    return Action("wait", "the canary succeeded; its status is not settled yet")
+
+
+def _short(digest: str | None) -> str:
+    return (digest or "nothing")[:12]

@@ -1,0 +1,77 @@
+"""What the reconciler changes, place by place. Each effect may be repeated; the closing ledger record comes last."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ratchet.registry import aliases
+from ratchet.release.cluster import Seen
+from ratchet.release.ledger import EventName, Record, close
+from ratchet.release.world import World
+
+WHO = "reconciler"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How the open release ends, and on what grounds."""
+
+    opened: Record
+    seen: Seen
+    why: str
+    evidence: dict[str, Any]
+    now: float
+
+
+def run_id(canary: str, opened: Record) -> str:
+    """The key of one canary in Git's history."""
+    return f"{canary}/{opened.adapter.digest}/{opened.attempt}"
+
+
+def promote(world: World, ending: Ending) -> list[str]:
+    """The version becomes champion. Git and traffic name it already."""
+    opened, version = ending.opened, ending.opened.adapter.version
+    tags = {"promoted_at": _iso(ending.now), "release": str(opened.seq), "quarantined": "false"}
+    aliases.promote(world.registry, world.model, version, tags)
+    _withdraw_challenger(world, version)
+    _close(world, ending, "promoted")
+    return [f"registry: champion is {world.model} version {version}", f"ledger: {opened.adapter} promoted"]
+
+
+def roll_back(world: World, ending: Ending) -> list[str]:
+    """Git names again what primary runs, and the version is quarantined. The champion was never touched."""
+    opened, back, version = ending.opened, ending.seen.primary, ending.opened.adapter.version
+    commit = world.values.write_adapter(
+        lambda named: back if named.digest == opened.adapter.digest else None,
+        f"Put back adapter {back}: the canary of {opened.adapter} failed",
+        run_id(world.cluster.canary, opened),
+    )
+    world.registry.set_model_version_tag(world.model, version, "quarantined", "true")
+    _withdraw_challenger(world, version)
+    _close(world, ending, "rolled_back", commit.sha)
+    return [
+        f"traffic: all on {back}",
+        f"Git: values name {back} (commit {commit.sha[:10]})",
+        f"registry: {world.model} version {version} quarantined, champion untouched",
+        f"ledger: {opened.adapter} rolled back",
+    ]
+
+
+def refuse(world: World, ending: Ending) -> list[str]:
+    """Close the release without touching anything: what happened needs a person."""
+    _close(world, ending, "refused")
+    return [f"ledger: {ending.opened.adapter} refused: {ending.why}"]
+
+
+def _withdraw_challenger(world: World, version: str) -> None:
+    if aliases.aliases(world.registry, world.model).get(aliases.CHALLENGER) == version:
+        world.registry.delete_registered_model_alias(world.model, aliases.CHALLENGER)
+
+
+def _close(world: World, ending: Ending, event: EventName, commit: str = "") -> None:
+    kept = {key: ending.evidence[key] for key in ("votes", "log_e", "bound", "decision") if key in ending.evidence}
+    close(world.ledger, ending.opened, event, at=ending.now, who=WHO, why=ending.why, commit=commit, evidence=kept)
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

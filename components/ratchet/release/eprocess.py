@@ -1,0 +1,115 @@
+"""A two-sample test of votes that stays valid however often it is looked at.
+
+The block e-process of Turner, Ly and Grünwald (arXiv 2106.02693). Votes arrive in blocks of `num_a` from the
+baseline A and `num_b` from the candidate B. For each alternative of a grid, a block multiplies the evidence by the
+likelihood ratio of that alternative against its reverse information projection on the null; by the weighted AM-GM
+inequality the factor's mean is at most 1 at every point of the (convex) null. So E is an e-process, and by Ville's
+inequality the chance that it ever reaches 1/alpha under the null is at most alpha. Blocks compare concurrent votes,
+so a drift that both arms share, and traffic ramps, do not break it.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Self
+
+PRIOR_UP, PRIOR_VOTES = 4, 5  # approval before any vote: 4 of 5, about what assistants see; costs power only
+CLIP = 0.005  # rates stay this far from 0 and 1, where one surprising vote would be infinite evidence
+HARM_GRID = (-0.03, -0.07, -0.15, -0.30)  # drops in approval worth noticing; simulated in tests/release
+# Near -margin finds the small effects; the large ones decide early for a candidate that is much better.
+IMPROVEMENT_GRID = (0.0, 0.03, 0.10, 0.20, 0.35)
+BISECTIONS = 60  # halvings of an interval no longer than 1: to float precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Votes of both arms: how many, and how many up."""
+
+    num_a: int
+    up_a: int
+    num_b: int
+    up_b: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EProcess:
+    """Evidence against the null after the blocks so far. `after(block)` is the only way on."""
+
+    margin: float
+    """The null's boundary is thetaB = thetaA - margin."""
+    is_harm: bool
+    """Null thetaB >= thetaA - margin (rejected: B is worse); otherwise thetaB <= thetaA - margin (B is no worse)."""
+    grid: tuple[float, ...]
+    """Alternatives, as differences thetaB - thetaA."""
+    log_factors: tuple[float, ...]
+    """Log evidence of each alternative."""
+    ups_a: int = 0
+    votes_a: int = 0
+    log_e_max: float = 0.0
+    """Running maximum of `log_e`: reject the null once it reaches log(1/alpha)."""
+
+    @property
+    def log_e(self) -> float:
+        """Log of the mean evidence over the grid."""
+        largest = max(self.log_factors)
+        return largest + math.log(sum(math.exp(x - largest) for x in self.log_factors) / len(self.log_factors))
+
+    def after(self, block: Block) -> Self:
+        rate_a = _clip((PRIOR_UP + self.ups_a) / (PRIOR_VOTES + self.votes_a))  # from past blocks only
+        logs = tuple(
+            log + self._log_factor(block, rate_a, _clip(rate_a + difference))
+            for log, difference in zip(self.log_factors, self.grid, strict=True)
+        )
+        moved = replace(self, log_factors=logs, ups_a=self.ups_a + block.up_a, votes_a=self.votes_a + block.num_a)
+        return replace(moved, log_e_max=max(self.log_e_max, moved.log_e))
+
+    def _log_factor(self, block: Block, rate_a: float, rate_b: float) -> float:
+        gap = rate_b - (rate_a - self.margin)
+        if (gap >= 0) if self.is_harm else (gap <= 0):
+            return 0.0  # clipping moved this alternative into the null; it sits the block out
+        null_a = reverse_projection(rate_a, rate_b, block.num_a, block.num_b, self.margin)
+        return _log_ratio(block.num_a, block.up_a, rate_a, null_a) + _log_ratio(
+            block.num_b, block.up_b, rate_b, null_a - self.margin
+        )
+
+
+def harm_process() -> EProcess:
+    """Evidence that the candidate's approval is below the baseline's."""
+    return EProcess(margin=0.0, is_harm=True, grid=HARM_GRID, log_factors=(0.0,) * len(HARM_GRID))
+
+
+def no_worse_process(margin: float) -> EProcess:
+    """Evidence that the candidate's approval is above the baseline's less `margin`."""
+    grid = (-margin / 2, *IMPROVEMENT_GRID)
+    return EProcess(margin=margin, is_harm=False, grid=grid, log_factors=(0.0,) * len(grid))
+
+
+def alpha_of_attempt(alpha: float, attempt: int) -> float:
+    """The share of `alpha` that attempt 1, 2, … of the same comparison may spend; all of them sum to `alpha`."""
+    return 6 * alpha / (math.pi * attempt) ** 2
+
+
+@lru_cache(maxsize=1 << 16)  # evidence is recomputed from all votes, so the same blocks come back
+def reverse_projection(rate_a: float, rate_b: float, num_a: int, num_b: int, margin: float) -> float:
+    """The t that minimises num_a KL(rate_a || t) + num_b KL(rate_b || t - margin): the null's nearest point.
+
+    The sum is convex in t, and its slope changes sign between rate_a and rate_b + margin.
+    """
+    ends = (rate_a, rate_b + margin)
+    low, high = max(min(ends), margin), min(max(ends), 1.0)
+    for _ in range(BISECTIONS):
+        t = (low + high) / 2
+        s = t - margin
+        if num_a * (t - rate_a) * s * (1 - s) + num_b * (s - rate_b) * t * (1 - t) > 0:
+            high = t
+        else:
+            low = t
+    return (low + high) / 2
+
+
+def _log_ratio(num: int, ups: int, rate: float, null_rate: float) -> float:
+    return ups * math.log(rate / null_rate) + (num - ups) * math.log((1 - rate) / (1 - null_rate))
+
+
+def _clip(rate: float) -> float:
+    return min(max(rate, CLIP), 1 - CLIP)

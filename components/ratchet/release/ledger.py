@@ -1,0 +1,144 @@
+"""The release ledger: `ledger/{seq:08d}.json`, append-only, one record for each thing that happened.
+
+A record is created at the next free number or not at all, so two writers never both believe that they were next:
+the one that loses reads again and decides again.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ratchet.errors import Conflict
+from ratchet.release.adapter_ref import AdapterRef
+from ratchet.store import Store
+
+ROOT = "ledger"
+EventName = Literal["requested", "abort_requested", "promoted", "rolled_back", "refused"]
+CLOSING: tuple[EventName, ...] = ("promoted", "rolled_back", "refused")
+
+
+class Entry(BaseModel):
+    """What is to be recorded; `Ledger.append` gives it its number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event: EventName
+    at: float = Field(description="Unix seconds")
+    who: str
+    adapter: AdapterRef
+    baseline: AdapterRef | None = Field(None, description="what served when the release was requested")
+    attempt: int = Field(0, description="1 for the first canary of this adapter, 2 for the next, …")
+    verdict: str = Field("", description="of the offline gate")
+    forced: bool = False
+    applied_spec: str = Field(
+        "", description="the Canary's lastAppliedSpec at the request: it changes once a run starts"
+    )
+    evidence: dict[str, Any] = {}
+    commit: str = ""
+    why: str = ""
+
+
+class Record(Entry):
+    seq: int
+
+
+class Ledger:
+    """The records in a store. Records never change, so each is read once."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._known: dict[str, Record] = {}
+
+    def records(self) -> list[Record]:
+        """All records, oldest first."""
+        keys = [key for key in self.store.list(ROOT) if key.endswith(".json")]
+        for key in keys:
+            if key not in self._known:
+                self._known[key] = Record.model_validate_json(self.store.read(key))
+        return [self._known[key] for key in keys]
+
+    def append(self, decide: Callable[[Sequence[Record]], Entry | None]) -> Record | None:
+        """Append what `decide` makes of the records so far; None if it finds nothing to add.
+
+        `decide` runs again whenever another writer was first.
+        """
+        while True:
+            records = self.records()
+            entry = decide(records)
+            if entry is None:
+                return None
+            record = Record(**dict(entry), seq=records[-1].seq + 1 if records else 1)
+            try:
+                self.store.create(f"{ROOT}/{record.seq:08d}.json", record.model_dump_json(indent=1).encode())
+            except Conflict:
+                continue
+            return record
+
+
+def read_ledger(store: Store) -> list[Record]:
+    """All records, oldest first, read once."""
+    return Ledger(store).records()
+
+
+def open_request(records: Iterable[Record]) -> Record | None:
+    """The release under way: requested and not yet closed. There is at most one."""
+    known = list(records)
+    requests = (record for record in reversed(known) if record.event == "requested")
+    newest = next(requests, None)
+    return newest if newest is not None and closing(known, newest) is None else None
+
+
+def request(ledger: Ledger, entry: Entry) -> Record | None:
+    """Open a release, counting its attempt; None while another one is open."""
+
+    def decide(records: Sequence[Record]) -> Entry | None:
+        if open_request(records) is not None:
+            return None
+        earlier = sum(
+            record.event == "requested" and record.adapter.digest == entry.adapter.digest for record in records
+        )
+        return entry.model_copy(update={"attempt": earlier + 1})
+
+    return ledger.append(decide)
+
+
+def close(ledger: Ledger, opened: Record, event: EventName, **details: Any) -> Record | None:
+    """Close the release `opened`; None if it is closed already."""
+    kept = opened.model_dump(include={"adapter", "baseline", "attempt", "verdict", "forced"})
+
+    def decide(records: Sequence[Record]) -> Entry | None:
+        return Entry(event=event, **kept, **details) if open_request(records) == opened else None
+
+    return ledger.append(decide)
+
+
+def request_abort(ledger: Ledger, who: str, at: float, why: str) -> Record | None:
+    """Ask for the release under way to be rolled back; None if there is none."""
+
+    def decide(records: Sequence[Record]) -> Entry | None:
+        opened = open_request(records)
+        return opened and Entry(event="abort_requested", at=at, who=who, why=why, adapter=opened.adapter)
+
+    return ledger.append(decide)
+
+
+def closing(records: Iterable[Record], opened: Record) -> Record | None:
+    """The record that closed `opened`; None while it is open."""
+    ends = (record for record in records if record.seq > opened.seq and record.event in CLOSING)
+    return next((record for record in ends if record.adapter.digest == opened.adapter.digest), None)
+
+
+def is_aborted(records: Iterable[Record], opened: Record) -> bool:
+    return any(record.event == "abort_requested" and record.seq > opened.seq for record in records)
+
+
+def quarantined(records: Iterable[Record]) -> set[str]:
+    """Digests that were rolled back and not requested again since."""
+    found: set[str] = set()
+    for record in records:
+        if record.event == "rolled_back":
+            found.add(record.adapter.digest)
+        elif record.event == "requested":
+            found.discard(record.adapter.digest)
+    return found

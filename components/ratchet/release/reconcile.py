@@ -1,0 +1,139 @@
+"""Make traffic, registry, Git and ledger agree after a canary: observe, decide, act; one pass at a time.
+
+    python -m ratchet.release.reconcile --config ratchet.yaml --lake DIR
+
+Effects are idempotent and the ledger record that closes the release comes last, so a pass that died anywhere is
+completed by the next one, here or on another machine.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ratchet.config import load_config
+from ratchet.errors import UserError
+from ratchet.release import effects
+from ratchet.release.adapter_ref import AdapterRef
+from ratchet.release.cluster import ClusterAway, Seen
+from ratchet.release.decide import Action, Does, Observed, decide
+from ratchet.release.gitops import GitAway
+from ratchet.release.lease import hold
+from ratchet.release.ledger import Record, is_aborted, open_request
+from ratchet.release.world import World, open_world
+from ratchet.store import open_store
+
+EFFECTS: dict[Does, Callable[[World, effects.Ending], list[str]]] = {
+    "promote": effects.promote,
+    "roll_back": effects.roll_back,
+    "refuse": effects.refuse,
+}
+log = logging.getLogger("ratchet.reconcile")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """What one pass saw and did."""
+
+    action: Action
+    seen: Seen | None = None
+    state: dict[str, Any] = field(default_factory=dict)
+    """The gate's /state; empty while it does not answer."""
+    log: tuple[str, ...] = ()
+    """A line for each place that was changed."""
+
+
+def reconcile(world: World, now: float) -> Pass:
+    """One pass. Does nothing while another reconciler holds the lease, or a place cannot be seen."""
+    is_holder = hold(world.store, world.holder, now, world.lease_s)
+    state = read_gate(world.gate_url)
+    try:
+        seen = world.cluster.look()
+        if not is_holder:
+            return Pass(action=Action("wait", "another reconciler is at work"), seen=seen, state=state)
+        named = world.values.read_adapter()
+    except (ClusterAway, GitAway) as away:
+        return Pass(action=Action("wait", str(away)), state=state)
+    records = world.ledger.records()
+    opened = open_request(records)
+    action = decide(_observed(seen, named, opened, opened is not None and is_aborted(records, opened)))
+    lines: list[str] = []
+    if opened is not None and action.does in EFFECTS:
+        why = _why(action, state, opened)
+        lines = EFFECTS[action.does](world, effects.Ending(opened=opened, seen=seen, why=why, evidence=state, now=now))
+    return Pass(action=action, seen=seen, state=state, log=tuple(lines))
+
+
+def read_gate(url: str | None) -> dict[str, Any]:
+    """The gate's /state; empty while it does not answer."""
+    if url is None:
+        return {}
+    try:
+        answer = httpx.get(f"{url}/state", timeout=2)
+    except httpx.TransportError:
+        return {}
+    state: dict[str, Any] = answer.json() if answer.status_code == httpx.codes.OK else {}
+    return state
+
+
+def _observed(seen: Seen, named: AdapterRef, opened: Record | None, is_aborted: bool) -> Observed:
+    return Observed(
+        requested=opened.adapter.digest if opened else None,
+        git=named.digest,
+        target=seen.target.digest,
+        primary=seen.primary.digest,
+        phase=seen.phase,
+        canary_weight=seen.canary_weight,
+        has_started=opened is not None and seen.last_applied_spec != opened.applied_spec,
+        is_settled=seen.last_applied_spec == seen.last_promoted_spec,
+        is_aborted=is_aborted,
+    )
+
+
+def _why(action: Action, state: dict[str, Any], opened: Record) -> str:
+    """The gate's reason where it has one for this release, else ours."""
+    if state.get("candidate") != opened.adapter.digest:
+        return action.why
+    if action.does == "roll_back":
+        return state["rollback"] or f"{action.why}; votes: {state['why']}"
+    return state["why"] if action.does == "promote" else action.why
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="ratchet reconcile", description="Settle releases until told to stop.")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--lake", required=True, help="folder or s3://bucket/prefix")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        config = load_config(given.config)
+        with open_world(config, open_store(given.lake)) as world:
+            _reconcile_forever(world, config.release_adapter.poll_s)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _reconcile_forever(world: World, poll_s: float) -> None:
+    last: Action | None = None
+    while True:
+        done = reconcile(world, time.time())
+        if done.action != last:
+            log.log(
+                logging.ERROR if done.action.does == "page" else logging.INFO, "%s: %s", *vars(done.action).values()
+            )
+        for line in done.log:
+            log.info(line)
+        last = done.action
+        time.sleep(poll_s)
+
+
+if __name__ == "__main__":
+    main()

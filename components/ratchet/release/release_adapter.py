@@ -1,0 +1,219 @@
+"""Release an adapter: ask in the ledger, name it in Git, and stay until it is champion or put back.
+
+From Git on, Argo CD and Flagger do the work and the gate judges it; this step reconciles meanwhile, and its being
+killed changes nothing: the request stays open, and a re-run takes it up where it is.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from math import log
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ratchet.config import Config
+from ratchet.digest import canonical_json, digest_bytes
+from ratchet.errors import Conflict
+from ratchet.manifest import Artifact, Made
+from ratchet.registry.aliases import champion
+from ratchet.release.adapter_ref import AdapterRef
+from ratchet.release.cluster import ClusterAway
+from ratchet.release.effects import run_id
+from ratchet.release.eprocess import alpha_of_attempt
+from ratchet.release.ledger import Entry, Ledger, Record, closing, open_request, quarantined, request
+from ratchet.release.reconcile import Pass, reconcile
+from ratchet.release.story import Story
+from ratchet.release.world import World, open_world
+from ratchet.step import Inputs, Step
+from ratchet.store import Store
+
+WHO = "release_adapter"
+NO_TARGET = (
+    "release_adapter.git_url is not set, so there is nothing to release to; set it to the repository that Argo CD "
+    "follows, and cluster_url and gate_url with it"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What asks to be released, and by what right."""
+
+    adapter: AdapterRef
+    verdict: str
+    is_forced: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How it ended. `asked` is the request in the ledger, if there was one."""
+
+    outcome: str
+    why: str
+    asked: Record | None = None
+
+
+def run(config: Config, inputs: Inputs, store: Store) -> Made:
+    registered = json.loads(store.read(inputs["register_adapter"].outputs["version"].uri))
+    adapter = AdapterRef(
+        name=registered["name"],
+        version=str(registered["version"]),
+        uri=f"{store.root}/{registered['adapter_uri']}",
+        digest=registered["adapter_digest"],
+    )
+    candidate = Candidate(adapter=adapter, verdict=registered["verdict"], is_forced=config.release_adapter.force)
+    story = Story(time.time())
+    outcome = _release(config, store, candidate, story)
+    return _made(config, store, candidate, outcome, story)
+
+
+def _release(config: Config, store: Store, candidate: Candidate, story: Story) -> Outcome:
+    settings = config.release_adapter
+    if candidate.verdict != "pass" and not candidate.is_forced:
+        why = f"the offline verdict is {candidate.verdict}; release_adapter.force releases all the same, on the record"
+        _record_refusal(Ledger(store), candidate, why)
+        return Outcome(outcome="refused", why=why)
+    if settings.git_url is None:
+        return Outcome(outcome="no_target", why=NO_TARGET)
+    with open_world(config, store) as world:
+        return _Stay(world, candidate, story).until_closed(settings.timeout_s, settings.poll_s)
+
+
+class _Stay:
+    """Opens the release, then reconciles until the ledger closes it."""
+
+    def __init__(self, world: World, candidate: Candidate, story: Story) -> None:
+        self.world, self.candidate, self.story = world, candidate, story
+        self.asked: Record | None = None
+
+    def until_closed(self, timeout_s: float, poll_s: float) -> Outcome:
+        deadline = time.monotonic() + timeout_s
+        with _progress(str(self.candidate.adapter)) as show:
+            while time.monotonic() < deadline:
+                if self.asked is None and (found := self._ask(time.time())):
+                    return found
+                done = reconcile(self.world, now := time.time())
+                self.story.add(now, done)
+                show(done)
+                if self.asked and (end := closing(self.world.ledger.records(), self.asked)):
+                    return Outcome(outcome=end.event, why=end.why, asked=self.asked)
+                time.sleep(poll_s)
+        why = f"no end within timeout_s = {timeout_s:g} s; an open request stays open, and the reconciler goes on"
+        return Outcome(outcome="timed_out", why=why, asked=self.asked)
+
+    def _ask(self, now: float) -> Outcome | None:
+        """Open the release or take it up again; an outcome if it has ended before."""
+        records = self.world.ledger.records()
+        opened = open_request(records)
+        if opened is None:
+            if found := self._ended_before(records):
+                return found
+            opened = self._request(now)
+        if opened is not None and opened.adapter.digest == self.candidate.adapter.digest:
+            self._name_in_git(opened, now)
+        elif opened is not None:
+            self.story.note(now, "queue", str(opened.adapter), "the release of {} is under way: waiting for its end")
+        return None
+
+    def _request(self, now: float) -> Record | None:
+        """None while the cluster is away or another release was faster."""
+        try:
+            seen = self.world.cluster.look()
+        except ClusterAway as away:
+            self.story.note(now, "away", str(away), "{}")
+            return None
+        entry = Entry(
+            event="requested",
+            at=now,
+            who=WHO,
+            adapter=self.candidate.adapter,
+            baseline=seen.primary,
+            verdict=self.candidate.verdict,
+            forced=self.candidate.verdict != "pass",
+            applied_spec=seen.last_applied_spec,
+        )
+        return request(self.world.ledger, entry)
+
+    def _name_in_git(self, opened: Record, now: float) -> None:
+        """Once per request, though the step be killed and run again, or the release put back meanwhile."""
+        run = run_id(self.world.cluster.canary, opened)
+        self.story.start = min(self.story.start, opened.at)
+        if not self.world.values.has_run(run):
+            subject = f"Release adapter {opened.adapter}"
+            commit = self.world.values.write_adapter(lambda named: opened.adapter, subject, run)
+            self.story.say(now, f"Git: values name {opened.adapter} (commit {commit.sha[:10]})")
+        self.asked = opened
+
+    def _ended_before(self, records: Sequence[Record]) -> Outcome | None:
+        digest = self.candidate.adapter.digest
+        ours = [record for record in records if record.adapter.digest == digest]
+        asked = next((record for record in reversed(ours) if record.event == "requested"), None)
+        best = champion(self.world.registry, self.world.model)
+        if best is not None and best.tags.get("adapter_digest") == digest:
+            return Outcome(outcome="promoted", why="the adapter is champion already", asked=asked)
+        if digest in quarantined(records):
+            return Outcome(outcome="rolled_back", why=ours[-1].why, asked=asked)
+        return None
+
+
+def _record_refusal(ledger: Ledger, candidate: Candidate, why: str) -> None:
+    def decide(records: Sequence[Record]) -> Entry | None:
+        if any(record.event == "refused" and record.adapter.digest == candidate.adapter.digest for record in records):
+            return None
+        return Entry(
+            event="refused", at=time.time(), who=WHO, adapter=candidate.adapter, verdict=candidate.verdict, why=why
+        )
+
+    ledger.append(decide)
+
+
+def _made(config: Config, store: Store, candidate: Candidate, outcome: Outcome, story: Story) -> Made:
+    adapter, asked = candidate.adapter, outcome.asked
+    baseline = asked.baseline.digest if asked and asked.baseline else None
+    attempt = asked.attempt if asked else 0
+    result = {
+        "outcome": outcome.outcome,
+        "name": adapter.name,
+        "version": adapter.version,
+        "digest": adapter.digest,
+        "baseline_digest": baseline,
+        "attempt": attempt,
+        "verdict": candidate.verdict,
+        "forced": candidate.is_forced and candidate.verdict != "pass",
+    }
+    data = canonical_json(result)
+    uri = f"releases/{digest_bytes(data)}/release.json"
+    with suppress(Conflict):  # the same release, recorded before
+        store.create(uri, data)
+    facts = {
+        "outcome": outcome.outcome,
+        "why": outcome.why,
+        "version": adapter.version,
+        "digest": adapter.digest,
+        "baseline_digest": baseline,
+        "bound": -log(alpha_of_attempt(config.gate.alpha, max(1, attempt))),
+        "timeline": story.timeline,
+        "log": story.log,
+    }
+    return Made(outputs={"release": Artifact(uri=uri, digest=digest_bytes(data))}, facts=facts)
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[Pass], None]]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(name, total=100)
+
+        def show(done: Pass) -> None:
+            if done.seen is not None:
+                votes = done.state.get("votes", {}).get("canary", {}).get("n", 0)
+                words = f"{name}: {done.seen.phase}, {votes} canary votes"
+                progress.update(task, completed=done.seen.weight, description=words)
+
+        yield show
+
+
+STEP = Step(name="release_adapter", run=run, inputs=("train_adapter", "evaluate_adapter", "register_adapter"))

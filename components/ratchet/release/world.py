@@ -1,0 +1,60 @@
+"""Every place that a release touches, opened together: ledger, cluster, Git, registry."""
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ratchet.config import Config
+from ratchet.errors import UserError
+from ratchet.release.cluster import Cluster
+from ratchet.release.gitops import ValuesFile
+from ratchet.release.lease import LEASE_S, let_go
+from ratchet.release.ledger import Ledger
+from ratchet.store import Store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    store: Store
+    ledger: Ledger
+    cluster: Cluster
+    values: ValuesFile
+    registry: "MlflowClient"
+    model: str
+    """Registered model name."""
+    gate_url: str | None
+    holder: str
+    """Our name on the reconciler's lease."""
+    lease_s: float
+
+
+@contextmanager
+def open_world(config: Config, store: Store, lease_s: float = LEASE_S) -> Iterator[World]:
+    """Connect to every place. Raises UserError where one is not configured or not there."""
+    from ratchet.registry.tracking import connect
+
+    settings = config.release_adapter
+    if settings.git_url is None or settings.cluster_url is None:
+        missing = "git_url" if settings.git_url is None else "cluster_url"
+        raise UserError(f"release_adapter.{missing} is not set; a release needs both git_url and cluster_url")
+    holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    with ExitStack() as stack:
+        yield World(
+            store=store,
+            ledger=Ledger(store),
+            cluster=stack.enter_context(Cluster(settings.cluster_url, settings.namespace, settings.canary)),
+            values=stack.enter_context(ValuesFile(settings.git_url, settings.branch, settings.values_path)),
+            registry=connect(config, store),
+            model=config.registry.model,
+            gate_url=settings.gate_url,
+            holder=holder,
+            lease_s=lease_s,
+        )
+        let_go(store, holder)
