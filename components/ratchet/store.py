@@ -86,6 +86,8 @@ class LocalStore:
         import fcntl
 
         target = self.path / key
+        if not target.parent.is_dir():
+            raise Conflict(f"{target} is gone")
         with (target.parent / f".{target.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.exists() or target.read_bytes() != expected:
@@ -137,7 +139,8 @@ class S3Store:
         self.root = root.rstrip("/")
         self.bucket, self.prefix = parts.netloc, parts.path.strip("/")
         self.client: Any = boto3.client("s3", endpoint_url=os.environ.get("AWS_ENDPOINT_URL"))
-        self.cache = Path(tempfile.gettempdir()) / "ratchet" / digest_bytes(self.root.encode())[:16]
+        place = f"{self.client.meta.endpoint_url} {self.root}"  # two servers may hold buckets of one name
+        self.cache = Path(tempfile.gettempdir()) / "ratchet" / digest_bytes(place.encode())[:16]
         self._conditions_hold = False
 
     def read(self, key: str) -> bytes:
@@ -147,8 +150,8 @@ class S3Store:
             raise UserError(f"{self.root}/{key} does not exist; is {self.root} the right lake?") from None
 
     def exists(self, key: str) -> bool:
-        page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self._full(key), MaxKeys=1)
-        return any(_under(found["Key"], self._full(key)) for found in page.get("Contents", []))
+        # "a-b" sorts before "a/b", so the first key that starts with "a" does not tell whether the folder "a" exists.
+        return self._is_object(key) or self._first(self._full(key).rstrip("/") + "/") is not None
 
     def list(self, prefix: str) -> Iterator[str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(
@@ -163,17 +166,19 @@ class S3Store:
 
     def replace(self, key: str, data: bytes, expected: bytes) -> None:
         self._require_conditions()
-        found = self._get(key)
+        try:
+            found = self._get(key)
+        except self.client.exceptions.NoSuchKey:
+            raise Conflict(f"{self.root}/{key} is gone") from None
         if found["Body"].read() != expected:
             raise Conflict(f"{self.root}/{key} has changed")
         self._put(key, data, IfMatch=found["ETag"])
 
     def put_tree(self, folder: Path, key: str) -> None:
         for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                self.client.upload_file(
-                    str(path), self.bucket, self._full(f"{key}/{path.relative_to(folder).as_posix()}")
-                )
+            target = f"{key}/{path.relative_to(folder).as_posix()}"
+            if path.is_file() and not self._is_object(target):
+                self.client.upload_file(str(path), self.bucket, self._full(target))
 
     def local(self, key: str) -> Path:
         for found in self.list(key) if not self._is_object(key) else [key]:
@@ -196,8 +201,11 @@ class S3Store:
         return self.client.get_object(Bucket=self.bucket, Key=self._full(key))
 
     def _is_object(self, key: str) -> bool:
-        page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self._full(key), MaxKeys=1)
-        return any(found["Key"] == self._full(key) for found in page.get("Contents", []))
+        return self._first(self._full(key)) == self._full(key)
+
+    def _first(self, prefix: str) -> str | None:
+        page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, MaxKeys=1)
+        return next((found["Key"] for found in page.get("Contents", [])), None)
 
     def _put(self, key: str, data: bytes, **condition: str) -> None:
         from botocore.exceptions import ClientError
@@ -224,7 +232,3 @@ class S3Store:
             f"{self.root} ignores If-None-Match: two writers would overwrite each other. Use an S3 "
             "server with conditional writes (AWS, MinIO, moto)"
         )
-
-
-def _under(found: str, key: str) -> bool:
-    return found == key or found.startswith(key.rstrip("/") + "/")
