@@ -1,0 +1,154 @@
+"""The report: acts of one or several loop runs, each told from its manifests, and the release ledger.
+
+The page is one file without links or scripts. It reads manifests' flows and facts and nothing else; a step that did
+not run leaves its section out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ratchet.manifest import Flow, Manifest
+from ratchet.report import plots
+from ratchet.report.words import STEP_NAMES, summarise
+
+if TYPE_CHECKING:
+    from ratchet.release.ledger import Record
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Act:
+    """One run of the loop: a title, and its manifests in the order of the steps."""
+
+    title: str
+    manifests: Sequence[Manifest]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One step's flow of one unit, for the data section."""
+
+    step: str
+    unit: str
+    flow: Flow
+
+    @property
+    def drops(self) -> list[tuple[str, int]]:
+        """Largest first."""
+        return sorted(self.flow.drops.items(), key=lambda drop: (-drop[1], drop[0]))
+
+
+def write_report(acts: Sequence[Act], ledger: Sequence["Record"], path: Path) -> None:
+    """Write the acts and the ledger, oldest first, as one self-contained HTML file."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"count": count, "number": number, "signed": signed, "percent": percent, "words": words}
+    environment.filters |= {"utc": utc, "svg": Markup, "short": short}
+    views = [view(act, f"act{place}") for place, act in enumerate(acts, 1)]
+    page = environment.get_template("report.html.j2").render(acts=views, ledger=ledger)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+
+
+def view(act: Act, name: str) -> dict[str, Any]:
+    """What the template shows of one act; `name` is unique within the page."""
+    by_step = {manifest.step: manifest for manifest in act.manifests}
+    facts = {step: manifest.facts for step, manifest in by_step.items()}
+    return {
+        "title": act.title,
+        "summary": summarise(by_step),
+        "outcome": facts.get("release_adapter", {}).get("outcome", ""),
+        "bars": [
+            Bar(STEP_NAMES.get(manifest.step, manifest.step), unit, flow)
+            for manifest in act.manifests
+            for unit, flow in manifest.flows.items()
+        ],
+        "sizes": facts.get("build_datasets", {}).get("sizes", {}),
+        "digests": {
+            output: artifact.digest
+            for manifest in act.manifests
+            for output, artifact in manifest.outputs.items()
+            if output in ("dataset", "adapter", "verdict")
+        },
+        "losses": losses(facts.get("train_adapter", {}), name),
+        "evaluation": facts.get("evaluate_adapter"),
+        "forest": forest(facts.get("evaluate_adapter", {}), name),
+        "release": facts.get("release_adapter"),
+        "phases": phases(facts.get("release_adapter", {})),
+        "canary": canary(facts.get("release_adapter", {}), name),
+    }
+
+
+def losses(facts: Facts, name: str) -> list[tuple[str, str]]:
+    """(title, chart) of each phase that took a step."""
+    titles = {"sft": "Imitation loss (SFT)", "dpo": "Preference loss (DPO)"}
+    history = facts.get("history", [])
+    by_phase = {phase: [row for row in history if row["phase"] == phase] for phase in titles}
+    return [
+        (titles[phase], plots.loss_curve(rows, f"{name}-{phase}")) for phase, rows in by_phase.items() if rows
+    ]  # fmt: skip
+
+
+def forest(facts: Facts, name: str) -> str:
+    checks = facts.get("checks", [])
+    return plots.forest(checks, f"{name}-forest") if checks else ""
+
+
+def canary(facts: Facts, name: str) -> list[tuple[str, str]]:
+    """(title, chart) of traffic, votes and evidence over time."""
+    timeline = facts.get("timeline", [])
+    if not timeline:
+        return []
+    return [
+        ("Traffic on the candidate", plots.traffic(timeline, f"{name}-traffic")),
+        ("Up votes so far", plots.approval(timeline, f"{name}-approval")),
+        ("Log evidence", plots.evidence(timeline, facts["bound"], f"{name}-evidence")),
+    ]
+
+
+def phases(facts: Facts) -> list[tuple[float, str]]:
+    """(seconds, phase) at each change of the canary's phase."""
+    changes: list[tuple[float, str]] = []
+    for row in facts.get("timeline", []):
+        if not changes or changes[-1][1] != row["phase"]:
+            changes.append((row["t"], row["phase"]))
+    return changes
+
+
+def count(value: int) -> str:
+    return f"{value:,}"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits; nothing for None."""
+    return "" if value is None else f"{value:.3g}"
+
+
+def signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.3f}"
+
+
+def percent(part: float, whole: float) -> str:
+    """A share for people and for CSS widths; nothing of nothing is 0 %."""
+    return f"{100 * part / whole if whole else 0:.1f}%"
+
+
+def words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def short(digest: str) -> str:
+    return digest[:12]
