@@ -49,7 +49,7 @@ def decide(seen: Observed) -> Action:
         )
     if seen.target == seen.primary == seen.requested and (seen.is_settled or not seen.has_started):
         return _once_serving(seen)
-    if seen.is_aborted and not seen.has_started:
+    if seen.is_aborted and not seen.has_started and seen.primary != seen.requested:
         return Action("roll_back", "aborted before the canary started")
     if seen.phase in IN_FLIGHT:
         return Action("wait", f"the canary is {seen.phase}")

@@ -1,0 +1,204 @@
+"""The gate over HTTP, on a real lake: it follows a canary, survives a restart, and refuses when it cannot see."""
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from ratchet.config import Config
+from ratchet.events import Feedback, Interaction, Message
+from ratchet.lake.landing import land
+from ratchet.release.cluster import Cluster
+from ratchet.release.gate import Watch, build_app
+from ratchet.release.ledger import Entry, Ledger, close, request, request_abort
+from ratchet.store import Store
+from release.edges import NEW, OLD, FakeCluster, serving
+
+
+@pytest.fixture
+def gate(config: Config, lake: Store, cluster: FakeCluster):
+    with (
+        Cluster(cluster.url, "ratchet", "adapter-router") as seen,
+        serving(build_app(Watch(config, lake, seen))) as url,
+    ):
+        yield url
+
+
+def until(url: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float = 20) -> dict[str, Any]:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        state = httpx.get(f"{url}/state").json()
+        if holds(state):
+            return state
+        time.sleep(0.02)
+    raise AssertionError(f"did not come true: {state}")
+
+
+def ask(url: str, hook: str) -> httpx.Response:
+    payload = {
+        "name": "adapter-router",
+        "namespace": "ratchet",
+        "phase": "Progressing",
+        "checksum": "1",
+        "metadata": {},
+    }
+    return httpx.post(f"{url}/hooks/{hook}", json=payload)
+
+
+def open_release(lake: Store, **changes: Any):
+    entry = Entry(event="requested", at=time.time(), who="t", adapter=NEW, baseline=OLD, verdict="pass")
+    return request(Ledger(lake), entry.model_copy(update=changes))
+
+
+def land_votes(lake: Store, num: int, liked_old: float, liked_new: float, seed: int = 0) -> None:
+    """People who each ask once, of either arm in turn, and vote."""
+    rng, now, events = random.Random(seed), time.time(), []
+    for number in range(num):
+        adapter = NEW if number % 2 else OLD
+        name, at = f"{seed}-{number}", now + number * 1e-3
+        answer = Interaction(
+            interaction_id=name, conversation_id=name, subject_id=name, base_model="tiny", response="yes",
+            messages=[Message(role="user", content="well?")], adapter_digest=adapter.digest, served_at=at,
+        )  # fmt: skip
+        value = 1 if rng.random() < (liked_new if number % 2 else liked_old) else -1
+        vote = Feedback(
+            feedback_id=name, interaction_id=name, subject_id=name, kind="thumb", value=value, created_at=at + 1e-4
+        )
+        events += [answer, vote]
+    land(lake, events)
+
+
+def is_at(weight: int) -> Callable[[dict[str, Any]], bool]:
+    return lambda state: state.get("weight") == weight and state.get("votes")
+
+
+def test_votes_move_a_good_canary_to_promotion(gate: str, lake: Store, cluster: FakeCluster) -> None:
+    until(gate, lambda state: state.get("phase") == "Initialized")
+    assert ask(gate, "confirm-rollout").status_code == 403
+    open_release(lake)
+    cluster.start_run()
+    until(gate, is_at(0))
+    assert ask(gate, "pre-rollout").status_code == 200
+    assert ask(gate, "confirm-traffic-increase").status_code == 200
+    cluster.weight = 50
+    until(gate, is_at(50))
+    assert ask(gate, "confirm-traffic-increase").status_code == 403  # no votes yet
+    land_votes(lake, 120, 0.4, 0.9)
+    state = until(gate, lambda state: state["decision"] == "pass")
+    assert ask(gate, "confirm-traffic-increase").status_code == 200
+    assert ask(gate, "confirm-promotion").status_code == 200
+    assert ask(gate, "rollback").status_code == 403
+    assert (state["candidate"], state["baseline"], state["attempt"]) == (NEW.digest, OLD.digest, 1)
+    assert state["votes"]["canary"]["n"] == state["votes"]["primary"]["n"] == 60
+    assert state["log_e"]["no_worse"] >= state["bound"]
+    assert state["history"][-1]["log_e"]["no_worse"] == state["log_e"]["no_worse"]
+
+
+def test_votes_roll_a_bad_canary_back(gate: str, lake: Store, cluster: FakeCluster) -> None:
+    open_release(lake)
+    cluster.start_run(weight=50)
+    until(gate, is_at(50))
+    assert ask(gate, "rollback").status_code == 403
+    land_votes(lake, 120, 0.9, 0.3)
+    state = until(gate, lambda state: state["decision"] == "fail")
+    answer = ask(gate, "rollback")
+    assert answer.status_code == 200
+    assert "less" in answer.json()["why"]
+    assert state["rollback"] == answer.json()["why"]
+    assert ask(gate, "confirm-promotion").status_code == 403
+
+
+def test_a_restarted_gate_knows_the_whole_run(config: Config, lake: Store, cluster: FakeCluster) -> None:
+    open_release(lake)
+    cluster.start_run()
+    with Cluster(cluster.url, "ratchet", "adapter-router") as seen:
+        first = Watch(config, lake, seen)
+        first.refresh(time.time())
+        cluster.weight = 50
+        first.refresh(time.time())
+        land_votes(lake, 40, 0.8, 0.7)
+        later = time.time() + 5
+        first.refresh(later)
+        second = Watch(config, lake, seen)
+        second.refresh(later)
+    assert second.state == first.state
+    assert second.state["votes"]["canary"]["n"] == 20
+    assert second.state["minutes"] > 5 / 60
+
+
+def test_evidence_begins_anew_with_each_request(config: Config, lake: Store, cluster: FakeCluster) -> None:
+    first = open_release(lake)
+    cluster.start_run(weight=50)
+    with Cluster(cluster.url, "ratchet", "adapter-router") as seen:
+        watch = Watch(config, lake, seen)
+        watch.refresh(time.time())
+        land_votes(lake, 60, 0.9, 0.2)
+        watch.refresh(time.time() + 1)
+        assert watch.state["decision"] == "fail"
+        close(Ledger(lake), first, "rolled_back", at=time.time(), who="t")
+        watch.refresh(time.time() + 1)
+        assert not watch.answer("rollback", time.time()).is_yes
+        open_release(lake, at=time.time() + 2)
+        watch.refresh(time.time() + 2)
+    assert watch.state["attempt"] == 2
+    assert watch.state["votes"]["canary"]["n"] == 0
+    assert not watch.answer("rollback", time.time() + 2).is_yes
+
+
+def test_an_operator_can_abort(gate: str, lake: Store, cluster: FakeCluster) -> None:
+    open_release(lake)
+    cluster.start_run()
+    until(gate, is_at(0))
+    request_abort(Ledger(lake), "me", time.time(), "users call")
+    until(gate, lambda state: state["rollback"] is not None)
+    assert ask(gate, "rollback").status_code == 200
+
+
+def test_broken_lines_are_passed_over(gate: str, lake: Store, cluster: FakeCluster) -> None:
+    open_release(lake)
+    cluster.start_run(weight=50)
+    until(gate, is_at(50))
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    lake.create(f"events/feedback/dt={today}/broken.jsonl", b'{"feedback_id": 1}\nnot json\n\xff\n')
+    land_votes(lake, 10, 0.5, 0.5)
+    until(gate, lambda state: state["votes"]["canary"]["n"] == 5)
+
+
+def test_a_gate_that_cannot_see_refuses_everything(config: Config, lake: Store, cluster: FakeCluster) -> None:
+    open_release(lake)
+    cluster.start_run(weight=50)
+    with Cluster(cluster.url, "ratchet", "adapter-router") as seen:
+        watch = Watch(config, lake, seen)
+        assert not watch.answer("rollback", time.time()).is_yes  # never looked
+        watch.refresh(time.time())
+        land_votes(lake, 60, 0.9, 0.2)
+        watch.refresh(time.time() + 1)
+        assert watch.answer("rollback", time.time() + 2).is_yes
+        stale = time.time() + 60
+        yes = {hook for hook in watch.answers if watch.answer(hook, stale).is_yes}
+    assert yes == {"post-rollout", "event"}
+
+
+def test_an_unknown_hook_is_refused_and_metrics_are_served(gate: str) -> None:
+    until(gate, lambda state: "phase" in state)
+    assert ask(gate, "no-such-hook").status_code == 403
+    assert "adapter_gate_votes" in httpx.get(f"{gate}/metrics").text
+    assert httpx.get(f"{gate}/healthz").status_code == 200
+
+
+def test_a_taken_port_is_said_plainly(config: Config, gate: str, tmp_path: Path) -> None:
+    settings = tmp_path / "ratchet.yaml"
+    settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    port = gate.rsplit(":", 1)[1]
+    command = [sys.executable, "-m", "ratchet.release.gate", "--config", settings, "--lake", tmp_path, "--port", port]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "another --port" in done.stderr
+    assert "Traceback" not in done.stderr
