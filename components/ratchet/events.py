@@ -4,7 +4,7 @@ These models check types only. Whether a rating of 11 or an empty answer is acce
 (`ratchet.validation`), which quarantines with a reason instead of refusing the line.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,7 @@ Kind = Literal[
 ]
 EXPLICIT: tuple[Kind, ...] = ("thumb", "rating", "correction", "preference")
 Source = Literal["human", "model", "code"]
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class Event(BaseModel):
@@ -42,8 +43,8 @@ class Interaction(Event):
     adapter_digest: str = "base"
     arm: str = "primary"
     params: dict[str, Any] = {}
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: Int64 = 0
+    completion_tokens: Int64 = 0
     latency_ms: float = 0.0
     finish_reason: str = "stop"
     served_at: float = Field(description="Unix seconds, UTC")
