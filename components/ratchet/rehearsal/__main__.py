@@ -77,21 +77,20 @@ def main(
 ) -> None:
     """Run the rehearsal cluster until SIGTERM or Ctrl-C."""
     try:
-        with tempfile.TemporaryDirectory(prefix="ratchet-rehearsal-") as folder:
-            scratch, is_remote = Path(folder), lake.startswith("s3://")
+        with contextlib.ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ratchet-rehearsal-")))
+            for_api = stack.enter_context(listen(HOST, api_port, "--api-port"))
+            for_users = stack.enter_context(listen(HOST, gateway_port, "--gateway-port"))
+            is_remote = lake.startswith("s3://")
             home = lake if is_remote else str(Path(lake).absolute())
             logs = scratch / "logs" if is_remote else Path(home) / "work" / "rehearsal"
             parameters = {"pool": {"url": pool_url}, "gate": {"url": gate_url}, "lake": home}
             cluster = Cluster(namespace)
             argo = Argo(cluster, git_url, branch, values_path, chart, scratch / "clone.git", parameters)
+            argo.sync()
             kubelet = Kubelet(cluster, Pool(pool_url), logs)
             rehearsal = Rehearsal(cluster, argo, kubelet, ClusterWorld(cluster, CANARY), speed)
-            apps = {
-                listen(HOST, api_port, "--api-port"): api(cluster),
-                listen(HOST, gateway_port, "--gateway-port"): gateway(cluster, CANARY, seed),
-            }
-            argo.sync()
-            asyncio.run(serve(rehearsal, apps))
+            asyncio.run(serve(rehearsal, {for_api: api(cluster), for_users: gateway(cluster, CANARY, seed)}))
     except UserError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
@@ -119,6 +118,7 @@ async def serve(rehearsal: Rehearsal, apps: dict[socket.socket, FastAPI]) -> Non
         end()
         await asyncio.wait(tasks)
         rehearsal.kubelet.close()
+        rehearsal.world.client.close()
     await asyncio.gather(*tasks)
 
 

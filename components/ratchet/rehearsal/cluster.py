@@ -88,7 +88,7 @@ class Cluster:
         made = copy.deepcopy(manifest)
         made["metadata"] |= {"uid": str(uuid.uuid4()), "generation": 1, "creationTimestamp": timestamp()}
         made["metadata"]["namespace"] = self.namespace
-        made["status"] = {}
+        made["status"] = {"phase": ""} if made["kind"] == "Canary" else {}
         if made["kind"] == "Deployment":
             made["spec"].setdefault("replicas", 1)
         self._objects[made["kind"], made["metadata"]["name"]] = made

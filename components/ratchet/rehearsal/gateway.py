@@ -37,7 +37,7 @@ def gateway(cluster: Cluster, name: str, seed: int) -> FastAPI:
         if url is None:
             return _refusal(503, f"no router of {deployment} is ready; see the cluster's /events")
         body = await request.body()
-        target = httpx.URL(url, path=f"/{path}", query=request.url.query.encode())
+        target = httpx.URL(url, path=f"/{path}", query=request.url.query.encode() or None)
         ahead = client.build_request(request.method, target, headers=_end_to_end(request.headers), content=body)
         try:
             answer = await client.send(ahead, stream=True)

@@ -25,6 +25,7 @@ HOST = "127.0.0.1"
 PASS_S = 0.1
 PROBE_TIMEOUT_S = 1.0
 PROBE_S = 1.0  # between two looks at a ready pod, and between two tries at a failing one
+FAILURE_THRESHOLD = 3  # Kubernetes' default: one slow answer does not take a pod out of service
 DRAIN_S = 0.5  # the preStop of the chart's pods: the gateway forgets a pod before the pod stops listening
 GRACE_S = 10.0
 
@@ -40,6 +41,7 @@ class Pod:
     log: Path
     process: subprocess.Popen[bytes]
     is_ready: bool = False
+    failures: int = 0
     probe_at: float = 0.0
     stop_at: float = 0.0
     kill_at: float = float("inf")
@@ -106,6 +108,8 @@ class Kubelet:
                 pod.process.kill()
                 pod.process.wait()
             _close_pipe(pod)
+        self.client.close()
+        self.pool.client.close()
 
     def _reconcile(self, name: str, deployment: Object, workload: Workload) -> None:
         wanted = spec_hash(deployment["spec"]["template"]) if deployment["spec"]["replicas"] else None
@@ -163,9 +167,10 @@ class Kubelet:
     def _probe(self, name: str, workload: Workload) -> None:
         for pod in workload.pods:
             if time.monotonic() >= pod.probe_at:
-                pod.is_ready = self._is_ready(pod)
+                pod.failures = 0 if self._answers(pod) else pod.failures + 1
+                pod.is_ready = pod.failures == 0 or (pod.is_ready and pod.failures < FAILURE_THRESHOLD)
                 pod.probe_at = time.monotonic() + (PROBE_S if pod.is_ready else PASS_S)
-                if not pod.is_ready:
+                if pod.failures:
                     self._resync(name, workload, pod)
         if workload.coming and workload.coming.is_ready:
             old, workload.serving, workload.coming = workload.serving, workload.coming, None
@@ -174,7 +179,7 @@ class Kubelet:
         serving = workload.serving
         self.cluster.set_endpoint(name, serving.url if serving and serving.is_ready else None)
 
-    def _is_ready(self, pod: Pod) -> bool:
+    def _answers(self, pod: Pod) -> bool:
         try:
             return self.client.get(f"{pod.url}/readyz").status_code == httpx.codes.OK
         except httpx.TransportError:

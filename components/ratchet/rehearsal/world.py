@@ -64,6 +64,9 @@ class ClusterWorld:
             "template": self._primary_template(target["spec"]["template"]),
         }
         self.cluster.apply(primary)
+        # Flagger leaves the target running until the primary is ready. Here nobody is served before that, and a
+        # second process would only slow the first.
+        self.scale_target(0)
 
     def promote(self) -> None:
         template = self._primary_template(self._deployment(self.name)["spec"]["template"])
