@@ -57,21 +57,25 @@ class BuildDatasets(Section):
     half_life_days: float = Field(90, gt=0, description="a vote this old counts half, against the newest vote")
 
 
+Rank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
+
+
 class Lora(Section):
-    r: int = Field(8, gt=0)
-    alpha: int = Field(16, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    """Plain LoRA on every linear layer but the output head."""
+
+    r: Rank = Field(8, description="rank; vLLM serves these and no others")
+    alpha: int = Field(16, gt=0, description="updates are scaled by alpha / r")
 
 
 class Phase(Section):
     """One pass of training: SFT or DPO."""
 
-    epochs: float = Field(1.0, ge=0)
+    epochs: float = Field(1.0, ge=0, description="passes over the rows; 0 skips the phase")
     max_rows: int | None = Field(None, description="train on at most so many rows, the heaviest first")
     batch_rows: int = Field(8, gt=0, description="rows (or pairs) an optimiser step")
     micro_rows: int = Field(8, gt=0, description="rows (or pairs) a forward pass")
-    learning_rate: float = Field(2e-4, gt=0)
-    warmup_share: float = Field(0.1, ge=0, lt=1)
+    learning_rate: float = Field(2e-4, gt=0, description="peak; a cosine takes it down from there")
+    warmup_share: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises")
 
 
 class TrainAdapter(Section):
@@ -79,7 +83,7 @@ class TrainAdapter(Section):
     sft: Phase = Phase()
     dpo: Phase = Phase(learning_rate=5e-5)
     beta: float = Field(0.1, gt=0, description="DPO temperature")
-    max_tokens: int = Field(512, gt=0, description="longer rows are cut on the left of the prompt, or dropped")
+    max_tokens: int = Field(512, gt=1, description="longer rows are cut on the left of the prompt, or dropped")
     checkpoint_steps: int = Field(10, gt=0, description="optimiser steps between resumable checkpoints")
     threads: int = Field(2, gt=0, description="CPU threads; part of the result, since float sums depend on it")
     device: Literal["cpu", "cuda"] = "cpu"

@@ -1,0 +1,1 @@
+"""Training: weighted SFT, then weighted DPO, of one LoRA adapter that any vLLM server can load."""

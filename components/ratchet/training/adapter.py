@@ -1,0 +1,82 @@
+"""The adapter as files: weights, PEFT's configuration and our card, with bytes that depend on nothing but content."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ratchet import __version__
+from ratchet.base_model import base_folder, revision
+from ratchet.config import BaseModelSource, Config, Lora
+from ratchet.digest import digest_bytes
+from ratchet.errors import UserError
+from ratchet.training.servable import CONFIG, WEIGHTS, check_servable
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+CARD = "adapter.json"
+
+
+def write_adapter(
+    folder: Path, model: "PeftModel", tokenizer: "PreTrainedTokenizerBase", config: Config, dataset_digest: str
+) -> None:
+    """Write a servable adapter folder. Raises UserError if training diverged."""
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if broken := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+        raise UserError(f"training diverged: {broken[0]} is not finite; lower train_adapter's learning rates")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+        folder / WEIGHTS,
+        metadata={"format": "pt"},
+    )
+    target_modules = sorted(model.peft_config["default"].target_modules)
+    _write_json(folder / CONFIG, peft_config(config, target_modules))
+    _write_json(folder / CARD, card(config, tokenizer, dataset_digest))
+    check_servable(folder)
+
+
+def peft_config(config: Config, target_modules: list[str]) -> dict[str, Any]:
+    """What PEFT and vLLM read. PEFT's own file would carry the machine's path of the base and a set's order."""
+    lora: Lora = config.train_adapter.lora
+    return {
+        "base_model_name_or_path": base_name(config.base_model),
+        "bias": "none",
+        "inference_mode": True,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": lora.r,
+        "revision": revision(config.base_model),
+        "target_modules": target_modules,
+        "task_type": "CAUSAL_LM",
+    }
+
+
+def card(config: Config, tokenizer: "PreTrainedTokenizerBase", dataset_digest: str) -> dict[str, Any]:
+    """Where the adapter comes from: enough to train it again."""
+    return {
+        "base_model": base_name(config.base_model),
+        "base_revision": revision(config.base_model),
+        "chat_template_hash": digest_bytes(str(tokenizer.chat_template).encode()),
+        "code_version": __version__,
+        "dataset_digest": dataset_digest,
+        "dtype": config.base_model.dtype,
+        "seed": config.seed,
+        "settings": config.train_adapter.model_dump(mode="json"),
+    }
+
+
+def base_name(source: BaseModelSource) -> str:
+    """The base model's configured name; of a folder its last part, since a machine's path means nothing elsewhere."""
+    folder = base_folder(source)
+    return Path(source.model).name if folder and folder == Path(source.model) else source.model
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")

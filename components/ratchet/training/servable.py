@@ -1,0 +1,52 @@
+"""What an adapter folder may hold to be served: checked before it is published, and again before it is loaded."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+from ratchet.config import Rank
+from ratchet.errors import UserError
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+RANKS = get_args(Rank)  # vLLM's --max-lora-rank takes these and no others
+
+# Keys that change nothing about the served function, or that vLLM honours. vLLM ignores keys that it does not know,
+# so a feature outside this list would be served as if it were not there: whatever is switched on is refused.
+# fmt: off
+HARMLESS = frozenset({
+    "auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "inference_mode", "init_lora_weights",
+    "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_core", "peft_type",
+    "peft_version", "qalora_group_size", "r", "revision", "target_modules", "task_type",
+    "use_rslora",
+})
+# fmt: on
+
+
+def check_servable(folder: Path) -> None:
+    """Raise UserError, with the reason, for an adapter folder that vLLM would refuse or serve as something else."""
+    if fault := _fault(folder):
+        raise UserError(f"the adapter at {folder} cannot be served: {fault}")
+
+
+def _fault(folder: Path) -> str | None:
+    for name in (WEIGHTS, CONFIG):
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+    try:
+        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        return f"{CONFIG} is not JSON: {error}"
+    return _config_fault(settings)
+
+
+def _config_fault(settings: dict[str, Any]) -> str | None:
+    if settings.get("peft_type") != "LORA":
+        return f"peft_type is {settings.get('peft_type')!r}, not 'LORA'"
+    if settings.get("r") not in RANKS:
+        return f"r = {settings.get('r')!r}; the ranks served are {', '.join(map(str, RANKS))}"
+    if settings.get("bias", "none") != "none":
+        return f"bias = {settings['bias']!r}; train with bias = 'none'"
+    if settings.get("init_lora_weights", True) not in (True, False, "gaussian"):
+        return f"init_lora_weights = {settings['init_lora_weights']!r} changes the base weights"
+    switched_on = sorted(key for key, value in settings.items() if value and key not in HARMLESS)
+    return f"{', '.join(switched_on)} is set, which the server would refuse or ignore" if switched_on else None
