@@ -1,12 +1,15 @@
 """A values repository in real Git, a fake cluster, and the configuration that names both."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ratchet.config import Config
-from release.edges import VALUES, FakeCluster, git, serving
+from ratchet.store import LocalStore
+from release.edges import NEW, VALUES, FakeCluster, git, serving
 
 
 @pytest.fixture
@@ -46,3 +49,35 @@ def config(cluster: FakeCluster, repository: Path) -> Config:
             "gate": {"refresh_s": 0.05},
         }
     )
+
+
+@pytest.fixture(scope="session")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with two versions of `adapter`: 1 has been champion, 2 is the challenger."""
+    from ratchet.registry.tracking import connect
+    from ratchet.store import open_store
+
+    folder = tmp_path_factory.mktemp("registered")
+    client = connect(Config(), open_store(folder))
+    client.create_registered_model("adapter")
+    for digest in ("a" * 64, NEW.digest):
+        client.create_model_version("adapter", source=folder.as_uri(), tags={"adapter_digest": digest})
+    client.set_registered_model_alias("adapter", "champion", "1")
+    client.set_registered_model_alias("adapter", "challenger", "2")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def released_lake(lake: LocalStore, registered: Path) -> LocalStore:
+    """A lake whose registry holds the candidate, and what the register step wrote about it."""
+    lake.path.mkdir()
+    shutil.copy(registered, lake.path / "mlflow.db")
+    described = {
+        "name": NEW.name,
+        "version": NEW.version,
+        "adapter_digest": NEW.digest,
+        "adapter_uri": f"adapters/{NEW.digest}",
+        "verdict": "pass",
+    }
+    lake.create(f"registry/{NEW.digest}.json", json.dumps(described).encode())
+    return lake
