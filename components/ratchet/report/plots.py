@@ -19,7 +19,7 @@ VARIABLES = {
 }  # fmt: skip
 WIDTH_INCHES, HEIGHT_INCHES = 5.4, 2.7
 ROW_INCHES = 0.55
-RUNNING_STEPS = 10
+RUNNING_SHARE = 0.1
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.size": 11, "text.color": INK, "axes.edgecolor": LINE, "axes.labelcolor": MUTED,
     "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none", "figure.facecolor": "none",
@@ -31,17 +31,18 @@ Row = dict[str, Any]
 
 
 def loss_curve(history: Sequence[Row], name: str) -> str:
-    """Loss by optimiser step: each step faintly, and the mean of the last ten."""
+    """Loss by optimiser step: each step faintly, and a running mean over a tenth of them."""
     import numpy as np
 
     steps, losses = [row["step"] for row in history], [row["loss"] for row in history]
-    means = [np.mean(losses[max(0, end - RUNNING_STEPS) : end]) for end in range(1, len(losses) + 1)]
+    width = max(1, round(RUNNING_SHARE * len(losses)))
+    means = [np.mean(losses[max(0, end - width) : end]) for end in range(1, len(losses) + 1)]
 
     def draw(axes: "Axes") -> None:
         axes.plot(steps, losses, color=CANDIDATE, linewidth=1, alpha=0.35)
         axes.plot(steps, means, color=CANDIDATE)
         axes.set_xlabel("optimiser step")
-        _label_end(axes, steps[-1], means[-1], f"{means[-1]:.3g}", CANDIDATE)
+        _label_ends(axes, [(means[-1], steps[-1], f"{means[-1]:.3g}", CANDIDATE)])
 
     return _chart(draw, name, f"Loss by step, from {losses[0]:.3g} to {losses[-1]:.3g}")
 
@@ -64,13 +65,15 @@ def approval(timeline: Sequence[Row], name: str) -> str:
     """Share of up votes so far, of champion and candidate, by seconds."""
 
     def draw(axes: "Axes") -> None:
+        ends = []
         for arm, colour, dashes in (("primary", CHAMPION, (4, 2)), ("canary", CANDIDATE, (1, 0))):
             seen = [(row["t"], row["votes"][arm]) for row in timeline if row["votes"].get(arm, {}).get("n")]
             if not seen:
                 continue
             shares = [100 * votes["up"] / votes["n"] for _, votes in seen]
             axes.plot([t for t, _ in seen], shares, color=colour, dashes=dashes)
-            _label_end(axes, seen[-1][0], shares[-1], f"{seen[-1][1]['up']} of {seen[-1][1]['n']}", colour)
+            ends.append((shares[-1], seen[-1][0], f"{seen[-1][1]['up']} of {seen[-1][1]['n']}", colour))
+        _label_ends(axes, ends)
         axes.set_ylim(0, 105)
         axes.set_xlabel("seconds")
         axes.yaxis.set_major_formatter("{x:.0f} %")
@@ -82,14 +85,15 @@ def evidence(timeline: Sequence[Row], bound: float, name: str) -> str:
     """Log evidence of both tests by seconds, and the bound at which each decides."""
 
     def draw(axes: "Axes") -> None:
-        times = [row["t"] for row in timeline]
+        times, ends = [row["t"] for row in timeline], []
         for test, words, colour, dashes in (
             ("harm", "harm", INK, (4, 2)),
             ("no_worse", "no worse", CANDIDATE, (1, 0)),
         ):
             values = [row["log_e"].get(test, 0.0) for row in timeline]
             axes.plot(times, values, color=colour, dashes=dashes)
-            _label_end(axes, times[-1], values[-1], words, colour)
+            ends.append((values[-1], times[-1], words, colour))
+        _label_ends(axes, ends)
         axes.axhline(bound, color=MUTED, linewidth=1, dashes=(2, 2))
         axes.annotate(
             "decides", (0, bound), xycoords=("axes fraction", "data"), xytext=(2, 4), textcoords="offset points",
@@ -130,11 +134,14 @@ def _forest_row(axes: "Axes", height: int, check: Row) -> None:
         markeredgewidth=2 if face == CARD else 0,
     )  # fmt: skip
     axes.text(-1.1, height + 0.3, check["name"].replace("_", " "), va="center")
-    axes.text(1.1, height + 0.3, f"{check['difference']:+.3f}", va="center", ha="right", color=MUTED)
+    axes.text(1.1, height + 0.3, f"{check['difference']:+.3f}".replace("-", "−"), va="center", ha="right", color=MUTED)
 
 
-def _label_end(axes: "Axes", x: float, y: float, words: str, colour: str) -> None:
-    axes.annotate(words, (x, y), xytext=(5, 0), textcoords="offset points", color=colour, va="center", clip_on=False)
+def _label_ends(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
+    """Words at the ends of lines, (y, x, words, colour) each, apart where lines end close together."""
+    for place, (y, x, words, colour) in enumerate(sorted(ends, reverse=True)):
+        stand = "center" if len(ends) == 1 else "bottom" if place == 0 else "top"
+        axes.annotate(words, (x, y), xytext=(5, 0), textcoords="offset points", color=colour, va=stand, clip_on=False)
 
 
 def _chart(draw: Any, name: str, words: str, height_inches: float = HEIGHT_INCHES) -> str:

@@ -134,7 +134,7 @@ def number(value: float | None) -> str:
 
 
 def signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.3f}"
+    return "" if value is None else f"{value:+.3f}".replace("-", "−")
 
 
 def percent(part: float, whole: float) -> str:

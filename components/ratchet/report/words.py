@@ -41,7 +41,7 @@ def _data(manifests: Mapping[str, Manifest]) -> str:
     if not flow.drops:
         return f"{told}."
     reason, most = max(flow.drops.items(), key=lambda drop: (drop[1], drop[0]))
-    return f"{told}; most of the others ({most:,}) were dropped as “{reason.replace('_', ' ')}”."
+    return f"{told}; the commonest reason to drop one was “{reason.replace('_', ' ')}” ({most:,})."
 
 
 def _training(manifests: Mapping[str, Manifest]) -> str:
