@@ -95,7 +95,7 @@ def test_ledger_tells_every_record(html):
     assert "2023-11-14 22:13:20" in html
 
 
-@pytest.mark.parametrize("num_steps", range(8))
+@pytest.mark.parametrize("num_steps", [0, 1, 3, 5])
 def test_run_that_stopped_early_is_told_as_far_as_it_went(acts, tmp_path, num_steps):
     write_report([Act("Stopped", acts[0].manifests[:num_steps])], [], tmp_path / "report.html")
     page = parsed((tmp_path / "report.html").read_text())
