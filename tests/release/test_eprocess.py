@@ -81,8 +81,8 @@ def decides(process: EProcess, theta_a: float, theta_b: float, shape, num_blocks
 )
 def test_error_rate_holds_at_every_look(process, theta_a, theta_b, shape) -> None:
     rng = random.Random(7)
-    errors = sum(decides(process, theta_a, theta_b, shape, 150, rng) > 0 for _ in range(300))
-    assert errors / 300 <= ALPHA
+    errors = sum(decides(process, theta_a, theta_b, shape, 120, rng) > 0 for _ in range(200))
+    assert errors / 200 <= ALPHA
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ from ratchet.errors import Conflict
 from ratchet.store import Store
 
 KEY = "leases/reconciler.json"
-LEASE_S = 15.0  # several polls; effects are idempotent, so even two holders do no harm, only double work
+MIN_LEASE_S = 5.0  # longer than a pass takes; effects are idempotent, so even two holders only do double work
+POLLS = 3  # a holder may miss two polls
 
 
-def hold(store: Store, holder: str, now: float, lease_s: float = LEASE_S) -> bool:
+def hold(store: Store, holder: str, now: float, lease_s: float) -> bool:
     """Take, keep or take over the lease; False while another holds it."""
     fresh = json.dumps({"holder": holder, "expires_at": now + lease_s}).encode()
     try:
@@ -25,6 +26,11 @@ def hold(store: Store, holder: str, now: float, lease_s: float = LEASE_S) -> boo
     except Conflict:
         return False
     return True
+
+
+def lease_s(poll_s: float) -> float:
+    """How long a lease lasts for a holder that comes by every `poll_s` seconds."""
+    return max(MIN_LEASE_S, POLLS * poll_s)
 
 
 def let_go(store: Store, holder: str) -> None:

@@ -12,7 +12,7 @@ from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.release.cluster import Cluster
 from ratchet.release.gitops import ValuesFile
-from ratchet.release.lease import LEASE_S, let_go
+from ratchet.release.lease import lease_s, let_go
 from ratchet.release.ledger import Ledger
 from ratchet.store import Store
 
@@ -36,7 +36,7 @@ class World:
 
 
 @contextmanager
-def open_world(config: Config, store: Store, lease_s: float = LEASE_S) -> Iterator[World]:
+def open_world(config: Config, store: Store) -> Iterator[World]:
     """Connect to every place. Raises UserError where one is not configured or not there."""
     from ratchet.registry.tracking import connect
 
@@ -55,6 +55,6 @@ def open_world(config: Config, store: Store, lease_s: float = LEASE_S) -> Iterat
             model=config.registry.model,
             gate_url=settings.gate_url,
             holder=holder,
-            lease_s=lease_s,
+            lease_s=lease_s(settings.poll_s),
         )
         let_go(store, holder)
