@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
+
 from ratchet.base_model import revision
 from ratchet.config import Config
 from ratchet.digest import digest_tree
@@ -21,7 +23,12 @@ from ratchet.store import Store, open_store
 from ratchet.training.servable import check_servable
 from ratchet.training.train_adapter import STEP
 
-QUESTIONS = ["What is the capital of France?", "Tell me about bread.", "Why is the sky blue?", "How do bees make honey?"]
+QUESTIONS = [
+    "What is the capital of France?",
+    "Tell me about bread.",
+    "Why is the sky blue?",
+    "How do bees make honey?",
+]
 SFT = [
     {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": f"Because {q} " * (n % 3 + 1)}]}
     for n, q in enumerate(QUESTIONS * 3)
@@ -32,19 +39,35 @@ DPO = [
 ]
 
 
-def settings(tiny_model: Path, **train_adapter: object) -> Config:
-    phase = {"batch_rows": 4, "micro_rows": 2, "learning_rate": 1e-2}
-    section = {"sft": phase, "dpo": phase, "checkpoint_steps": 2, "max_tokens": 96, "threads": 1, **train_adapter}
-    return Config.model_validate(
-        {"base_model": {"model": str(tiny_model), "dtype": "float32"}, "train_adapter": section}
-    )
+STEPS = [1, 2, 3, 4, 5, 6]  # 12 rows, 4 a step, twice
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
+    """Configurations that share one MLflow database: making one takes longer than training."""
+    database = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+
+    def make(**train_adapter: object) -> Config:
+        phase = {"batch_rows": 4, "micro_rows": 2, "epochs": 2, "learning_rate": 1e-2}
+        section = {"sft": phase, "dpo": phase, "checkpoint_steps": 2, "max_tokens": 96, "threads": 1, **train_adapter}
+        return Config.model_validate(
+            {
+                "base_model": {"model": str(tiny_model), "dtype": "float32"},
+                "registry": {"tracking_uri": f"sqlite:///{database}"},
+                "train_adapter": section,
+            }
+        )
+
+    return make
 
 
 def publish(store: Store, aside: Path, sft: list[dict], dpo: list[dict]) -> Manifest:
     """A dataset as `build_datasets` leaves it."""
     aside.mkdir()
     origin = {"feedback_ids": ["f"], "group": "g"}
-    sft = [{"weight": 1.0 + n % 2, **row, "messages": json.dumps(row["messages"]), **origin} for n, row in enumerate(sft)]
+    sft = [
+        {"weight": 1.0 + n % 2, **row, "messages": json.dumps(row["messages"]), **origin} for n, row in enumerate(sft)
+    ]
     dpo = [
         {"weight": 1.0, "flip_probability": 0.1, **row, "prompt": json.dumps(row["prompt"]), **origin} for row in dpo
     ]
@@ -75,17 +98,17 @@ def train(config: Config, folder: Path, sft: list[dict] = SFT, dpo: list[dict] =
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Manifest]:
-    return train(settings(tiny_model), tmp_path_factory.mktemp("trained") / "first")
+def trained(settings, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Manifest]:
+    return train(settings(), tmp_path_factory.mktemp("trained") / "first")
 
 
-def test_same_inputs_in_another_folder_give_the_same_bytes(trained, tiny_model, tmp_path):
-    _, again = train(settings(tiny_model), tmp_path / "second")
+def test_same_inputs_in_another_folder_give_the_same_bytes(trained, settings, tmp_path):
+    _, again = train(settings(), tmp_path / "second")
     assert again.outputs == trained[1].outputs
 
 
-def test_another_seed_gives_another_adapter(trained, tiny_model, tmp_path):
-    config = settings(tiny_model).model_copy(update={"seed": 1})
+def test_another_seed_gives_another_adapter(trained, settings, tmp_path):
+    config = settings().model_copy(update={"seed": 1})
     _, other = train(config, tmp_path / "other")
     assert other.outputs["adapter"].digest != trained[1].outputs["adapter"].digest
 
@@ -115,23 +138,20 @@ def test_peft_loads_the_adapter_and_it_changes_the_model(trained, tiny_model):
     assert not torch.allclose(plain, adapted, atol=1e-3)
 
 
-def test_training_lowers_both_losses(tiny_model, tmp_path):
-    config = settings(tiny_model, sft={"epochs": 4, "batch_rows": 4, "learning_rate": 1e-2}, lora={"r": 16})
-    _, manifest = train(config, tmp_path / "long")
-    history = manifest.facts["history"]
-    for phase in ("sft", "dpo"):
-        losses = [entry["loss"] for entry in history if entry["phase"] == phase]
-        assert losses[-1] < losses[0]
+@pytest.mark.parametrize("phase", ["sft", "dpo"])
+def test_training_lowers_the_loss(phase, trained):
+    losses = [entry["loss"] for entry in trained[1].facts["history"] if entry["phase"] == phase]
+    assert losses[-1] < losses[0]
 
 
-def test_every_step_is_in_mlflow_once(trained, tiny_model):
+def test_every_step_is_in_mlflow_once(trained, settings):
     store, manifest = trained
-    client = connect(settings(tiny_model), store)
+    client = connect(settings(), store)
     run = client.get_run(manifest.facts["mlflow_run_id"])
     assert run.info.status == "FINISHED"
     for phase in ("sft", "dpo"):
         logged = [metric.step for metric in client.get_metric_history(run.info.run_id, f"{phase}/loss")]
-        assert logged == [entry["step"] for entry in manifest.facts["history"] if entry["phase"] == phase] == [1, 2, 3]
+        assert logged == [entry["step"] for entry in manifest.facts["history"] if entry["phase"] == phase] == STEPS
     assert run.data.params["lora.r"] == "8"
 
 
@@ -140,11 +160,11 @@ def test_scratch_is_gone_after_publishing(trained):
     assert not list(store.local("work/train_adapter").iterdir())
 
 
-def test_every_row_left_out_has_its_reason(tiny_model, tmp_path):
+def test_every_row_left_out_has_its_reason(settings, tmp_path):
     empty = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " "}]}
     long = {"prompt": [{"role": "user", "content": "Hi"}], "chosen": "word " * 200, "rejected": "no"}
     phase = {"max_rows": 6, "batch_rows": 4}
-    config = settings(tiny_model, dpo=phase)
+    config = settings(dpo=phase)
     _, manifest = train(config, tmp_path / "drops", [*SFT, empty], [*DPO, long])
     flow = manifest.flows["rows"]
     assert (flow.rows_in, flow.rows_out) == (26, 18)
@@ -152,54 +172,62 @@ def test_every_row_left_out_has_its_reason(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("skipped", ["sft", "dpo"])
-def test_phase_without_rows_is_skipped_and_said_so(skipped, tiny_model, tmp_path):
+def test_phase_without_rows_is_skipped_and_said_so(skipped, settings, tmp_path):
     rows = {"sft": SFT, "dpo": DPO} | {skipped: []}
-    _, manifest = train(settings(tiny_model), tmp_path / "skip", rows["sft"], rows["dpo"])
+    _, manifest = train(settings(), tmp_path / "skip", rows["sft"], rows["dpo"])
     assert manifest.facts["skipped"] == [skipped]
     assert {entry["phase"] for entry in manifest.facts["history"]} == {"sft", "dpo"} - {skipped}
 
 
-def test_nothing_to_train_on_is_the_users_to_mend(tiny_model, tmp_path):
+def test_nothing_to_train_on_is_the_users_to_mend(settings, tmp_path):
     with pytest.raises(UserError, match="nothing to train on"):
-        train(settings(tiny_model), tmp_path / "none", [], [])
+        train(settings(), tmp_path / "none", [], [])
 
 
-def test_changed_base_model_trains_anew(trained, tiny_model):
+def test_changed_base_model_trains_anew(trained, settings):
     store, _ = trained
-    config = settings(tiny_model)
+    config = settings()
     assert STEP.sources(config, {}, store) == {"base": revision(config.base_model)}
 
 
-@pytest.mark.parametrize("phase", ["sft", "dpo"])
-def test_killed_training_resumes_to_the_same_bytes(phase, trained, tiny_model, tmp_path):
-    config = settings(tiny_model)
+@pytest.mark.timeout(300)
+def test_training_killed_in_each_phase_ends_with_the_same_bytes(trained, settings, tmp_path):
+    config = settings()
     store = open_store(tmp_path / "lake")
     dataset = publish(store, tmp_path / "dataset", SFT, DPO)
-    inputs = {"build_datasets": dataset}
     (tmp_path / "config.json").write_text(config.model_dump_json())
     (tmp_path / "dataset.json").write_text(dataset.model_dump_json())
-    process = subprocess.Popen([sys.executable, __file__, str(tmp_path)], env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    for phase in ("sft", "dpo"):
+        kill_after(f"lake/work/train_adapter/*/{phase}/checkpoint-2/COMPLETE", tmp_path)
+        assert not store.exists("adapters")
+        (scratch,) = store.local("work/train_adapter").iterdir()
+        cut_short = scratch / phase / "checkpoint-5"  # as if killed while saving it
+        cut_short.mkdir()
+    run_id = (scratch / "mlflow_run_id").read_text()
+    resumed = run_step(STEP, config, {"build_datasets": dataset}, store).manifest
+    assert resumed.outputs == trained[1].outputs
+    assert resumed.facts["mlflow_run_id"] == run_id
+    assert curve(resumed) == curve(trained[1])
+    logged = connect(config, store).get_metric_history(run_id, "sft/loss")
+    assert [metric.step for metric in logged] == STEPS
+
+
+def curve(manifest: Manifest) -> list[tuple[str, int, float]]:
+    return [(entry["phase"], entry["step"], entry["loss"]) for entry in manifest.facts["history"]]
+
+
+def kill_after(pattern: str, folder: Path) -> None:
+    """Train in another process and SIGKILL it as soon as a file matches."""
+    process = subprocess.Popen([sys.executable, __file__, str(folder)], env={**os.environ, "HF_HUB_OFFLINE": "1"})
     try:
-        wait_for(lambda: list(tmp_path.glob(f"lake/work/train_adapter/*/{phase}/checkpoint-2/COMPLETE")), process)
+        wait_for(lambda: next(folder.glob(pattern), None), process)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert not store.exists("adapters")
-    (scratch,) = store.local("work/train_adapter").iterdir()
-    run_id = (scratch / "mlflow_run_id").read_text()
-    (scratch / phase / "checkpoint-3").mkdir(exist_ok=True)  # as if killed while saving
-    (scratch / phase / "checkpoint-3" / "COMPLETE").unlink(missing_ok=True)
-    resumed = run_step(STEP, config, inputs, store).manifest
-    assert resumed.outputs == trained[1].outputs
-    assert resumed.facts["mlflow_run_id"] == run_id
-    curve = [(entry["phase"], entry["step"], entry["loss"]) for entry in resumed.facts["history"]]
-    assert curve == [(entry["phase"], entry["step"], entry["loss"]) for entry in trained[1].facts["history"]]
-    logged = connect(config, store).get_metric_history(run_id, f"{phase}/loss")
-    assert [metric.step for metric in logged] == [1, 2, 3]
 
 
 def wait_for(condition, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 120
     while not condition():
         assert process.poll() is None, "training ended before it could be killed"
         assert time.monotonic() < deadline

@@ -36,7 +36,7 @@ def _fault(folder: Path) -> str | None:
         settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
         return f"{CONFIG} is not JSON: {error}"
-    return _config_fault(settings)
+    return _config_fault(settings) if isinstance(settings, dict) else f"{CONFIG} is no JSON object"
 
 
 def _config_fault(settings: dict[str, Any]) -> str | None:

@@ -1,0 +1,34 @@
+"""The tiny model under a fresh adapter with random, non-zero weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def adapted(tiny_model: Path) -> Callable:
+    """Make (PEFT model, tokenizer): float32, eager attention, every LoRA matrix random from the seed."""
+
+    def make(seed: int = 0):
+        import torch
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        base = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation="eager", dtype=torch.float32)
+        torch.manual_seed(seed)
+        config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = get_peft_model(base, config)
+        perturb(model)
+        return model, AutoTokenizer.from_pretrained(tiny_model)
+
+    return make
+
+
+def perturb(model) -> None:
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(0, 0.05)
