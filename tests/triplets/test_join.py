@@ -1,0 +1,116 @@
+import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
+
+from events import NOW_S, interaction, vote
+from ratchet.events import Feedback, Interaction
+from ratchet.lake.tables import COLLECTION, FEEDBACK, INTERACTIONS, feedback_row, interaction_row
+from ratchet.triplets.join import DAY_S, Joined, join_triplets, may_still_join, new_events, newest_time
+
+MAY_WAIT = may_still_join(NOW_S, late_days=30)
+
+
+def interactions(*events: Interaction) -> pl.DataFrame:
+    return pl.DataFrame([interaction_row(event) | {COLLECTION: 1} for event in events], INTERACTIONS.schema)
+
+
+def feedback(*events: Feedback) -> pl.DataFrame:
+    return pl.DataFrame([feedback_row(event) | {COLLECTION: 1} for event in events], FEEDBACK.schema)
+
+
+def join(votes: list[Feedback], served: list[Interaction]) -> Joined:
+    return join_triplets(feedback(*votes), interactions(*served), MAY_WAIT)
+
+
+def test_a_triplet_holds_the_answer_and_who_judged_it():
+    joined = join([vote("f", "a", value=-1)], [interaction("a", response="yes", adapter_digest="d7")])
+    triplet = joined.triplets.row(0, named=True)
+    assert triplet["triplet_id"] == "f"
+    assert (triplet["interaction_id"], triplet["conversation_id"], triplet["response"]) == ("a", "c-a", "yes")
+    assert (triplet["subject_id"], triplet["value_num"], triplet["value_text"]) == ("judge", -1.0, None)
+    assert (triplet["adapter_digest"], triplet["messages"]) == ("d7", '[{"content":"How is it?","role":"user"}]')
+
+
+def test_a_preference_brings_the_losing_answer():
+    served = [interaction("a", response="good"), interaction("b", response="bad")]
+    joined = join([vote("f", "a", "preference", "b")], served)
+    assert joined.triplets["other_response"].to_list() == ["bad"]
+
+
+def test_only_a_preference_has_an_other_answer():
+    served = [interaction("a"), interaction("b", response="bad")]
+    joined = join([vote("f", "a", "correction", "b")], served)
+    assert joined.triplets["other_response"].to_list() == [None]
+
+
+def test_a_preference_waits_for_both_answers():
+    joined = join([vote("f", "a", "preference", "b")], [interaction("a")])
+    assert (joined.triplets.height, joined.waiting, joined.orphans) == (0, 1, 0)
+
+
+def test_a_preference_that_names_no_loser_is_left_to_validation():
+    joined = join([vote("f", "a", "preference", 3)], [interaction("a")])
+    assert joined.triplets["other_response"].to_list() == [None]
+
+
+def test_feedback_waits_until_it_is_too_late():
+    young, old = vote("y", "gone", at=NOW_S - 29 * DAY_S), vote("o", "gone", at=NOW_S - 31 * DAY_S)
+    joined = join([young, old], [interaction("a")])
+    assert (joined.waiting, joined.orphans) == (1, 1)
+
+
+def test_feedback_with_a_broken_clock_does_not_wait_for_ever():
+    joined = join([vote(f"f{at}", "gone", at=at) for at in (-1.0, 1e18, float("nan"), float("inf"))], [])
+    assert (joined.waiting, joined.orphans) == (0, 4)
+
+
+def test_a_broken_clock_does_not_move_the_late_window():
+    served = interactions(interaction("a"), interaction("ms", served_at=NOW_S * 1000))
+    votes = feedback(vote("f", "a", at=float("nan")), vote("g", "a", at=NOW_S + 5))
+    assert newest_time(served.lazy(), votes.lazy()) == NOW_S + 5
+
+
+def test_no_events_have_no_newest_time():
+    assert newest_time(interactions().lazy(), feedback().lazy()) == 0.0
+
+
+def test_the_first_event_of_an_id_counts():
+    votes = feedback(vote("f", "a", value=-1, at=NOW_S + 9), vote("f", "a", value=1, at=NOW_S + 1)).drop(COLLECTION)
+    kept = new_events(votes, votes.select("feedback_id").clear(), FEEDBACK, "created_at")
+    assert kept["value_num"].to_list() == [1.0]
+
+
+def test_a_known_event_is_not_new():
+    votes = feedback(vote("f", "a"), vote("g", "a")).drop(COLLECTION)
+    kept = new_events(votes, pl.DataFrame({"feedback_id": ["f"]}), FEEDBACK, "created_at")
+    assert kept["feedback_id"].to_list() == ["g"]
+
+
+VOTES = st.lists(
+    st.builds(
+        vote,
+        st.sampled_from(["f", "g", "h"]),
+        st.sampled_from(["a", "b", "gone"]),
+        st.just("preference"),
+        st.sampled_from(["a", "b", "gone", 1.0]),
+        st.sampled_from([NOW_S, NOW_S + 1, NOW_S - 40 * DAY_S]),
+    ),
+    max_size=8,
+)
+
+
+@given(votes=VOTES, order=st.randoms(use_true_random=False))
+def test_order_of_arrival_does_not_matter_and_nothing_vanishes(votes: list[Feedback], order):
+    shuffled = list(votes)
+    order.shuffle(shuffled)
+    results = []
+    for arrived in (votes, shuffled):
+        events = feedback(*arrived).drop(COLLECTION)
+        kept = new_events(events, events.select("feedback_id").clear(), FEEDBACK, "created_at")
+        joined = join_triplets(
+            kept.with_columns(collection=1), interactions(interaction("a"), interaction("b")), MAY_WAIT
+        )
+        assert joined.triplets.height + joined.waiting + joined.orphans == kept.height
+        assert kept.height == len({event.feedback_id for event in votes})
+        results.append(joined.triplets)
+    assert results[0].equals(results[1])
