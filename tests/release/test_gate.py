@@ -101,6 +101,22 @@ def test_votes_move_a_good_canary_to_promotion(gate: str, lake: Store, cluster: 
     assert state["history"][-1]["log_e"]["no_worse"] == state["log_e"]["no_worse"]
 
 
+def test_a_step_is_granted_once_for_each_look(config: Config, lake: Store, cluster: FakeCluster) -> None:
+    open_release(lake)
+    cluster.start_run()
+    with Cluster(cluster.url, "ratchet", "adapter-router") as seen:
+        watch = Watch(config, lake, seen)
+        now = time.time()
+        watch.refresh(now)
+        answers = [watch.answer("confirm-traffic-increase", now + delay).is_yes for delay in (0.1, 0.2, 0.3)]
+        assert answers == [True, False, False]
+        watch.refresh(now + 1)  # the route is still at 0: Flagger did not take the step after all
+        assert watch.answer("confirm-traffic-increase", now + 1.1).is_yes
+        cluster.weight = 20
+        watch.refresh(now + 2)
+        assert not watch.answer("confirm-traffic-increase", now + 2.1).is_yes  # no votes at 20 yet
+
+
 def test_votes_roll_a_bad_canary_back(gate: str, lake: Store, cluster: FakeCluster) -> None:
     open_release(lake)
     cluster.start_run(weight=50)

@@ -33,6 +33,7 @@ from ratchet.release.trial import Trial
 from ratchet.store import Store, open_store
 
 STALE_S = 10.0
+SETTLE_S = 0.5  # Flagger moves the route within the tick in which it got its yes
 MAX_HISTORY = 200  # points in /state; more are thinned out evenly
 log = logging.getLogger("ratchet.gate")
 
@@ -48,6 +49,7 @@ class Watch:
         self.answers: dict[str, Answer] = {}
         self.state: dict[str, Any] = {"decision": "undecided", "why": "the gate has not looked yet", "history": []}
         self.refreshed_at = float("-inf")
+        self._stepped_at = float("-inf")
 
     def refresh(self, now: float) -> None:
         """Look once. Raises, and keeps what it knew, where it cannot see."""
@@ -68,7 +70,16 @@ class Watch:
         age_s = now - self.refreshed_at
         if age_s > max(STALE_S, 5 * self.config.gate.refresh_s):
             return Answer(False, f"the gate last saw cluster and lake {age_s:.0f} s ago; see its log")
-        return self.answers.get(hook, Answer(False, f"no such hook; there are {', '.join(HOOKS)}"))
+        given = self.answers.get(hook, Answer(False, f"no such hook; there are {', '.join(HOOKS)}"))
+        return self._one_yes_a_look(given, now) if hook == "confirm-traffic-increase" else given
+
+    def _one_yes_a_look(self, given: Answer, now: float) -> Answer:
+        """A step is granted once: until we have seen the route after it, the votes and weight we know are the old."""
+        if given.is_yes and self.refreshed_at < self._stepped_at + SETTLE_S:
+            return Answer(False, "the gate has not looked since the last step")
+        if given.is_yes:
+            self._stepped_at = now
+        return given
 
     def _follow(self, request: Record | None) -> None:
         if request is None:

@@ -64,7 +64,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
         digest=registered["adapter_digest"],
     )
     candidate = Candidate(adapter=adapter, verdict=registered["verdict"], is_forced=config.release_adapter.force)
-    story = Story(time.time())
+    story = Story(time.time(), adapter.digest)
     outcome = _release(config, store, candidate, story)
     return _made(config, store, candidate, outcome, story)
 

@@ -2,14 +2,15 @@
 
 from typing import Any
 
+from ratchet.release.cluster import Seen
 from ratchet.release.reconcile import Pass
 
 
 class Story:
     """Grows pass by pass; keeps a row only when something changed. Times in seconds since the request."""
 
-    def __init__(self, start: float) -> None:
-        self.start = start
+    def __init__(self, start: float, digest: str) -> None:
+        self.start, self.digest = start, digest
         self.timeline: list[dict[str, Any]] = []
         self.log: list[dict[str, Any]] = []
         self._last: dict[str, Any] = {}
@@ -19,12 +20,13 @@ class Story:
 
     def add(self, now: float, done: Pass) -> None:
         self.note(now, "why", done.action.why if done.action.does in ("wait", "page") else None, "{}")
+        state = done.state if done.state.get("candidate") == self.digest else {}
         if done.seen is not None:
             self.note(now, "phase", done.seen.phase, "canary: {}")
             self.note(now, "weight", done.seen.weight, "traffic: {} percent on the canary")
-            self._add_row(now, done)
-        if done.state.get("decision") in ("pass", "fail"):
-            self.note(now, "decision", done.state["decision"], f"votes: {{}}; {done.state['why']}")
+            self._add_row(now, done.seen, state)
+        if state.get("decision") in ("pass", "fail"):
+            self.note(now, "decision", state["decision"], f"votes: {{}}; {state['why']}")
         for line in done.log:
             self.say(now, line)
 
@@ -34,15 +36,15 @@ class Story:
             self._last[what] = value
             self.say(now, words.format(value))
 
-    def _add_row(self, now: float, done: Pass) -> None:
-        if done.seen is None:
-            return
+    def _add_row(self, now: float, seen: Seen, state: dict[str, Any]) -> None:
+        last = self.timeline[-1] if self.timeline else {"votes": {}, "log_e": {"harm": 0.0, "no_worse": 0.0}}
         row = {
-            "phase": done.seen.phase,
-            "weight": done.seen.weight,
-            "failed_checks": done.seen.failed_checks,
-            "votes": done.state.get("votes", {}),
-            "log_e": {test: done.state.get("log_e", {}).get(test, 0.0) for test in ("harm", "no_worse")},
+            **last,  # while the gate is away, the votes are what they were
+            "phase": seen.phase,
+            "weight": seen.weight,
+            "failed_checks": seen.failed_checks,
         }
-        if not self.timeline or {**self.timeline[-1], "t": None} != {**row, "t": None}:
-            self.timeline.append({"t": round(now - self.start, 3), **row})
+        if "log_e" in state:
+            row |= {"votes": state["votes"], "log_e": {test: state["log_e"][test] for test in last["log_e"]}}
+        if row != last:
+            self.timeline.append({**row, "t": round(now - self.start, 3)})
