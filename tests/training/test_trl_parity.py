@@ -1,0 +1,93 @@
+"""With equal weights and no flips our losses and gradients are TRL's."""
+
+import json
+
+import pytest
+import torch
+
+from ratchet.training.batches import collate, dpo_rows, sft_rows
+from ratchet.training.fused_lora import fuse
+from ratchet.training.policy import completion_log_probs, with_reference
+from ratchet.training.trainer import Objective, dpo_objective, sft_objective
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # TRL announces its own next major version
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+QUESTIONS = ["What is the capital of France?", "Tell me about bread."]
+GOOD, BAD = ["Paris is the capital of France.", "Bread is flour, water, salt."], ["No.", "It is blue because of bees."]
+
+
+def rendered(tokenizer) -> list[str]:
+    chats = [[{"role": "user", "content": question}] for question in QUESTIONS]
+    return [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+
+
+def arguments(tmp_path) -> dict:
+    return {
+        "output_dir": str(tmp_path), "per_device_train_batch_size": 2, "gradient_checkpointing": False, "bf16": False,
+        "use_cpu": True, "report_to": "none", "disable_tqdm": True,
+    }  # fmt: skip
+
+
+def ours(model, rows, objective: Objective) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    fuse(model)
+    batch = collate(rows, pad_id=2)
+    loss = objective.loss(completion_log_probs(model, batch), batch) / objective.mass(batch)
+    return loss, slopes(model, loss)
+
+
+def theirs(trainer) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    batch = next(iter(trainer.get_train_dataloader()))
+    loss = trainer.compute_loss(trainer.model, batch)
+    return loss, slopes(trainer.model, loss)
+
+
+def slopes(model, loss) -> dict[str, torch.Tensor]:
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None and "default" in name}
+
+
+def test_sft_is_trls(adapted, tmp_path):
+    from trl import SFTConfig, SFTTrainer
+
+    from datasets import Dataset
+
+    model, tokenizer = adapted()
+    rows = [{"prompt": p, "completion": good} for p, good in zip(rendered(tokenizer), GOOD, strict=True)]
+    config = SFTConfig(completion_only_loss=True, **arguments(tmp_path))
+    trainer = SFTTrainer(model, config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    expected = theirs(trainer)
+    model, _ = adapted()
+    table = [
+        {"messages": json.dumps([{"role": "user", "content": q}, {"role": "assistant", "content": a}]), "weight": 0.5}
+        for q, a in zip(QUESTIONS, GOOD, strict=True)
+    ]
+    actual = ours(model, sft_rows(table, tokenizer), sft_objective())
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_dpo_is_trls(adapted, tmp_path):
+    from trl import DPOConfig, DPOTrainer
+
+    from datasets import Dataset
+
+    model, tokenizer = adapted(seed=0)
+    start = {name: p.detach().clone() for name, p in adapted(seed=1)[0].named_parameters()}
+    texts = zip(rendered(tokenizer), GOOD, BAD, strict=True)
+    pairs = Dataset.from_list([{"prompt": p, "chosen": good, "rejected": bad} for p, good, bad in texts])
+    config = DPOConfig(beta=0.3, **arguments(tmp_path / "trl"))
+    trainer = DPOTrainer(model, args=config, train_dataset=pairs, processing_class=tokenizer)
+    model.load_state_dict(start, strict=False)  # the policy has moved; TRL's copy, the reference, has not
+    expected = theirs(trainer)
+    table = [
+        {"prompt": json.dumps([{"role": "user", "content": q}]), "chosen": good, "rejected": bad}
+        | {"weight": 0.5, "flip_probability": 0.0}
+        for q, good, bad in zip(QUESTIONS, GOOD, BAD, strict=True)
+    ]
+    rows = with_reference(
+        adapted(seed=0)[0], dpo_rows(table, tokenizer), cache=tmp_path / "r.safetensors", pad_id=2, micro_rows=1
+    )
+    actual = ours(adapted(seed=1)[0], rows, dpo_objective(beta=0.3))
+    assert abs(expected[0] - 0.6931) > 1e-3  # else the margin is zero and the test compares constants
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
