@@ -1,0 +1,191 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from events import NOW_S, interaction, vote
+from ratchet.config import Config
+from ratchet.errors import UserError
+from ratchet.events import Event
+from ratchet.lake.landing import land
+from ratchet.manifest import Manifest
+from ratchet.step import run_step
+from ratchet.store import Store
+from ratchet.triplets.collect_triplets import STEP as COLLECT
+from ratchet.validation.suite import drops, judge
+from ratchet.validation.validate_triplets import STEP as VALIDATE
+
+LENIENT = Config.model_validate({"validate_triplets": {"max_bad_share": 1}})
+
+
+def validate(lake: Store, config: Config = LENIENT) -> Manifest:
+    collected = run_step(COLLECT, config, {}, lake).manifest
+    return run_step(VALIDATE, config, {"collect_triplets": collected}, lake).manifest
+
+
+def rows(lake: Store, manifest: Manifest, output: str) -> pl.DataFrame:
+    return pl.read_parquet(lake.local(manifest.outputs[output].uri) / "triplets.parquet")
+
+
+def reasons(lake: Store, *events: Event) -> dict[str, list[str]]:
+    """Land, collect and validate; why each triplet is in quarantine."""
+    land(lake, events)
+    manifest = validate(lake)
+    bad = rows(lake, manifest, "quarantine")
+    flow = manifest.flows["triplets"]
+    assert flow.rows_in == flow.rows_out + bad.height
+    assert rows(lake, manifest, "valid").height == flow.rows_out
+    return dict(zip(bad["triplet_id"], bad["reasons"].to_list(), strict=True))
+
+
+GOOD = {
+    "up": ("thumb", 1),
+    "down": ("thumb", -1),
+    "low": ("rating", 1),
+    "half": ("rating", 4.5),
+    "text": ("correction", "It is very good."),
+    "pair": ("preference", "b"),
+    "tie": ("preference", "b"),
+    "copied": ("copy", 1),
+    "dwelt": ("dwell_ms", 90_000),
+}
+BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "rating-11": ({"kind": "rating", "value": 11}, ["rating_out_of_range"]),
+    "rating-text": ({"kind": "rating", "value": "five"}, ["value_not_a_number"]),
+    "thumb-0": ({"value": 0}, ["thumb_not_up_or_down"]),
+    "dwell-negative": ({"kind": "dwell_ms", "value": -1}, ["measure_out_of_range"]),
+    "correction-number": ({"kind": "correction", "value": 3}, ["correction_not_a_text"]),
+    "correction-blank": ({"kind": "correction", "value": " \n"}, ["correction_empty"]),
+    "correction-long": ({"kind": "correction", "value": "x" * 32_001}, ["correction_too_long"]),
+    "preference-number": ({"kind": "preference", "value": 1}, ["other_response_missing"]),
+    "preference-blank": ({"kind": "preference", "value": "blank"}, ["other_response_empty"]),
+    "time-negative": ({"at": -5.0}, ["created_at_absurd"]),
+    "time-ms": ({"at": NOW_S * 1000}, ["created_at_absurd"]),
+    "judge-blank": ({"subject_id": ""}, ["subject_id_empty"]),
+}
+
+
+def test_good_feedback_passes_and_bad_is_named(lake: Store):
+    served = [interaction("a"), interaction("b"), interaction("blank", response="")]
+    good = [vote(name, "a", kind, value, is_tie=name == "tie") for name, (kind, value) in GOOD.items()]
+    bad = [vote(name, "a", **fields) for name, (fields, _) in BAD.items()]
+    assert reasons(lake, *served, *good, *bad) == {name: why for name, (_, why) in BAD.items()}
+
+
+def test_bad_answers_are_named(lake: Store):
+    served = [
+        interaction("empty", response=" "),
+        interaction("long", response="x" * 32_001),
+        interaction("early", served_at=-1.0),
+        interaction("no-prompt", messages=[]),
+        interaction("book", messages=[{"role": "user", "content": "x" * 2_000_000}]),
+        interaction("wizard", messages=[{"role": "wizard", "content": "Hocus pocus."}]),
+        interaction("nowhere", conversation_id=" "),
+    ]
+    votes = [vote(f"on-{event.interaction_id}", event.interaction_id) for event in served]
+    assert reasons(lake, *served, *votes) == {
+        "on-empty": ["response_empty"],
+        "on-long": ["response_too_long"],
+        "on-early": ["served_at_absurd"],
+        "on-no-prompt": ["prompt_empty"],
+        "on-book": ["prompt_too_long"],
+        "on-wizard": ["role_unknown"],
+        "on-nowhere": ["conversation_id_empty"],
+    }
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_are_none_are_quarantined(lake: Store, number: str):
+    line = vote("f", "a", value=7.5, at=8.5).model_dump_json()
+    land(lake, [interaction("a"), vote("g", "a")])
+    lake.create("events/feedback/dt=x/value.jsonl", line.replace("7.5", number).encode())
+    lake.create("events/feedback/dt=x/time.jsonl", line.replace("8.5", number).replace('"f"', '"t"').encode())
+    found = reasons(lake)
+    assert set(found) == {"f", "t"}
+    assert {"f": found["f"][-1], "t": found["t"][0]} == {
+        "f": "value_not_a_number" if number == "NaN" else "thumb_not_up_or_down",
+        "t": "created_at_missing" if number == "NaN" else "created_at_absurd",
+    }
+
+
+def test_a_row_is_charged_to_the_first_expectation_it_fails(lake: Store):
+    land(lake, [interaction("a", response=""), vote("f", "a", "rating", 11)])
+    manifest = validate(lake)
+    assert rows(lake, manifest, "quarantine")["reasons"].to_list() == [["response_empty", "rating_out_of_range"]]
+    assert manifest.flows["triplets"].drops == {"response_empty": 1}
+
+
+def test_bad_and_good_together_are_all_that_was_collected(lake: Store):
+    land(lake, [interaction("a"), vote("g", "a"), vote("f", "a", "rating", 11)])
+    manifest = validate(lake)
+    collected = run_step(COLLECT, LENIENT, {}, lake).manifest.outputs["triplets"]
+    both = pl.concat([rows(lake, manifest, "valid"), rows(lake, manifest, "quarantine").drop("reasons")])
+    assert both["triplet_id"].sort().to_list() == ["f", "g"]
+    assert collected.rows == both.height
+
+
+def test_too_many_bad_rows_stop_the_run_after_quarantine(lake: Store):
+    land(lake, [interaction("a"), vote("g", "a"), vote("f", "a", "rating", 11)])
+    with pytest.raises(UserError, match=r"1 of 2 triplets are bad \(rating_out_of_range 1\)") as caught:
+        validate(lake, Config())
+    [key] = lake.list("quarantine")
+    assert key.rsplit("/", 1)[0] in str(caught.value)
+    assert pl.read_parquet(lake.local(key))["triplet_id"].to_list() == ["f"]
+    assert not list(lake.list("validated"))
+
+
+def test_no_triplets_are_valid(lake: Store):
+    land(lake, [interaction("a")])
+    manifest = validate(lake, Config())
+    assert rows(lake, manifest, "valid").height == 0
+
+
+def test_what_is_collected_later_does_not_change_an_earlier_result(lake: Store):
+    land(lake, [interaction("a"), vote("f", "a")])
+    collected = run_step(COLLECT, LENIENT, {}, lake).manifest
+    land(lake, [vote("g", "a")])
+    run_step(COLLECT, LENIENT, {}, lake)
+    manifest = run_step(VALIDATE, LENIENT, {"collect_triplets": collected}, lake).manifest
+    assert rows(lake, manifest, "valid")["triplet_id"].to_list() == ["f"]
+
+
+def test_valid_rows_are_sorted_and_limits_come_from_the_configuration(lake: Store):
+    land(lake, [interaction("a"), *(vote(f"f{number}", "a") for number in range(9))])
+    manifest = validate(lake)
+    valid = rows(lake, manifest, "valid")
+    assert valid["triplet_id"].to_list() == sorted(valid["triplet_id"].to_list())
+    assert (
+        judge(valid.reverse(), {"max_prompt_chars": 9, "max_response_chars": 1})["reasons"].to_list()
+        == [["prompt_too_long", "response_too_long"]] * 9
+    )
+
+
+def test_repeated_and_missing_ids_are_named(lake: Store):
+    land(lake, [interaction("a"), vote("f", "a")])
+    row = rows(lake, validate(lake), "valid")
+    nameless = row.with_columns(triplet_id=pl.lit(None, pl.String))
+    judged = judge(pl.concat([row, row, nameless]), {"max_prompt_chars": 99, "max_response_chars": 99})
+    assert judged["reasons"].to_list() == [["triplet_id_repeated"], ["triplet_id_repeated"], ["triplet_id_missing"]]
+
+
+def test_every_expectation_has_a_name_of_its_own():
+    assert len(set(drops())) == len(drops())
+
+
+def test_importing_the_step_is_cheap():
+    heavy = ["great_expectations", "polars", "pandas", "deltalake"]
+    code = f"import sys, ratchet.validation.validate_triplets; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_real_import_goes_through(lake: Store, shared_data: Path, capfd: pytest.CaptureFixture[str]):
+    from ratchet.lake.importers import IMPORTERS
+
+    IMPORTERS["pandalm"](lake, shared_data / "pandalm-testset-v1.json")
+    manifest = validate(lake, Config())
+    assert manifest.flows["triplets"].drops == {"response_empty": 4, "other_response_empty": 158}
+    assert capfd.readouterr() == ("", "")
