@@ -43,7 +43,7 @@ check: $(VENV)/.dev ## Format, lint, types and import rings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timing
+	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.dev ## Rewrite the code as ruff wants it
 	$(BIN)/ruff format .

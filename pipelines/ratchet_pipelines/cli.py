@@ -7,7 +7,6 @@ import errno
 import json
 import sys
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -129,7 +128,7 @@ def settings(path: Path | None) -> Config:
 
 
 def profile_path(name: str) -> Path:
-    folder = Path(str(resources.files("ratchet_pipelines"))) / "profiles"
+    folder = Path(__file__).parent / "profiles"
     if not (folder / f"{name}.yaml").is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         raise UserError(f"profile {name!r}: no such profile; known are {known}")

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from ratchet.release.ledger import read_ledger
-from ratchet.report.report import Act, write_report
-
 from ratchet.errors import UserError
 from ratchet.lineage import all_manifests, ancestry
 from ratchet.manifest import Manifest
+from ratchet.release.ledger import read_ledger
+from ratchet.report.report import Act, write_report
 from ratchet.store import Store
 from ratchet_pipelines.graph import STEPS
 

@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
@@ -20,8 +21,23 @@ from ratchet.errors import UserError
 
 CHART = Path(__file__).parents[3] / "charts" / "adapter-router"
 VALUES_PATH = "environments/local/values.yaml"
+FIRST_VALUES = """\
+# The adapter in production. The release step and the reconciler write this block, and nobody else.
+adapter:
+  name: base
+  version: "0"
+  uri: ""
+  digest: base
+
+# A look of Flagger every 30 s; at the demo's speed that is one second.
+progressDeadlineSeconds: 60
+analysis:
+  interval: 30s
+  threshold: 3
+  stepWeights: [20, 50]
+"""
 START_TIMEOUT_S = 180
-CLOCK_SPEED = 30  # a canary interval of one minute takes two seconds
+CLOCK_SPEED = 30
 
 
 @dataclass(frozen=True)
@@ -43,9 +59,12 @@ def running(lake: Path, config: Config, seed: int) -> Iterator[Stack]:
     stack = Stack(pool, api, gateway, gate, str(lake / "git" / "deploy.git"))
     settings = lake / "ratchet.yaml"
     settings.write_text(yaml.safe_dump(released_to(config, stack).model_dump(mode="json")), encoding="utf-8")
-    _create_repository(Path(stack.git_url), stack, lake)
+    _create_repository(Path(stack.git_url))
     with ExitStack() as processes:
-        start = lambda name, module, *args: processes.enter_context(_process(lake, name, module, *map(str, args)))  # noqa: E731
+
+        def start(name: str, module: str, *args: object) -> _Process:
+            return processes.enter_context(_process(lake, name, module, *map(str, args)))
+
         model = start("model-server", "ratchet.serving.model_server", "--config", settings, "--port", ports[0])
         judge = start("gate", "ratchet.release.gate", "--config", settings, "--lake", lake, "--port", ports[3])
         _wait_until_ok(f"{pool}/health", model)
@@ -56,7 +75,7 @@ def running(lake: Path, config: Config, seed: int) -> Iterator[Stack]:
             config.release_adapter.namespace, "--seed", seed,
         )  # fmt: skip
         _wait_until_ok(f"{gate}/healthz", judge)
-        _wait_until_ok(f"{gateway}/readyz", cluster)
+        _wait_until_ok(canary_url(config, api), cluster, lambda canary: canary["status"]["phase"] == "Initialized")
         yield stack
 
 
@@ -99,13 +118,19 @@ def _process(lake: Path, name: str, module: str, *args: str) -> Iterator[_Proces
             process.wait()
 
 
-def _wait_until_ok(url: str, service: _Process) -> None:
+def canary_url(config: Config, api_url: str) -> str:
+    release = config.release_adapter
+    return f"{api_url}/apis/flagger.app/v1beta1/namespaces/{release.namespace}/canaries/{release.canary}"
+
+
+def _wait_until_ok(url: str, service: _Process, is_ready: Callable[[Any], bool] = bool) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if service.process.poll() is not None:
             break
         try:
-            if httpx.get(url, timeout=2).status_code == httpx.codes.OK:
+            answer = httpx.get(url, timeout=2)
+            if answer.status_code == httpx.codes.OK and is_ready(answer.json() if answer.content else True):
                 return
         except httpx.HTTPError:
             pass
@@ -114,7 +139,7 @@ def _wait_until_ok(url: str, service: _Process) -> None:
     raise UserError(f"{service.name} did not answer at {url}; the end of {service.log}:\n{tail}")
 
 
-def _create_repository(bare: Path, stack: Stack, lake: Path) -> None:
+def _create_repository(bare: Path) -> None:
     """The repository that Argo CD follows: one values file an environment."""
     work = bare.parent / "first"
     git = shutil.which("git")
@@ -122,7 +147,7 @@ def _create_repository(bare: Path, stack: Stack, lake: Path) -> None:
         raise UserError("git is not installed; the release goes through a Git repository")
     values = work / VALUES_PATH
     values.parent.mkdir(parents=True)
-    values.write_text(_first_values(stack, lake), encoding="utf-8")
+    values.write_text(FIRST_VALUES, encoding="utf-8")
     who = ["-c", "user.name=ratchet", "-c", "user.email=ratchet@localhost"]
     for command in (
         ["init", "--quiet", "--bare", "--initial-branch=main", str(bare)],
@@ -133,14 +158,6 @@ def _create_repository(bare: Path, stack: Stack, lake: Path) -> None:
     ):
         subprocess.run([git, *command], check=True, capture_output=True)
     shutil.rmtree(work)
-
-
-def _first_values(stack: Stack, lake: Path) -> str:
-    where = {"poolUrl": stack.pool_url, "lake": str(lake), "gate": {"url": stack.gate_url}}
-    return (
-        "# The adapter in production. Ratchet's release step and reconciler write this block, nobody else.\n"
-        'adapter:\n  name: base\n  version: "0"\n  uri: ""\n  digest: base\n' + yaml.safe_dump(where)
-    )
 
 
 def _free_ports(count: int) -> list[int]:
