@@ -1,0 +1,165 @@
+"""The thread that owns the model: it takes requests from a queue, keeps the batch full, and swaps adapters."""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
+
+from ratchet.errors import UserError
+from ratchet.serving.generation import Batch, Row
+from ratchet.training.servable import check_servable
+
+MAX_ROWS = 64
+MAX_CELLS = 1 << 17  # rows times the longest row: bounds the KV cache, to 3 GB for the embedded model
+
+
+class Engine:
+    """Generates rows and holds adapters. Thread-safe; `close` ends its thread.
+
+    Each loaded adapter gets a fresh PEFT name, a slot, that is never used again: a name that is unloaded and loaded
+    anew cannot meet rows of the old one.
+    """
+
+    def __init__(self, model: Any, stop_tokens: frozenset[int]) -> None:
+        self._model = model
+        self._stop_tokens = stop_tokens
+        self._batch = Batch(model, stop_tokens)
+        self._waiting: deque[Row] = deque()
+        self._answers: dict[Row, Future[Row]] = {}
+        self._retired: set[str] = set()
+        self._slots = 0
+        self._is_closed = False
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def num_running(self) -> int:
+        return len(self._batch.rows)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    def generate(self, row: Row) -> Future[Row]:
+        """The same row, with its tokens and finish reason."""
+        answer: Future[Row] = Future()
+        self._jobs.put(lambda: self._accept(row, answer))
+        return answer
+
+    def load(self, folder: Path) -> Future[str]:
+        """The slot that holds the adapter now, for `Row.adapter`; UserError if it cannot be served on this base."""
+        slot: Future[str] = Future()
+        self._jobs.put(lambda: _settle(slot, lambda: self._load(folder)))
+        return slot
+
+    def retire(self, slot: str) -> None:
+        """Free a slot, once the rows that use it are done."""
+        self._jobs.put(lambda: self._retired.add(slot))
+
+    def close(self) -> None:
+        """End the thread; unfinished rows are abandoned."""
+        self._jobs.put(lambda: setattr(self, "_is_closed", True))
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            self._take_jobs()
+            self._free_slots()
+            try:
+                finished = self._advance()
+            except Exception as error:  # out of memory, mostly; the thread must outlive it, or nobody gets an answer
+                self._fail(error)
+            else:
+                for row in finished:
+                    self._answers.pop(row).set_result(row)
+
+    def _take_jobs(self) -> None:
+        """Do what has been asked for; if there is nothing to generate, wait for the next request."""
+        if not (self._batch.rows or self._waiting):
+            self._jobs.get()()
+        while not self._jobs.empty():
+            self._jobs.get()()
+
+    def _advance(self) -> list[Row]:
+        finished = []
+        if newcomers := self._admit():
+            finished += self._batch.join(newcomers)
+        if self._batch.rows:
+            finished += self._batch.step()
+        return finished
+
+    def _admit(self) -> list[Row]:
+        """As many of the waiting rows as fit; always one if nothing is running."""
+        admitted: list[Row] = []
+        longest = max((_size(row) for row in self._batch.rows), default=0)
+        while self._waiting:
+            longest = max(longest, _size(self._waiting[0]))
+            num_rows = len(self._batch.rows) + len(admitted)
+            if num_rows and (num_rows == MAX_ROWS or (num_rows + 1) * longest > MAX_CELLS):
+                break
+            admitted.append(self._waiting.popleft())
+        return admitted
+
+    def _accept(self, row: Row, answer: Future[Row]) -> None:
+        if answer.set_running_or_notify_cancel():
+            self._answers[row] = answer
+            self._waiting.append(row)
+
+    def _fail(self, error: Exception) -> None:
+        doomed = set(self._answers) - set(self._waiting)
+        self._batch = Batch(self._model, self._stop_tokens)
+        for row in doomed:
+            self._answers.pop(row).set_exception(error)
+
+    def _load(self, folder: Path) -> str:
+        check_servable(folder)
+        self._slots += 1
+        slot = f"slot{self._slots}"
+        try:
+            if fault := self._insert(folder, slot):
+                raise ValueError(fault)
+        except (ValueError, RuntimeError, OSError, SafetensorError) as error:
+            self._retired.add(slot)
+            raise UserError(f"the adapter at {folder} does not fit the base model: {error}") from None
+        return slot
+
+    def _insert(self, folder: Path, slot: str) -> str | None:
+        """Load into PEFT; the fault if the file holds other tensors than the model has places for."""
+        if not isinstance(self._model, PeftModel):
+            config = PeftConfig.from_pretrained(str(folder))
+            config.inference_mode = True
+            self._model = PeftModel(self._model, config, adapter_name=slot)
+            self._batch.model = self._model
+        result = self._model.load_adapter(str(folder), slot, torch_device="cpu")
+        self._model.eval()
+        wrong = [*result.missing_keys, *result.unexpected_keys]
+        return f"{len(wrong)} tensors are missing or unexpected, such as {wrong[0]}" if wrong else None
+
+    def _free_slots(self) -> None:
+        in_use = {row.adapter for row in self._answers}
+        for slot in sorted(self._retired - in_use):
+            loaded = list(self._model.peft_config) if isinstance(self._model, PeftModel) else []
+            if slot not in loaded:
+                self._retired.discard(slot)
+            elif others := [name for name in loaded if name != slot]:  # PEFT breaks without any adapter
+                self._model.set_adapter(others[0])
+                self._model.delete_adapter(slot)
+                self._retired.discard(slot)
+
+
+def _size(row: Row) -> int:
+    return len(row.prompt) + row.max_tokens
+
+
+def _settle(future: "Future[str]", work: Callable[[], str]) -> None:
+    try:
+        future.set_result(work())
+    except Exception as error:
+        future.set_exception(error)

@@ -1,0 +1,192 @@
+"""The model pool on a CPU: one base model and any number of LoRA adapters, behind the part of vLLM's API we use.
+
+`python -m ratchet.serving.model_server --config ratchet.yaml --port 8000`. On a cluster vLLM takes its place.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, Field
+
+from ratchet.base_model import load_base
+from ratchet.config import Config, load_config
+from ratchet.errors import UserError
+from ratchet.serving.completions import ChatRequest, completion, completion_stream
+from ratchet.serving.engine import MAX_CELLS, Engine
+from ratchet.serving.generation import BASE, Row, stop_tokens
+from ratchet.serving.server import Refused, answer_errors, exit_on_user_error, run_server
+
+
+class LoadRequest(BaseModel):
+    lora_name: str = Field(min_length=1)
+    lora_path: str = Field(min_length=1)
+
+
+class UnloadRequest(BaseModel):
+    lora_name: str
+
+
+class Pool:
+    """The models by name, and the way from a chat to its answer."""
+
+    def __init__(self, config: Config) -> None:
+        self.base = config.base_model.model
+        self.started_at = int(time.time())
+        model, self.tokenizer = load_base(config.base_model)
+        self.context = min(model.config.max_position_embeddings, MAX_CELLS)
+        self.engine = Engine(model, stop_tokens(model, self.tokenizer))
+        self.slots: dict[str, str] = {self.base: BASE}
+        self.folders: dict[str, str] = {}
+        self._loading = asyncio.Lock()
+
+    def row(self, request: ChatRequest) -> Row:
+        """The request as the engine takes it. Raises Refused for what cannot be served."""
+        if request.model not in self.slots:
+            raise Refused(404, f"The model `{request.model}` does not exist; there are {sorted(self.slots)}.")
+        prompt = self.tokenizer.apply_chat_template(
+            [message.model_dump() for message in request.messages], add_generation_prompt=True
+        )["input_ids"]
+        if len(prompt) + request.max_tokens > self.context:
+            raise Refused(
+                400,
+                f"The model holds {self.context} tokens; the prompt has {len(prompt)} and max_tokens is "
+                f"{request.max_tokens}.",
+            )
+        return Row(
+            prompt=prompt, max_tokens=request.max_tokens, adapter=self.slots[request.model],
+            temperature=request.temperature, seed=secrets.randbits(63) if request.seed is None else request.seed,
+        )  # fmt: skip
+
+    def text(self, row: Row) -> str:
+        return str(self.tokenizer.decode(row.tokens, skip_special_tokens=True))
+
+    async def load(self, name: str, path: str) -> None:
+        async with self._loading:  # two loads of one name: the second has to find the first
+            if name in self.slots:
+                raise Refused(400, f"The lora adapter '{name}' has already been loaded.")
+            try:
+                self.slots[name] = await asyncio.wrap_future(self.engine.load(Path(path)))
+            except UserError as error:
+                raise Refused(400, str(error)) from None
+            self.folders[name] = path
+
+    async def unload(self, name: str) -> None:
+        async with self._loading:
+            if name not in self.folders:
+                raise Refused(404, f"The lora adapter '{name}' cannot be found.")
+            del self.folders[name]
+            self.engine.retire(self.slots.pop(name))
+
+    def cards(self) -> Iterator[dict[str, Any]]:
+        for name in self.slots:
+            is_base = name == self.base
+            yield {
+                "id": name, "object": "model", "created": self.started_at, "owned_by": "ratchet",
+                "root": self.base if is_base else self.folders.get(name),
+                "parent": None if is_base else self.base,
+            }  # fmt: skip
+
+
+class Metrics:
+    """Under vLLM's names, so that one dashboard reads both."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.registry, self.model_name = CollectorRegistry(), pool.base
+        names = ("model_name",)
+        running = Gauge("vllm:num_requests_running", "Requests in the batch", names, registry=self.registry)
+        running.labels(pool.base).set_function(lambda: pool.engine.num_running)
+        waiting = Gauge("vllm:num_requests_waiting", "Requests not yet in it", names, registry=self.registry)
+        waiting.labels(pool.base).set_function(lambda: pool.engine.num_waiting)
+        self.finished = Counter(
+            "vllm:request_success", "Finished requests", (*names, "finished_reason"), registry=self.registry
+        )
+        self.latency = Histogram(
+            "vllm:e2e_request_latency_seconds", "From request to answer", names, registry=self.registry,
+            buckets=(0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240),
+        )  # fmt: skip
+        self.prompt_tokens = Counter("vllm:prompt_tokens", "Tokens read", names, registry=self.registry)
+        self.generation_tokens = Counter("vllm:generation_tokens", "Tokens written", names, registry=self.registry)
+
+    def count(self, row: Row, seconds: float) -> None:
+        self.finished.labels(self.model_name, row.finish_reason).inc()
+        self.latency.labels(self.model_name).observe(seconds)
+        self.prompt_tokens.labels(self.model_name).inc(len(row.prompt))
+        self.generation_tokens.labels(self.model_name).inc(len(row.tokens))
+
+
+def create_app(config: Config) -> FastAPI:
+    """The server as an ASGI app; loads the base model now. Raises UserError where there is no such model."""
+    pool = Pool(config)
+    metrics = Metrics(pool)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(pool.engine.close)
+
+    app = FastAPI(title="Ratchet model server", lifespan=lifespan)
+    answer_errors(app, invalid_status=400)
+
+    _add_probes(app, pool, metrics)
+
+    @app.post("/v1/load_lora_adapter")
+    async def load(request: LoadRequest) -> Response:
+        await pool.load(request.lora_name, request.lora_path)
+        return Response(f"Success: LoRA adapter '{request.lora_name}' added successfully.")
+
+    @app.post("/v1/unload_lora_adapter")
+    async def unload(request: UnloadRequest) -> Response:
+        await pool.unload(request.lora_name)
+        return Response(f"Success: LoRA adapter '{request.lora_name}' removed successfully.")
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: ChatRequest) -> Response:
+        started = time.monotonic()
+        row = await asyncio.wrap_future(pool.engine.generate(pool.row(request)))
+        metrics.count(row, time.monotonic() - started)
+        if request.stream:
+            return StreamingResponse(completion_stream(request, row, pool.text(row)), media_type="text/event-stream")
+        return JSONResponse(completion(request, row, pool.text(row)))
+
+    return app
+
+
+def _add_probes(app: FastAPI, pool: Pool, metrics: Metrics) -> None:
+    @app.get("/health")
+    async def health() -> Response:
+        return Response()
+
+    @app.get("/metrics")
+    async def expose() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": list(pool.cards())}
+
+
+def serve(config: Config, host: str, port: int) -> None:
+    """Serve until SIGTERM. Raises UserError where the port is taken or the base model cannot be loaded."""
+    run_server(lambda: create_app(config), host, port, "model server")
+
+
+def main(
+    config: Annotated[Path, typer.Option(help="ratchet.yaml")] = Path("ratchet.yaml"),
+    host: Annotated[str, typer.Option()] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one")] = 8000,
+) -> None:
+    """Serve the base model and its adapters on this machine's CPU."""
+    exit_on_user_error(lambda: serve(load_config(config), host, port))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,74 @@
+"""What both servers share: errors in OpenAI's shape, and running until told to stop."""
+
+import socket
+import sys
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from ratchet.errors import UserError
+
+BACKLOG = 1024
+
+
+class Refused(Exception):
+    """A request that gets an error status and a message for its sender."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+def answer_errors(app: FastAPI, invalid_status: int) -> None:
+    """Answer `Refused`, and bodies of the wrong shape with `invalid_status`, in OpenAI's error format."""
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Refused) -> JSONResponse:
+        return error_response(error.status, error.message)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = [f"{'.'.join(str(part) for part in fault['loc'][1:])}: {fault['msg']}" for fault in error.errors()]
+        return error_response(invalid_status, "; ".join(faults))
+
+
+def run_server(create_app: Callable[[], FastAPI], host: str, port: int, name: str) -> None:
+    """Serve until SIGTERM or SIGINT; port 0 takes a free one. Raises UserError where the port is taken.
+
+    The port is taken first, so that a taken one is found before a model is loaded.
+    """
+    with listen(host, port) as listener:
+        app = create_app()
+        print(f"{name}: http://{host}:{listener.getsockname()[1]}", file=sys.stderr, flush=True)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises UserError where the address cannot be had."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise UserError(
+            f"cannot listen on {host}:{port}: {error.strerror}; stop what runs there or take another port"
+        ) from None
+    return listener
+
+
+def exit_on_user_error(main: Callable[[], None]) -> None:
+    """Run a command; trouble the user can mend is one line on stderr and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def error_response(status: int, message: str) -> JSONResponse:
+    return JSONResponse({"error": {"message": message, "code": status}}, status_code=status)

@@ -1,0 +1,50 @@
+"""What a chat completion said, from its JSON or from its server-sent events. Pure."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The text of the only choice, and what the server counted; a stream counts nothing unless it was asked to."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def read_answer(body: bytes) -> Answer:
+    """The answer in a whole completion. Raises ValueError if that is not what it is."""
+    try:
+        completion = json.loads(body)
+        choice = completion["choices"][0]
+        return _answer(choice["message"]["content"], choice["finish_reason"], completion)
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"no chat completion: {error!r} in {body[:200]!r}") from None
+
+
+def read_stream(body: bytes) -> Answer:
+    """The answer in a whole stream. Raises ValueError if it is none, or broken off."""
+    try:
+        chunks = list(_chunks(body))
+        choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
+        text = "".join(choice["delta"].get("content") or "" for choice in choices)
+        reasons = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
+        return _answer(text, reasons[-1], chunks[-1])
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"no whole stream of a chat completion: {error!r} in {body[-200:]!r}") from None
+
+
+def _chunks(body: bytes) -> Iterator[Any]:
+    for line in body.splitlines():
+        content = line.removeprefix(b"data:").strip()
+        if line.startswith(b"data:") and content != b"[DONE]":
+            yield json.loads(content)
+
+
+def _answer(text: str | None, finish_reason: str, counted: dict[str, Any]) -> Answer:
+    usage = counted.get("usage") or {}
+    return Answer(text or "", finish_reason, usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
