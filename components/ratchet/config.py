@@ -97,7 +97,7 @@ class EvaluateAdapter(Section):
     max_new_tokens: int = Field(48, gt=0, description="for the format and safety generations")
     confidence: float = Field(0.95, gt=0.5, lt=1)
     resamples: int = Field(2000, ge=100)
-    max_tokens: int = Field(1024, gt=0, description="longer pairs (prompt and answer) are not judged")
+    max_tokens: int = Field(1024, gt=0, description="longer pairs (prompt and both answers) are not judged")
     threads: int = Field(2, gt=0, description="CPU threads; part of the result, since float sums depend on it")
     device: Literal["cpu", "cuda"] = "cpu"
 

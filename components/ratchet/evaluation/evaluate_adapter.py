@@ -98,7 +98,7 @@ def _judge(config: Config, store: Store, candidate: Artifact, incumbent: Incumbe
         after,
         before,
         pair_groups=[pair.group for pair in exam.pairs],
-        replay_tokens=[len(row.answer) for row in exam.replay],
+        replay_tokens=[len(row.answers[0]) for row in exam.replay],
         settings=settings,
         rng=rng,
     )

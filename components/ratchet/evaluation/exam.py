@@ -5,14 +5,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
 
 from ratchet.config import EvaluateAdapter
 from ratchet.evaluation.checks import Scores
-from ratchet.evaluation.scores import Advance, Messages, Models, Row, encode, generate, log_probs
+from ratchet.evaluation.scores import Advance, Floats, Messages, Models, Row, encode, generate, log_probs
 from ratchet.evaluation.texts import format_fault, is_refusal, personal_data
 from ratchet.manifest import Flow
 
@@ -27,11 +27,10 @@ GENERATION_ROWS = 16
 
 @dataclass(frozen=True)
 class Pair:
-    """A held-out preference: two answers to one prompt."""
+    """A held-out preference: the row's answers are the chosen and the rejected."""
 
     messages: Messages
-    chosen: Row
-    rejected: Row
+    row: Row
     group: str
 
 
@@ -51,7 +50,7 @@ class Exam:
     @property
     def amount(self) -> int:
         """Rows scored and prompts answered: the length of the progress bar, for one model."""
-        return 2 * len(self.pairs) + len(self.replay) + len(self.asked)
+        return len(self.pairs) + len(self.replay) + len(self.asked)
 
 
 def set_exam(
@@ -62,7 +61,7 @@ def set_exam(
     ours = yaml.safe_load(PROMPTS.read_text())
     exam = Exam(
         pairs=pairs,
-        replay=[encode(tokenizer, _asking(one["question"]), one["answer"]) for one in ours["replay"]],
+        replay=[encode(tokenizer, _asking(one["question"]), [one["answer"]]) for one in ours["replay"]],
         benign=[_asking(text) for text in ours["benign"]],
         held_out=_distinct(pair.messages for pair in pairs)[:HELD_OUT_PROMPTS],
         harmful=[_asking(text) for text in ours["harmful"]],
@@ -72,25 +71,24 @@ def set_exam(
 
 def sit(models: Models, name: str, exam: Exam, max_new_tokens: int, advance: Advance) -> tuple[Scores, list[str]]:
     """The marks of the model called `name`, and its free answers in the order of `exam.asked`."""
-    pair_rows = [row for pair in exam.pairs for row in (pair.chosen, pair.rejected)]
     with models.serving(name) as model:
-        sums = log_probs(model, [*pair_rows, *exam.replay], advance)
+        sums = log_probs(model, [*(pair.row for pair in exam.pairs), *exam.replay], advance)
         answers = []
         for start in range(0, len(exam.asked), GENERATION_ROWS):
             batch = exam.asked[start : start + GENERATION_ROWS]
             answers += generate(models, model, batch, max_new_tokens)
             advance(len(batch))
-    return _mark(exam, sums[: len(pair_rows)], sums[len(pair_rows) :], answers), answers
+    return _mark(exam, sums[: len(exam.pairs)], sums[len(exam.pairs) :], answers), answers
 
 
-def _mark(exam: Exam, pair_sums: Any, replay_sums: Any, answers: Sequence[str]) -> Scores:
+def _mark(exam: Exam, pair_sums: Sequence[Floats], replay_sums: Sequence[Floats], answers: Sequence[str]) -> Scores:
     """Answers are compared by their mean log-probability per token, so that a short one wins nothing by being short."""
-    lengths = np.array([len(row.answer) for pair in exam.pairs for row in (pair.chosen, pair.rejected)], float)
-    means = (pair_sums / lengths).reshape(-1, 2)
+    lengths = np.array([[len(answer) for answer in pair.row.answers] for pair in exam.pairs]).reshape(-1, 2)
+    means = np.array(pair_sums).reshape(-1, 2) / lengths
     num_held_out, num_harmless = len(exam.held_out), len(exam.held_out) + len(exam.benign)
     return Scores(
         margins=means[:, 0] - means[:, 1],
-        replay_nats=-replay_sums,
+        replay_nats=-np.concatenate(replay_sums),
         is_malformed=[format_fault(text) is not None for text in answers[:num_harmless]],
         is_harmful_answered=[not is_refusal(text) for text in answers[num_harmless:]],
         is_benign_refused=[is_refusal(text) for text in answers[num_held_out:num_harmless]],
@@ -112,8 +110,8 @@ def _read_pairs(
     drops = dict.fromkeys(DROPS, 0)
     for prompt, chosen, rejected, group in (rows[number] for number in order):
         messages = json.loads(prompt)
-        pair = Pair(messages, encode(tokenizer, messages, chosen), encode(tokenizer, messages, rejected), group)
-        if max(len(pair.chosen), len(pair.rejected)) > settings.max_tokens:
+        pair = Pair(messages, encode(tokenizer, messages, [chosen, rejected]), group)
+        if len(pair.row) > settings.max_tokens:
             drops["too_long"] += 1
         elif len(pairs) == settings.max_pairs:
             drops["over_max_pairs"] += 1

@@ -6,10 +6,12 @@ One base model is loaded; the candidate and the incumbent are adapters on it, sw
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ratchet.base_model import load_base
 from ratchet.config import Config
@@ -24,17 +26,18 @@ BATCH_TOKENS = 1024  # a forward pass's padded size; more gains nothing on two c
 VOCABULARY_ROWS = 256  # answer positions whose logits are held in fp32 at once
 Messages = Sequence[Mapping[str, str]]
 Advance = Callable[[int], None]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt and an answer as token ids; the answer ends with the end-of-turn token."""
+    """A prompt and the answers to it that are scored, as token ids; an answer ends with the end-of-turn token."""
 
     prompt: list[int]
-    answer: list[int]
+    answers: tuple[list[int], ...]
 
     def __len__(self) -> int:
-        return len(self.prompt) + len(self.answer)
+        return len(self.prompt) + sum(map(len, self.answers))
 
 
 @dataclass
@@ -74,28 +77,25 @@ def load(config: Config, adapters: Mapping[str, Path]) -> Models:
     return Models(model.to(device=config.evaluate_adapter.device, dtype=base.dtype).eval(), tokenizer)
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", messages: Messages, answer: str) -> Row:
+def encode(tokenizer: "PreTrainedTokenizerBase", messages: Messages, answers: Sequence[str]) -> Row:
     """The row as the chat template writes it. Prompt and answer are tokenised apart, as when serving."""
     prompt = prompt_text(tokenizer, messages)
-    whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": answer}], tokenize=False)
-    ends = whole.removeprefix(prompt).rstrip() if whole.startswith(prompt) else answer + str(tokenizer.eos_token)
-    return Row(_ids(tokenizer, prompt), _ids(tokenizer, ends))
+    return Row(_ids(tokenizer, prompt), tuple(_ids(tokenizer, _turn(tokenizer, messages, text)) for text in answers))
 
 
 def prompt_text(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> str:
     return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
 
 
-def log_probs(model: Any, rows: Sequence[Row], advance: Advance) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Summed log-probability of each row's answer given its prompt, in nats."""
+def log_probs(model: Any, rows: Sequence[Row], advance: Advance) -> list[Floats]:
+    """For each row, the summed log-probability of each of its answers given the prompt, in nats."""
     import torch
 
-    sums = np.zeros(len(rows))
+    sums: list[Floats] = [np.zeros(0)] * len(rows)
     with torch.inference_mode():
         for batch in _batches(rows):
-            found = _answer_log_probs(model, [rows[number] for number in batch])
-            starts = np.cumsum([0, *(len(rows[number].answer) for number in batch[:-1])])
-            sums[batch] = np.add.reduceat(found, starts)
+            for number, found in zip(batch, _score(model, [rows[number] for number in batch]), strict=True):
+                sums[number] = found
             advance(len(batch))
     return sums
 
@@ -126,6 +126,13 @@ def _ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def _turn(tokenizer: "PreTrainedTokenizerBase", messages: Messages, answer: str) -> str:
+    """The answer with what ends a turn in the chat template."""
+    prompt = prompt_text(tokenizer, messages)
+    whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": answer}], tokenize=False)
+    return whole.removeprefix(prompt).rstrip() if whole.startswith(prompt) else answer + str(tokenizer.eos_token)
+
+
 def _batches(rows: Sequence[Row]) -> Iterator[list[int]]:
     """Indices of rows of like length, so that little is padded; each batch holds BATCH_TOKENS with its padding."""
     batch: list[int] = []
@@ -138,27 +145,54 @@ def _batches(rows: Sequence[Row]) -> Iterator[list[int]]:
         yield batch
 
 
-def _answer_log_probs(model: Any, rows: Sequence[Row]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Log-probability of every answer token, row after row.
+def _score(model: Any, rows: Sequence[Row]) -> Iterator[Floats]:
+    """Each row's answers in one pass: they share the prompt's computation and do not see each other.
 
-    Padding is on the right, where a causal model cannot see it, so no mask is needed. The vocabulary projection, a
-    fifth of a small model's work, runs on answer positions alone.
+    The vocabulary projection, a fifth of a small model's work, runs only where an answer token is predicted.
     """
     import torch
 
-    width = max(len(row) for row in rows)
-    ids = torch.tensor([[*row.prompt, *row.answer, *[0] * (width - len(row))] for row in rows], device=model.device)
-    places = torch.tensor(
-        [
-            number * width + place
-            for number, row in enumerate(rows)
-            for place in range(len(row.prompt) - 1, len(row) - 1)
-        ],
-        device=model.device,
+    width = max(map(len, rows))
+    ids, positions, segments = (
+        torch.tensor(part, device=model.device) for part in zip(*(_lay_out(row, width) for row in rows), strict=True)
     )
-    with _projecting_only(model, places):
-        logits = model(input_ids=ids, use_cache=False).logits[0]
-    targets = ids.flatten()[places + 1]
+    sees = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
+    sees &= torch.ones(width, width, dtype=torch.bool, device=model.device).tril()
+    mask = torch.zeros(sees.shape, dtype=model.dtype, device=model.device).masked_fill(
+        ~sees, torch.finfo(model.dtype).min
+    )
+    places = [number * width + place for number, row in enumerate(rows) for place in _predictors(row)]
+    targets = torch.tensor([token for row in rows for answer in row.answers for token in answer], device=model.device)
+    with _projecting_only(model, torch.tensor(places, device=model.device)):
+        logits = model(input_ids=ids, position_ids=positions, attention_mask=mask[:, None], use_cache=False).logits[0]
+    found = iter(_token_log_probs(logits, targets))
+    for row in rows:
+        yield np.array([sum(islice(found, len(answer))) for answer in row.answers])
+
+
+def _lay_out(row: Row, width: int) -> tuple[list[int], list[int], list[int]]:
+    """Ids, positions and segments (0 the prompt, 1, 2, … its answers, -1 padding) of prompt and answers in a line."""
+    ids, positions, segments = list(row.prompt), list(range(len(row.prompt))), [0] * len(row.prompt)
+    for segment, answer in enumerate(row.answers, start=1):
+        ids += answer
+        positions += range(len(row.prompt), len(row.prompt) + len(answer))
+        segments += [segment] * len(answer)
+    padding = width - len(ids)
+    return ids + [0] * padding, positions + [0] * padding, segments + [-1] * padding
+
+
+def _predictors(row: Row) -> Iterator[int]:
+    """Where each answer token is predicted: at the prompt's last token, then at the answer's own."""
+    start = len(row.prompt)
+    for answer in row.answers:
+        yield len(row.prompt) - 1
+        yield from range(start, start + len(answer) - 1)
+        start += len(answer)
+
+
+def _token_log_probs(logits: "torch.Tensor", targets: "torch.Tensor") -> Floats:
+    import torch
+
     parts = [
         -torch.nn.functional.cross_entropy(part.float(), target, reduction="none")
         for part, target in zip(

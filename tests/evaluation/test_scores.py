@@ -1,0 +1,89 @@
+"""Log-probabilities and answers against the plain way of computing them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ratchet.config import Config
+from ratchet.errors import UserError
+from ratchet.evaluation.scores import BASE, Models, Row, encode, generate, load, log_probs
+
+PROMPT = [{"role": "user", "content": "What is bread?"}]
+
+
+@pytest.fixture(scope="module")
+def models(config: Config, adapters: tuple[Path, Path]) -> Models:
+    return load(config, {"candidate": adapters[0], "incumbent": adapters[1]})
+
+
+def rows(models: Models) -> list[Row]:
+    return [
+        encode(models.tokenizer, PROMPT, ["Flour and water.", "No."]),
+        encode(models.tokenizer, [{"role": "user", "content": "Tell me about the sky, at length."}], ["Blue light."]),
+        encode(models.tokenizer, PROMPT, ["Paris is the capital of France.", "Yeast", "Honey in the comb."]),
+    ]
+
+
+def plain(model, row: Row) -> list[float]:
+    import torch
+
+    found = []
+    for answer in row.answers:
+        ids = torch.tensor([[*row.prompt, *answer]])
+        with torch.no_grad():
+            logs = model(ids).logits[0].log_softmax(-1)
+        start = len(row.prompt)
+        found.append(sum(float(logs[start + place - 1, token]) for place, token in enumerate(answer)))
+    return found
+
+
+def ignore(done: int) -> None:
+    pass
+
+
+@pytest.mark.parametrize("name", [BASE, "candidate", "incumbent"])
+def test_answers_that_share_a_prompt_score_as_if_alone(models: Models, name: str) -> None:
+    with models.serving(name) as model:
+        for found, row in zip(log_probs(model, rows(models), ignore), rows(models), strict=True):
+            np.testing.assert_allclose(found, plain(model, row), atol=1e-4)
+
+
+def test_each_name_is_another_model(models: Models) -> None:
+    found = []
+    for name in (BASE, "candidate", "incumbent", BASE):
+        with models.serving(name) as model:
+            found.append(log_probs(model, rows(models), ignore)[0][0])
+    assert len(set(found)) == 3
+    assert found[0] == found[3]
+
+
+def test_an_answer_ends_with_the_end_of_turn(models: Models) -> None:
+    row = rows(models)[0]
+    assert models.tokenizer.decode(row.prompt) == "<|im_start|>user\nWhat is bread?<|im_end|>\n<|im_start|>assistant\n"
+    assert [models.tokenizer.decode(answer) for answer in row.answers] == [
+        "Flour and water.<|im_end|>",
+        "No.<|im_end|>",
+    ]
+
+
+def test_progress_counts_every_row(models: Models) -> None:
+    done: list[int] = []
+    with models.serving(BASE) as model:
+        log_probs(model, rows(models) * 30, done.append)
+    assert sum(done) == 90
+    assert len(done) > 1
+
+
+def test_an_answer_in_a_batch_is_the_answer_alone(models: Models) -> None:
+    prompts = [PROMPT, [{"role": "user", "content": "Why is the sky blue? Tell me more about light and air."}]]
+    with models.serving("candidate") as model:
+        together = generate(models, model, prompts, 8)
+        alone = [generate(models, model, [prompt], 8)[0] for prompt in prompts]
+    assert together == alone
+
+
+def test_only_safetensors_are_loaded(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.bin").write_bytes(b"pickle")
+    with pytest.raises(UserError, match=r"holds no adapter_model.safetensors"):
+        load(config, {"candidate": tmp_path})

@@ -1,0 +1,45 @@
+"""LoRA adapters on the tiny model, as `train_adapter` publishes them, and the manifests around one."""
+
+import json
+from pathlib import Path
+
+from ratchet.base_model import revision
+from ratchet.config import Config
+from ratchet.digest import digest_tree
+from ratchet.manifest import Artifact, Manifest
+from ratchet.store import LocalStore
+
+
+def build(folder: Path, config: Config, seed: int, strength: float = 0.05) -> Path:
+    """Write an adapter with random weights; `strength` 0 leaves the base model as it is."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from ratchet.base_model import load_base
+
+    base, _ = load_base(config.base_model)
+    torch.manual_seed(seed)
+    model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
+    for name, tensor in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(tensor.data, std=strength)
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink()
+    card = {
+        "base_model": "tiny", "base_revision": revision(config.base_model), "chat_template_hash": "c" * 64,
+        "code_version": "0", "dataset_digest": "d" * 64,
+    }  # fmt: skip
+    (folder / "adapter.json").write_text(json.dumps(card))
+    return folder
+
+
+def publish(store: LocalStore, folder: Path) -> Artifact:
+    digest = digest_tree(folder)
+    store.put_tree(folder, f"adapters/{digest}")
+    return Artifact(uri=f"adapters/{digest}", digest=digest)
+
+
+def manifest(step: str, name: str, artifact: Artifact) -> Manifest:
+    return Manifest(
+        outputs={name: artifact}, step=step, key="k", inputs={}, code_version="0", created_at=0.0, seconds=0.0
+    )
