@@ -65,5 +65,9 @@ def _folder(event: Interaction | Feedback) -> str:
 def _day(seconds: float) -> str:
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
-    except (OSError, OverflowError, ValueError):  # a broken clock is for validation to name; the event still has to land
+    except (
+        OSError,
+        OverflowError,
+        ValueError,
+    ):  # a broken clock is for validation to name; the event still has to land
         return "unknown"

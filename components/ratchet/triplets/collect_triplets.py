@@ -25,6 +25,8 @@ from ratchet.store import Store
 if TYPE_CHECKING:
     import polars as pl
 
+    from ratchet.triplets.join import Joined
+
 DROPS = ("malformed", "duplicate", "waiting_for_interaction", "orphan")
 
 
@@ -116,7 +118,7 @@ def _append_new(store: Store, intent: Intent, table: Table, events: "pl.DataFram
     return new.height
 
 
-def _join(store: Store, intent: Intent) -> tuple[Any, int]:
+def _join(store: Store, intent: Intent) -> tuple["Joined", int]:
     """This collection's triplets, and how much of their feedback was carried over from earlier collections."""
     import polars as pl
 
@@ -150,7 +152,9 @@ def _feedback(line: bytes) -> dict[str, Any]:
 
 
 def _flow(rows_in: int, rows_out: int, **drops: int) -> Flow:
-    return Flow(rows_in=rows_in, rows_out=rows_out, drops={reason: n for reason, n in drops.items() if n})
+    return Flow(
+        rows_in=rows_in, rows_out=rows_out, drops={reason: drops[reason] for reason in DROPS if drops.get(reason)}
+    )
 
 
 def _total(flows: Iterable[Flow]) -> Flow:

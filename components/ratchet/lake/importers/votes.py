@@ -75,4 +75,5 @@ class Votes:
             keep(store, self.refused)
         land(store, [*self.interactions.values(), *self.feedback.values()])
         rows_out = len(self.feedback)
-        return Flow(rows_in=rows_out + self.drops.total(), rows_out=rows_out, drops=dict(self.drops))
+        drops = {reason: self.drops[reason] for reason in DROPS if self.drops[reason]}
+        return Flow(rows_in=rows_out + self.drops.total(), rows_out=rows_out, drops=drops)
