@@ -15,7 +15,7 @@ GRACE_S = 5.0
 
 
 def die_with_parent() -> None:
-    sys.stdin.buffer.read()  # returns when the other end is gone
+    os.read(sys.stdin.fileno(), 1)  # returns when the other end is gone; a buffered read would hold up the exit
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)
     os._exit(1)
