@@ -245,15 +245,6 @@ def test_unknown_objects_are_not_found_in_kubernetes_shape(stage: Stage) -> None
     assert stage.api.get("/apis/apps/v1/namespaces/other/deployments/adapter-router").status_code == 404
 
 
-def test_no_router_outlives_a_killed_rehearsal(tmp_path: Path) -> None:
-    with running(tmp_path) as stage:
-        routers = stage.routers()
-        assert routers
-        stage.process.kill()
-        stage.process.wait()
-        assert psutil.wait_procs(routers, timeout=10)[1] == []
-
-
 def test_port_in_use_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
