@@ -6,7 +6,7 @@ from deltalake import DeltaTable
 
 from ratchet.errors import UserError
 from ratchet.lake import tables
-from ratchet.lake.tables import FEEDBACK, TRIPLETS
+from ratchet.lake.rows import FEEDBACK, TRIPLETS
 from ratchet.store import Store
 
 

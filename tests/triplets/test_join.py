@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from events import NOW_S, interaction, vote
 from ratchet.events import Feedback, Interaction
-from ratchet.lake.tables import COLLECTION, FEEDBACK, INTERACTIONS, feedback_row, interaction_row
+from ratchet.lake.rows import COLLECTION, FEEDBACK, INTERACTIONS, feedback_row, interaction_row
 from ratchet.triplets.join import DAY_S, Joined, join_triplets, may_still_join, new_events, newest_time
 
 MAY_WAIT = may_still_join(NOW_S, late_days=30)

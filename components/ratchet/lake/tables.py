@@ -5,86 +5,16 @@ filter, and stays one after compaction. A collection's number is also the applic
 of two writers that append the same collection, one commits and the other finds it done.
 """
 
-import hashlib
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ratchet.digest import canonical_json
 from ratchet.errors import UserError
-from ratchet.events import Feedback, Interaction
+from ratchet.lake.rows import COLLECTION, TRIPLETS, Table, content_digest
 from ratchet.store import Store
 
 if TYPE_CHECKING:
     import polars as pl
 
 WRITER = "collect_triplets"
-COLLECTION = "collection"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A Delta table of the lake: its key, its id column, and its columns with their types."""
-
-    key: str
-    id: str
-    schema: dict[str, type]
-
-
-INTERACTIONS = Table(
-    "tables/interactions",
-    "interaction_id",
-    {
-        "interaction_id": str, "conversation_id": str, "subject_id": str, "tenant": str, "messages": str,
-        "response": str, "base_model": str, "adapter_name": str, "adapter_version": str, "adapter_digest": str,
-        "arm": str, "params": str, "prompt_tokens": int, "completion_tokens": int, "latency_ms": float,
-        "finish_reason": str, "served_at": float, "extra": str, COLLECTION: int,
-    },
-)  # fmt: skip
-FEEDBACK = Table(
-    "tables/feedback",
-    "feedback_id",
-    {
-        "feedback_id": str, "interaction_id": str, "subject_id": str, "kind": str, "value_num": float,
-        "value_text": str, "is_tie": bool, "source": str, "created_at": float, "extra": str, COLLECTION: int,
-    },
-)  # fmt: skip
-TRIPLETS = Table(
-    "tables/triplets",
-    "triplet_id",
-    {
-        "triplet_id": str, "interaction_id": str, "conversation_id": str, "subject_id": str, "tenant": str,
-        "messages": str, "response": str, "kind": str, "value_num": float, "value_text": str, "is_tie": bool,
-        "other_response": str, "source": str, "created_at": float, "served_at": float, "base_model": str,
-        "adapter_name": str, "adapter_version": str, "adapter_digest": str, "arm": str, COLLECTION: int,
-    },
-)  # fmt: skip
-
-
-def interaction_row(event: Interaction) -> dict[str, Any]:
-    """The event as a row of the interactions table; fields that we do not know are kept as JSON in `extra`."""
-    row = event.model_dump(mode="json", exclude={"messages", "params", *(event.model_extra or {})})
-    messages = [message.model_dump(mode="json") for message in event.messages]
-    return {
-        **row,
-        "messages": _json(messages),
-        "params": _json(event.params),
-        "served_at": event.served_at,
-        "latency_ms": event.latency_ms,
-        "extra": _json(event.model_extra or {}),
-    }
-
-
-def feedback_row(event: Feedback) -> dict[str, Any]:
-    """The event as a row of the feedback table: `value` goes to `value_num` or `value_text` by its type."""
-    row = event.model_dump(exclude={"value", *(event.model_extra or {})})
-    is_text = isinstance(event.value, str)
-    return {
-        **row,
-        "value_num": None if is_text else event.value,
-        "value_text": event.value if is_text else None,
-        "extra": _json(event.model_extra or {}),
-    }
 
 
 def last_collection(store: Store, table: Table) -> int:
@@ -143,24 +73,6 @@ def read_artifact(store: Store, digest: str, rows: int) -> "pl.DataFrame":
 def sorted_triplets(store: Store, up_to: int) -> "pl.DataFrame":
     """Triplets up to a collection, in the order that their digest is defined on."""
     return scan(store, TRIPLETS, up_to).sort(TRIPLETS.id).collect()
-
-
-def content_digest(rows: "pl.DataFrame") -> str:
-    """The digest of rows in their order, as canonical JSON lines; which collection brought a row does not count."""
-    digest = hashlib.sha256()
-    for row in rows.drop(COLLECTION).iter_rows(named=True):
-        digest.update(canonical_json({name: _finite(value) for name, value in row.items()}) + b"\n")
-    return digest.hexdigest()
-
-
-def _finite(value: Any) -> Any:
-    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def _open(store: Store, table: Table) -> Any:

@@ -17,7 +17,9 @@ from ratchet.events import Feedback, Interaction
 from ratchet.lake import quarantine, tables
 from ratchet.lake.intents import Intent, landing_digest, plan
 from ratchet.lake.landing import lines
-from ratchet.lake.tables import COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, Table
+from ratchet.lake.rows import (
+    COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, Table, content_digest, feedback_row, interaction_row,
+)  # fmt: skip
 from ratchet.manifest import Artifact, Flow, Made
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
@@ -46,7 +48,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
     unfinished = [intent for intent in intents if intent.number > committed] or intents[-1:]
     collected = [collect(store, intent) for intent in unfinished]
     found = tables.sorted_triplets(store, intents[-1].number)
-    triplets = Artifact(uri=TRIPLETS.key, digest=tables.content_digest(found), rows=found.height)
+    triplets = Artifact(uri=TRIPLETS.key, digest=content_digest(found), rows=found.height)
     return Made(
         outputs={"triplets": triplets},
         flows={
@@ -144,11 +146,11 @@ def _join(store: Store, intent: Intent) -> tuple["Joined", int]:
 
 
 def _interaction(line: bytes) -> dict[str, Any]:
-    return tables.interaction_row(Interaction.model_validate_json(line))
+    return interaction_row(Interaction.model_validate_json(line))
 
 
 def _feedback(line: bytes) -> dict[str, Any]:
-    return tables.feedback_row(Feedback.model_validate_json(line))
+    return feedback_row(Feedback.model_validate_json(line))
 
 
 def _flow(rows_in: int, rows_out: int, **drops: int) -> Flow:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from ratchet.lake.tables import COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, Table
+from ratchet.lake.rows import COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, Table
 
 DAY_S = 86_400
 # Times beyond these are broken clocks (milliseconds taken for seconds, mostly) and must not move the late window.

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.lake.tables import content_digest, read_artifact
+from ratchet.lake.rows import content_digest
+from ratchet.lake.tables import read_artifact
 from ratchet.manifest import Artifact, Flow, Made
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
