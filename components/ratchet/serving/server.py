@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from ratchet.errors import UserError
 
 BACKLOG = 1024
+GRACE_S = 25  # for open requests; Kubernetes kills after 30
 
 
 class Refused(Exception):
@@ -43,7 +44,8 @@ def run_server(create_app: Callable[[], FastAPI], host: str, port: int, name: st
     with listen(host, port) as listener:
         app = create_app()
         print(f"{name}: http://{host}:{listener.getsockname()[1]}", file=sys.stderr, flush=True)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+        settings = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S)
+        uvicorn.Server(settings).run(sockets=[listener])
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -22,7 +22,7 @@ def read_answer(body: bytes) -> Answer:
         completion = json.loads(body)
         choice = completion["choices"][0]
         return _answer(choice["message"]["content"], choice["finish_reason"], completion)
-    except (KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise ValueError(f"no chat completion: {error!r} in {body[:200]!r}") from None
 
 
@@ -34,7 +34,7 @@ def read_stream(body: bytes) -> Answer:
         text = "".join(choice["delta"].get("content") or "" for choice in choices)
         reasons = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
         return _answer(text, reasons[-1], chunks[-1])
-    except (KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise ValueError(f"no whole stream of a chat completion: {error!r} in {body[-200:]!r}") from None
 
 

@@ -1,0 +1,99 @@
+"""A tiny model that heeds its context, adapters that change what it says, and servers on free ports."""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from ratchet.config import BaseModelSource, Config
+from ratchet.serving.server import listen
+
+Serve = Callable[[FastAPI], str]
+
+
+@pytest.fixture(scope="session")
+def base(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with louder layers: as it comes it repeats its last token, whatever was said before."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("base") / "model"
+    shutil.copytree(tiny_model, folder)
+    weights = load_file(folder / "model.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    loud = {
+        name: torch.randn(weight.shape, generator=generator) * (0.3 if "proj" in name else 0.2)
+        for name, weight in weights.items()
+        if weight.dim() == 2
+    }
+    save_file({**weights, **loud}, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def config(base: Path) -> Config:
+    return Config(base_model=BaseModelSource(model=str(base), dtype="float32"))
+
+
+@pytest.fixture(scope="session")
+def adapters(config: Config, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two adapter folders, `left` and `right`, each unlike the other and the base."""
+    folder = tmp_path_factory.mktemp("adapters")
+    return {name: _adapter(config, folder / name, seed) for seed, name in enumerate(("left", "right"))}
+
+
+def _adapter(config: Config, folder: Path, seed: int) -> Path:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from ratchet.base_model import load_base
+
+    torch.manual_seed(seed)
+    model, _ = load_base(config.base_model)
+    wrapped = get_peft_model(model, LoraConfig(r=8, target_modules=["q_proj", "v_proj", "up_proj"]))
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    wrapped.save_pretrained(folder)
+    return folder
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """The app's address, served over real HTTP from a thread."""
+    with listen("127.0.0.1", 0) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serve any app until the test ends; its address."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        yield lambda app: stack.enter_context(running(app))
+
+
+@pytest.fixture(scope="session")
+def pool(config: Config, adapters: dict[str, Path]) -> Iterator[str]:
+    """A model server that holds `left@v1` and `right@v1`."""
+    from ratchet.serving.model_server import create_app
+
+    with running(create_app(config)) as url:
+        for name, folder in adapters.items():
+            body = {"lora_name": f"{name}@v1", "lora_path": str(folder)}
+            httpx.post(f"{url}/v1/load_lora_adapter", json=body).raise_for_status()
+        yield url

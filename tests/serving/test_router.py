@@ -1,0 +1,312 @@
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import Response, StreamingResponse
+
+from ratchet.errors import UserError
+from ratchet.events import Feedback, Interaction
+from ratchet.lake.landing import landed, lines
+from ratchet.serving.router import create_app
+from ratchet.serving.router_settings import RouterSettings
+from ratchet.store import LocalStore
+
+Start = Callable[..., httpx.Client]
+LEFT = {"adapter_name": "left", "adapter_version": "1", "adapter_digest": "d1"}
+
+
+@pytest.fixture
+def start(serve: Callable[[FastAPI], str], lake: LocalStore, pool: str) -> Iterator[Start]:
+    """Start a router before the pool, or as told; a client of it."""
+    clients: list[httpx.Client] = []
+
+    def start(store: LocalStore = lake, **settings: Any) -> httpx.Client:
+        url = serve(create_app(RouterSettings(**{"pool_url": pool, "lake": store.root, **settings}), store))
+        clients.append(httpx.Client(base_url=url, timeout=60))
+        return clients[-1]
+
+    yield start
+    for client in clients:
+        client.close()
+
+
+def interactions(lake: LocalStore) -> list[Interaction]:
+    found = [line for key in landed(lake, "interaction") for _, line in lines(lake, key)]
+    return [Interaction.model_validate_json(line) for line in found]
+
+
+def votes(lake: LocalStore) -> list[Feedback]:
+    return [Feedback.model_validate_json(line) for key in landed(lake, "feedback") for _, line in lines(lake, key)]
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "Why is the sky blue?"}]
+    return {"model": "assistant", "messages": messages, "max_tokens": 8, "temperature": 0, **fields}
+
+
+def ask(client: httpx.Client, **fields: Any) -> httpx.Response:
+    return client.post("/v1/chat/completions", json=body(**fields))
+
+
+def message(response: httpx.Response) -> str:
+    return str(response.json()["error"]["message"])
+
+
+def test_answer_is_the_adapters_and_its_interaction_is_in_the_lake(start: Start, pool: str, lake: LocalStore) -> None:
+    router = start(**LEFT, arm="canary")
+    asked = {"user": "u1", "metadata": {"conversation_id": "c1", "tenant": "t1"}, "seed": 3}
+    response = ask(router, **asked)
+    direct = httpx.post(f"{pool}/v1/chat/completions", json=body(model="left@v1"), timeout=60).json()
+    assert response.status_code == 200
+    said = response.json()["choices"][0]["message"]["content"]
+    assert said == direct["choices"][0]["message"]["content"]
+    headers = {
+        name: response.headers[f"x-{name}"] for name in ("adapter-name", "adapter-version", "adapter-digest", "arm")
+    }
+    assert headers == {"adapter-name": "left", "adapter-version": "1", "adapter-digest": "d1", "arm": "canary"}
+    [stored] = interactions(lake)
+    assert stored.interaction_id == response.headers["x-interaction-id"]
+    assert (stored.subject_id, stored.conversation_id, stored.tenant) == ("u1", "c1", "t1")
+    assert [m.content for m in stored.messages] == ["Why is the sky blue?"]
+    assert (stored.response, stored.finish_reason, stored.completion_tokens) == (said, "length", 8)
+    assert (stored.adapter_name, stored.adapter_version, stored.adapter_digest) == ("left", "1", "d1")
+    assert stored.arm == "canary"
+    assert stored.params == {"max_tokens": 8, "temperature": 0, "seed": 3}
+    assert stored.latency_ms > 0
+    assert abs(stored.served_at - time.time()) < 60
+
+
+def test_router_without_adapter_serves_the_base(start: Start, lake: LocalStore, config: Any) -> None:
+    router = start()
+    assert router.get("/readyz").json() == {"status": "ready", "model": config.base_model.model}
+    assert ask(router).status_code == 200
+    [stored] = interactions(lake)
+    assert (stored.base_model, stored.adapter_name, stored.subject_id) == (config.base_model.model, "base", "anonymous")
+    assert stored.conversation_id == stored.interaction_id
+
+
+def test_stream_passes_byte_for_byte_and_is_recorded_before_it_ends(
+    start: Start, serve: Callable[[FastAPI], str], lake: LocalStore
+) -> None:
+    chunks = [
+        b'data: {"choices":[{"index":0,"delta":{"content":"Hel"},"finish_reason":null}]}\n\nda',
+        b'ta:{"choices":[{"index":0,"delta":{"content":"lo"},"finish_reason":"stop"}]}\n\n',
+        b"data: [DONE]\n\n",
+    ]
+    router = start(pool_url=serve(stub(lambda: StreamingResponse(spaced(chunks), media_type="text/event-stream"))))
+    with router.stream("POST", "/v1/chat/completions", json=body(stream=True)) as response:
+        received = b""
+        for chunk in response.iter_raw():
+            received += chunk
+            if b"[DONE]" in received:
+                assert [stored.response for stored in interactions(lake)] == ["Hello"]
+    assert received == b"".join(chunks)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert interactions(lake)[0].interaction_id == response.headers["x-interaction-id"]
+
+
+async def spaced(chunks: list[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+        await asyncio.sleep(0.05)
+
+
+def stub(answer: Callable[[], Response], pause_s: float = 0) -> FastAPI:
+    """A pool at the other end of the wire that answers as told."""
+    app = FastAPI()
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": "base-model", "parent": None}]}
+
+    @app.post("/v1/chat/completions")
+    async def chat() -> Response:
+        await asyncio.sleep(pause_s)
+        return answer()
+
+    return app
+
+
+def test_real_stream_is_recorded_as_the_whole_answer(start: Start, lake: LocalStore) -> None:
+    router = start(**LEFT)
+    whole = ask(router).json()["choices"][0]["message"]["content"]
+    assert ask(router, stream=True).status_code == 200
+    assert [stored.response for stored in interactions(lake)] == [whole, whole]
+
+
+def test_only_the_public_name_is_served(start: Start, lake: LocalStore) -> None:
+    response = ask(start(**LEFT), model="left@v1")
+    assert response.status_code == 404
+    assert "`assistant`" in message(response)
+    assert interactions(lake) == []
+
+
+@pytest.mark.parametrize("fields", [{"messages": []}, {"n": 2}, {"messages": [{"role": "user"}]}, {"user": ""}])
+def test_request_that_makes_no_interaction_is_refused(start: Start, fields: dict[str, Any]) -> None:
+    response = ask(start(), **fields)
+    assert response.status_code == 422
+    assert next(iter(fields)) in message(response)
+
+
+def test_pools_refusal_passes_through_unrecorded(start: Start, lake: LocalStore) -> None:
+    response = ask(start(**LEFT), max_tokens=600)
+    assert response.status_code == 400
+    assert "holds 512 tokens" in message(response)
+    assert "x-interaction-id" not in response.headers
+    assert interactions(lake) == []
+
+
+def test_pool_that_is_down_is_a_502_in_json(start: Start, lake: LocalStore) -> None:
+    router = start(pool_url="http://127.0.0.1:9", arm="canary")
+    response = ask(router)
+    assert response.status_code == 502
+    assert "cannot be reached" in message(response)
+    assert router.get("/healthz").status_code == 200
+    assert router.get("/readyz").status_code == 503
+    assert interactions(lake) == []
+    assert 'ratchet_requests_total{arm="canary",status="502"} 1.0' in router.get("/metrics").text
+
+
+def test_pool_that_takes_too_long_is_a_504(start: Start, serve: Callable[[FastAPI], str], lake: LocalStore) -> None:
+    router = start(pool_url=serve(stub(Response, pause_s=1)), timeout_s=0.2)
+    assert ask(router).status_code == 504
+    assert interactions(lake) == []
+
+
+def test_pool_that_talks_nonsense_is_a_502(start: Start, serve: Callable[[FastAPI], str], lake: LocalStore) -> None:
+    response = ask(start(pool_url=serve(stub(lambda: Response("<html>")))))
+    assert response.status_code == 502
+    assert "<html>" in message(response)
+    assert interactions(lake) == []
+
+
+def test_adapter_that_the_pool_lacks_is_not_ready_until_it_is_loaded(
+    start: Start, pool: str, adapters: dict[str, Path]
+) -> None:
+    router = start(adapter_name="late", adapter_version="2")
+    assert "late@v2" in message(router.get("/readyz"))
+    assert ask(router).status_code == 502
+    named = {"lora_name": "late@v2", "lora_path": str(adapters["right"])}
+    httpx.post(f"{pool}/v1/load_lora_adapter", json=named).raise_for_status()
+    assert router.get("/readyz").status_code == 200
+    assert ask(router).status_code == 200
+    httpx.post(f"{pool}/v1/unload_lora_adapter", json=named).raise_for_status()
+    assert router.get("/readyz").status_code == 503
+    response = ask(router)
+    assert response.status_code == 502
+    assert "late@v2" in message(response)
+
+
+def test_vote_is_stored_under_an_id_that_repeats(start: Start, lake: LocalStore) -> None:
+    router = start(arm="canary")
+    vote = {"interaction_id": "from-another-router", "subject_id": "u1", "kind": "thumb", "value": 1}
+    ids = [router.post("/v1/feedback", json=vote).raise_for_status().json()["feedback_id"] for _ in range(2)]
+    assert ids[0] == ids[1]
+    assert {stored.feedback_id for stored in votes(lake)} == {ids[0]}
+    stored = votes(lake)[0]
+    assert (stored.interaction_id, stored.subject_id, stored.kind, stored.value) == (
+        "from-another-router",
+        "u1",
+        "thumb",
+        1,
+    )
+    assert 'ratchet_votes_total{arm="canary",kind="thumb",value="1.0"} 2.0' in router.get("/metrics").text
+
+
+def test_vote_that_means_nothing_is_refused_and_says_what_would(start: Start, lake: LocalStore) -> None:
+    router = start()
+    response = router.post(
+        "/v1/feedback", json={"interaction_id": "i", "subject_id": "u1", "kind": "rating", "value": 11}
+    )
+    assert response.status_code == 422
+    assert "a rating is a whole number from 1 to 5; given 11" in message(response)
+    response = router.post("/v1/feedback", json={"interaction_id": "i", "subject_id": "u", "kind": "clap", "value": 1})
+    assert response.status_code == 422
+    assert "'thumb', 'rating', 'correction'" in message(response)
+    assert votes(lake) == []
+
+
+class FullDisk(LocalStore):
+    def create(self, key: str, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_nothing_is_acknowledged_that_is_not_stored(start: Start, lake: LocalStore) -> None:
+    router = start(store=FullDisk(lake.path))
+    vote = {"interaction_id": "i", "subject_id": "u1", "kind": "thumb", "value": 1}
+    for response in (router.post("/v1/feedback", json=vote), ask(router)):
+        assert response.status_code == 503
+        assert message(response) == "not stored, try again"
+    assert "ratchet_votes_total{" not in router.get("/metrics").text
+
+
+@pytest.fixture
+def process(lake: LocalStore) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start the router's own command with these RATCHET_ variables; killed at the end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def process(**env: str) -> subprocess.Popen[str]:
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("RATCHET_")}
+        own = {f"RATCHET_{name.upper()}": value for name, value in env.items()}
+        command = [sys.executable, "-m", "ratchet.serving.router"]
+        started.append(subprocess.Popen(command, env={**plain, **own}, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield process
+    for one in started:
+        one.kill()
+        one.communicate()
+
+
+def test_acknowledged_vote_survives_sigkill(process: Callable[..., subprocess.Popen[str]], lake: LocalStore) -> None:
+    router = process(pool_url="http://127.0.0.1:9", lake=lake.root, port="0")
+    assert router.stderr
+    url = router.stderr.readline().removeprefix("router: ").strip()
+    vote = {"interaction_id": "i", "subject_id": "u1", "kind": "thumb", "value": -1}
+    response = httpx.post(f"{url}/v1/feedback", json=vote, timeout=30)
+    router.send_signal(signal.SIGKILL)
+    router.wait()
+    assert [stored.feedback_id for stored in votes(lake)] == [response.json()["feedback_id"]]
+
+
+def test_port_in_use_is_one_line_and_exit_code_2(
+    process: Callable[..., subprocess.Popen[str]], lake: LocalStore
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        router = process(pool_url="http://127.0.0.1:9", lake=lake.root, port=port)
+        _, errors = router.communicate(timeout=60)
+    assert router.returncode == 2
+    assert f"127.0.0.1:{port}" in errors
+    assert errors.count("\n") == 1
+
+
+def test_settings_come_from_the_environment() -> None:
+    env = {
+        "RATCHET_POOL_URL": "http://pool", "RATCHET_LAKE": "s3://lake", "RATCHET_ADAPTER_NAME": "left",
+        "RATCHET_ADAPTER_VERSION": "3", "RATCHET_ARM": "adapter-router", "RATCHET_PORT": "81",
+    }  # fmt: skip
+    settings = RouterSettings.from_env(env)
+    assert (settings.pool_model, settings.arm, settings.port) == ("left@v3", "canary", 81)
+    assert RouterSettings.from_env({**env, "RATCHET_ARM": "adapter-router-primary"}).arm == "primary"
+    assert RouterSettings.from_env({**env, "RATCHET_ADAPTER_NAME": "base"}).pool_model is None
+    with pytest.raises(UserError, match="RATCHET_POOL_URL"):
+        RouterSettings.from_env({})
+    with pytest.raises(UserError, match="RATCHET_PORT = 'http' is not a number"):
+        RouterSettings.from_env({**env, "RATCHET_PORT": "http"})
+
+
+def test_router_imports_nothing_that_touches_a_model() -> None:
+    heavy = {"torch", "transformers", "peft", "polars", "mlflow", "pyarrow", "deltalake"}
+    code = f"import sys, ratchet.serving.router; print(sorted({heavy!r} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
