@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ratchet.config import Config
-from ratchet.lake import tables
+from ratchet.lake import rows, tables
 from ratchet.step import run_step
 from ratchet.store import open_store
 from ratchet.triplets.collect_triplets import STEP
@@ -73,8 +73,8 @@ def describe(lake: Path, out: Path) -> None:
     found = {
         "digest": manifest.outputs["triplets"].digest,
         "triplets": triplets["triplet_id"].to_list(),
-        "interactions": tables.scan(store, tables.INTERACTIONS, 2**40).collect()["interaction_id"].sort().to_list(),
-        "feedback": tables.scan(store, tables.FEEDBACK, 2**40).collect()["feedback_id"].sort().to_list(),
+        "interactions": tables.scan(store, rows.INTERACTIONS, 2**40).collect()["interaction_id"].sort().to_list(),
+        "feedback": tables.scan(store, rows.FEEDBACK, 2**40).collect()["feedback_id"].sort().to_list(),
     }
     out.write_text(json.dumps(found))
 

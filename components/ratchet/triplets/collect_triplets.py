@@ -18,7 +18,14 @@ from ratchet.lake import quarantine, tables
 from ratchet.lake.intents import Intent, landing_digest, plan
 from ratchet.lake.landing import lines
 from ratchet.lake.rows import (
-    COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, Table, content_digest, feedback_row, interaction_row,
+    COLLECTION,
+    FEEDBACK,
+    INTERACTIONS,
+    TRIPLETS,
+    Table,
+    content_digest,
+    feedback_row,
+    interaction_row,
 )  # fmt: skip
 from ratchet.manifest import Artifact, Flow, Made
 from ratchet.step import Inputs, Step
