@@ -78,10 +78,14 @@ class Phase(Section):
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises")
 
 
+class DpoPhase(Phase):
+    learning_rate: float = Field(5e-5, gt=0, description="peak; preferences want a gentler rate than answers")
+
+
 class TrainAdapter(Section):
     lora: Lora = Lora()
     sft: Phase = Phase()
-    dpo: Phase = Phase(learning_rate=5e-5)
+    dpo: DpoPhase = DpoPhase()
     beta: float = Field(0.1, gt=0, description="DPO temperature")
     max_tokens: int = Field(512, gt=1, description="longer rows are cut on the left of the prompt, or dropped")
     checkpoint_steps: int = Field(10, gt=0, description="optimiser steps between resumable checkpoints")

@@ -21,7 +21,9 @@ from ratchet.manifest import Artifact, Flow, Made
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
-EAGER_TOKENS = 256  # on a CPU, up to this length, plain matrix products beat flash attention's backward pass
+EAGER_TOKENS = (
+    256  # on a CPU, up to about this length, attention by plain products trains faster: 1.3x at 96, 1.0x at 192
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
