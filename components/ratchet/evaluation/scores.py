@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ratchet.base_model import load_base
 from ratchet.config import Config
-from ratchet.errors import UserError
+from ratchet.training.batches import completion_ids
+from ratchet.training.servable import check_servable
 
 if TYPE_CHECKING:
     import torch
@@ -67,8 +68,7 @@ def load(config: Config, adapters: Mapping[str, Path]) -> Models:
     base, tokenizer = load_base(config.base_model)
     model: Any = base
     for name, folder in adapters.items():
-        if not (folder / "adapter_model.safetensors").is_file():
-            raise UserError(f"{folder} holds no adapter_model.safetensors; other formats are not loaded")
+        check_servable(folder)
         if isinstance(model, PeftModel):
             model.load_adapter(str(folder), adapter_name=name)
         else:
@@ -78,9 +78,10 @@ def load(config: Config, adapters: Mapping[str, Path]) -> Models:
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", messages: Messages, answers: Sequence[str]) -> Row:
-    """The row as the chat template writes it. Prompt and answer are tokenised apart, as when serving."""
-    prompt = prompt_text(tokenizer, messages)
-    return Row(_ids(tokenizer, prompt), tuple(_ids(tokenizer, _turn(tokenizer, messages, text)) for text in answers))
+    """The row as it would be trained on and served: prompt and answers tokenised apart."""
+    plain, prompt = [dict(message) for message in messages], prompt_text(tokenizer, messages)
+    completions = tuple(completion_ids(tokenizer, plain, prompt, answer) for answer in answers)
+    return Row(list(tokenizer(prompt, add_special_tokens=False)["input_ids"]), completions)
 
 
 def prompt_text(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> str:
@@ -120,17 +121,6 @@ def generate(models: Models, model: Any, prompts: Sequence[Messages], max_new_to
 def _until(ids: list[int], ends: set[int]) -> list[int]:
     stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))
     return ids[:stop]
-
-
-def _ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _turn(tokenizer: "PreTrainedTokenizerBase", messages: Messages, answer: str) -> str:
-    """The answer with what ends a turn in the chat template."""
-    prompt = prompt_text(tokenizer, messages)
-    whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": answer}], tokenize=False)
-    return whole.removeprefix(prompt).rstrip() if whole.startswith(prompt) else answer + str(tokenizer.eos_token)
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[list[int]]:
