@@ -10,7 +10,7 @@ import tiny_adapter
 from ratchet.base_model import revision
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.evaluation.evaluate_adapter import STEP
+from ratchet.evaluation.evaluate_adapter import STEP, find_incumbent
 from ratchet.manifest import Artifact, Manifest
 from ratchet.registry.tracking import connect
 from ratchet.step import key_of, run_step
@@ -135,6 +135,15 @@ def test_champion_of_another_base_model_is_refused(
     crown(lake, config, adapters[1], base_revision="other")
     with pytest.raises(UserError, match="was trained on base model revision other"):
         run_step(STEP, config, inputs(lake, adapters[0], 12), lake)
+
+
+def test_champion_that_ratchet_did_not_register_is_refused(lake: LocalStore, config: Config) -> None:
+    client = connect(config, lake)
+    client.create_registered_model("adapter")
+    client.create_model_version("adapter", lake.root)
+    client.set_registered_model_alias("adapter", "champion", "1")
+    with pytest.raises(UserError, match=r"adapter version 1, lacks the tags \['adapter_digest'"):
+        find_incumbent(config, lake)
 
 
 def test_damaged_adapter_is_refused(lake: LocalStore, config: Config, adapters: tuple[Path, Path]) -> None:

@@ -65,11 +65,16 @@ def find_incumbent(config: Config, store: Store) -> Incumbent:
     version = champion(connect(config, store), config.registry.model)
     if version is None:
         return Incumbent("base", None, "0")
+    name = f"{config.registry.model} version {version.version}"
+    if missing := {"adapter_digest", "adapter_uri", "base_revision"} - set(version.tags):
+        raise UserError(
+            f"the champion, {name}, lacks the tags {sorted(missing)}; move the alias to a registered adapter"
+        )
     trained_on = version.tags["base_revision"]
     if trained_on != revision(config.base_model):
         raise UserError(
-            f"the champion, {config.registry.model} version {version.version}, was trained on base model revision "
-            f"{trained_on}, but base_model is at {revision(config.base_model)}; go back to that base model, or remove "
+            f"the champion, {name}, was trained on base model revision {trained_on}, but "
+            f"base_model is at {revision(config.base_model)}; go back to that base model, or remove "
             "the alias `champion` to compare with the bare base model"
         )
     return Incumbent(version.tags["adapter_digest"], version.tags["adapter_uri"], str(version.version))

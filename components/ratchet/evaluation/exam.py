@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PROMPTS = files("ratchet.evaluation") / "prompts.yaml"
 DROPS = ("too_long", "over_max_pairs")
 HELD_OUT_PROMPTS = 8  # generated beside our own, so that format is also judged on what users ask
-GENERATION_ROWS = 16
+GENERATION_ROWS = 64
 
 
 @dataclass(frozen=True)
