@@ -190,6 +190,17 @@ def test_pool_that_talks_nonsense_is_a_502(start: Start, serve: Callable[[FastAP
     assert interactions(lake) == []
 
 
+@pytest.mark.parametrize("models", [Response("<html>"), Response(status_code=500), Response('{"data": []}')])
+def test_pool_without_a_model_list_is_not_ready(
+    start: Start, serve: Callable[[FastAPI], str], models: Response
+) -> None:
+    app = FastAPI()
+    app.get("/v1/models")(lambda: models)
+    response = start(pool_url=serve(app)).get("/readyz")
+    assert response.status_code == 503
+    assert "lists no" in message(response)
+
+
 def test_adapter_that_the_pool_lacks_is_not_ready_until_it_is_loaded(
     start: Start, pool: str, adapters: dict[str, Path]
 ) -> None:

@@ -46,14 +46,12 @@ class Upstream:
         """Our model, as the pool lists it now."""
         with self._refusing():
             response = await self._client.get("/v1/models", timeout=LIST_TIMEOUT_S)
-        if not response.is_success:
-            raise Refused(502, f"the pool at {self._pool_url} answers {response.status_code} to /v1/models")
-        cards = {card["id"]: card.get("parent") for card in response.json()["data"]}
-        bases = [name for name, parent in cards.items() if parent is None]
-        model_id = self._model_id or bases[0]
+        cards = self._cards(response)
+        base = next(name for name, parent in cards.items() if parent is None)
+        model_id = self._model_id or base
         if model_id not in cards:
             raise Refused(502, f"the pool at {self._pool_url} does not serve {model_id}; it has {sorted(cards)}")
-        self._served = Served(model_id, cards[model_id] or bases[0])
+        self._served = Served(model_id, cards[model_id] or base)
         return self._served
 
     async def chat(self, body: dict[str, Any]) -> tuple[Served, httpx.Response]:
@@ -70,6 +68,16 @@ class Upstream:
     async def read(self, response: httpx.Response) -> bytes:
         with self._refusing():
             return await response.aread()
+
+    def _cards(self, response: httpx.Response) -> dict[str, str | None]:
+        """Each model's parent, by name; the base model has none."""
+        try:
+            cards = {card["id"]: card["parent"] for card in response.raise_for_status().json()["data"]}
+        except (httpx.HTTPStatusError, ValueError, KeyError, TypeError) as error:
+            raise Refused(502, f"the pool at {self._pool_url} lists no models: {error!r}") from None
+        if None not in cards.values():
+            raise Refused(502, f"the pool at {self._pool_url} lists no base model, only {sorted(cards)}")
+        return cards
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
