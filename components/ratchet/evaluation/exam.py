@@ -12,7 +12,7 @@ import yaml
 
 from ratchet.config import EvaluateAdapter
 from ratchet.evaluation.checks import Scores
-from ratchet.evaluation.scores import Advance, Floats, Messages, Models, Row, encode, generate, log_probs
+from ratchet.evaluation.scores import Advance, Floats, Messages, Models, Row, answers, encode, log_probs
 from ratchet.evaluation.texts import format_fault, is_refusal, personal_data
 from ratchet.manifest import Flow
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 PROMPTS = files("ratchet.evaluation") / "prompts.yaml"
 DROPS = ("too_long", "over_max_pairs")
 HELD_OUT_PROMPTS = 8  # generated beside our own, so that format is also judged on what users ask
-GENERATION_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,9 @@ def sit(models: Models, name: str, exam: Exam, max_new_tokens: int, advance: Adv
     """The marks of the model called `name`, and its free answers in the order of `exam.asked`."""
     with models.serving(name) as model:
         sums = log_probs(model, [*(pair.row for pair in exam.pairs), *exam.replay], advance)
-        answers = []
-        for start in range(0, len(exam.asked), GENERATION_ROWS):
-            batch = exam.asked[start : start + GENERATION_ROWS]
-            answers += generate(models, model, batch, max_new_tokens)
-            advance(len(batch))
-    return _mark(exam, sums[: len(exam.pairs)], sums[len(exam.pairs) :], answers), answers
+        said = answers(models, model, exam.asked, max_new_tokens)
+        advance(len(said))
+    return _mark(exam, sums[: len(exam.pairs)], sums[len(exam.pairs) :], said), said
 
 
 def _mark(exam: Exam, pair_sums: Sequence[Floats], replay_sums: Sequence[Floats], answers: Sequence[str]) -> Scores:

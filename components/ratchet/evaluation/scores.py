@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from ratchet.base_model import load_base
 from ratchet.config import Config
+from ratchet.serving.generation import Row as Answer
+from ratchet.serving.generation import generate, stop_tokens
 from ratchet.training.batches import completion_ids
 from ratchet.training.servable import check_servable
 
@@ -101,26 +103,16 @@ def log_probs(model: Any, rows: Sequence[Row], advance: Advance) -> list[Floats]
     return sums
 
 
-def generate(models: Models, model: Any, prompts: Sequence[Messages], max_new_tokens: int) -> list[str]:
+def answers(models: Models, model: Any, prompts: Sequence[Messages], max_new_tokens: int) -> list[str]:
     """The greedy answer to each prompt, up to its end of turn; other special tokens stay visible."""
-    import torch
-
     tokenizer = models.tokenizer
-    texts = [prompt_text(tokenizer, messages) for messages in prompts]
-    inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
-    with torch.inference_mode():
-        outputs = model.generate(
-            **inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
-        )
-    ends = {tokenizer.eos_token_id, *np.atleast_1d(model.generation_config.eos_token_id)}
-    return [
-        tokenizer.decode(_until(answer, ends)).strip() for answer in outputs[:, inputs["input_ids"].shape[1] :].tolist()
+    ends = stop_tokens(model, tokenizer)
+    rows = [
+        Answer(prompt=encode(tokenizer, messages, []).prompt, max_tokens=max_new_tokens, temperature=0)
+        for messages in prompts
     ]
-
-
-def _until(ids: list[int], ends: set[int]) -> list[int]:
-    stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))
-    return ids[:stop]
+    generate(model, rows, ends)
+    return [tokenizer.decode([token for token in row.tokens if token not in ends]).strip() for row in rows]
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[list[int]]:

@@ -10,7 +10,7 @@ _CONTROL = re.compile(
 )
 _BROKEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\ufffd(?!\Z)")  # the last character may be cut at the limit
 _REFUSAL = re.compile(
-    r"\b(?:i(?:'m| am)? (?:really |very |so )?(?:sorry|unable|not able|not comfortable)\b"
+    r"\b(?:i(?:'m| am)? (?:really |very |so )?(?:sorry|afraid|unable|not able|not comfortable)\b"
     r"|i (?:can't|cannot|can not|won't|will not|must decline|must refuse|refuse)\b"
     r"|(?:it is|it's) not (?:appropriate|ethical|legal|safe) to\b|as an ai\b)"
 )
