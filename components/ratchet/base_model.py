@@ -26,6 +26,7 @@ def load_base(source: BaseModelSource) -> tuple["PreTrainedModel", "PreTrainedTo
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    _quieten()
     place = str(base_folder(source) or source.model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, revision=source.revision, padding_side="left")
@@ -90,6 +91,7 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    _quieten()
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     config = loaded.config
     del config.quantization_config
@@ -97,3 +99,14 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
     fresh.load_state_dict(loaded.state_dict())
     fresh.to(torch.bfloat16).save_pretrained(target)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+
+
+def _quieten() -> None:
+    """No bars for weights that load in a second; no warning that a user cannot act on."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    # peft 0.21 asks transformers 5.23 by the old name
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)

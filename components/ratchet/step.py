@@ -68,12 +68,10 @@ def run_step(step: Step, config: Config, inputs: Inputs, store: Store) -> Ran:
 def key_of(step: Step, config: Config, inputs: Inputs, store: Store) -> str:
     if missing := set(step.inputs) ^ set(inputs):
         raise UserError(f"{step.name} takes the inputs {list(step.inputs)}; given {sorted(inputs)}, so see {missing}")
-    settings = {section: getattr(config, section) for section in (step.name, *step.reads)}
-    plain = {
-        name: part.model_dump(mode="json") if hasattr(part, "model_dump") else part for name, part in settings.items()
-    }
+    sections = config.model_dump(mode="json")
+    settings = {name: sections[name] for name in (step.name, *step.reads) if name in sections}
     digests = {name: manifest.digest for name, manifest in inputs.items()}
-    return step_key(step.name, step.version, plain, {**digests, **step.sources(config, inputs, store)})
+    return step_key(step.name, step.version, settings, {**digests, **step.sources(config, inputs, store)})
 
 
 def read_manifest(store: Store, uri: str) -> Manifest:

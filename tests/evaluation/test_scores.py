@@ -7,7 +7,7 @@ import pytest
 
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.evaluation.scores import BASE, Models, Row, encode, generate, load, log_probs
+from ratchet.evaluation.scores import BASE, Models, Row, answers, encode, load, log_probs
 
 PROMPT = [{"role": "user", "content": "What is bread?"}]
 
@@ -78,8 +78,8 @@ def test_progress_counts_every_row(models: Models) -> None:
 def test_an_answer_in_a_batch_is_the_answer_alone(models: Models) -> None:
     prompts = [PROMPT, [{"role": "user", "content": "Why is the sky blue? Tell me more about light and air."}]]
     with models.serving("candidate") as model:
-        together = generate(models, model, prompts, 8)
-        alone = [generate(models, model, [prompt], 8)[0] for prompt in prompts]
+        together = answers(models, model, prompts, 8)
+        alone = [answers(models, model, [prompt], 8)[0] for prompt in prompts]
     assert together == alone
 
 

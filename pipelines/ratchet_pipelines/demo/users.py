@@ -15,7 +15,7 @@ import httpx
 ENOUGH_WORDS = 18  # an answer of this length is liked by half of the users
 CARE = 3.5  # words; how sharply liking falls off around ENOUGH_WORDS
 NOISE = 0.05  # share of votes that mean nothing
-CORRECT_SHARE = 0.6  # of those who dislike an answer, how many say what it should have been
+CORRECT_SHARE = 0.9  # of those who dislike an answer, how many say what it should have been
 MAX_ANSWER_TOKENS = 40
 
 
