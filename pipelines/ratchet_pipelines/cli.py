@@ -139,7 +139,7 @@ def announce(step: Step, ran: Ran | None) -> None:
     from ratchet_pipelines.loop import describe
 
     if ran is not None:
-        say.print(describe(step, ran), markup=False)
+        say.print(describe(step, ran), markup=False, soft_wrap=True)
 
 
 def _add_step(step: Step) -> None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from ratchet_pipelines.graph import BY_NAME, STEPS
 from ratchet_pipelines.loop import describe, run_loop
 from ratchet_pipelines.reporting import report_latest
 
-NUM_VISITS = 200
+NUM_VISITS = 170
+NUM_SAMPLES = 2  # shown of each evaluation
+REPEAT_S = 5  # an event that only repeats itself is shown again after so long, with the votes by then
 TITLES = ("Act one: a better adapter", "Act two: a sabotaged adapter")
 say = Console(stderr=True, highlight=False)
 
@@ -95,7 +98,7 @@ def _release(config: Config, store: Store, stack: services.Stack, crowd: Crowd, 
         talking.join()
         watching.join()
     for entry in manifest.facts["log"]:
-        say.print(f"  {entry['t']:6.1f} s  {entry['text']}", markup=False, style="dim")
+        say.print(f"  {entry['t']:6.1f} s  {entry['text']}", markup=False, soft_wrap=True, style="dim")
     say.print(f"Release: [bold]{manifest.facts['outcome']}[/bold]: {manifest.facts['why']}")
     return manifest
 
@@ -103,10 +106,14 @@ def _release(config: Config, store: Store, stack: services.Stack, crowd: Crowd, 
 def _follow(stack: services.Stack, stop: threading.Event) -> None:
     """Print the cluster's events as they happen, and the gate's view beside them."""
     num_seen = len(_get(f"{stack.api_url}/events") or [])
+    last, said_at = "", 0.0
     while not stop.wait(1):
         events = _get(f"{stack.api_url}/events") or []
         for event in events[num_seen:]:
-            say.print(f"  {event['text']}{_evidence(_get(f'{stack.gate_url}/state'))}", markup=False)
+            if event["text"] != last or event["t"] - said_at >= REPEAT_S:
+                evidence = _evidence(_get(f"{stack.gate_url}/state"))
+                say.print(f"  {event['source']:<8} {event['text']}{evidence}", markup=False, soft_wrap=True)
+                last, said_at = event["text"], event["t"]
         num_seen = max(num_seen, len(events))
 
 
@@ -126,21 +133,16 @@ def _get(url: str) -> Any:
 
 def _announce(step: Step, ran: Any) -> None:
     if ran is not None:
-        say.print(describe(step, ran), markup=False)
+        say.print(describe(step, ran), markup=False, soft_wrap=True)
 
 
 def _say_verdict(evaluation: Manifest) -> None:
     facts = evaluation.facts
     say.print(f"Offline verdict: [bold]{facts['verdict']}[/bold]: {facts['why']}")
-    for sample in facts.get("samples", [])[:2]:
-        say.print(f"  asked      {sample['prompt']}", markup=False)
-        say.print(f"  incumbent  {_one_line(sample['incumbent'])}", markup=False, style="dim")
-        say.print(f"  candidate  {_one_line(sample['candidate'])}", markup=False, style="dim")
-
-
-def _one_line(text: str, limit: int = 100) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= limit else f"{flat[: limit - 1]}…"
+    told_apart = (sample for sample in facts["samples"] if sample["incumbent"] != sample["candidate"])
+    for sample in islice(told_apart, NUM_SAMPLES):
+        for name, text in sample.items():
+            say.print(f"  {name:<9}  {' '.join(text.split())}", markup=False, soft_wrap=True, style="dim")
 
 
 def _show(places: list[Place]) -> None:

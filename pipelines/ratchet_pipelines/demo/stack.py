@@ -104,7 +104,7 @@ class _Process:
 def _process(lake: Path, name: str, module: str, *args: str) -> Iterator[_Process]:
     log = lake / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {"OMP_NUM_THREADS": str(os.cpu_count()), **os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
     with log.open("wb") as file:
         process = subprocess.Popen([sys.executable, "-m", module, *args], stdout=file, stderr=file, env=environment)
     try:
