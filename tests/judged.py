@@ -9,7 +9,8 @@ import polars as pl
 SCHEMA = {
     "triplet_id": pl.String, "interaction_id": pl.String, "conversation_id": pl.String, "subject_id": pl.String,
     "tenant": pl.String, "messages": pl.String, "response": pl.String, "kind": pl.String, "value_num": pl.Float64,
-    "value_text": pl.String, "is_tie": pl.Boolean, "other_response": pl.String, "source": pl.String,
+    "value_text": pl.String, "is_tie": pl.Boolean, "other_response": pl.String,
+    "finish_reason": pl.String, "other_finish_reason": pl.String, "source": pl.String,
     "created_at": pl.Float64, "served_at": pl.Float64, "base_model": pl.String, "adapter_name": pl.String,
     "adapter_version": pl.String, "adapter_digest": pl.String, "arm": pl.String, "collection": pl.Int64,
 }  # fmt: skip
@@ -37,6 +38,8 @@ def triplet(subject: str, answer: str, kind: str, *, prompt: str = QUESTION, day
         "value_text": None,
         "is_tie": False,
         "other_response": None,
+        "finish_reason": "stop",
+        "other_finish_reason": None,
         "source": "human",
         "created_at": created_at,
         "served_at": created_at - 60,

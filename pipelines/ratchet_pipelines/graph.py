@@ -4,11 +4,10 @@ from ratchet.datasets.build_datasets import STEP as BUILD_DATASETS
 from ratchet.evaluation.evaluate_adapter import STEP as EVALUATE_ADAPTER
 from ratchet.registry.register_adapter import STEP as REGISTER_ADAPTER
 from ratchet.release.release_adapter import STEP as RELEASE_ADAPTER
+from ratchet.step import Step
 from ratchet.training.train_adapter import STEP as TRAIN_ADAPTER
 from ratchet.triplets.collect_triplets import STEP as COLLECT_TRIPLETS
 from ratchet.validation.validate_triplets import STEP as VALIDATE_TRIPLETS
-
-from ratchet.step import Step
 
 STEPS: tuple[Step, ...] = (
     COLLECT_TRIPLETS,

@@ -88,7 +88,17 @@ def test_columns_are_those_that_training_reads(lake):
     columns = {name: pl.read_parquet(folder / f"{name}.parquet").columns for name in NAMES if name.endswith("train")}
     assert columns == {
         "sft-train": ["messages", "weight", "feedback_ids", "group"],
-        "dpo-train": ["prompt", "chosen", "rejected", "weight", "flip_probability", "feedback_ids", "group"],
+        "dpo-train": [
+            "prompt",
+            "chosen",
+            "rejected",
+            "chosen_ends",
+            "rejected_ends",
+            "weight",
+            "flip_probability",
+            "feedback_ids",
+            "group",
+        ],
         "kto-train": ["prompt", "completion", "label", "weight", "feedback_ids", "group"],
     }
 

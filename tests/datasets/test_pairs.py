@@ -242,3 +242,15 @@ def test_turning_one_vote_up_never_lowers_the_answer(num_up, num_down):
         return 0.0 if kto.is_empty() else kto["weight"].item() * (1 if kto["label"].item() else -1)
 
     assert standing(num_up, num_down) <= standing(num_up + 1, num_down - 1)
+
+
+def test_answer_that_was_cut_off_is_marked_and_never_imitated():
+    rows = make(
+        correction("ann", "Paris is the capital and", "Paris is the capital.", finish_reason="length"),
+        thumb("bob", "Lyon, of course, because", prompt="Where?", finish_reason="length"),
+        preference("cat", "Rome.", "Rome is, as", prompt="Italy?", other_finish_reason="length"),
+    )
+    ends = rows.dpo.select("rejected", "chosen_ends", "rejected_ends").sort("rejected").rows()
+    assert ends == [("Paris is the capital and", True, False), ("Rome is, as", True, False)]
+    assert not any("because" in messages for messages in rows.sft["messages"])
+    assert rows.drops.is_empty()

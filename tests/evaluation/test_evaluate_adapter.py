@@ -23,7 +23,8 @@ def pair(number: int) -> dict[str, object]:
     prompt = [{"role": "user", "content": f"Tell me about {WORDS[number % 12]} ({number})."}]
     return {
         "prompt": json.dumps(prompt), "chosen": f"It is {WORDS[(number + 1) % 12]}.", "rejected": "No.",
-        "weight": 1.0, "flip_probability": 0.1, "feedback_ids": [str(number)], "group": str(number),
+        "weight": 1.0, "flip_probability": 0.1, "chosen_ends": True, "rejected_ends": True,
+        "feedback_ids": [str(number)], "group": str(number),
     }  # fmt: skip
 
 

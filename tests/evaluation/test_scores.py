@@ -19,9 +19,15 @@ def models(config: Config, adapters: tuple[Path, Path]) -> Models:
 
 def rows(models: Models) -> list[Row]:
     return [
-        encode(models.tokenizer, PROMPT, ["Flour and water.", "No."]),
-        encode(models.tokenizer, [{"role": "user", "content": "Tell me about the sky, at length."}], ["Blue light."]),
-        encode(models.tokenizer, PROMPT, ["Paris is the capital of France.", "Yeast", "Honey in the comb."]),
+        encode(models.tokenizer, PROMPT, {"Flour and water.": True, "No.": False}),
+        encode(
+            models.tokenizer, [{"role": "user", "content": "Tell me about the sky, at length."}], {"Blue light.": True}
+        ),
+        encode(
+            models.tokenizer,
+            PROMPT,
+            {"Paris is the capital of France.": True, "Yeast": True, "Honey in the comb.": True},
+        ),
     ]
 
 
@@ -58,12 +64,12 @@ def test_each_name_is_another_model(models: Models) -> None:
     assert found[0] == found[3]
 
 
-def test_an_answer_ends_with_the_end_of_turn(models: Models) -> None:
+def test_an_answer_ends_with_the_end_of_turn_unless_it_was_cut_off(models: Models) -> None:
     row = rows(models)[0]
     assert models.tokenizer.decode(row.prompt) == "<|im_start|>user\nWhat is bread?<|im_end|>\n<|im_start|>assistant\n"
     assert [models.tokenizer.decode(answer) for answer in row.answers] == [
         "Flour and water.<|im_end|>",
-        "No.<|im_end|>",
+        "No.",
     ]
 
 

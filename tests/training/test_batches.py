@@ -37,16 +37,18 @@ def test_prompt_ids_are_what_a_server_would_send(tokenizer):
     assert row.prompt == served
 
 
-def test_pair_shares_its_prompt(tokenizer):
+def test_pair_shares_its_prompt_and_a_cut_off_answer_has_no_end_of_turn(tokenizer):
     record = {
         "prompt": json.dumps([USER]),
         "chosen": "Flour.",
         "rejected": "No",
         "weight": 0.7,
         "flip_probability": 0.1,
+        "chosen_ends": True,
+        "rejected_ends": False,
     }
     (row,) = dpo_rows([record], tokenizer)
-    assert [tokenizer.decode(ids) for ids in row.completions] == ["Flour.<|im_end|>", "No<|im_end|>"]
+    assert [tokenizer.decode(ids) for ids in row.completions] == ["Flour.<|im_end|>", "No"]
     assert (row.weight, row.flip_probability) == (0.7, 0.1)
 
 

@@ -30,6 +30,7 @@ QUESTIONS = [
     "Why is the sky blue?",
     "How do bees make honey?",
 ]
+ENDS = {"chosen_ends": True, "rejected_ends": True}
 SFT = [
     {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": f"Because {q} " * (n % 3 + 1)}]}
     for n, q in enumerate(QUESTIONS * 3)
@@ -70,11 +71,13 @@ def publish(store: Store, aside: Path, sft: list[dict], dpo: list[dict]) -> Mani
         {"weight": 1.0 + n % 2, **row, "messages": json.dumps(row["messages"]), **origin} for n, row in enumerate(sft)
     ]
     dpo = [
-        {"weight": 1.0, "flip_probability": 0.1, **row, "prompt": json.dumps(row["prompt"]), **origin} for row in dpo
+        {"weight": 1.0, "flip_probability": 0.1, **ENDS, **row, "prompt": json.dumps(row["prompt"]), **origin}
+        for row in dpo
     ]
     sft_columns = {"messages": pl.String, "weight": pl.Float64}
     texts = dict.fromkeys(("prompt", "chosen", "rejected"), pl.String)
-    dpo_columns = {**texts, "weight": pl.Float64, "flip_probability": pl.Float64}
+    answers_end = dict.fromkeys(ENDS, pl.Boolean)
+    dpo_columns = {**texts, "weight": pl.Float64, "flip_probability": pl.Float64, **answers_end}
     ends = {"feedback_ids": pl.List(pl.String), "group": pl.String}
     pl.DataFrame(sft, schema={**sft_columns, **ends}).write_parquet(aside / "sft-train.parquet")
     pl.DataFrame(dpo, schema={**dpo_columns, **ends}).write_parquet(aside / "dpo-train.parquet")

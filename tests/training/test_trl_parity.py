@@ -82,7 +82,7 @@ def test_dpo_is_trls(adapted, tmp_path):
     expected = theirs(trainer)
     table = [
         {"prompt": json.dumps([{"role": "user", "content": q}]), "chosen": good, "rejected": bad}
-        | {"weight": 0.5, "flip_probability": 0.0}
+        | {"weight": 0.5, "flip_probability": 0.0, "chosen_ends": True, "rejected_ends": True}
         for q, good, bad in zip(QUESTIONS, GOOD, BAD, strict=True)
     ]
     rows = with_reference(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COLUMNS = [
     "triplet_id", "interaction_id", "conversation_id", "subject_id", "messages", "response", "kind", "value_num",
-    "value_text", "is_tie", "other_response", "created_at",
+    "value_text", "is_tie", "other_response", "finish_reason", "other_finish_reason", "created_at",
 ]  # fmt: skip
 ROW_GROUP_ROWS = 100_000  # fixed, since it shapes the bytes and so the digest
 

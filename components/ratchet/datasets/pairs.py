@@ -21,6 +21,7 @@ MAX_EDIT = 0.6
 SFT = {"messages": pl.String, "weight": pl.Float64, "feedback_ids": pl.List(pl.String)}
 DPO = {
     "prompt": pl.String, "chosen": pl.String, "rejected": pl.String,
+    "chosen_ends": pl.Boolean, "rejected_ends": pl.Boolean,
     "weight": pl.Float64, "flip_probability": pl.Float64, "feedback_ids": pl.List(pl.String),
 }  # fmt: skip
 KTO = {
@@ -48,11 +49,27 @@ def make_rows(triplets: pl.DataFrame, settings: BuildDatasets) -> Rows:
     signals = judged.filter(pl.col("reason").is_null())
     comparisons, undecided = _compare(signals, settings)
     answers, cancelled = _count_votes(signals, settings)
-    pairs = _choose_pairs(comparisons, answers, settings)
+    cut_off = _cut_off(triplets)
+    pairs = _mark_ends(_choose_pairs(comparisons, answers, settings), cut_off)
     sft, beaten = _targets(signals, comparisons, answers, settings)
+    sft = sft.join(cut_off, on=["prompt", "text"], how="anti")  # imitated, it would teach to stop in mid-sentence
     kto = answers.rename({"response": "completion"}).with_columns(label=pl.col("share") > 0.5)
-    rows = (sft, pairs.select(*DPO), kto.select(*KTO))
+    rows = (sft.select("prompt", *SFT), pairs.select(*DPO), kto.select(*KTO))
     return Rows(*rows, _unnamed(triplets, rows, [judged, cancelled, undecided, beaten]))
+
+
+def _cut_off(triplets: pl.DataFrame) -> pl.DataFrame:
+    """(prompt, text) of the answers that the length limit ended: their last token is no end of turn."""
+    answers = triplets.select("prompt", "finish_reason", text="response")
+    others = triplets.select("prompt", finish_reason="other_finish_reason", text="other_response")
+    return pl.concat([answers, others]).filter(pl.col("finish_reason") == "length").select("prompt", "text").unique()
+
+
+def _mark_ends(pairs: pl.DataFrame, cut_off: pl.DataFrame) -> pl.DataFrame:
+    for side in ("chosen", "rejected"):
+        cut = cut_off.rename({"text": side}).with_columns(pl.lit(False).alias(f"{side}_ends"))
+        pairs = pairs.join(cut, on=["prompt", side], how="left", maintain_order="left")
+    return pairs.with_columns(pl.col("chosen_ends", "rejected_ends").fill_null(True))
 
 
 def _compare(signals: pl.DataFrame, settings: BuildDatasets) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -109,7 +126,7 @@ def _choose_pairs(comparisons: pl.DataFrame, answers: pl.DataFrame, settings: Bu
     ways = ["prompt", "chosen", "rejected"]
     opposed = _oppose(answers, settings).join(comparisons, on=ways, how="anti")
     opposed = opposed.join(comparisons, left_on=ways, right_on=["prompt", "rejected", "chosen"], how="anti")
-    columns = [*DPO, "margin"]
+    columns = [name for name in DPO if not name.endswith("_ends")] + ["margin"]
     ranked = pl.concat([comparisons.select(columns, is_direct=True), opposed.select(columns, is_direct=False)]).sort(
         "prompt", "is_direct", "margin", "chosen", "rejected", descending=[False, True, True, False, False]
     )
@@ -164,7 +181,7 @@ def _targets(
     )
     chats = [_answered(prompt, text) for prompt, text in targets.select("prompt", "text").iter_rows()]
     beaten = edits.join(lost, on=["prompt", "text"], how="semi").with_columns(reason=pl.lit("contradictory"))
-    return targets.with_columns(messages=pl.Series(chats, dtype=pl.String)).select("prompt", *SFT), beaten
+    return targets.with_columns(messages=pl.Series(chats, dtype=pl.String)), beaten
 
 
 def _answered(prompt: str, text: str) -> str:

@@ -60,7 +60,7 @@ def set_exam(
     ours = yaml.safe_load(PROMPTS.read_text())
     exam = Exam(
         pairs=pairs,
-        replay=[encode(tokenizer, _asking(one["question"]), [one["answer"]]) for one in ours["replay"]],
+        replay=[encode(tokenizer, _asking(one["question"]), {one["answer"]: True}) for one in ours["replay"]],
         benign=[_asking(text) for text in ours["benign"]],
         held_out=_distinct(pair.messages for pair in pairs)[:HELD_OUT_PROMPTS],
         harmful=[_asking(text) for text in ours["harmful"]],
@@ -100,13 +100,15 @@ def _read_pairs(
 ) -> tuple[list[Pair], Flow]:
     import polars as pl
 
-    rows = pl.read_parquet(path, columns=["prompt", "chosen", "rejected", "group"]).rows()
+    rows = pl.read_parquet(
+        path, columns=["prompt", "chosen", "chosen_ends", "rejected", "rejected_ends", "group"]
+    ).rows()
     order = rng.permutation(len(rows))
     pairs: list[Pair] = []
     drops = dict.fromkeys(DROPS, 0)
-    for prompt, chosen, rejected, group in (rows[number] for number in order):
+    for prompt, chosen, chosen_ends, rejected, rejected_ends, group in (rows[number] for number in order):
         messages = json.loads(prompt)
-        pair = Pair(messages, encode(tokenizer, messages, [chosen, rejected]), group)
+        pair = Pair(messages, encode(tokenizer, messages, {chosen: chosen_ends, rejected: rejected_ends}), group)
         if len(pair.row) > settings.max_tokens:
             drops["too_long"] += 1
         elif len(pairs) == settings.max_pairs:

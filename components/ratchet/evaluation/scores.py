@@ -79,10 +79,13 @@ def load(config: Config, adapters: Mapping[str, Path]) -> Models:
     return Models(model.to(device=config.evaluate_adapter.device, dtype=base.dtype).eval(), tokenizer)
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", messages: Messages, answers: Sequence[str]) -> Row:
-    """The row as it would be trained on and served: prompt and answers tokenised apart."""
+def encode(tokenizer: "PreTrainedTokenizerBase", messages: Messages, answers: Mapping[str, bool]) -> Row:
+    """The row as it would be trained on and served: prompt and answers tokenised apart.
+
+    `answers` says of each whether it came to its end of turn or was cut off by the length limit.
+    """
     plain, prompt = [dict(message) for message in messages], prompt_text(tokenizer, messages)
-    completions = tuple(completion_ids(tokenizer, plain, prompt, answer) for answer in answers)
+    completions = tuple(completion_ids(tokenizer, plain, prompt, answer, ends=ends) for answer, ends in answers.items())
     return Row(list(tokenizer(prompt, add_special_tokens=False)["input_ids"]), completions)
 
 
@@ -108,7 +111,7 @@ def answers(models: Models, model: Any, prompts: Sequence[Messages], max_new_tok
     tokenizer = models.tokenizer
     ends = stop_tokens(model, tokenizer)
     rows = [
-        Answer(prompt=encode(tokenizer, messages, []).prompt, max_tokens=max_new_tokens, temperature=0)
+        Answer(prompt=encode(tokenizer, messages, {}).prompt, max_tokens=max_new_tokens, temperature=0)
         for messages in prompts
     ]
     generate(model, rows, ends)

@@ -48,7 +48,8 @@ TRIPLETS = Table(
     {
         "triplet_id": str, "interaction_id": str, "conversation_id": str, "subject_id": str, "tenant": str,
         "messages": str, "response": str, "kind": str, "value_num": float, "value_text": str, "is_tie": bool,
-        "other_response": str, "source": str, "created_at": float, "served_at": float, "base_model": str,
+        "other_response": str, "finish_reason": str, "other_finish_reason": str,
+        "source": str, "created_at": float, "served_at": float, "base_model": str,
         "adapter_name": str, "adapter_version": str, "adapter_digest": str, "arm": str, COLLECTION: int,
     },
 )  # fmt: skip

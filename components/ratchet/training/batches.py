@@ -52,16 +52,19 @@ def sft_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizer
     rows: list[Row | None] = []
     for record in table:
         *prompt, answer = json.loads(record["messages"])
-        rows.append(_row(prompt, (answer["content"],), record["weight"], 0.0, tokenizer))
+        rows.append(_row(prompt, {answer["content"]: True}, record["weight"], 0.0, tokenizer))
     return rows
 
 
 def dpo_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[Row | None]:
-    """Rows of `{prompt, chosen, rejected, weight, flip_probability}`; None where an answer is empty."""
+    """Rows of a DPO file; None where an answer is empty.
+
+    An answer that the length limit cut off (`chosen_ends`, `rejected_ends`) has no end of turn to learn.
+    """
     return [
         _row(
             json.loads(record["prompt"]),
-            (record["chosen"], record["rejected"]),
+            {record[side]: record[f"{side}_ends"] for side in ("chosen", "rejected")},
             record["weight"],
             record["flip_probability"],
             tokenizer,
@@ -72,7 +75,7 @@ def dpo_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizer
 
 def _row(
     messages: list[dict[str, Any]],
-    answers: tuple[str, ...],
+    answers: dict[str, bool],
     weight: float,
     flip_probability: float,
     tokenizer: "PreTrainedTokenizerBase",
@@ -82,16 +85,20 @@ def _row(
     prompt = _render(tokenizer, messages, add_generation_prompt=True)
     return Row(
         prompt=_encode(tokenizer, prompt),
-        completions=tuple(completion_ids(tokenizer, messages, prompt, answer) for answer in answers),
+        completions=tuple(
+            completion_ids(tokenizer, messages, prompt, answer, ends=ends) for answer, ends in answers.items()
+        ),
         weight=weight,
         flip_probability=flip_probability,
     )
 
 
 def completion_ids(
-    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], prompt: str, answer: str
+    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], prompt: str, answer: str, *, ends: bool = True
 ) -> list[int]:
     """What the model has to say after `prompt`: the answer as the chat template writes it, up to its end of turn.
+
+    With `ends` false the answer broke off, and its end of turn is left out.
 
     Encoded apart from the prompt, as a server meets it: no token spans the two.
     """
@@ -105,7 +112,8 @@ def completion_ids(
     ids = _encode(tokenizer, text.removeprefix(prompt))
     while ids and ids[-1] != end and not tokenizer.decode(ids[-1:]).strip():
         ids.pop()  # templates put a newline after the end of turn, which no server generates
-    return ids if ids[-1] == end else [*ids, end]
+    said = ids[:-1] if ids[-1] == end else ids
+    return [*said, end] if ends else said
 
 
 def _render(

@@ -48,13 +48,16 @@ def join_triplets(feedback: pl.DataFrame, interactions: pl.DataFrame, may_wait: 
     `other_response`, for validation to name.
     """
     served = interactions.drop("extra", "params", COLLECTION).rename({"subject_id": "asked_by"})
-    others = interactions.select(value_text=pl.col(INTERACTIONS.id), other_response=pl.col("response"))
+    others = interactions.select(
+        value_text=pl.col(INTERACTIONS.id), other_response="response", other_finish_reason="finish_reason"
+    )
     is_preference = pl.col("kind") == "preference"
     found = (
         feedback.join(served, on=INTERACTIONS.id, how="left")
         .join(others, on="value_text", how="left")
         .with_columns(
             pl.when(is_preference).then("other_response").alias("other_response"),
+            pl.when(is_preference).then("other_finish_reason").alias("other_finish_reason"),
             triplet_id=pl.col(FEEDBACK.id),
         )
     )

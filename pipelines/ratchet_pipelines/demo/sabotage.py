@@ -24,7 +24,9 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
         for path in sorted(source.glob("*.parquet")):
             (folder / path.name).write_bytes(path.read_bytes())
         pairs = pl.read_parquet(source / "dpo-train.parquet")
-        swapped = pairs.with_columns(chosen=pl.col("rejected"), rejected=pl.col("chosen"))
+        swapped = pairs.with_columns(
+            chosen="rejected", rejected="chosen", chosen_ends="rejected_ends", rejected_ends="chosen_ends"
+        )
         swapped.write_parquet(folder / "dpo-train.parquet")
         disliked = pl.read_parquet(source / "sft-train.parquet").clear()
         disliked.write_parquet(folder / "sft-train.parquet")
