@@ -112,6 +112,7 @@ def _judge(config: Config, store: Store, candidate: Artifact, incumbent: Incumbe
         {"prompt": messages[-1]["content"], "incumbent": was, "candidate": now}
         for messages, was, now in zip([*exam.held_out, *exam.benign], old, new, strict=False)
     ]
+    samples.sort(key=lambda sample: sample["incumbent"] == sample["candidate"])  # people look for the difference
     return Judged(verdict, why, [_plain(check) for check in checks], samples[:SAMPLES], {"pairs": flow})
 
 

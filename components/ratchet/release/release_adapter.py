@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ratchet.config import Config
 from ratchet.digest import canonical_json, digest_bytes
-from ratchet.errors import Conflict
+from ratchet.errors import Conflict, UserError
 from ratchet.manifest import Artifact, Made
 from ratchet.registry.aliases import champion
 from ratchet.release.adapter_ref import AdapterRef
@@ -100,8 +100,11 @@ class _Stay:
                 if self.asked and (end := closing(self.world.ledger.records(), self.asked)):
                     return Outcome(outcome=end.event, why=end.why, asked=self.asked)
                 time.sleep(poll_s)
-        why = f"no end within timeout_s = {timeout_s:g} s; an open request stays open, and the reconciler goes on"
-        return Outcome(outcome="timed_out", why=why, asked=self.asked)
+        # No manifest: a result that is published would stop the next run from taking the release up.
+        raise UserError(
+            f"release of {self.candidate.adapter} has no end within release_adapter.timeout_s = {timeout_s:g} s; "
+            "it stays open in the ledger, the reconciler goes on, and running this step again waits on"
+        )
 
     def _ask(self, now: float) -> Outcome | None:
         """Open the release or take it up again; an outcome if it has ended before."""

@@ -23,7 +23,6 @@ OUTCOMES = {
     "rolled_back": "It was rolled back; the champion serves as before",
     "refused": "It was not released",
     "no_target": "It was not released, since no place to release to is configured",
-    "timed_out": "Its canary was still undecided when this run stopped waiting",
 }
 
 

@@ -1,0 +1,24 @@
+"""Run every benchmark and print each arm beside the first, as a ratio."""
+
+import resource
+
+import torch
+
+from benchmarks import generation
+
+BENCHMARKS = {"generation, tokens/s (64 chats, embedded model)": generation.run}
+
+
+def main() -> None:
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for title, run in BENCHMARKS.items():
+        arms = run()
+        ours, first = next(iter(arms.items()))
+        print(title)
+        for name, rate in arms.items():
+            print(f"  {name:<14} {rate:10.1f}   {ours} is {first / rate:.2f} times this")
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
