@@ -17,8 +17,7 @@ CARE = 3.5  # words; how sharply liking falls off around ENOUGH_WORDS
 NOISE = 0.05  # share of votes that mean nothing
 CORRECT_SHARE = 0.9  # of those who dislike an answer, how many say what it should have been
 MAX_ANSWER_TOKENS = 40
-MANY_AT_ONCE = 32  # fill the server's batches
-FEW_AT_ONCE = 12  # answers come soon, so that a canary's votes do not lag behind its traffic
+NUM_AT_ONCE = 32  # a step of the model server costs nearly the same for 12 answers as for 32
 
 
 def chance_of_liking(answer: str) -> float:
@@ -55,18 +54,18 @@ class Crowd:
 
     def visit(self, num_visits: int, on_visit: Any = lambda: None) -> None:
         """So many visits, some at a time; returns when all have voted."""
-        asyncio.run(self._visits(MANY_AT_ONCE, iter(range(num_visits)), on_visit))
+        asyncio.run(self._visits(iter(range(num_visits)), on_visit))
 
     def keep_visiting(self, stop: threading.Event) -> threading.Thread:
         """Visit in the background until `stop` is set."""
         until_stopped = iter(lambda: stop.is_set(), True)
-        thread = threading.Thread(target=lambda: asyncio.run(self._visits(FEW_AT_ONCE, until_stopped)), daemon=True)
+        thread = threading.Thread(target=lambda: asyncio.run(self._visits(until_stopped)), daemon=True)
         thread.start()
         return thread
 
-    async def _visits(self, num_at_once: int, turns: Iterator[Any], on_visit: Any = lambda: None) -> None:
+    async def _visits(self, turns: Iterator[Any], on_visit: Any = lambda: None) -> None:
         async with httpx.AsyncClient(base_url=self.url, timeout=120) as client:
-            await asyncio.gather(*(self._visitor(client, turns, on_visit) for _ in range(num_at_once)))
+            await asyncio.gather(*(self._visitor(client, turns, on_visit) for _ in range(NUM_AT_ONCE)))
 
     async def _visitor(self, client: httpx.AsyncClient, turns: Iterator[Any], on_visit: Any) -> None:
         for _ in turns:
