@@ -38,7 +38,7 @@ demo: $(VENV)/.work ## The whole loop on this machine: one adapter promoted, one
 test: $(VENV)/.dev check ## Lint, types, import rings and the tests that need minutes at most
 	$(BIN)/pytest -n 2 --dist loadgroup
 
-test-all: $(VENV)/.dev check ## All of `test`, and the slow tests (real model, whole demo)
+test-all: $(VENV)/.dev check ## All of `test`, and the slow tests (SIGKILL in every step)
 	$(BIN)/pytest -n 2 --dist loadgroup -m 'not gpu and not cluster'
 
 check: $(VENV)/.dev ## Format, lint, types and import rings
