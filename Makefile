@@ -55,9 +55,9 @@ bench: $(VENV)/.dev ## Speed and memory beside a peer and the physical floor; pr
 	$(BIN)/python -m benchmarks
 
 requirements: $(UV) ## Pin requirements/*.txt anew from pyproject.toml
-	$(COMPILE) --extra work -o - 2>/dev/null | sed 's/+cpu$$//' > requirements/work.txt
-	$(COMPILE) --extra work --group dev -c requirements/work.txt -o - 2>/dev/null | sed 's/+cpu$$//' > requirements/dev.txt
-	$(COMPILE) --extra airflow -o - 2>/dev/null > requirements/airflow.txt
+	$(COMPILE) --extra work 2>/dev/null | sed 's/+cpu$$//' > requirements/work.txt
+	$(COMPILE) --extra work --group dev -c requirements/work.txt 2>/dev/null | sed 's/+cpu$$//' > requirements/dev.txt
+	$(COMPILE) --extra airflow 2>/dev/null > requirements/airflow.txt
 
 clean: ## Remove the environment and what the demo left
 	rm -rf $(VENV) demo
