@@ -14,11 +14,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ratchet.config import Config, load_config
+from ratchet.config import load_config
 from ratchet.errors import UserError
 from ratchet.manifest import Manifest
 from ratchet.step import Ran, Step, read_manifest, run_step
 from ratchet.store import Store, open_store
+from ratchet_pipelines import services
+from ratchet_pipelines.options import AsJson, ConfigFile, Lake, profile_path, settings
+from ratchet_pipelines.result import write_result
 
 app = typer.Typer(
     help="From users' votes to LoRA adapters that only move forward.",
@@ -27,10 +30,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 say = Console(stderr=True, highlight=False)
-
-Lake = Annotated[str, typer.Option(help="The lake: a folder, or s3://bucket/prefix.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="ratchet.yaml; the `local` profile without it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout.")]
 
 
 @app.command()
@@ -103,38 +102,6 @@ def report(
     say.print(f"Report: {out}")
 
 
-@app.command("serve-model")
-def serve_model(
-    config: ConfigFile = None,
-    host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to bind.")] = 8000,
-) -> None:
-    """Serve the base model and LoRA adapters by name on this machine: vLLM's surface on a CPU."""
-    from ratchet.serving.model_server import serve
-
-    serve(settings(config), host, port)
-
-
-@app.command("serve-router")
-def serve_router() -> None:
-    """Serve one adapter from a model pool and record what users think of it. Configured by RATCHET_* variables."""
-    from ratchet.serving.router import main as router
-
-    router()
-
-
-def settings(path: Path | None) -> Config:
-    return load_config(path or profile_path("local"))
-
-
-def profile_path(name: str) -> Path:
-    folder = Path(__file__).parent / "profiles"
-    if not (folder / f"{name}.yaml").is_file():
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-        raise UserError(f"profile {name!r}: no such profile; known are {known}")
-    return folder / f"{name}.yaml"
-
-
 def announce(step: Step, ran: Ran | None) -> None:
     from ratchet_pipelines.loop import describe
 
@@ -151,13 +118,16 @@ def _add_step(step: Step) -> None:
         given: Annotated[
             list[str] | None, typer.Option("--in", help="STEP=MANIFEST for each input; URIs are relative to the lake.")
         ] = None,
-        out: Annotated[Path | None, typer.Option(help="Also write the manifest here.")] = None,
+        out: Annotated[
+            Path | None,
+            typer.Option(help="A folder for what an orchestrator reads: manifest.json, return.json, uri, decision."),
+        ] = None,
     ) -> None:
         store = open_store(lake)
         ran = run_step(step, settings(config), _read_inputs(store, given or []), store)
         announce(step, ran)
         if out is not None:
-            out.write_text(ran.manifest.model_dump_json(indent=1), encoding="utf-8")
+            write_result(ran, out)
         print(ran.manifest.uri)
 
     needs = f" Reads: {', '.join(step.inputs)}." if step.inputs else ""
@@ -208,6 +178,7 @@ def main() -> None:
 
     for step in STEPS:
         _add_step(step)
+    services.add_to(app)
     guarded(app)
 
 

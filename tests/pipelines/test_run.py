@@ -18,9 +18,9 @@ import votes
 from ratchet.config import load_config
 from ratchet.step import read_manifest
 from ratchet.store import open_store
-from ratchet_pipelines.cli import profile_path
 from ratchet_pipelines.graph import BY_NAME
 from ratchet_pipelines.loop import run_loop, summarize
+from ratchet_pipelines.options import profile_path
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("loop")]
 STEPS = [
@@ -169,3 +169,25 @@ def test_a_users_mistake_is_one_message_and_exit_code_2(tmp_path: Path, args: li
 def test_every_profile_is_a_valid_configuration() -> None:
     for name in ("local", "demo", "gpu"):
         load_config(profile_path(name))
+
+
+def test_a_step_leaves_what_an_orchestrator_reads(finished: tuple[Path, Any], settings: Path, tmp_path: Path) -> None:
+    lake, summary = finished
+    out = tmp_path / "out"
+    ratchet("collect_triplets", "--lake", lake, "--config", settings, "--out", out)
+    uri = summary["steps"]["collect_triplets"]["manifest"]
+    assert (out / "uri").read_text() == uri
+    assert (out / "decision").read_text() == "done"
+    told = json.loads((out / "return.json").read_text())
+    assert (told["uri"], told["did_work"]) == (uri, False)
+    assert json.loads((out / "manifest.json").read_text()) == json.loads((lake / uri).read_text())
+
+
+def test_the_ledger_can_be_read_and_an_abort_with_nothing_under_way_is_refused(finished: tuple[Path, Any]) -> None:
+    lake, _ = finished
+    records = json.loads(ratchet("releases", "--lake", lake, "--json").stdout)
+    assert [record["event"] for record in records] in ([], ["refused"])
+    command = [sys.executable, "-m", "ratchet_pipelines.cli", "abort", "bad answers", "--lake", str(lake)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no release is under way" in " ".join(done.stderr.split())

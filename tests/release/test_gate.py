@@ -213,8 +213,19 @@ def test_a_taken_port_is_said_plainly(config: Config, gate: str, tmp_path: Path)
     settings = tmp_path / "ratchet.yaml"
     settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     port = gate.rsplit(":", 1)[1]
-    command = [sys.executable, "-m", "ratchet.release.gate", "--config", settings, "--lake", tmp_path, "--port", port]
+    command = [
+        sys.executable,
+        "-m",
+        "ratchet_pipelines.cli",
+        "serve-gate",
+        "--config",
+        settings,
+        "--lake",
+        tmp_path,
+        "--port",
+        port,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert "another --port" in done.stderr
+    assert "take another port" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

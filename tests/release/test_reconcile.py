@@ -202,7 +202,16 @@ def test_the_service_settles_releases(config: Config, world: World, cluster: Fak
     cluster.succeed()
     settings = tmp_path / "ratchet.yaml"
     settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    command = [sys.executable, "-m", "ratchet.release.reconcile", "--config", settings, "--lake", world.store.root]
+    command = [
+        sys.executable,
+        "-m",
+        "ratchet_pipelines.cli",
+        "reconcile",
+        "--config",
+        settings,
+        "--lake",
+        world.store.root,
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as service:
         try:
             deadline = time.monotonic() + 90

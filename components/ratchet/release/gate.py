@@ -1,36 +1,31 @@
 """The gate: Flagger asks before every move of a canary, and the votes answer.
 
-    python -m ratchet.release.gate --config ratchet.yaml --lake DIR --port 8080
-
 A background refresh reads the cluster, the ledger and new events and works out every answer; a hook only looks its
 answer up. Whatever goes wrong here makes answers old, and an old answer is a refusal: nothing is promoted on it, and
 nothing rolled back.
 """
 
-import argparse
 import asyncio
 import logging
-import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from ratchet.config import Config, load_config
+from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.release.cluster import Cluster, Seen
 from ratchet.release.evidence import Evidence, Point
 from ratchet.release.hooks import ALWAYS, HOOKS, Answer, Limits, View, answer
 from ratchet.release.ledger import Ledger, Record, is_aborted, open_request, quarantined
 from ratchet.release.trial import Trial
-from ratchet.store import Store, open_store
+from ratchet.serving.server import run_server
+from ratchet.store import Store
 
 STALE_S = 10.0
 SETTLE_S = 0.5  # Flagger moves the route within the tick in which it got its yes
@@ -195,37 +190,10 @@ def _metrics(state: dict[str, Any]) -> bytes:
 
 def serve(config: Config, store: Store, host: str, port: int) -> None:
     """Run the gate until it is told to stop. Raises UserError for a missing cluster_url or a taken port."""
-    import uvicorn
-
-    url = config.release_adapter.cluster_url
-    if url is None:
-        raise UserError("release_adapter.cluster_url is not set; the gate has to see the canary")
     settings = config.release_adapter
-    with Cluster(url, settings.namespace, settings.canary) as cluster, socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            raise UserError(f"{host}:{port} cannot be listened on: {error.strerror}; choose another --port") from None
-        app = build_app(Watch(config, store, cluster))
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="ratchet gate", description="Answer Flagger's webhooks from users' votes.")
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--lake", required=True, help="folder or s3://bucket/prefix")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8080)
-    given = parser.parse_args(arguments)
+    if settings.cluster_url is None:
+        raise UserError("release_adapter.cluster_url is not set; the gate has to see the canary")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        serve(load_config(given.config), open_store(given.lake), given.host, given.port)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-
-
-if __name__ == "__main__":
-    main()
+    with Cluster(settings.cluster_url, settings.namespace, settings.canary) as cluster:
+        run_server(lambda: build_app(Watch(config, store, cluster)), host, port, "gate")

@@ -1,24 +1,18 @@
 """Make traffic, registry, Git and ledger agree after a canary: observe, decide, act; one pass at a time.
 
-    python -m ratchet.release.reconcile --config ratchet.yaml --lake DIR
-
 Effects are idempotent and the ledger record that closes the release comes last, so a pass that died anywhere is
 completed by the next one, here or on another machine.
 """
 
-import argparse
 import logging
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
 
-from ratchet.config import load_config
-from ratchet.errors import UserError
+from ratchet.config import Config
 from ratchet.release import effects
 from ratchet.release.adapter_ref import AdapterRef
 from ratchet.release.cluster import ClusterAway, Seen
@@ -27,7 +21,7 @@ from ratchet.release.gitops import GitAway
 from ratchet.release.lease import hold
 from ratchet.release.ledger import Record, is_aborted, open_request
 from ratchet.release.world import World, open_world
-from ratchet.store import open_store
+from ratchet.store import Store
 
 EFFECTS: dict[Does, Callable[[World, effects.Ending], list[str]]] = {
     "promote": effects.promote,
@@ -105,35 +99,25 @@ def _why(action: Action, state: dict[str, Any], opened: Record) -> str:
     return state["why"] if action.does == "promote" else action.why
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="ratchet reconcile", description="Settle releases until told to stop.")
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--lake", required=True, help="folder or s3://bucket/prefix")
-    given = parser.parse_args(arguments)
+def run(config: Config, store: Store, once: bool) -> None:
+    """One pass, or passes until told to stop. Raises UserError where a place is not configured."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        config = load_config(given.config)
-        with open_world(config, open_store(given.lake)) as world:
-            _reconcile_forever(world, config.release_adapter.poll_s)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-
-
-def _reconcile_forever(world: World, poll_s: float) -> None:
     last: Action | None = None
-    while True:
-        done = reconcile(world, time.time())
-        if done.action != last:
-            log.log(
-                logging.ERROR if done.action.does == "page" else logging.INFO, "%s: %s", *vars(done.action).values()
-            )
-        for line in done.log:
-            log.info(line)
-        last = done.action
-        time.sleep(poll_s)
+    with open_world(config, store) as world:
+        while True:
+            last = _pass(world, last)
+            if once:
+                return
+            time.sleep(config.release_adapter.poll_s)
 
 
-if __name__ == "__main__":
-    main()
+def _pass(world: World, last: Action | None) -> Action:
+    """One pass; what is new is logged."""
+    done = reconcile(world, time.time())
+    if done.action != last:
+        level = logging.ERROR if done.action.does == "page" else logging.INFO
+        log.log(level, "%s: %s", done.action.does, done.action.why)
+    for line in done.log:
+        log.info(line)
+    return done.action

@@ -1,6 +1,6 @@
 """The model pool on a CPU: one base model and any number of LoRA adapters, behind the part of vLLM's API we use.
 
-`python -m ratchet.serving.model_server --config ratchet.yaml --port 8000`. On a cluster vLLM takes its place.
+On a cluster vLLM takes its place.
 """
 
 import asyncio
@@ -11,22 +11,21 @@ import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, Field
 
 from ratchet.base_model import load_base
-from ratchet.config import Config, load_config
+from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.serving.completions import ChatRequest, completion, completion_stream
 from ratchet.serving.engine import MAX_CELLS, Engine
 from ratchet.serving.generation import BASE, Row, stop_tokens
-from ratchet.serving.server import Refused, answer_errors, exit_on_user_error, run_server
+from ratchet.serving.server import Refused, answer_errors, run_server
 
 
 class LoadRequest(BaseModel):
@@ -186,16 +185,3 @@ def serve(config: Config, host: str, port: int) -> None:
         # each other: 16 tokens a second instead of 121, on two cores under a load of five.
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     run_server(lambda: create_app(config), host, port, "model server")
-
-
-def main(
-    config: Annotated[Path, typer.Option(help="ratchet.yaml")] = Path("ratchet.yaml"),
-    host: Annotated[str, typer.Option()] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one")] = 8000,
-) -> None:
-    """Serve the base model and its adapters on this machine's CPU."""
-    exit_on_user_error(lambda: serve(load_config(config), host, port))
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -38,6 +38,7 @@ analysis:
 """
 START_TIMEOUT_S = 180
 CLOCK_SPEED = 30
+CLI = "ratchet_pipelines.cli"
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def running(lake: Path, config: Config, seed: int) -> Iterator[Stack]:
         def start(name: str, module: str, *args: object) -> _Process:
             return processes.enter_context(_process(lake, name, module, *map(str, args)))
 
-        model = start("model-server", "ratchet.serving.model_server", "--config", settings, "--port", ports[0])
-        judge = start("gate", "ratchet.release.gate", "--config", settings, "--lake", lake, "--port", ports[3])
+        model = start("model-server", CLI, "serve-model", "--config", settings, "--port", ports[0])
+        judge = start("gate", CLI, "serve-gate", "--config", settings, "--lake", lake, "--port", ports[3])
         _wait_until_ok(f"{pool}/health", model)
         cluster = start(
             "cluster", "ratchet.rehearsal", "--git-url", stack.git_url, "--branch", "main",

@@ -1,0 +1,42 @@
+"""What a step tells the orchestrator that ran it: a few small files, names and digests only, never data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ratchet.step import Ran
+
+
+def decision(ran: Ran) -> str:
+    """The word that later steps branch on: a release's outcome, else a verdict, else `done`."""
+    facts = ran.manifest.facts
+    return str(facts.get("outcome") or facts.get("verdict") or "done")
+
+
+def result(ran: Ran) -> dict[str, Any]:
+    """A step's result as one small JSON object: what an Airflow XCom holds."""
+    manifest = ran.manifest
+    return {
+        "step": manifest.step,
+        "uri": manifest.uri,
+        "digest": manifest.digest,
+        "decision": decision(ran),
+        "why": str(manifest.facts.get("why") or ""),
+        "did_work": ran.is_new,
+        "seconds": manifest.seconds,
+        "outputs": {name: artifact.model_dump() for name, artifact in manifest.outputs.items()},
+        "flows": {unit: flow.model_dump() for unit, flow in manifest.flows.items()},
+    }
+
+
+def write_result(ran: Ran, folder: Path) -> None:
+    """Write the result where an orchestrator picks it up.
+
+    `return.json` is named for the folder that Airflow's sidecar reads (`--out /airflow/xcom`); `uri` and `decision`
+    are plain text for Argo, whose conditions read whole files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").write_text(ran.manifest.model_dump_json(indent=1), encoding="utf-8")
+    (folder / "return.json").write_text(json.dumps(result(ran)), encoding="utf-8")
+    (folder / "uri").write_text(ran.manifest.uri, encoding="utf-8")
+    (folder / "decision").write_text(decision(ran), encoding="utf-8")

@@ -1,0 +1,83 @@
+"""The commands of those who operate Ratchet: the services, the reconciler, and what was released."""
+
+import json
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ratchet.errors import UserError
+from ratchet.store import open_store
+from ratchet_pipelines.options import AsJson, ConfigFile, Host, Lake, Port, settings
+
+say = Console(stderr=True, highlight=False)
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (serve_model, serve_router, serve_gate, reconcile, releases, abort):
+        app.command(command.__name__.replace("_", "-"))(command)
+
+
+def serve_model(config: ConfigFile = None, host: Host = "127.0.0.1", port: Port = 8000) -> None:
+    """Serve the base model and LoRA adapters by name on this machine: vLLM's surface on a CPU."""
+    from ratchet.serving.model_server import serve
+
+    serve(settings(config), host, port)
+
+
+def serve_router() -> None:
+    """Serve one adapter from a model pool and record what users think of it. Configured by RATCHET_* variables."""
+    from ratchet.serving.router import main as router
+
+    router()
+
+
+def serve_gate(lake: Lake = "lake", config: ConfigFile = None, host: Host = "127.0.0.1", port: Port = 8080) -> None:
+    """Serve the gate: Flagger asks it before every move of a canary, and the votes in the lake answer."""
+    from ratchet.release.gate import serve
+
+    serve(settings(config), open_store(lake), host, port)
+
+
+def reconcile(
+    lake: Lake = "lake",
+    config: ConfigFile = None,
+    once: Annotated[bool, typer.Option("--once", help="One pass, then end; for a scheduler.")] = False,
+) -> None:
+    """Make traffic, registry, Git and ledger agree after each canary, until told to stop."""
+    from ratchet.release.reconcile import run
+
+    run(settings(config), open_store(lake), once)
+
+
+def releases(lake: Lake = "lake", as_json: AsJson = False) -> None:
+    """Show the ledger: every release that was asked for, and how it ended."""
+    from ratchet.release.ledger import read_ledger
+
+    records = read_ledger(open_store(lake))
+    if as_json:
+        print(json.dumps([record.model_dump() for record in records], indent=1))
+        return
+    table = Table(box=None)
+    for heading in ("when", "event", "adapter", "digest", "by", "why"):
+        table.add_column(heading, overflow="fold")
+    for record in records:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(record.at))
+        table.add_row(when, record.event, str(record.adapter), record.adapter.digest[:12], record.who, record.why)
+    Console().print(table if records else f"No release was asked for in {lake}.")
+
+
+def abort(
+    why: Annotated[str, typer.Argument(help="The reason, for the ledger.")],
+    lake: Lake = "lake",
+    who: Annotated[str, typer.Option(help="Who asks.", envvar="USER")] = "operator",
+) -> None:
+    """Roll back the release that is under way, without waiting for the gate."""
+    from ratchet.release.ledger import Ledger, request_abort
+
+    record = request_abort(Ledger(open_store(lake)), who, time.time(), why)
+    if record is None:
+        raise UserError(f"abort: no release is under way in {lake}; `ratchet releases` shows how the last one ended")
+    say.print(f"Asked for {record.adapter} to be rolled back; the reconciler takes it from here.")
