@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +17,7 @@ say = Console(stderr=True, highlight=False)
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (serve_model, serve_router, serve_gate, reconcile, releases, abort):
+    for command in (serve_model, serve_router, serve_gate, reconcile, releases, abort, drift):
         app.command(command.__name__.replace("_", "-"))(command)
 
 
@@ -81,3 +82,20 @@ def abort(
     if record is None:
         raise UserError(f"abort: no release is under way in {lake}; `ratchet releases` shows how the last one ended")
     say.print(f"Asked for {record.adapter} to be rolled back; the reconciler takes it from here.")
+
+
+def drift(
+    lake: Lake = "lake",
+    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(help="A folder for return.json, which an orchestrator reads.")] = None,
+) -> None:
+    """Compare the last week of votes with the four weeks before: has what users ask and think moved?"""
+    from ratchet.monitoring.drift import find_drift
+
+    found = find_drift(open_store(lake))
+    say.print(f"{'Drift' if found['drifted'] else 'No drift'}: {found['why']}", markup=False)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "return.json").write_text(json.dumps(found), encoding="utf-8")
+    if as_json:
+        print(json.dumps(found, indent=1))

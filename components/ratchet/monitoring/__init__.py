@@ -1,0 +1,1 @@
+"""Watching what serves: do recent votes still look like those before them?"""

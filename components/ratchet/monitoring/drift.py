@@ -1,0 +1,92 @@
+"""Drift: the last days of triplets against the weeks before them, by kind, by approval, and by length of prompt.
+
+The windows end at the newest triplet, not now: days without votes are an outage for other alarms, not drift.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ratchet.digest import digest_json
+from ratchet.lake import tables
+from ratchet.lake.rows import TRIPLETS
+from ratchet.monitoring.stability import ALPHA, Shift, share_change, stability_index
+from ratchet.store import Store
+
+if TYPE_CHECKING:
+    import polars as pl
+
+DAY_S = 86_400
+RECENT_DAYS = 7  # a whole week, since weekends have other users
+REFERENCE_DAYS = 28
+MIN_ROWS = 100  # in each window; below, only a change of a quarter and more could be told from chance
+NUM_BINS = 5
+ALL = 2**62  # later than any collection
+
+
+def find_drift(store: Store) -> dict[str, Any]:
+    """`drifted`, `why` in one line, and `shifts`: every signal with its numbers. `digest` names the finding."""
+    found = _judge(*_windows(store))
+    return {"digest": digest_json(found), **found}
+
+
+def _windows(store: Store) -> tuple["pl.DataFrame", "pl.DataFrame"]:
+    import polars as pl
+
+    newest = pl.col("created_at").max()
+    rows = (
+        tables.scan(store, TRIPLETS, ALL)
+        .select("created_at", "kind", "value_num", chars=pl.col("messages").str.len_chars())
+        .with_columns(age_days=(newest - pl.col("created_at")) / DAY_S)
+        .filter(pl.col("age_days") < RECENT_DAYS + REFERENCE_DAYS)
+        .collect()
+    )
+    is_recent = rows["age_days"] < RECENT_DAYS
+    return rows.filter(~is_recent), rows.filter(is_recent)
+
+
+def _judge(reference: "pl.DataFrame", recent: "pl.DataFrame") -> dict[str, Any]:
+    sizes = {"reference": reference.height, "recent": recent.height}
+    if min(sizes.values()) < MIN_ROWS:
+        why = f"cannot tell: {recent.height} recent and {reference.height} earlier triplets; each needs {MIN_ROWS}"
+        return {"drifted": False, "why": why, "rows": sizes, "shifts": []}
+    shifts = _shifts(reference, recent)
+    moved = [shift for shift in shifts if shift.is_drift(ALPHA / len(shifts))]
+    why = "; ".join(_words(shift) for shift in moved) or f"none of {len(shifts)} signals moved"
+    return {"drifted": bool(moved), "why": why, "rows": sizes, "shifts": [asdict(shift) for shift in shifts]}
+
+
+def _shifts(reference: "pl.DataFrame", recent: "pl.DataFrame") -> list[Shift]:
+    edges = [reference["chars"].quantile(step / NUM_BINS) or 0.0 for step in range(1, NUM_BINS)]
+    shifts = [
+        stability_index("kind", _counts(reference["kind"]), _counts(recent["kind"])),
+        stability_index("prompt_chars", _binned(reference["chars"], edges), _binned(recent["chars"], edges)),
+    ]
+    before, after = _thumbs(reference), _thumbs(recent)
+    if min(before[1], after[1]) >= MIN_ROWS:
+        shifts.append(share_change("approval", before, after))
+    return shifts
+
+
+def _counts(values: "pl.Series") -> dict[str, int]:
+    return dict(values.value_counts().iter_rows())
+
+
+def _binned(values: "pl.Series", edges: list[float]) -> Mapping[str, int]:
+    import numpy as np
+
+    bins = np.searchsorted(edges, values.to_numpy(), side="left")
+    return {f"bin {number + 1}": count for number, count in sorted(Counter(bins.tolist()).items())}
+
+
+def _thumbs(rows: "pl.DataFrame") -> tuple[int, int]:
+    """Thumbs up, and all thumbs."""
+    import polars as pl
+
+    thumbs = rows.filter(pl.col("kind") == "thumb")["value_num"]
+    return int((thumbs > 0).sum()), len(thumbs)
+
+
+def _words(shift: Shift) -> str:
+    return f"{shift.signal}: {shift.measure} {shift.size:.2f}, at least {shift.limit} (p {shift.p:.1g})"

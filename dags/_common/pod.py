@@ -1,0 +1,100 @@
+"""A command as a pod: deferred while it runs, found again by the next try if the worker dies."""
+
+from typing import Any
+
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.providers.common.compat.sdk import AirflowException
+from airflow.sdk import Context
+from kubernetes.client import models as k8s
+
+from _common.failures import Lost, failure
+from _common.resources import Resources
+from _common.settings import Pods
+
+CONFIG_FOLDER = "/etc/ratchet"
+STARTUP_S = 900  # a GPU node may have to be bought first, and an image of some gigabytes pulled
+SHARED_MEMORY = "8Gi"
+
+
+class Pod(KubernetesPodOperator):
+    """A pod whose failures carry the exit code's class and the container's last words."""
+
+    def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
+        try:
+            result = super().trigger_reentry(context, event)
+        except AirflowException as error:
+            raise self._failure(str(error)) from error
+        if self.do_xcom_push and result is None:
+            raise Lost(f"the pod of {self.task_id} ended well, but was gone before its result was read")
+        return result
+
+    def _failure(self, words: str) -> Exception:
+        ended = _ended(self.pod, self.base_container_name)
+        if ended is None:
+            return failure(f"ratchet {self.arguments[0]}", None, words)
+        return failure(f"ratchet {self.arguments[0]}", ended.exit_code, ended.message or words)
+
+
+def _ended(pod: k8s.V1Pod | None, container: str) -> k8s.V1ContainerStateTerminated | None:
+    """How the container ended, if anybody saw it."""
+    statuses = (pod.status.container_statuses if pod is not None and pod.status else None) or []
+    return next((one.state.terminated for one in statuses if one.name == container and one.state), None)
+
+
+def pod(task_id: str, arguments: list[str], needs: Resources, pods: Pods, *, has_result: bool, **kwargs: Any) -> Pod:
+    """The operator for one command. `kwargs` go to every operator alike: pool, timeout, retries."""
+    out = ["--out", "/airflow/xcom"] if has_result else []
+    account = pods.release_service_account if arguments[0] in ("release_adapter", "reconcile") else pods.service_account
+    return Pod(
+        task_id=task_id,
+        name=f"ratchet-{task_id.replace('_', '-')}",
+        namespace=pods.namespace,
+        image=pods.images[needs.image],
+        cmds=["ratchet"],
+        arguments=[*arguments, *out],
+        env_vars={"RATCHET_LAKE": pods.lake, "RATCHET_CONFIG": f"{CONFIG_FOLDER}/ratchet.yaml", "COLUMNS": "200"},
+        env_from=[k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=pods.secret))] if pods.secret else [],
+        volumes=_volumes(pods, needs),
+        volume_mounts=_mounts(needs),
+        container_resources=_resources(needs),
+        node_selector=dict(pods.gpu_node_selector) if needs.gpus else {},
+        tolerations=[k8s.V1Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")] if needs.gpus
+        else [],
+        service_account_name=account,
+        security_context=k8s.V1PodSecurityContext(
+            run_as_non_root=True, seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault")
+        ),
+        container_security_context=k8s.V1SecurityContext(
+            allow_privilege_escalation=False, capabilities=k8s.V1Capabilities(drop=["ALL"])
+        ),
+        deferrable=True,
+        durable=True,
+        do_xcom_push=has_result,
+        # A failure's message is the last lines of the log, since a killed command writes no message file.
+        termination_message_policy="FallbackToLogsOnError",
+        log_pod_spec_on_failure=False,
+        # With an interval the task would give its gpu slot back at every look, while its pod goes on.
+        logging_interval=None,
+        on_finish_action="delete_succeeded_pod",
+        startup_timeout_seconds=STARTUP_S,
+        active_deadline_seconds=int(needs.timeout.total_seconds()) + STARTUP_S,
+        **kwargs,
+    )  # fmt: skip
+
+
+def _resources(needs: Resources) -> k8s.V1ResourceRequirements:
+    amount = {"cpu": needs.cpu, "memory": needs.memory}
+    gpus = {"nvidia.com/gpu": str(needs.gpus)} if needs.gpus else {}
+    return k8s.V1ResourceRequirements(requests={**amount, **gpus}, limits={**amount, **gpus})
+
+
+def _volumes(pods: Pods, needs: Resources) -> list[k8s.V1Volume]:
+    config = k8s.V1Volume(name="config", config_map=k8s.V1ConfigMapVolumeSource(name=pods.config_map))
+    shm = k8s.V1Volume(name="shm", empty_dir=k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit=SHARED_MEMORY))
+    return [config, shm] if needs.gpus else [config]
+
+
+def _mounts(needs: Resources) -> list[k8s.V1VolumeMount]:
+    config = k8s.V1VolumeMount(name="config", mount_path=CONFIG_FOLDER, read_only=True)
+    shm = k8s.V1VolumeMount(name="shm", mount_path="/dev/shm")
+    return [config, shm] if needs.gpus else [config]

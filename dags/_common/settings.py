@@ -1,0 +1,85 @@
+"""Where steps run, and on what: the one place that reads the environment.
+
+| variable | meaning | default |
+|---|---|---|
+| `RATCHET_EXECUTION` | `local`: steps are processes on this machine. `kubernetes`: steps are pods | `local` |
+| `RATCHET_COMMAND` | local: the `ratchet` program | `.venv/bin/ratchet` beside `dags/` |
+| `RATCHET_LAKE`, `RATCHET_CONFIG` | local: the lake and ratchet.yaml, as `ratchet` itself reads them | its own |
+| `RATCHET_PODS` | kubernetes: a JSON file with the fields of `Pods` | none |
+| `RATCHET_APPROVAL` | `on` or `off`: does a person approve each release | on in pods, off locally |
+| `RATCHET_MIN_NEW_TRIPLETS` | so many new triplets are worth a training | 500 |
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+DEFAULT_COMMAND = Path(__file__).resolve().parents[2] / ".venv" / "bin" / "ratchet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pods:
+    """What every pod of a step has in common. Images are named by digest, never by tag."""
+
+    images: Mapping[str, str]
+    namespace: str = "ratchet"
+    service_account: str = "ratchet-steps"
+    release_service_account: str = "ratchet-release"
+    lake: str
+    config_map: str = "ratchet-config"
+    secret: str | None = None
+    gpu_node_selector: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if missing := {"cpu", "cuda"} - set(self.images):
+            raise ValueError(f"RATCHET_PODS: images lacks {sorted(missing)}; name an image for each, by digest")
+        for kind, image in self.images.items():
+            if "@sha256:" not in image:
+                raise ValueError(f"RATCHET_PODS: images.{kind} = {image} has no digest; write NAME@sha256:…")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    execution: str
+    command: str
+    min_new_triplets: int
+    needs_approval: bool
+    pods: Pods | None = None
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """The settings. Raises ValueError, which Airflow shows as the import error of every DAG."""
+    execution = environment.get("RATCHET_EXECUTION", "local")
+    if execution not in ("local", "kubernetes"):
+        raise ValueError(f"RATCHET_EXECUTION = {execution}: write local or kubernetes")
+    in_pods = execution == "kubernetes"
+    approval = environment.get("RATCHET_APPROVAL", "on" if in_pods else "off")
+    if approval not in ("on", "off"):
+        raise ValueError(f"RATCHET_APPROVAL = {approval}: write on or off")
+    return Settings(
+        execution=execution,
+        command=environment.get("RATCHET_COMMAND", str(DEFAULT_COMMAND)),
+        min_new_triplets=int(environment.get("RATCHET_MIN_NEW_TRIPLETS", "500")),
+        needs_approval=approval == "on",
+        pods=_read_pods(environment.get("RATCHET_PODS")) if in_pods else None,
+    )
+
+
+def _read_pods(path: str | None) -> Pods:
+    if path is None:
+        raise ValueError("RATCHET_EXECUTION = kubernetes needs RATCHET_PODS: a JSON file; see docs/airflow.md")
+    try:
+        given = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"RATCHET_PODS = {path} cannot be read: {error}") from None
+    known = {one.name for one in fields(Pods)}
+    if unknown := set(given) - known:
+        raise ValueError(f"RATCHET_PODS = {path}: no such keys: {sorted(unknown)}; known are {sorted(known)}")
+    if missing := {"images", "lake"} - set(given):
+        raise ValueError(f"RATCHET_PODS = {path} lacks {sorted(missing)}")
+    return Pods(**given)
+
+
+SETTINGS = read_settings(os.environ)
