@@ -1,0 +1,184 @@
+# One role for each service account, with just the folders that its code touches. Airflow has none: its tasks start
+# pods and pass names.
+
+locals {
+  # Every writer asks the bucket first whether it honours conditional writes.
+  probe = ".ratchet-conditional-write-probe"
+
+  access = {
+    # collect_triplets to register_adapter. It never releases, and cannot write what a user said or who is live.
+    steps = {
+      read      = ["*"]
+      write     = ["adapters", "collections", "datasets", "manifests", "quarantine", "registry", "tables", "validated", "verdicts"]
+      delete    = ["tables"]
+      artifacts = ["ratchet"]
+    }
+    # release_adapter and the reconciler.
+    release = {
+      read      = ["adapters", "canaries", "ledger", "leases", "manifests", "registry", "releases", "verdicts"]
+      write     = ["ledger", "leases", "manifests", "releases"]
+      delete    = []
+      artifacts = ["ratchet"]
+    }
+    gate = {
+      read      = ["canaries", "events", "ledger"]
+      write     = ["canaries"]
+      delete    = []
+      artifacts = []
+    }
+    # It faces users: it can add events and see nothing, not even those.
+    router = {
+      read      = []
+      write     = ["events"]
+      delete    = []
+      artifacts = []
+    }
+    model-pool = {
+      read      = ["adapters"]
+      write     = []
+      delete    = []
+      artifacts = []
+    }
+    mlflow = {
+      read      = []
+      write     = []
+      delete    = []
+      artifacts = ["mlflow"]
+    }
+  }
+
+  lake_arn      = aws_s3_bucket.this["lake"].arn
+  artifacts_arn = aws_s3_bucket.this["artifacts"].arn
+  issuer        = split("oidc-provider/", var.oidc_provider_arn)[1]
+}
+
+data "aws_iam_policy_document" "trust" {
+  for_each = local.access
+
+  statement {
+    actions = ["sts:AssumeRoleWithWebIdentity"]
+
+    principals {
+      type        = "Federated"
+      identifiers = [var.oidc_provider_arn]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "${local.issuer}:aud"
+      values   = ["sts.amazonaws.com"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "${local.issuer}:sub"
+      values = [
+        for account in lookup(var.service_accounts, each.key, ["ratchet-${each.key}"]) :
+        "system:serviceaccount:${var.namespace}:${account}"
+      ]
+    }
+  }
+}
+
+data "aws_iam_policy_document" "access" {
+  for_each = local.access
+
+  dynamic "statement" {
+    for_each = length(each.value.read) > 0 ? [1] : []
+
+    content {
+      sid       = "Read"
+      actions   = ["s3:GetObject"]
+      resources = formatlist("${local.lake_arn}/${local.lake}%s/*", each.value.read)
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(each.value.read) > 0 ? [1] : []
+
+    content {
+      sid       = "List"
+      actions   = ["s3:ListBucket"]
+      resources = [local.lake_arn]
+
+      condition {
+        test     = "StringLike"
+        variable = "s3:prefix"
+        values   = formatlist("${local.lake}%s/*", each.value.read)
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(each.value.write) > 0 ? [1] : []
+
+    content {
+      sid     = "Write"
+      actions = ["s3:AbortMultipartUpload", "s3:PutObject"]
+      resources = concat(
+        formatlist("${local.lake_arn}/${local.lake}%s/*", each.value.write),
+        ["${local.lake_arn}/${local.lake}${local.probe}"],
+      )
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(each.value.delete) > 0 ? [1] : []
+
+    content {
+      sid       = "Delete"
+      actions   = ["s3:DeleteObject"]
+      resources = formatlist("${local.lake_arn}/${local.lake}%s/*", each.value.delete)
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(each.value.artifacts) > 0 ? [1] : []
+
+    content {
+      sid       = "Artifacts"
+      actions   = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
+      resources = formatlist("${local.artifacts_arn}/%s/*", each.value.artifacts)
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(each.value.artifacts) > 0 ? [1] : []
+
+    content {
+      sid       = "ListArtifacts"
+      actions   = ["s3:ListBucket"]
+      resources = [local.artifacts_arn]
+
+      condition {
+        test     = "StringLike"
+        variable = "s3:prefix"
+        values   = formatlist("%s/*", each.value.artifacts)
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.kms_key_arn != null ? [1] : []
+
+    content {
+      sid       = "Key"
+      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+      resources = [var.kms_key_arn]
+    }
+  }
+}
+
+resource "aws_iam_role" "service_account" {
+  for_each           = local.access
+  name               = "${var.name}-${each.key}"
+  description        = "Ratchet: ${each.key}"
+  assume_role_policy = data.aws_iam_policy_document.trust[each.key].json
+}
+
+resource "aws_iam_role_policy" "access" {
+  for_each = local.access
+  name     = "lake"
+  role     = aws_iam_role.service_account[each.key].name
+  policy   = data.aws_iam_policy_document.access[each.key].json
+}
