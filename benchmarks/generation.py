@@ -9,6 +9,7 @@ import torch
 from ratchet.base_model import load_base
 from ratchet.config import BaseModelSource
 from ratchet.serving.generation import Row, generate, stop_tokens
+from ratchet.serving.lora import Lora
 
 NUM_ROWS = 64
 MAX_TOKENS = 32
@@ -35,7 +36,7 @@ def _tokens_per_second(arm: Callable[[], int]) -> float:
 
 def _ours(model: Any, tokenizer: Any, texts: list[str]) -> int:
     rows = [Row(prompt=tokenizer(text)["input_ids"], max_tokens=MAX_TOKENS, seed=n) for n, text in enumerate(texts)]
-    generate(model, rows, stop_tokens(model, tokenizer))
+    generate(Lora(model), rows, stop_tokens(model, tokenizer))
     return sum(len(row.tokens) for row in rows)
 
 

@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
 
 from ratchet.base_model import load_base
 from ratchet.config import Config
-from ratchet.serving.generation import BASE, TOP_K, Batch, Row, generate, stop_tokens
+from ratchet.serving.generation import TOP_K, Batch, Row, generate, stop_tokens
+from ratchet.serving.lora import Lora
 
 QUESTIONS = ["Why is the sky blue?", "Bread?", "How do bees make honey? They collect nectar.", "Tell me about France."]
 
@@ -19,10 +19,10 @@ def loaded(config: Config) -> Any:
 
 @pytest.fixture(scope="module")
 def mixed(config: Config, adapters: dict[str, Path]) -> Any:
-    model, _ = load_base(config.base_model)
-    wrapped = PeftModel.from_pretrained(model, str(adapters["left"]), adapter_name="left")
-    wrapped.load_adapter(str(adapters["right"]), adapter_name="right")
-    return wrapped.eval()
+    lora = Lora(load_base(config.base_model)[0])
+    for name, folder in adapters.items():
+        lora.load(folder, name)
+    return lora
 
 
 def prompts(tokenizer: Any) -> list[list[int]]:
@@ -37,7 +37,7 @@ def test_greedy_rows_of_all_lengths_say_what_transformers_says(loaded: Any) -> N
         for limit in (3, 17)
         for prompt in prompts(tokenizer)
     ]  # fmt: skip
-    generate(model, rows, stop_tokens(model, tokenizer), batch_rows=5)
+    generate(Lora(model), rows, stop_tokens(model, tokenizer), batch_rows=5)
     for row in rows:
         expected = model.generate(
             torch.tensor([row.prompt]), attention_mask=torch.ones(1, len(row.prompt)), do_sample=False,
@@ -49,7 +49,7 @@ def test_greedy_rows_of_all_lengths_say_what_transformers_says(loaded: Any) -> N
 
 def test_adapters_in_one_batch_say_what_each_says_alone(mixed: Any, loaded: Any) -> None:
     tokenizer = loaded[1]
-    names = [BASE, "left", "right"]
+    names = [None, "left", "right"]
     prompt = prompts(tokenizer)[0]
 
     def rows() -> list[Row]:
@@ -66,7 +66,7 @@ def test_adapters_in_one_batch_say_what_each_says_alone(mixed: Any, loaded: Any)
 def test_rows_without_adapter_are_the_base_model_even_when_one_is_loaded(mixed: Any, loaded: Any) -> None:
     model, tokenizer = loaded
     plain, wrapped = (Row(prompt=prompts(tokenizer)[0], max_tokens=12, temperature=0) for _ in range(2))
-    generate(model, [plain], frozenset())
+    generate(Lora(model), [plain], frozenset())
     generate(mixed, [wrapped], frozenset())
     assert plain.tokens == wrapped.tokens
 
@@ -75,8 +75,8 @@ def test_seed_fixes_the_answer_in_any_company(loaded: Any) -> None:
     model, tokenizer = loaded
     ask = prompts(tokenizer)
     alone, again, other = (Row(prompt=ask[0], max_tokens=12, seed=seed) for seed in (1, 1, 2))
-    generate(model, [alone], frozenset())
-    generate(model, [Row(prompt=ask[2], max_tokens=20, seed=7), again, other], frozenset())
+    generate(Lora(model), [alone], frozenset())
+    generate(Lora(model), [Row(prompt=ask[2], max_tokens=20, seed=7), again, other], frozenset())
     assert alone.tokens == again.tokens != other.tokens
 
 
@@ -89,7 +89,7 @@ def test_samples_follow_the_softmax_over_the_likeliest_tokens(loaded: Any, tempe
     likeliest = logits.topk(TOP_K)
     expected = torch.zeros_like(logits).scatter(0, likeliest.indices, (likeliest.values / temperature).softmax(0))
     rows = [Row(prompt=prompt, max_tokens=1, temperature=temperature, seed=seed) for seed in range(num_rows)]
-    generate(model, rows, frozenset(), batch_rows=num_rows)
+    generate(Lora(model), rows, frozenset(), batch_rows=num_rows)
     counts = torch.bincount(torch.tensor([row.tokens[0] for row in rows]), minlength=len(logits))
     assert counts[expected == 0].sum() == 0
     common = expected * num_rows > 5
@@ -102,16 +102,16 @@ def test_samples_follow_the_softmax_over_the_likeliest_tokens(loaded: Any, tempe
 def test_stop_token_ends_the_row_and_is_kept_out_of_nothing_else(loaded: Any) -> None:
     model, tokenizer = loaded
     free, stopped = (Row(prompt=prompts(tokenizer)[0], max_tokens=12, temperature=0) for _ in range(2))
-    generate(model, [free], frozenset())
+    generate(Lora(model), [free], frozenset())
     stop = free.tokens[5]
-    generate(model, [stopped], frozenset({stop}))
+    generate(Lora(model), [stopped], frozenset({stop}))
     assert stopped.tokens == free.tokens[: free.tokens.index(stop) + 1]
     assert (free.finish_reason, stopped.finish_reason) == ("length", "stop")
 
 
 def test_columns_that_no_row_uses_are_cut_off(loaded: Any) -> None:
     model, _ = loaded
-    batch = Batch(model, frozenset())
+    batch = Batch(Lora(model), frozenset())
     short, long = Row(prompt=[5], max_tokens=30), Row(prompt=[5] * 100, max_tokens=2)
     batch.join([short, long])
     batch.step()

@@ -85,7 +85,7 @@ def _judge(config: Config, store: Store, candidate: Artifact, incumbent: Incumbe
 
     from ratchet.evaluation.checks import compare, conclude
     from ratchet.evaluation.exam import set_exam, sit
-    from ratchet.evaluation.scores import BASE, load
+    from ratchet.evaluation.scores import load
 
     adapters = {"candidate": _checked(store, candidate.uri, candidate.digest)}
     if incumbent.uri is not None:
@@ -96,7 +96,7 @@ def _judge(config: Config, store: Store, candidate: Artifact, incumbent: Incumbe
     exam, flow = set_exam(models.tokenizer, dpo_eval, settings, rng)
     with _progress(2 * exam.amount) as advance:
         before, old = sit(
-            models, BASE if incumbent.uri is None else "incumbent", exam, settings.max_new_tokens, advance
+            models, None if incumbent.uri is None else "incumbent", exam, settings.max_new_tokens, advance
         )
         after, new = sit(models, "candidate", exam, settings.max_new_tokens, advance)
     checks = compare(

@@ -68,12 +68,13 @@ def set_exam(
     return exam, flow
 
 
-def sit(models: Models, name: str, exam: Exam, max_new_tokens: int, advance: Advance) -> tuple[Scores, list[str]]:
-    """The marks of the model called `name`, and its free answers in the order of `exam.asked`."""
-    with models.serving(name) as model:
-        sums = log_probs(model, [*(pair.row for pair in exam.pairs), *exam.replay], advance)
-        said = answers(models, model, exam.asked, max_new_tokens)
-        advance(len(said))
+def sit(
+    models: Models, name: str | None, exam: Exam, max_new_tokens: int, advance: Advance
+) -> tuple[Scores, list[str]]:
+    """The marks of an adapter (None: the base model), and its free answers in the order of `exam.asked`."""
+    sums = log_probs(models, name, [*(pair.row for pair in exam.pairs), *exam.replay], advance)
+    said = answers(models, name, exam.asked, max_new_tokens)
+    advance(len(said))
     return _mark(exam, sums[: len(exam.pairs)], sums[len(exam.pairs) :], said), said
 
 

@@ -1,6 +1,6 @@
 """A model's numbers: log-probabilities of given answers, and greedy answers of its own.
 
-One base model is loaded; the candidate and the incumbent are adapters on it, switched in place.
+One base model is loaded; the candidate and the incumbent are adapters on it, computed as they are served.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,14 +17,13 @@ from ratchet.base_model import load_base
 from ratchet.config import Config
 from ratchet.serving.generation import Row as Answer
 from ratchet.serving.generation import generate, stop_tokens
+from ratchet.serving.lora import Lora
 from ratchet.training.batches import completion_ids
-from ratchet.training.servable import check_servable
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-BASE = "base"
 BATCH_TOKENS = 1024  # a forward pass's padded size; more gains nothing on two cores and costs memory
 VOCABULARY_ROWS = 256  # answer positions whose logits are held in fp32 at once
 Messages = Sequence[Mapping[str, str]]
@@ -47,36 +46,20 @@ class Row:
 class Models:
     """The base model with its adapters, and the tokenizer."""
 
-    model: Any
+    lora: Lora
     tokenizer: "PreTrainedTokenizerBase"
-
-    @contextmanager
-    def serving(self, name: str) -> Iterator[Any]:
-        """The model as it answers with the adapter `name`, or with none (`BASE`)."""
-        if name == BASE:
-            with self.model.disable_adapter():
-                yield self.model
-        else:
-            self.model.set_adapter(name)
-            yield self.model
 
 
 def load(config: Config, adapters: Mapping[str, Path]) -> Models:
     """The base model with every adapter in `adapters` (name to folder) attached. Raises UserError for a bad one."""
     import torch
-    from peft import PeftModel
 
     torch.set_num_threads(config.evaluate_adapter.threads)
     base, tokenizer = load_base(config.base_model)
-    model: Any = base
+    lora = Lora(base.to(device=config.evaluate_adapter.device).eval())
     for name, folder in adapters.items():
-        check_servable(folder)
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), adapter_name=name)
-        else:
-            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
-    # PEFT keeps adapters in fp32; servers run them in the base model's type, which is also twice as fast here.
-    return Models(model.to(device=config.evaluate_adapter.device, dtype=base.dtype).eval(), tokenizer)
+        lora.load(folder, name)
+    return Models(lora, tokenizer)
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", messages: Messages, answers: Mapping[str, bool]) -> Row:
@@ -93,28 +76,32 @@ def prompt_text(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> str
     return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
 
 
-def log_probs(model: Any, rows: Sequence[Row], advance: Advance) -> list[Floats]:
-    """For each row, the summed log-probability of each of its answers given the prompt, in nats."""
+def log_probs(models: Models, name: str | None, rows: Sequence[Row], advance: Advance) -> list[Floats]:
+    """For each row, the summed log-probability of each of its answers given the prompt, in nats.
+
+    `name` is that of an adapter, None for the base model alone.
+    """
     import torch
 
+    models.lora.choose([name])
     sums: list[Floats] = [np.zeros(0)] * len(rows)
     with torch.inference_mode():
         for batch in _batches(rows):
-            for number, found in zip(batch, _score(model, [rows[number] for number in batch]), strict=True):
+            for number, found in zip(batch, _score(models.lora.model, [rows[number] for number in batch]), strict=True):
                 sums[number] = found
             advance(len(batch))
     return sums
 
 
-def answers(models: Models, model: Any, prompts: Sequence[Messages], max_new_tokens: int) -> list[str]:
+def answers(models: Models, name: str | None, prompts: Sequence[Messages], max_new_tokens: int) -> list[str]:
     """The greedy answer to each prompt, up to its end of turn; other special tokens stay visible."""
     tokenizer = models.tokenizer
-    ends = stop_tokens(model, tokenizer)
+    ends = stop_tokens(models.lora.model, tokenizer)
     rows = [
-        Answer(prompt=encode(tokenizer, messages, {}).prompt, max_tokens=max_new_tokens, temperature=0)
+        Answer(prompt=encode(tokenizer, messages, {}).prompt, max_tokens=max_new_tokens, adapter=name, temperature=0)
         for messages in prompts
     ]
-    generate(model, rows, ends)
+    generate(models.lora, rows, ends)
     return [tokenizer.decode([token for token in row.tokens if token not in ends]).strip() for row in rows]
 
 

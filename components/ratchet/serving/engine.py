@@ -8,12 +8,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from peft import PeftConfig, PeftModel
-from safetensors import SafetensorError
-
-from ratchet.errors import UserError
 from ratchet.serving.generation import Batch, Row
-from ratchet.training.servable import check_servable
+from ratchet.serving.lora import Lora
 
 MAX_ROWS = 64
 MAX_CELLS = 1 << 17  # rows times the longest row: bounds the KV cache, to 3 GB for the embedded model
@@ -22,14 +18,14 @@ MAX_CELLS = 1 << 17  # rows times the longest row: bounds the KV cache, to 3 GB 
 class Engine:
     """Generates rows and holds adapters. Thread-safe; `close` ends its thread.
 
-    Each loaded adapter gets a fresh PEFT name, a slot, that is never used again: a name that is unloaded and loaded
-    anew cannot meet rows of the old one.
+    Each loaded adapter gets a fresh slot that is never used again: a name that is unloaded and loaded anew cannot meet
+    rows of the old one.
     """
 
     def __init__(self, model: Any, stop_tokens: frozenset[int]) -> None:
-        self._model = model
+        self._lora = Lora(model)
         self._stop_tokens = stop_tokens
-        self._batch = Batch(model, stop_tokens)
+        self._batch = Batch(self._lora, stop_tokens)
         self._waiting: deque[Row] = deque()
         self._answers: dict[Row, Future[Row]] = {}
         self._retired: set[str] = set()
@@ -114,44 +110,21 @@ class Engine:
 
     def _fail(self, error: Exception) -> None:
         doomed = set(self._answers) - set(self._waiting)
-        self._batch = Batch(self._model, self._stop_tokens)
+        self._batch = Batch(self._lora, self._stop_tokens)
         for row in doomed:
             self._answers.pop(row).set_exception(error)
 
     def _load(self, folder: Path) -> str:
-        check_servable(folder)
         self._slots += 1
         slot = f"slot{self._slots}"
-        try:
-            if fault := self._insert(folder, slot):
-                raise ValueError(fault)
-        except (ValueError, RuntimeError, OSError, SafetensorError) as error:
-            self._retired.add(slot)
-            raise UserError(f"the adapter at {folder} does not fit the base model: {error}") from None
+        self._lora.load(folder, slot)
         return slot
-
-    def _insert(self, folder: Path, slot: str) -> str | None:
-        """Load into PEFT; the fault if the file holds other tensors than the model has places for."""
-        if not isinstance(self._model, PeftModel):
-            config = PeftConfig.from_pretrained(str(folder))
-            config.inference_mode = True
-            self._model = PeftModel(self._model, config, adapter_name=slot)
-            self._batch.model = self._model
-        result = self._model.load_adapter(str(folder), slot, torch_device="cpu")
-        self._model.eval()
-        wrong = [*result.missing_keys, *result.unexpected_keys]
-        return f"{len(wrong)} tensors are missing or unexpected, such as {wrong[0]}" if wrong else None
 
     def _free_slots(self) -> None:
         in_use = {row.adapter for row in self._answers}
         for slot in sorted(self._retired - in_use):
-            loaded = list(self._model.peft_config) if isinstance(self._model, PeftModel) else []
-            if slot not in loaded:
-                self._retired.discard(slot)
-            elif others := [name for name in loaded if name != slot]:  # PEFT breaks without any adapter
-                self._model.set_adapter(others[0])
-                self._model.delete_adapter(slot)
-                self._retired.discard(slot)
+            self._lora.unload(slot)
+            self._retired.discard(slot)
 
 
 def _size(row: Row) -> int:

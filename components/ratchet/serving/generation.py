@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from peft import PeftModel
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
-BASE = "__base__"  # PEFT's word for "no adapter" in a mixed batch
+from ratchet.serving.lora import Lora
+
 TOP_K = 50  # sampling is cut to this many tokens: noise over a whole vocabulary costs more than the model does
 
 FinishReason = Literal["stop", "length"]
@@ -21,11 +21,11 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(kw_only=True, eq=False)
 class Row:
-    """One answer in the making. `adapter` is a PEFT adapter name; temperature 0 is greedy."""
+    """One answer in the making. `adapter` is one that was loaded, None the base model; temperature 0 is greedy."""
 
     prompt: Sequence[int]
     max_tokens: int
-    adapter: str = BASE
+    adapter: str | None = None
     temperature: float = 1.0
     seed: int = 0
     tokens: list[int] = field(default_factory=list)
@@ -45,8 +45,8 @@ class Row:
 class Batch:
     """The rows in flight over one KV cache. Not thread-safe: one thread owns it, and the model."""
 
-    def __init__(self, model: Any, stop_tokens: frozenset[int]) -> None:
-        self.model = model  # a transformers causal LM, or a PeftModel around one
+    def __init__(self, lora: Lora, stop_tokens: frozenset[int]) -> None:
+        self.lora = lora
         self.stop_tokens = stop_tokens
         self.rows: list[Row] = []
         self._cache = DynamicCache()
@@ -73,16 +73,14 @@ class Batch:
         return self._leave()
 
     def _logits(self, rows: Sequence[Row], ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
-        # Without names PEFT would apply its active adapter, even to rows that want none.
-        mixed = {"adapter_names": [row.adapter for row in rows]} if isinstance(self.model, PeftModel) else {}
+        self.lora.choose([row.adapter for row in rows])
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         # As a tensor: with `logits_to_keep=1` the last column is a strided view, for which torch's linear copies the
         # vocabulary matrix once per row (3.6 GB at 64 rows of the embedded model).
         last = torch.tensor([ids.shape[1] - 1])
-        output = self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=last,
-            **mixed,
-        )  # fmt: skip
+        output = self.lora.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=last
+        )
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
 
@@ -111,9 +109,9 @@ class Batch:
         return finished
 
 
-def generate(model: Any, rows: Sequence[Row], stop_tokens: frozenset[int], batch_rows: int = 64) -> None:
+def generate(lora: Lora, rows: Sequence[Row], stop_tokens: frozenset[int], batch_rows: int = 64) -> None:
     """Fill in the tokens of all rows, at most `batch_rows` at a time."""
-    batch, waiting = Batch(model, stop_tokens), list(rows)
+    batch, waiting = Batch(lora, stop_tokens), list(rows)
     while waiting or batch.rows:
         free = batch_rows - len(batch.rows)
         if waiting and free:

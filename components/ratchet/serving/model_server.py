@@ -24,7 +24,7 @@ from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.serving.completions import ChatRequest, completion, completion_stream
 from ratchet.serving.engine import MAX_CELLS, Engine
-from ratchet.serving.generation import BASE, Row, stop_tokens
+from ratchet.serving.generation import Row, stop_tokens
 from ratchet.serving.server import Refused, answer_errors, run_server
 
 
@@ -46,7 +46,7 @@ class Pool:
         model, self.tokenizer = load_base(config.base_model)
         self.context = min(model.config.max_position_embeddings, MAX_CELLS)
         self.engine = Engine(model, stop_tokens(model, self.tokenizer))
-        self.slots: dict[str, str] = {self.base: BASE}
+        self.slots: dict[str, str | None] = {self.base: None}
         self.folders: dict[str, str] = {}
         self._loading = asyncio.Lock()
 
@@ -76,17 +76,18 @@ class Pool:
             if name in self.slots:
                 raise Refused(400, f"The lora adapter '{name}' has already been loaded.")
             try:
-                self.slots[name] = await asyncio.wrap_future(self.engine.load(Path(path)))
+                slot: str = await asyncio.wrap_future(self.engine.load(Path(path)))
             except UserError as error:
                 raise Refused(400, str(error)) from None
-            self.folders[name] = path
+            self.slots[name], self.folders[name] = slot, path
 
     async def unload(self, name: str) -> None:
         async with self._loading:
             if name not in self.folders:
                 raise Refused(404, f"The lora adapter '{name}' cannot be found.")
             del self.folders[name]
-            self.engine.retire(self.slots.pop(name))
+            if slot := self.slots.pop(name):
+                self.engine.retire(slot)
 
     def cards(self) -> Iterator[dict[str, Any]]:
         for name in self.slots:

@@ -1,6 +1,8 @@
 """What an adapter folder may hold to be served: checked before it is published, and again before it is loaded."""
 
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,6 +28,29 @@ def check_servable(folder: Path) -> None:
     """Raise UserError, with the reason, for an adapter folder that vLLM would refuse or serve as something else."""
     if fault := _fault(folder):
         raise UserError(f"the adapter at {folder} cannot be served: {fault}")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a servable adapter's configuration says of its update: `scaling` is alpha / r, or alpha / sqrt(r)."""
+
+    rank: int
+    scaling: float
+    targets: tuple[str, ...] | str
+
+    def includes(self, layer: str) -> bool:
+        """Whether a layer is to be adapted: by its last names, or by a regular expression for the whole name."""
+        if isinstance(self.targets, str):
+            return re.fullmatch(self.targets, layer) is not None
+        return f".{layer}".endswith(tuple(f".{target}" for target in self.targets))
+
+
+def read_shape(folder: Path) -> Shape:
+    """The shape of an adapter that `check_servable` has passed."""
+    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    rank, targets = settings["r"], settings["target_modules"]
+    scaling = settings["lora_alpha"] / (rank**0.5 if settings.get("use_rslora") else rank)
+    return Shape(rank, scaling, targets if isinstance(targets, str) else tuple(targets))
 
 
 def _fault(folder: Path) -> str | None:
