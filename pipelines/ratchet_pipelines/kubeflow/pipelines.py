@@ -1,0 +1,150 @@
+"""The loop as Kubeflow pipelines: data, training and release, each of which starts alone, and the whole of them.
+
+Edges come from the graph that every orchestrator shares; here is only how it is cut, and what people are asked.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from kfp import dsl
+
+from ratchet_pipelines.graph import BY_NAME
+from ratchet_pipelines.kubeflow import components
+from ratchet_pipelines.kubeflow.resources import RESOURCES, Resources, place
+
+DATA = ("collect_triplets", "validate_triplets", "build_datasets")
+TRAIN_AND_EVALUATE = ("train_adapter", "evaluate_adapter", "register_adapter")
+RELEASE = ("release_adapter",)
+CACHED = ("validate_triplets", "build_datasets", "train_adapter")
+"""Steps whose result is a function of their parameters. The others look at the world: new votes, champion, canary."""
+
+ARGUMENTS = {
+    "lake": "The lake: s3://bucket/prefix. Everything is read from it and written to it.",
+    "config": "The settings: a whole ratchet.yaml as text, or the name of a profile (local, demo, gpu). No secrets: "
+    "arguments are stored and shown.",
+    "release": "Whether to release the adapter, if its verdict allows it. Otherwise the run ends with a registered "
+    "version.",
+    **{
+        step: f"What {step} made, as its `Output` says: manifests/{step}/KEY.json@DIGEST. The digest may be left out; "
+        "if it is there, it must fit."
+        for step in BY_NAME
+    },
+}
+"""What the form in the UI says of each argument."""
+
+MANIFEST = "Output"  # what kfp calls the value that a component returns
+Pipeline = Any  # kfp has no types
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Images by digest. With one for CUDA, the steps that can use a GPU ask for one."""
+
+    cpu: str
+    cuda: str | None = None
+
+
+class Trained(NamedTuple):
+    """Outputs of training. `Output` says whether a release may follow: kfp.local finds no other name in a condition."""
+
+    train_adapter: str
+    evaluate_adapter: str
+    register_adapter: str
+    Output: bool
+
+
+class Site:
+    """Adds steps to the pipeline that is being traced, as tasks of these images with these resources."""
+
+    def __init__(self, images: Images, resources: Mapping[str, Resources]) -> None:
+        self.images, self.resources = images, resources
+
+    def chain(self, steps: tuple[str, ...], lake: Any, config: Any, made: Mapping[str, Any]) -> dict[str, Any]:
+        """Tasks for the steps, each given the manifests that it reads; the tasks by name."""
+        manifests, tasks = dict(made), {}
+        for name in steps:
+            given = {source: manifests[source] for source in BY_NAME[name].inputs}
+            tasks[name] = self.task(getattr(components, name), lake=lake, config=config, **given)
+            manifests[name] = tasks[name].outputs[MANIFEST]
+        return tasks
+
+    def task(self, function: Callable[..., Any], **arguments: Any) -> Any:
+        name = function.__name__
+        needs = self.resources.get(name)
+        has_gpu = self.images.cuda is not None and needs is not None and needs.uses_gpu
+        image = self.images.cuda if has_gpu else self.images.cpu
+        component = dsl.component(function, base_image=image, install_kfp_package=False)
+        task = component(**arguments).set_caching_options(name in CACHED)
+        if needs is not None:
+            place(task, needs, has_gpu=has_gpu)
+        return task
+
+
+def build_pipelines(images: Images, resources: Mapping[str, Resources] = RESOURCES) -> dict[str, Pipeline]:
+    """The four pipelines by name."""
+    site = Site(images, resources)
+    data, train, release = _data(site), _train_and_evaluate(site), _release(site)
+    whole = _whole(site, data, train, release)
+    return {pipeline.name: pipeline for pipeline in (whole, data, train, release)}
+
+
+def _data(site: Site) -> Pipeline:
+    def data(lake: str, config: str) -> str:
+        """Votes to datasets: collect, validate, build."""
+        manifest: str = site.chain(DATA, lake, config, {})["build_datasets"].outputs[MANIFEST]
+        return manifest
+
+    return _pipeline("ratchet-data", data)
+
+
+def _train_and_evaluate(site: Site) -> Pipeline:
+    def train_and_evaluate(lake: str, config: str, build_datasets: str) -> Trained:
+        """A dataset to a registered adapter with a verdict: train, evaluate, register."""
+        tasks = site.chain(TRAIN_AND_EVALUATE, lake, config, {"build_datasets": build_datasets})
+        manifests = {name: task.outputs[MANIFEST] for name, task in tasks.items()}
+        return Trained(**manifests, Output=tasks["register_adapter"].outputs["may_release"])
+
+    return _pipeline("ratchet-train-and-evaluate", train_and_evaluate)
+
+
+def _release(site: Site) -> Pipeline:
+    def release(lake: str, config: str, train_adapter: str, evaluate_adapter: str, register_adapter: str) -> str:
+        """A registered adapter to all users, or back: Git, canary, votes. A verdict that is no pass is refused."""
+        made = {
+            "train_adapter": train_adapter,
+            "evaluate_adapter": evaluate_adapter,
+            "register_adapter": register_adapter,
+        }
+        manifest: str = site.chain(RELEASE, lake, config, made)["release_adapter"].outputs[MANIFEST]
+        return manifest
+
+    return _pipeline("ratchet-release", release)
+
+
+def _whole(site: Site, data: Pipeline, train_and_evaluate: Pipeline, release_adapter: Pipeline) -> Pipeline:
+    def ratchet(lake: str, config: str, release: bool = False) -> None:
+        """The whole loop: from users' votes to a better adapter."""
+        with dsl.ExitHandler(site.task(components.notify, lake=lake)):
+            built = never_cached(data(lake=lake, config=config))
+            dataset = built.outputs[MANIFEST]
+            trained = never_cached(train_and_evaluate(lake=lake, config=config, build_datasets=dataset))
+            with dsl.If(release == True, "release is asked for"):  # noqa: E712, SIM117
+                with dsl.If(trained.outputs["Output"] == True, "verdict allows it"):  # noqa: E712
+                    made = {name: trained.outputs[name] for name in TRAIN_AND_EVALUATE}
+                    never_cached(release_adapter(lake=lake, config=config, **made))
+
+    return _pipeline("ratchet", ratchet)
+
+
+def never_cached(nested: Any) -> Any:
+    """Leave it to the tasks inside, each of which says for itself."""
+    return nested.set_caching_options(False)
+
+
+def _pipeline(name: str, function: Callable[..., Any]) -> Pipeline:
+    """The pipeline, with each argument explained where the UI shows it: in the docstring's `Args:`."""
+    told = "\n".join(f"    {argument}: {ARGUMENTS[argument]}" for argument in inspect.signature(function).parameters)
+    function.__doc__ = f"{function.__doc__}\n\nArgs:\n{told}\n"
+    return dsl.pipeline(function, name=name)
