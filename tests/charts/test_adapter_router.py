@@ -9,13 +9,13 @@ import kubernetes_validate
 import pytest
 import yaml
 
+import crds
 from ratchet.errors import UserError
 from ratchet.rehearsal.analysis import read_canary
 from ratchet.rehearsal.argo import OVERLAY, merge, render
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "adapter-router"
-CRDS = ROOT.parent / "shared" / "crds"
 GOLDEN = Path(__file__).parent / "adapter-router.golden.yaml"
 KUBERNETES = "1.31"
 ADAPTER = {"name": "adapter", "version": "3", "uri": "s3://lake/adapters/x", "digest": "a" * 64}
@@ -38,22 +38,20 @@ def test_deployment_is_valid_kubernetes() -> None:
 
 @pytest.mark.parametrize("overlay", [{}, yaml.safe_load((CHART / OVERLAY).read_text())], ids=["default", "local"])
 def test_canary_is_valid_by_flaggers_schema(overlay: dict[str, Any]) -> None:
-    schema = crd_schema("flagger/flagger-crds.yaml", "Canary")
     canary = rendered(**merge(overlay, {"adapter": ADAPTER}))["Canary"]
-    jsonschema.validate(canary, schema)
+    crds.check(canary, "flagger")
     assert read_canary(canary).step_weights, "the rehearsal reads what the cluster would"
 
 
 def test_pod_monitor_is_valid_by_its_schema() -> None:
-    schema = crd_schema("prometheus-operator/monitoring.coreos.com_podmonitors.yaml", "PodMonitor")
-    jsonschema.validate(rendered(podMonitor={"enabled": True})["PodMonitor"], schema)
+    crds.check(rendered(podMonitor={"enabled": True})["PodMonitor"], "prometheus-operator")
 
 
 def test_schema_check_refuses_unknown_fields() -> None:
     canary = rendered()["Canary"]
     canary["spec"]["analysis"]["stepWeigths"] = [10]
     with pytest.raises(jsonschema.ValidationError, match="stepWeigths"):
-        jsonschema.validate(canary, crd_schema("flagger/flagger-crds.yaml", "Canary"))
+        crds.check(canary, "flagger")
 
 
 def test_flagger_owns_replicas_services_and_routes() -> None:
@@ -132,25 +130,3 @@ def test_hook_timeouts_fit_into_an_interval() -> None:
 def test_bad_values_are_refused_by_place(values: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         rendered(**values)
-
-
-def crd_schema(path: str, kind: str) -> dict[str, Any]:
-    """A CRD's schema made strict: fields that it does not name are refused, as an API server prunes them silently."""
-    if not CRDS.is_dir():
-        pytest.skip(f"no CRD schemas beside the checkout: {CRDS} is absent")
-    crds = yaml.safe_load_all((CRDS / path).read_text())
-    found = next(crd for crd in crds if crd["spec"]["names"]["kind"] == kind)
-    schema: dict[str, Any] = found["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    schema["properties"]["metadata"] = {"type": "object"}
-    return strict(schema) | {"required": ["apiVersion", "kind", "metadata", "spec"]}
-
-
-def strict(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [strict(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    made = {key: strict(value) for key, value in schema.items()}
-    if isinstance(schema.get("properties"), dict) and not schema.get("x-kubernetes-preserve-unknown-fields"):
-        made.setdefault("additionalProperties", False)
-    return made

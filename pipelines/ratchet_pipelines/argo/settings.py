@@ -1,0 +1,35 @@
+"""What differs between clusters: images and the schedule. And the names that the templates share with the cluster."""
+
+from dataclasses import dataclass
+
+STEPS_TEMPLATE = "ratchet-steps"
+CONFIG_MAP = "ratchet"  # made by the chart release-services: keys `ratchet.yaml` and `lake`
+ENVIRONMENT_SECRET = (
+    "ratchet-env"  # optional: what every step needs that a role does not give, as MLFLOW_TRACKING_TOKEN
+)
+GIT_SECRET = "ratchet-git"  # the release's right to push, as Git's GIT_CONFIG_* variables
+STEP_ACCOUNT = "ratchet-steps"
+RELEASE_ACCOUNT = "ratchet-release"  # may push to Git and look at the canary; no other step may
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to compile the templates for one cluster."""
+
+    image: str
+    """The step image, `registry/name@sha256:...` in production."""
+    cuda_image: str | None = None
+    """The same with CUDA, for the steps that use a device; None keeps them on the CPU."""
+    schedule: str = "0 2 * * *"
+    """When the loop starts, in UTC."""
+
+    @property
+    def version(self) -> str:
+        from ratchet import __version__
+
+        return __version__
+
+
+def argo_name(name: str) -> str:
+    """Kubernetes takes no underscores."""
+    return name.replace("_", "-")
