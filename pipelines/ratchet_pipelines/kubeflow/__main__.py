@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from ratchet_pipelines.cli import guarded, say
-
 Image = Annotated[str, typer.Option(help="Image of the steps, by digest: registry/name@sha256:…")]
 CudaImage = Annotated[str | None, typer.Option(help="Image of the steps for GPUs; with it, training asks for a GPU.")]
 Out = Annotated[Path, typer.Option(help="Folder to write: ir/ to upload, kubernetes/ to commit.")]
@@ -19,10 +17,12 @@ def kubeflow(image: Image, out: Out, cuda_image: CudaImage = None, namespace: Na
     from ratchet_pipelines.kubeflow.pipelines import Images
 
     for file in compile_pipelines(Images(cpu=image, cuda=cuda_image), out, namespace):
-        say.print(f"Wrote {file}", soft_wrap=True)
+        print(file)
 
 
 if __name__ == "__main__":
+    from ratchet_pipelines.cli import guarded
+
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(kubeflow)
     guarded(app)

@@ -130,8 +130,10 @@ def _whole(site: Site, data: Pipeline, train_and_evaluate: Pipeline, release_ada
             built = never_cached(data(lake=lake, config=config))
             dataset = built.outputs[MANIFEST]
             trained = never_cached(train_and_evaluate(lake=lake, config=config, build_datasets=dataset))
+            may_release = trained.outputs["Output"]
+            # kfp traces `==`, and takes one comparison a condition.
             with dsl.If(release == True, "release is asked for"):  # noqa: E712, SIM117
-                with dsl.If(trained.outputs["Output"] == True, "verdict allows it"):  # noqa: E712
+                with dsl.If(may_release == True, "verdict allows it"):  # noqa: E712
                     made = {name: trained.outputs[name] for name in TRAIN_AND_EVALUATE}
                     never_cached(release_adapter(lake=lake, config=config, **made))
 

@@ -9,7 +9,16 @@ from kfp import kubernetes
 MINUTES_S = 60
 HOURS_S = 60 * MINUTES_S
 GPU = "nvidia.com/gpu"
+GPU_CPU, GPU_MEMORY = "8", "64Gi"  # beside a GPU: it is idle while these are short
 SHARED_MEMORY = "/dev/shm"
+
+
+ENVIRONMENT_SECRET = "ratchet-env"
+GIT_SECRET = "ratchet-git"
+S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
+MLFLOW = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+HUB = ("HF_TOKEN",)
+GIT = ("GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,53 +28,48 @@ class Resources:
     cpu: str = "2"
     memory: str = "4Gi"
     uses_gpu: bool = False
-    shared_memory: str = ""
+    shared_memory: str = "8Gi"
     timeout_s: int = 1 * HOURS_S
     retries: int = 3
     first_backoff_s: int = 1 * MINUTES_S
-    secrets: tuple[str, ...] = ()
+    secrets: Mapping[str, tuple[str, ...]]
+    """Kubernetes Secrets by name, and which of their keys become environment variables. Values are never here."""
 
 
 RESOURCES: Mapping[str, Resources] = {
-    "collect_triplets": Resources(memory="8Gi", secrets=("ratchet-s3",)),
-    "validate_triplets": Resources(memory="8Gi", secrets=("ratchet-s3",)),
-    "build_datasets": Resources(memory="16Gi", timeout_s=4 * HOURS_S, secrets=("ratchet-s3",)),
+    "collect_triplets": Resources(memory="8Gi", secrets={ENVIRONMENT_SECRET: S3}),
+    "validate_triplets": Resources(memory="8Gi", secrets={ENVIRONMENT_SECRET: S3}),
+    "build_datasets": Resources(memory="16Gi", timeout_s=4 * HOURS_S, secrets={ENVIRONMENT_SECRET: S3}),
     "train_adapter": Resources(
-        cpu="8", memory="32Gi", uses_gpu=True, shared_memory="8Gi", timeout_s=24 * HOURS_S,
-        secrets=("ratchet-s3", "ratchet-mlflow", "ratchet-hub"),
+        memory="16Gi", uses_gpu=True, timeout_s=24 * HOURS_S,
+        secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW, *HUB)},
     ),
     "evaluate_adapter": Resources(
-        cpu="8", memory="32Gi", uses_gpu=True, shared_memory="8Gi", timeout_s=6 * HOURS_S,
-        secrets=("ratchet-s3", "ratchet-mlflow", "ratchet-hub"),
+        memory="16Gi", uses_gpu=True, timeout_s=6 * HOURS_S,
+        secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW, *HUB)},
     ),
-    "register_adapter": Resources(secrets=("ratchet-s3", "ratchet-mlflow")),
+    "register_adapter": Resources(secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW)}),
     # Longer than release_adapter.timeout_s of the profile `gpu`, a day: the step itself gives up with a message.
     "release_adapter": Resources(
-        cpu="500m", memory="2Gi", timeout_s=25 * HOURS_S, secrets=("ratchet-s3", "ratchet-mlflow", "ratchet-git")
+        cpu="500m", memory="2Gi", timeout_s=25 * HOURS_S,
+        secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW), GIT_SECRET: GIT},
     ),
-    "notify": Resources(cpu="100m", memory="256Mi", timeout_s=5 * MINUTES_S, secrets=("ratchet-notify",)),
+    "notify": Resources(
+        cpu="100m", memory="256Mi", timeout_s=5 * MINUTES_S, secrets={ENVIRONMENT_SECRET: ("RATCHET_NOTIFY_URL",)}
+    ),
 }  # fmt: skip
-
-SECRETS: Mapping[str, tuple[str, ...]] = {
-    "ratchet-s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"),
-    "ratchet-mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
-    "ratchet-hub": ("HF_TOKEN",),
-    "ratchet-git": ("GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0"),
-    "ratchet-notify": ("RATCHET_NOTIFY_URL",),
-}
-"""Kubernetes Secrets by name, and their keys, which are environment variables too. Values are never written here."""
 
 
 def place(task: Any, needs: Resources, *, has_gpu: bool) -> None:
     """Write a step's needs onto its task. Without an image for GPUs the step runs on the CPU."""
-    task.set_cpu_request(needs.cpu).set_memory_request(needs.memory).set_memory_limit(needs.memory)
+    cpu, memory = (GPU_CPU, GPU_MEMORY) if has_gpu else (needs.cpu, needs.memory)
+    task.set_cpu_request(cpu).set_memory_request(memory).set_memory_limit(memory)
     task.set_retry(needs.retries, f"{needs.first_backoff_s}s", 2.0, f"{10 * needs.first_backoff_s}s")
     kubernetes.set_timeout(task, needs.timeout_s)
-    for name in needs.secrets:  # optional: a service account with a role needs no keys
-        kubernetes.use_secret_as_env(task, name, {key: key for key in SECRETS[name]}, optional=True)
+    for secret, keys in needs.secrets.items():  # optional: a service account with a role needs no keys
+        kubernetes.use_secret_as_env(task, secret, {key: key for key in keys}, optional=True)
     if has_gpu:
         task.set_accelerator_type(GPU).set_accelerator_limit(1)
         kubernetes.add_toleration(task, key=GPU, operator="Exists", effect="NoSchedule")
-    if has_gpu and needs.shared_memory:
-        # A container has 64 MiB of /dev/shm, which CUDA's workers overrun.
+        # A container has 64 MiB of /dev/shm, which data loaders' workers overrun.
         kubernetes.empty_dir_mount(task, "shared-memory", SHARED_MEMORY, "Memory", needs.shared_memory)

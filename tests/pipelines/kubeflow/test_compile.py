@@ -14,7 +14,7 @@ from ratchet.errors import UserError
 from ratchet_pipelines.graph import STEPS
 from ratchet_pipelines.kubeflow.compile import compile_pipelines
 from ratchet_pipelines.kubeflow.pipelines import Images
-from ratchet_pipelines.kubeflow.resources import RESOURCES, SECRETS
+from ratchet_pipelines.kubeflow.resources import RESOURCES
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ["ratchet", "ratchet-data", "ratchet-release", "ratchet-train-and-evaluate"]
@@ -145,14 +145,15 @@ def test_a_version_is_named_by_what_it_holds(compiled: Path, images: Images, tmp
     assert len(names) == 2
 
 
-def test_every_task_on_the_cluster_has_retries_a_timeout_and_known_secrets(compiled: Path) -> None:
+def test_every_task_on_the_cluster_has_retries_a_timeout_and_its_secrets_by_name(compiled: Path) -> None:
     spec, platform = yaml.safe_load_all((compiled / "ir/ratchet.yaml").read_text())
     settings = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     for function in STEP_NAMES | {"notify"}:
         task = function.replace("_", "-")
         assert int(settings[f"exec-{task}"]["activeDeadlineSeconds"]) > 0
         assert tasks(spec)[task]["retryPolicy"]["maxRetryCount"] > 0
-        assert all(secret["secretName"] in SECRETS for secret in settings[f"exec-{task}"]["secretAsEnv"])
+        named = {secret["secretName"]: secret["optional"] for secret in settings[f"exec-{task}"]["secretAsEnv"]}
+        assert named == dict.fromkeys(RESOURCES[function].secrets, True)
 
 
 def test_the_command_line_is_free_of_kfp() -> None:
