@@ -55,7 +55,7 @@ with DAG(
     adapter = choose_adapter()
     released = step("release_adapter", train_adapter=adapter, evaluate_adapter=adapter, register_adapter=adapter)
     if SETTINGS.needs_approval:
-        approved = ApprovalOperator(
+        approve = ApprovalOperator(
             task_id="approve",
             subject="Release adapter {{ ti.xcom_pull('choose_adapter')['digest'][:12] }}?",
             body="{{ ti.xcom_pull('choose_adapter')['report'] }}",
@@ -63,4 +63,4 @@ with DAG(
             response_timeout=timedelta(days=3),
             execution_timeout=None,
         )
-        adapter >> approved >> released
+        adapter >> approve >> released

@@ -23,22 +23,19 @@ class Pod(KubernetesPodOperator):
         try:
             result = super().trigger_reentry(context, event)
         except AirflowException as error:
-            raise self._failure(str(error)) from error
+            raise pod_failure(self.pod, self.base_container_name, f"ratchet {self.arguments[0]}", str(error)) from error
         if self.do_xcom_push and result is None:
             raise Lost(f"the pod of {self.task_id} ended well, but was gone before its result was read")
         return result
 
-    def _failure(self, words: str) -> Exception:
-        ended = _ended(self.pod, self.base_container_name)
-        if ended is None:
-            return failure(f"ratchet {self.arguments[0]}", None, words)
-        return failure(f"ratchet {self.arguments[0]}", ended.exit_code, ended.message or words)
 
-
-def _ended(pod: k8s.V1Pod | None, container: str) -> k8s.V1ContainerStateTerminated | None:
-    """How the container ended, if anybody saw it."""
+def pod_failure(pod: k8s.V1Pod | None, container: str, command: str, words: str) -> Exception:
+    """The exception for a pod that failed: by its container's exit code, if it had the time to have one."""
     statuses = (pod.status.container_statuses if pod is not None and pod.status else None) or []
-    return next((one.state.terminated for one in statuses if one.name == container and one.state), None)
+    ended = next((one.state.terminated for one in statuses if one.name == container and one.state), None)
+    if ended is None:
+        return failure(command, None, words)
+    return failure(command, ended.exit_code, ended.message or words)
 
 
 def pod(task_id: str, arguments: list[str], needs: Resources, pods: Pods, *, has_result: bool, **kwargs: Any) -> Pod:

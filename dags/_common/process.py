@@ -33,12 +33,16 @@ class Process(BaseOperator):
         self.process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Context) -> dict[str, Any] | None:
+        return self.run_command()
+
+    def run_command(self) -> dict[str, Any] | None:
+        """The command's result. Raises one of `_common.failures` with its last words."""
         with tempfile.TemporaryDirectory(prefix="ratchet-") as folder:
             out = ["--out", folder] if self.has_result else []
-            self._run([self.program, *self.arguments, *out])
+            self._await([self.program, *self.arguments, *out])
             return json.loads((Path(folder) / RESULT).read_text(encoding="utf-8")) if self.has_result else None
 
-    def _run(self, command: Sequence[str]) -> None:
+    def _await(self, command: Sequence[str]) -> None:
         environment = {**os.environ, "COLUMNS": "200"}  # or the message of a failure is broken at 80
         try:
             # A group of its own, so that on_kill reaches the data loaders that training starts.
@@ -50,9 +54,10 @@ class Process(BaseOperator):
             raise Broke(f"{self.program} is not there; run `make setup`, or set RATCHET_COMMAND") from None
         last: deque[str] = deque(maxlen=LAST_LINES)
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log.info(line.rstrip())
-            last.append(line.rstrip())
+        with self.process.stderr as lines:
+            for line in lines:
+                self.log.info(line.rstrip())
+                last.append(line.rstrip())
         if code := self.process.wait():
             raise failure(f"ratchet {self.arguments[0]}", code, "\n".join(last))
 

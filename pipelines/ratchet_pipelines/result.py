@@ -22,6 +22,7 @@ def result(ran: Ran) -> dict[str, Any]:
         "digest": manifest.digest,
         "decision": decision(ran),
         "why": str(manifest.facts.get("why") or ""),
+        "checks": manifest.facts.get("checks", []),
         "did_work": ran.is_new,
         "seconds": manifest.seconds,
         "outputs": {name: artifact.model_dump() for name, artifact in manifest.outputs.items()},
