@@ -119,7 +119,7 @@ def test_each_fault_of_a_workflow_is_named(break_flow: Callable[[Spec], object],
 @pytest.mark.parametrize(
     ("break_work", "fault"),
     [
-        (lambda work: work["inputs"]["parameters"].append({"name": "x", "value": ""}), "inputs.parameters.x is declared"),
+        (lambda work: work["inputs"]["parameters"].append({"name": "x", "value": ""}), "parameters.x is declared"),
         (lambda work: work["container"]["args"].append("{{inputs.parameters.x}}"), "refers to nothing"),
         (lambda work: work["container"]["args"].append("{{inputs.artifacts.x.path}}"), "refers to nothing"),
         (lambda work: work["outputs"].update(parameters=[]), "{{tasks.first.outputs.parameters.uri}} refers to"),

@@ -1,0 +1,118 @@
+"""The chart of gate and reconciler, rendered by Helm itself and held against the schema of Kubernetes."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from ratchet.config import Config, load_config
+from ratchet.errors import UserError
+from ratchet.rehearsal.argo import render
+from ratchet_pipelines.argo.settings import CONFIG_MAP, RELEASE_ACCOUNT
+
+CHARTS = Path(__file__).resolve().parents[2] / "charts"
+CHART = CHARTS / "release-services"
+GOLDEN = Path(__file__).parent / "release-services.golden.yaml"
+KUBERNETES = "1.31"
+Objects = dict[tuple[str, str], dict[str, Any]]
+
+
+def rendered(**values: Any) -> Objects:
+    return {(each["kind"], each["metadata"]["name"]): each for each in render(CHART, values, "ratchet")}
+
+
+def pod(name: str, objects: Objects | None = None) -> dict[str, Any]:
+    spec: dict[str, Any] = (objects or rendered())["Deployment", name]["spec"]["template"]["spec"]
+    return spec
+
+
+def settings(tmp_path: Path, objects: Objects) -> Config:
+    path = tmp_path / "ratchet.yaml"
+    path.write_text(objects["ConfigMap", CONFIG_MAP]["data"]["ratchet.yaml"])
+    return load_config(path)
+
+
+def test_default_rendering_is_the_golden_file() -> None:
+    made = render(CHART, {}, "ratchet")
+    if os.environ.get("REGENERATE_GOLDEN") == "1":
+        GOLDEN.write_text(yaml.safe_dump_all(made, sort_keys=True, width=120))
+    golden = list(yaml.safe_load_all(GOLDEN.read_text()))
+    assert made == golden, "run once with REGENERATE_GOLDEN=1 and review the difference"
+
+
+def test_every_object_is_valid_kubernetes() -> None:
+    for manifest in render(CHART, {}, "ratchet"):
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+
+
+def test_the_config_map_holds_a_whole_valid_ratchet_yaml(tmp_path: Path) -> None:
+    objects = rendered(config="release_adapter:\n  timeout_s: 86400 # a day\n", lake="s3://lake/prefix")
+    assert settings(tmp_path, objects).release_adapter.timeout_s == 86_400
+    assert objects["ConfigMap", CONFIG_MAP]["data"]["lake"] == "s3://lake/prefix"
+
+
+def test_the_gate_is_where_flagger_and_reconciler_look_for_it(tmp_path: Path) -> None:
+    objects = rendered()
+    url = f"http://gate:{objects['Service', 'gate']['spec']['ports'][0]['port']}"
+    assert settings(tmp_path, objects).release_adapter.gate_url == url
+    assert yaml.safe_load((CHARTS / "adapter-router" / "values.yaml").read_text())["gate"]["url"] == url
+
+
+def test_commands_are_ratchets_own() -> None:
+    assert pod("gate")["containers"][0]["command"] == ["ratchet", "serve-gate", "--host=0.0.0.0", "--port=8000"]
+    assert pod("reconciler")["containers"][0]["command"] == ["ratchet", "reconcile"]
+
+
+def test_only_the_reconciler_has_the_right_to_push() -> None:
+    secrets = {
+        name: [source["secretRef"]["name"] for source in pod(name)["containers"][0]["envFrom"]]
+        for name in ("gate", "reconciler")
+    }
+    assert secrets == {"gate": ["ratchet-env"], "reconciler": ["ratchet-env", "ratchet-git"]}
+
+
+def test_the_cluster_may_be_looked_at_and_only_the_canary_of_the_settings() -> None:
+    objects = rendered(config="release_adapter: {canary: chat}\n")
+    rules = objects["Role", "canary-reader"]["rules"]
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"get"}
+    assert {name for rule in rules for name in rule["resourceNames"]} == {"chat", "chat-primary"}
+    subjects = {subject["name"] for subject in objects["RoleBinding", "canary-reader"]["subjects"]}
+    assert subjects == {"gate", "reconciler", RELEASE_ACCOUNT}
+    assert not [kind for kind, _ in objects if kind.startswith("Cluster")]
+
+
+def test_new_settings_start_the_services_anew() -> None:
+    def template(**values: Any) -> Any:
+        return rendered(**values)["Deployment", "gate"]["spec"]["template"]
+
+    assert template(lake="s3://other") != template()
+    assert template(canaryReaders=[]) == template()
+
+
+def test_containers_run_without_privileges() -> None:
+    for name in ("gate", "reconciler"):
+        spec = pod(name)
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        context = spec["containers"][0]["securityContext"]
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"image": {"tag": "latest"}}, "/image/tag"),
+        ({"lake": "/mnt/lake"}, "/lake"),
+        ({"config": "seed: 0"}, "/config"),
+        ({"secrets": {"env": "Not A Name"}}, "/secrets/env"),
+        ({"gate": {"port": 80}}, "/gate/port"),
+        ({"gate": {"replicas": 2}}, "replicas"),
+    ],
+)
+def test_bad_values_are_refused_by_place(values: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        rendered(**values)
