@@ -1,0 +1,275 @@
+"""What Argo CD follows: valid by its schemas, complete, with no more rights than its objects need, and in agreement."""
+
+import json
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+import crds
+from ratchet.config import Config, load_config
+from ratchet.rehearsal.argo import merge, render
+from ratchet.release.adapter_ref import AdapterRef
+from ratchet.release.gitops import adapter_in, with_adapter
+
+ROOT = Path(__file__).resolve().parents[2]
+ARGOCD = ROOT / "infra" / "argocd"
+ENVIRONMENTS = ("staging", "production")
+DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
+Objects = list[dict[str, Any]]
+
+
+def read(environment: str, name: str) -> Objects:
+    return list(yaml.safe_load_all((ARGOCD / environment / name).read_text()))
+
+
+def applications(environment: str) -> dict[str, dict[str, Any]]:
+    return {each["metadata"]["name"]: each for each in read(environment, "applications.yaml")}
+
+
+def source(environment: str, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = applications(environment)[name]["spec"]["source"]
+    return found
+
+
+def values(environment: str, name: str) -> dict[str, Any]:
+    """The values of one of our charts, as Argo CD layers them."""
+    place = source(environment, name)
+    files = [ROOT / place["path"] / file for file in place["helm"]["valueFiles"]]
+    layers = [yaml.safe_load(file.read_text()) for file in (ROOT / place["path"] / "values.yaml", *files)]
+    return merge(*layers)
+
+
+@cache
+def rendered(environment: str, name: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """One of our charts as Argo CD renders it."""
+    made = render(ROOT / source(environment, name)["path"], values(environment, name), "ratchet")
+    return {(each["kind"], each["metadata"]["name"]): each for each in made}
+
+
+def settings(environment: str, tmp_path: Path) -> Config:
+    path = tmp_path / "ratchet.yaml"
+    path.write_text(values(environment, "release-services")["config"])
+    return load_config(path)
+
+
+OURS = ("model-pool", "release-services", "adapter-router")
+both = pytest.mark.parametrize("environment", ENVIRONMENTS)
+
+
+@both
+def test_every_object_is_valid_by_argo_cds_schema(environment: str) -> None:
+    for document in read(environment, "root.yaml") + read(environment, "applications.yaml"):
+        crds.check(document, "argo-cd")
+
+
+@both
+def test_the_foundation_is_valid_kubernetes(environment: str) -> None:
+    for document in read(environment, "foundation.yaml"):
+        kubernetes_validate.validate(document, "1.31", strict=True)
+
+
+def test_environments_differ_in_names_and_nothing_else() -> None:
+    for name in sorted(path.name for path in (ARGOCD / "staging").iterdir() if path.is_file()):
+        texts = [(ARGOCD / environment / name).read_text() for environment in ENVIRONMENTS]
+        neutral = [re.sub(r"staging[.]|staging|production|\bmain\b", "", text) for text in texts]
+        if name not in ("adapter.yaml", "model-pool.yaml"):
+            assert neutral[0].split() == neutral[1].split(), name
+
+
+@both
+def test_waves_start_with_controllers_and_end_with_what_uses_them(environment: str) -> None:
+    waves = {
+        name: int(each["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"])
+        for name, each in applications(environment).items()
+    }
+    order = [
+        {"flagger", "argo-workflows"}, {"ratchet-foundation"}, {"model-pool"}, {"adapter-router", "release-services"},
+        {"workflows"}, {"airflow"},
+    ]  # fmt: skip
+    assert [{name for name in waves if waves[name] == wave} for wave in range(len(order))] == order
+    assert len(waves) == sum(map(len, order))
+
+
+@both
+def test_every_path_is_there(environment: str) -> None:
+    for name, application in applications(environment).items():
+        place = application["spec"]["source"]
+        if "path" in place:
+            folder = ROOT / place["path"]
+            assert folder.is_dir(), name
+            files = place.get("helm", {}).get("valueFiles", [])
+            files += [place["directory"]["include"]] if "directory" in place else []
+            assert all((folder / file).is_file() for file in files), name
+
+
+@both
+def test_the_root_follows_the_same_branch_as_its_children(environment: str) -> None:
+    root = next(each for each in read(environment, "root.yaml") if each["kind"] == "Application")["spec"]["source"]
+    assert root["path"] == f"infra/argocd/{environment}"
+    for application in applications(environment).values():
+        place = application["spec"]["source"]
+        if "path" in place:
+            assert (place["repoURL"], place["targetRevision"]) == (root["repoURL"], root["targetRevision"])
+
+
+@both
+def test_our_project_allows_the_kinds_that_we_make_and_no_others(environment: str) -> None:
+    project = {each["metadata"]["name"]: each["spec"] for each in read(environment, "root.yaml")}["ratchet"]
+    made = {each["kind"] for name in OURS for each in rendered(environment, name).values()}
+    made |= {each["kind"] for each in read(environment, "foundation.yaml")}
+    made |= {yaml.safe_load(path.read_text())["kind"] for path in (ARGOCD / "workflows").glob("ratchet-*.yaml")}
+    allowed = {each["kind"] for each in project["namespaceResourceWhitelist"]}
+    assert made - allowed == {each["kind"] for each in project["clusterResourceWhitelist"]} == {"PersistentVolume"}
+    assert allowed <= made
+
+
+@both
+def test_each_application_stays_in_its_project(environment: str) -> None:
+    projects = {each["metadata"]["name"]: each["spec"] for each in read(environment, "root.yaml")}
+    for name, application in applications(environment).items():
+        spec = application["spec"]
+        project = projects[spec["project"]]
+        assert spec["source"]["repoURL"] in project["sourceRepos"], name
+        assert spec["destination"] in project["destinations"], name
+        assert ("path" in spec["source"]) is (spec["project"] == "ratchet"), name
+
+
+@both
+def test_a_sync_leaves_to_flagger_what_is_flaggers(environment: str) -> None:
+    spec = applications(environment)["adapter-router"]["spec"]
+    (ignored,) = spec["ignoreDifferences"]
+    assert ("Deployment", ignored["name"]) in rendered(environment, "adapter-router")
+    assert ignored["jsonPointers"] == ["/spec/replicas"]
+    assert "RespectIgnoreDifferences=true" in spec["syncPolicy"]["syncOptions"]
+    assert spec["syncPolicy"]["retry"]["refresh"] is True
+
+
+@both
+def test_the_file_that_a_release_writes_is_the_one_that_argo_cd_renders(environment: str, tmp_path: Path) -> None:
+    release, place = settings(environment, tmp_path).release_adapter, source(environment, "adapter-router")
+    files = [(ROOT / place["path"] / file).resolve() for file in place["helm"]["valueFiles"]]
+    assert files[-1] == ROOT / release.values_path
+    assert (release.git_url, release.branch) == (place["repoURL"], place["targetRevision"])
+    text = files[-1].read_text()
+    assert adapter_in(text, release.values_path).digest == "base"
+    adapter = AdapterRef(name="adapter", version="3", uri="s3://lake/adapters/x", digest="a" * 64)
+    layered = merge(values(environment, "adapter-router"), yaml.safe_load(with_adapter(text, adapter, "adapter.yaml")))
+    deployment = next(each for each in render(ROOT / place["path"], layered, "ratchet") if each["kind"] == "Deployment")
+    assert AdapterRef.of_annotations(deployment["spec"]["template"]["metadata"]["annotations"]) == adapter
+
+
+@both
+def test_services_find_each_other(environment: str, tmp_path: Path) -> None:
+    release, router = settings(environment, tmp_path).release_adapter, values(environment, "adapter-router")
+    pool, gate = rendered(environment, "model-pool"), rendered(environment, "release-services")
+    assert router["pool"]["url"] == url(pool, "model-pool")
+    assert router["gate"]["url"] == release.gate_url == url(gate, "gate")
+    assert ("Canary", release.canary) in rendered(environment, "adapter-router")
+    assert release.namespace == applications(environment)["adapter-router"]["spec"]["destination"]["namespace"]
+
+
+def url(objects: dict[tuple[str, str], dict[str, Any]], service: str) -> str:
+    return f"http://{service}:{objects['Service', service]['spec']['ports'][0]['port']}"
+
+
+@both
+def test_the_pool_serves_what_training_makes(environment: str, tmp_path: Path) -> None:
+    config, pool = settings(environment, tmp_path), values(environment, "model-pool")
+    assert (config.base_model.model, config.base_model.revision) == (pool["model"]["id"], pool["model"]["revision"])
+    assert config.train_adapter.lora.r <= pool["lora"]["maxRank"]
+    claims = [each["metadata"]["name"] for each in read(environment, "foundation.yaml") if "Claim" in each["kind"]]
+    assert pool["adapters"]["claimName"] in claims
+
+
+@both
+def test_all_agree_on_the_lake(environment: str) -> None:
+    foundation = {(each["kind"], each["metadata"]["name"]): each for each in read(environment, "foundation.yaml")}
+    lake = values(environment, "release-services")["lake"]
+    assert values(environment, "adapter-router")["lake"] == lake
+    assert json.loads(foundation["ConfigMap", "ratchet-pods"]["data"]["pods.json"])["lake"] == lake
+    bucket = foundation["PersistentVolume", "ratchet-adapters"]["spec"]["csi"]["volumeAttributes"]["bucketName"]
+    assert lake == f"s3://{bucket}"
+
+
+@both
+def test_every_service_account_is_made_once(environment: str) -> None:
+    objects = [each for name in OURS for each in rendered(environment, name).values()]
+    made = [each["metadata"]["name"] for each in objects + read(environment, "foundation.yaml") if is_account(each)]
+    pods = [each["spec"]["template"]["spec"] for each in objects if each["kind"] == "Deployment"]
+    steps = (ARGOCD / "workflows" / "ratchet-steps.yaml").read_text() + (
+        ARGOCD / "workflows" / "ratchet-loop.yaml"
+    ).read_text()
+    used = {pod["serviceAccountName"] for pod in pods} | set(re.findall(r"serviceAccountName: (\S+)", steps))
+    assert sorted(made) == sorted(used - {"default"})
+
+
+def is_account(document: dict[str, Any]) -> bool:
+    return bool(document["kind"] == "ServiceAccount")
+
+
+@both
+def test_our_images_are_pinned_by_digest(environment: str) -> None:
+    for name in ("release-services", "adapter-router"):
+        for each in rendered(environment, name).values():
+            for container in each["spec"]["template"]["spec"]["containers"] if each["kind"] == "Deployment" else []:
+                assert DIGEST.search(container["image"]), container["image"]
+    for image in json.loads(pods_file(environment))["images"].values():
+        assert DIGEST.search(image)
+
+
+def pods_file(environment: str) -> str:
+    found = next(each for each in read(environment, "foundation.yaml") if each["metadata"]["name"] == "ratchet-pods")
+    return str(found["data"]["pods.json"])
+
+
+@both
+def test_kustomize_pins_the_workflows_images_by_digest(environment: str) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed; it holds kustomize")
+    command = ["kubectl", "kustomize", str(ARGOCD / environment / "workflows")]
+    built = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    images = re.findall(r"image: (\S+)", built)
+    assert images
+    assert all(DIGEST.search(image) for image in images)
+    names = {path.stem for path in (ARGOCD / "workflows").glob("ratchet-*.yaml")}
+    assert len(list(yaml.safe_load_all(built))) == len(names)
+
+
+PHASES = [
+    ({}, "Progressing"),
+    ({"phase": "Initializing"}, "Progressing"),
+    ({"phase": "Initialized", "canaryWeight": 0}, "Healthy"),
+    ({"phase": "Waiting"}, "Suspended"),
+    ({"phase": "WaitingPromotion", "canaryWeight": 50}, "Suspended"),
+    ({"phase": "Promoting", "canaryWeight": 50}, "Progressing"),
+    ({"phase": "Succeeded", "canaryWeight": 0}, "Healthy"),
+    ({"phase": "Failed", "canaryWeight": 0, "lastAppliedSpec": "b", "lastPromotedSpec": "a"}, "Degraded"),
+    ({"phase": "Failed", "canaryWeight": 0, "lastAppliedSpec": "a", "lastPromotedSpec": "a"}, "Healthy"),
+    ({"phase": "Failed", "canaryWeight": 100, "lastAppliedSpec": "a", "lastPromotedSpec": "a"}, "Degraded"),
+]
+
+
+@pytest.mark.parametrize(("status", "health"), PHASES)
+def test_argo_cd_takes_flaggers_phases_as_people_do(status: dict[str, Any], health: str) -> None:
+    assert run_lua("flagger.app_Canary", {"status": status})["status"] == health
+
+
+def test_an_application_is_as_healthy_as_it_says() -> None:
+    assert run_lua("argoproj.io_Application", {})["status"] == "Progressing"
+    assert run_lua("argoproj.io_Application", {"status": {"health": {"status": "Degraded"}}})["status"] == "Degraded"
+
+
+def run_lua(kind: str, document: dict[str, Any]) -> Any:
+    """A health check of ours, run by Lua itself."""
+    lupa = pytest.importorskip("lupa", reason="the package lupa (Lua) is not installed")
+    script = yaml.safe_load((ARGOCD / "argocd-cm.yaml").read_text())["data"][f"resource.customizations.health.{kind}"]
+    lua = lupa.LuaRuntime()
+    lua.globals().obj = lua.table_from(document, recursive=True)
+    return lua.execute(script)

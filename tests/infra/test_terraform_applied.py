@@ -1,0 +1,289 @@
+"""The Terraform of infra/terraform, applied for real to AWS as moto plays it, and the loop run on what it made.
+
+Moto enforces no policy as AWS would; `iam_policy` judges the requests that our code makes by the policies that stand.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+import votes
+from iam_policy import Request, Statement, is_allowed, listed
+from ratchet.config import Config
+from ratchet.errors import Conflict
+from ratchet.release.adapter_ref import AdapterRef
+from ratchet.release.event_tail import EventTail
+from ratchet.release.lease import hold
+from ratchet.release.ledger import Entry, Ledger, read_ledger
+from ratchet.release.route_log import RouteLog
+from ratchet.step import run_step
+from ratchet.store import S3Store, open_store
+from ratchet_pipelines.graph import STEPS
+from ratchet_pipelines.loop import run_loop
+from s3_server import s3_server
+from terraform_code import ISSUER, Terraform, variables
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("terraform")]
+KEY = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
+
+
+@pytest.fixture(scope="module")
+def terraform(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
+    return Terraform(tmp_path_factory.mktemp("code") / "terraform")
+
+
+class Aws:
+    """What stands in the account, as AWS's own interface tells it."""
+
+    def __init__(self) -> None:
+        self.clients: dict[str, Any] = {}
+
+    def __call__(self, service: str) -> Any:
+        if service not in self.clients:
+            self.clients[service] = boto3.client(service)
+        return self.clients[service]
+
+    def close(self) -> None:
+        for client in self.clients.values():
+            client.close()
+
+
+@pytest.fixture(scope="module")
+def aws(terraform: Terraform) -> Iterator[Aws]:
+    """The code applied, with a GPU node group; destroyed again at the end, down to the last resource."""
+    with s3_server() as endpoint:
+        account = Aws()
+        gpu_nodes = {"node_role_arn": _make_cluster(account), "cluster_name": "main", "subnet_ids": ["subnet-1"]}
+        given = variables(lake_prefix="team/lake", kms_key_arn=KEY, destroy_data=True, gpu_nodes=gpu_nodes)
+        terraform.point_at(endpoint, given)
+        terraform.must("apply", "-input=false", "-auto-approve")
+        yield account
+        terraform.must("destroy", "-input=false", "-auto-approve")
+        assert account("s3").list_buckets()["Buckets"] == []
+        account.close()
+
+
+def _make_cluster(aws: Aws) -> str:
+    trust = {
+        "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "eks.amazonaws.com"}}]
+    }
+    role: str = aws("iam").create_role(RoleName="nodes", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    aws("eks").create_cluster(name="main", roleArn=role, resourcesVpcConfig={"subnetIds": ["subnet-1"]})
+    return role
+
+
+def test_second_apply_changes_nothing(terraform: Terraform, aws: Aws) -> None:
+    terraform.must("plan", "-input=false", "-out=second.tfplan")
+    plan = json.loads(terraform.must("show", "-json", "second.tfplan"))
+    changed = {one["address"] for one in plan["resource_changes"] if one["change"]["actions"] != ["no-op"]}
+    # moto gives a node group SSH access that nobody asked for
+    assert changed <= {"aws_eks_node_group.gpu[0]"}
+
+
+@pytest.mark.parametrize("bucket", ["test-lake", "test-artifacts"])
+def test_bucket_is_versioned_encrypted_and_private(aws: Aws, bucket: str) -> None:
+    s3 = aws("s3")
+    assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+    rule = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"][0]
+    assert rule["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY}
+    assert rule["BucketKeyEnabled"]
+    assert set(s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"].values()) == {True}
+    assert _bucket_statement(aws, bucket, "OnlyOverTls")["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_nothing_in_the_lake_expires_but_old_versions_of_what_changes(aws: Aws) -> None:
+    rules = aws("s3").get_bucket_lifecycle_configuration(Bucket="test-lake")["Rules"]
+    assert not [rule for rule in rules if "Expiration" in rule]
+    forgets = {rule["Filter"]["Prefix"] for rule in rules if "NoncurrentVersionExpiration" in rule}
+    assert forgets == {"team/lake/leases/", "team/lake/tables/"}
+    moves = next(rule for rule in rules if "Transitions" in rule)
+    assert moves["Filter"]["Prefix"] == "team/lake/events/"
+    assert {move["StorageClass"]: move["Days"] for move in moves["Transitions"]} == {
+        "STANDARD_IA": 90,
+        "GLACIER_IR": 270,
+    }
+
+
+def test_bucket_policy_forbids_overwriting_the_record_and_deleting_it(aws: Aws) -> None:
+    create_only, permanent = (_bucket_statement(aws, "test-lake", sid) for sid in ("CreateOnly", "Permanent"))
+    assert create_only["Condition"]["Null"] == {"s3:if-none-match": "true"}
+    assert "arn:aws:s3:::test-lake/team/lake/ledger/*" in create_only["Resource"]
+    assert not [resource for resource in create_only["Resource"] if "/leases/" in resource or "/tables/" in resource]
+    assert {resource.split("/")[-2] for resource in permanent["Resource"]} == {"ledger", "manifests"}
+    assert set(permanent["Action"]) == {"s3:DeleteObject", "s3:DeleteObjectVersion"}
+
+
+def _bucket_statement(aws: Aws, bucket: str, sid: str) -> dict[str, Any]:
+    policy = json.loads(aws("s3").get_bucket_policy(Bucket=bucket)["Policy"])
+    found: dict[str, Any] = next(one for one in policy["Statement"] if one["Sid"] == sid)
+    assert (found["Effect"], found["Principal"]) in (("Deny", "*"), ("Deny", {"AWS": "*"}))
+    return found
+
+
+def test_images_are_scanned_and_tags_never_move(aws: Aws) -> None:
+    repositories = aws("ecr").describe_repositories()["repositories"]
+    assert {one["repositoryName"] for one in repositories} >= {"ratchet-components", "ratchet-components-cuda"}
+    assert {one["imageTagMutability"] for one in repositories} == {"IMMUTABLE"}
+    assert all(one["imageScanningConfiguration"]["scanOnPush"] for one in repositories)
+
+
+def test_gpu_nodes_start_at_none_and_keep_others_away(aws: Aws) -> None:
+    group = aws("eks").describe_nodegroup(clusterName="main", nodegroupName="test-gpu")["nodegroup"]
+    assert group["scalingConfig"] == {"minSize": 0, "desiredSize": 0, "maxSize": 1}
+    assert group["taints"] == [{"key": "nvidia.com/gpu", "value": "present", "effect": "NO_SCHEDULE"}]
+
+
+def _role(aws: Aws, name: str) -> list[Statement]:
+    """What a role's own policy says."""
+    policy = aws("iam").get_role_policy(RoleName=f"test-{name}", PolicyName="lake")["PolicyDocument"]
+    statements: list[Statement] = policy["Statement"]
+    return statements
+
+
+def _object(action: str, key: str) -> Request:
+    return Request(f"s3:{action}", f"arn:aws:s3:::test-lake/team/lake/{key}", {"s3:ObjectCreationOperation": "true"})
+
+
+def _listing(prefix: str) -> Request:
+    return Request("s3:ListBucket", "arn:aws:s3:::test-lake", {"s3:prefix": f"team/lake/{prefix}"})
+
+
+LEDGER = "ledger/00000001.json"
+EVENTS = "events/feedback/dt=2026-01-01/a.jsonl"
+ADAPTER = "adapters/0a/adapter_model.safetensors"
+KEYS = (LEDGER, EVENTS, ADAPTER)
+
+
+@pytest.mark.parametrize(
+    ("role", "reads", "writes"),
+    [
+        ("steps", {LEDGER, EVENTS, ADAPTER}, {ADAPTER}),
+        ("release", {LEDGER, ADAPTER}, {LEDGER}),
+        ("gate", {LEDGER, EVENTS}, set()),
+        ("router", set(), {EVENTS}),
+        ("model-pool", {ADAPTER}, set()),
+        ("mlflow", set(), set()),
+    ],
+)
+def test_role_may_do_no_more_than_its_work(aws: Aws, role: str, reads: set[str], writes: set[str]) -> None:
+    rules = _role(aws, role)
+    assert {key for key in KEYS if is_allowed(_object("GetObject", key), rules)} == reads
+    assert {key for key in KEYS if is_allowed(_object("PutObject", key), rules)} == writes
+    assert {key for key in KEYS if is_allowed(_listing(key.partition("/")[0] + "/"), rules)} == reads
+    assert not [key for key in KEYS if is_allowed(_object("DeleteObject", key), rules)]
+    assert not [one for one in rules if "s3:*" in listed(one["Action"]) or "*" in listed(one["Resource"])]
+
+
+def test_role_is_for_its_service_account_alone(aws: Aws) -> None:
+    (statement,) = aws("iam").get_role(RoleName="test-router")["Role"]["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Condition"]["StringEquals"] == {
+        f"{ISSUER}:aud": "sts.amazonaws.com",
+        f"{ISSUER}:sub": "system:serviceaccount:ratchet:ratchet-router",
+    }
+
+
+class Lake:
+    """The store that the code made, and what AWS would make of each request to it."""
+
+    def __init__(self, aws: Aws, root: str, policy: str) -> None:
+        store = open_store(root)
+        assert isinstance(store, S3Store)
+        self.aws, self.store, self.policy = aws, store, json.loads(policy)["Statement"]
+
+    @contextmanager
+    def as_role(self, name: str) -> Iterator[S3Store]:
+        """The store, for requests that AWS would let this role make."""
+        made: list[Request] = []
+        events = self.store.client.meta.events
+
+        def note(params: dict[str, Any], model: Any, **_: Any) -> None:
+            made.append(_request(model.name, params))
+
+        events.register("provide-client-params.s3", note)
+        yield self.store
+        events.unregister("provide-client-params.s3", note)
+        rules = [*_role(self.aws, name), *self.policy]
+        assert made
+        assert not [request for request in made if not is_allowed(request, rules)]
+
+
+def _request(operation: str, given: dict[str, Any]) -> Request:
+    """What an S3 call is to a policy."""
+    bucket = f"arn:aws:s3:::{given['Bucket']}"
+    if operation.startswith("List"):
+        return Request("s3:ListBucket", bucket, {"aws:SecureTransport": "true", "s3:prefix": given["Prefix"]})
+    context = {"aws:SecureTransport": "true", "s3:ObjectCreationOperation": "true"}
+    if "IfNoneMatch" in given:
+        context["s3:if-none-match"] = given["IfNoneMatch"]
+    action = "s3:GetObject" if operation == "HeadObject" else f"s3:{operation}"
+    return Request(action, f"{bucket}/{given['Key']}", context)
+
+
+@pytest.fixture
+def lake(terraform: Terraform, aws: Aws) -> Iterator[Lake]:
+    """The bucket with its policy set aside: moto reads no conditions, so to it `only over TLS` forbids everything."""
+    root = terraform.must("output", "-raw", "lake")
+    assert root == "s3://test-lake/team/lake"
+    policy = aws("s3").get_bucket_policy(Bucket="test-lake")["Policy"]
+    aws("s3").delete_bucket_policy(Bucket="test-lake")
+    lake = Lake(aws, root, policy)
+    yield lake
+    lake.store.client.close()
+    aws("s3").put_bucket_policy(Bucket="test-lake", Policy=policy)
+
+
+def test_loop_and_release_need_nothing_that_their_roles_lack(lake: Lake, tiny_model: Path, tmp_path: Path) -> None:
+    config = Config.model_validate(
+        {
+            "base_model": {"model": str(tiny_model), "dtype": "float32"},
+            "registry": {"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db"},
+            "train_adapter": {"max_tokens": 96},
+            "evaluate_adapter": {"min_pairs": 4, "max_new_tokens": 4, "resamples": 200},
+        }
+    )
+    with lake.as_role("router") as store:
+        votes.land_votes(store)
+    with lake.as_role("steps") as store:
+        done = run_loop(config, store, lambda step, ran: None, STEPS[:-1])
+    rules = [*_role(lake.aws, "steps"), *lake.policy]
+    tables = list(lake.store.list("tables"))  # deltalake writes these, with a client of its own
+    assert tables
+    assert all(is_allowed(_object("PutObject", key), rules) for key in tables)
+    with lake.as_role("release") as store:
+        run_step(STEPS[-1], config, {name: done[name].manifest for name in STEPS[-1].inputs}, store)
+        assert hold(store, "one", now=0.0, lease_s=5.0)
+        assert hold(store, "one", now=4.0, lease_s=5.0)
+        Ledger(store).append(lambda _: Entry(event="requested", at=0.0, who="test", adapter=AdapterRef()))
+    with lake.as_role("gate") as store:
+        assert [record.event for record in read_ledger(store)] == ["refused", "requested"]
+        RouteLog(store, 1).observe(votes.START_S, 20)
+        EventTail(store, since=votes.START_S).read(votes.START_S)
+
+
+def test_what_was_overwritten_can_be_had_back(lake: Lake) -> None:
+    lake.store.create("leases/other.json", b"1")
+    lake.store.replace("leases/other.json", b"2", expected=b"1")
+    with pytest.raises(Conflict):
+        lake.store.replace("leases/other.json", b"3", expected=b"1")
+    kept = lake.aws("s3").list_object_versions(Bucket="test-lake", Prefix="team/lake/leases/other.json")["Versions"]
+    assert len(kept) == 2
+
+
+@pytest.mark.parametrize(
+    ("request_", "is_fine"),
+    [
+        (_object("PutObject", "leases/reconciler.json"), True),
+        (_object("PutObject", LEDGER), False),
+        (_object("DeleteObject", LEDGER), False),
+        (Request("s3:GetObject", f"arn:aws:s3:::test-lake/{LEDGER}", {"aws:SecureTransport": "false"}), False),
+    ],
+)
+def test_an_administrator_cannot_overwrite_the_ledger_either(aws: Aws, request_: Request, is_fine: bool) -> None:
+    policy = json.loads(aws("s3").get_bucket_policy(Bucket="test-lake")["Policy"])["Statement"]
+    everything = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+    assert is_allowed(request_, [everything, *policy]) is is_fine
