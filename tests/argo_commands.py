@@ -28,9 +28,9 @@ class TaskFailed(Exception):
 
 
 def config_map(lake: Path | str, settings: Path) -> Document:
-    """The ConfigMap `ratchet`, which the chart release-services makes on a cluster."""
+    """The ConfigMap `ratchet-config`, which the chart release-services makes on a cluster."""
     data = {"lake": str(lake), "ratchet.yaml": settings.read_text(encoding="utf-8")}
-    return {"kind": "ConfigMap", "metadata": {"name": "ratchet"}, "data": data}
+    return {"kind": "ConfigMap", "metadata": {"name": "ratchet-config"}, "data": data}
 
 
 def run_workflow(

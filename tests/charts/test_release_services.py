@@ -80,7 +80,8 @@ def test_the_cluster_may_be_looked_at_and_only_the_canary_of_the_settings() -> N
     assert {verb for rule in rules for verb in rule["verbs"]} == {"get"}
     assert {name for rule in rules for name in rule["resourceNames"]} == {"chat", "chat-primary"}
     subjects = {subject["name"] for subject in objects["RoleBinding", "canary-reader"]["subjects"]}
-    assert subjects == {"gate", "reconciler", RELEASE_ACCOUNT}
+    assert subjects == {"ratchet-gate", RELEASE_ACCOUNT}
+    assert pod("reconciler")["serviceAccountName"] == RELEASE_ACCOUNT, "the release step runs as the reconciler does"
     assert not [kind for kind, _ in objects if kind.startswith("Cluster")]
 
 
@@ -89,7 +90,7 @@ def test_new_settings_start_the_services_anew() -> None:
         return rendered(**values)["Deployment", "gate"]["spec"]["template"]
 
     assert template(lake="s3://other") != template()
-    assert template(canaryReaders=[]) == template()
+    assert template(secrets={"git": "other"}) == template()
 
 
 def test_containers_run_without_privileges() -> None:

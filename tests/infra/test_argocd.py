@@ -33,6 +33,11 @@ def applications(environment: str) -> dict[str, dict[str, Any]]:
     return {each["metadata"]["name"]: each for each in read(environment, "applications.yaml")}
 
 
+def projects(environment: str) -> dict[str, dict[str, Any]]:
+    documents = read(environment, "root.yaml")
+    return {each["metadata"]["name"]: each["spec"] for each in documents if each["kind"] == "AppProject"}
+
+
 def source(environment: str, name: str) -> dict[str, Any]:
     found: dict[str, Any] = applications(environment)[name]["spec"]["source"]
     return found
@@ -121,7 +126,7 @@ def test_the_root_follows_the_same_branch_as_its_children(environment: str) -> N
 
 @both
 def test_our_project_allows_the_kinds_that_we_make_and_no_others(environment: str) -> None:
-    project = {each["metadata"]["name"]: each["spec"] for each in read(environment, "root.yaml")}["ratchet"]
+    project = projects(environment)["ratchet"]
     made = {each["kind"] for name in OURS for each in rendered(environment, name).values()}
     made |= {each["kind"] for each in read(environment, "foundation.yaml")}
     made |= {yaml.safe_load(path.read_text())["kind"] for path in (ARGOCD / "workflows").glob("ratchet-*.yaml")}
@@ -132,10 +137,9 @@ def test_our_project_allows_the_kinds_that_we_make_and_no_others(environment: st
 
 @both
 def test_each_application_stays_in_its_project(environment: str) -> None:
-    projects = {each["metadata"]["name"]: each["spec"] for each in read(environment, "root.yaml")}
     for name, application in applications(environment).items():
         spec = application["spec"]
-        project = projects[spec["project"]]
+        project = projects(environment)[spec["project"]]
         assert spec["source"]["repoURL"] in project["sourceRepos"], name
         assert spec["destination"] in project["destinations"], name
         assert ("path" in spec["source"]) is (spec["project"] == "ratchet"), name

@@ -8,7 +8,7 @@ annotations:
 {{- end }}
 
 {{- define "pod.spec" -}}
-serviceAccountName: {{ .service.name }}
+serviceAccountName: {{ .service.serviceAccount.name }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -20,7 +20,7 @@ securityContext:
   seccompProfile: {type: RuntimeDefault}
 volumes:
   - name: settings
-    configMap: {name: ratchet}
+    configMap: {name: ratchet-config}
   - name: tmp
     emptyDir: {sizeLimit: 2Gi}
 {{- end }}
@@ -30,7 +30,7 @@ image: "{{ .root.Values.image.repository }}:{{ .root.Values.image.tag }}"
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 env:
   - name: RATCHET_LAKE
-    valueFrom: {configMapKeyRef: {name: ratchet, key: lake}}
+    valueFrom: {configMapKeyRef: {name: ratchet-config, key: lake}}
   - {name: RATCHET_CONFIG, value: /etc/ratchet/ratchet.yaml}
   - {name: HOME, value: /tmp}
 resources: {{- toYaml .service.resources | nindent 2 }}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 STEPS_TEMPLATE = "ratchet-steps"
-CONFIG_MAP = "ratchet"  # made by the chart release-services: keys `ratchet.yaml` and `lake`
+CONFIG_MAP = "ratchet-config"  # made by the chart release-services: keys `ratchet.yaml` and `lake`
 ENVIRONMENT_SECRET = (
     "ratchet-env"  # optional: what every step needs that a role does not give, as MLFLOW_TRACKING_TOKEN
 )

@@ -145,6 +145,7 @@ def _base() -> dict[str, Any]:
             ConfigMapEnv(name="RATCHET_LAKE", config_map_name=CONFIG_MAP, config_map_key="lake"),
             Env(name="RATCHET_CONFIG", value=f"{CONFIG_FOLDER}/ratchet.yaml"),
             Env(name="HOME", value="/tmp"),
+            Env(name="COLUMNS", value="200"),  # else a message is cut into lines of 80, and the last ones are kept
         ],
         "volumes": [
             ConfigMapVolume(name=CONFIG_MAP, mount_path=CONFIG_FOLDER, read_only=True),
