@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -145,6 +146,23 @@ def kill_during(step: str, lake: Path, settings: Path, rng: random.Random) -> No
     process.wait()
     # Each kill must hit the step at work, not a finished one.
     shutil.rmtree(lake / "manifests" / step, ignore_errors=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS[:-1])  # a release without a target writes too little to fail
+def test_a_full_disk_is_said_and_loses_nothing(
+    finished: tuple[Path, Any], settings: Path, tmp_path: Path, step: str
+) -> None:
+    lake, config = make_lake(tmp_path / "lake"), load_config(settings)
+    run_loop(config, open_store(lake), lambda step, ran: None, [BY_NAME[name] for name in STEPS[: STEPS.index(step)]])
+    done = subprocess.run(
+        [sys.executable, "-m", "ratchet_pipelines.cli", "run", "--lake", lake, "--config", settings],
+        capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200)),
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert "the disk is full" in " ".join(done.stderr.split())
+    assert not list((lake / "manifests" / step).glob("*.json"))
+    assert digests(run(lake, settings)) == digests(finished[1])
 
 
 @pytest.mark.parametrize(

@@ -68,13 +68,13 @@ def running(lake: Path, config: Config, seed: int) -> Iterator[Stack]:
 
         model = start("model-server", CLI, "serve-model", "--config", settings, "--port", ports[0])
         judge = start("gate", CLI, "serve-gate", "--config", settings, "--lake", lake, "--port", ports[3])
-        _wait_until_ok(f"{pool}/health", model)
         cluster = start(
             "cluster", "ratchet.rehearsal", "--git-url", stack.git_url, "--branch", "main",
             "--values-path", VALUES_PATH, "--chart", CHART, "--pool-url", pool, "--gate-url", gate, "--lake", lake,
             "--api-port", ports[1], "--gateway-port", ports[2], "--speed", CLOCK_SPEED, "--namespace",
             config.release_adapter.namespace, "--seed", seed,
         )  # fmt: skip
+        _wait_until_ok(f"{pool}/health", model)
         _wait_until_ok(f"{gate}/healthz", judge)
         _wait_until_ok(canary_url(config, api), cluster, lambda canary: canary["status"]["phase"] == "Initialized")
         yield stack
