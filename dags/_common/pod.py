@@ -14,6 +14,8 @@ from _common.settings import Pods
 CONFIG_FOLDER = "/etc/ratchet"
 STARTUP_S = 900  # a GPU node may have to be bought first, and an image of some gigabytes pulled
 SHARED_MEMORY = "8Gi"
+USER = 10001  # of the images
+RELEASING = ("release_adapter", "reconcile")
 
 
 class Pod(KubernetesPodOperator):
@@ -41,7 +43,9 @@ def pod_failure(pod: k8s.V1Pod | None, container: str, command: str, words: str)
 def pod(task_id: str, arguments: list[str], needs: Resources, pods: Pods, *, has_result: bool, **kwargs: Any) -> Pod:
     """The operator for one command. `kwargs` go to every operator alike: pool, timeout, retries."""
     out = ["--out", "/airflow/xcom"] if has_result else []
-    account = pods.release_service_account if arguments[0] in ("release_adapter", "reconcile") else pods.service_account
+    is_releasing = arguments[0] in RELEASING
+    account = pods.release_service_account if is_releasing else pods.service_account
+    secrets = [pods.secret, pods.git_secret] if is_releasing else [pods.secret]
     return Pod(
         task_id=task_id,
         name=f"ratchet-{task_id.replace('_', '-')}",
@@ -50,7 +54,7 @@ def pod(task_id: str, arguments: list[str], needs: Resources, pods: Pods, *, has
         cmds=["ratchet"],
         arguments=[*arguments, *out],
         env_vars={"RATCHET_LAKE": pods.lake, "RATCHET_CONFIG": f"{CONFIG_FOLDER}/ratchet.yaml", "COLUMNS": "200"},
-        env_from=[k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=pods.secret))] if pods.secret else [],
+        env_from=[_environment(secret) for secret in secrets],
         volumes=_volumes(pods, needs),
         volume_mounts=_mounts(needs),
         container_resources=_resources(needs),
@@ -59,10 +63,16 @@ def pod(task_id: str, arguments: list[str], needs: Resources, pods: Pods, *, has
         else [],
         service_account_name=account,
         security_context=k8s.V1PodSecurityContext(
-            run_as_non_root=True, seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault")
+            run_as_non_root=True,
+            run_as_user=USER,  # for the sidecar, whose image says root
+            run_as_group=USER,
+            fs_group=USER,
+            seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault"),
         ),
         container_security_context=k8s.V1SecurityContext(
-            allow_privilege_escalation=False, capabilities=k8s.V1Capabilities(drop=["ALL"])
+            allow_privilege_escalation=False,
+            capabilities=k8s.V1Capabilities(drop=["ALL"]),
+            read_only_root_filesystem=True,
         ),
         deferrable=True,
         durable=True,
@@ -79,6 +89,11 @@ def pod(task_id: str, arguments: list[str], needs: Resources, pods: Pods, *, has
     )  # fmt: skip
 
 
+def _environment(secret: str) -> k8s.V1EnvFromSource:
+    """All keys of a Secret as variables; where it is absent, the service account's role has to do."""
+    return k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=secret, optional=True))
+
+
 def _resources(needs: Resources) -> k8s.V1ResourceRequirements:
     amount = {"cpu": needs.cpu, "memory": needs.memory}
     gpus = {"nvidia.com/gpu": str(needs.gpus)} if needs.gpus else {}
@@ -87,11 +102,13 @@ def _resources(needs: Resources) -> k8s.V1ResourceRequirements:
 
 def _volumes(pods: Pods, needs: Resources) -> list[k8s.V1Volume]:
     config = k8s.V1Volume(name="config", config_map=k8s.V1ConfigMapVolumeSource(name=pods.config_map))
+    work = k8s.V1Volume(name="work", empty_dir=k8s.V1EmptyDirVolumeSource())
     shm = k8s.V1Volume(name="shm", empty_dir=k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit=SHARED_MEMORY))
-    return [config, shm] if needs.gpus else [config]
+    return [config, work, shm] if needs.gpus else [config, work]
 
 
 def _mounts(needs: Resources) -> list[k8s.V1VolumeMount]:
     config = k8s.V1VolumeMount(name="config", mount_path=CONFIG_FOLDER, read_only=True)
+    work = k8s.V1VolumeMount(name="work", mount_path="/tmp")  # S3's cache and half-made files
     shm = k8s.V1VolumeMount(name="shm", mount_path="/dev/shm")
-    return [config, shm] if needs.gpus else [config]
+    return [config, work, shm] if needs.gpus else [config, work]

@@ -29,7 +29,8 @@ class Pods:
     release_service_account: str = "ratchet-release"
     lake: str
     config_map: str = "ratchet-config"
-    secret: str | None = None
+    secret: str = "ratchet-env"
+    git_secret: str = "ratchet-git"
     gpu_node_selector: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

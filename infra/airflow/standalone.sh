@@ -22,6 +22,7 @@ export AIRFLOW__API__HOST=127.0.0.1
 export AIRFLOW__API__PORT=$port
 export AIRFLOW__API__BASE_URL=http://127.0.0.1:$port
 export AIRFLOW__API__WORKERS=1
+export AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT=60 # of 5: a laptop that trains is slow to answer
 export AIRFLOW__DAG_PROCESSOR__DAG_VERSION_INFLATION_CHECK_LEVEL=error
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False
 

@@ -64,7 +64,6 @@ def pods_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = {
         "images": {"cpu": f"{image}@sha256:{'1' * 64}", "cuda": f"{image}-cuda@sha256:{'2' * 64}"},
         "lake": "s3://ratchet-lake/production",
-        "secret": "ratchet-secrets",
         "gpu_node_selector": {"ratchet.dev/gpu": "true"},
     }
     path.write_text(json.dumps(settings))

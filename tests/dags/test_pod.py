@@ -10,15 +10,16 @@ import pytest
 
 pytest.importorskip("airflow.sdk", reason="runs in Airflow's environment: .venv-airflow/bin/pytest tests/dags")
 
+from airflow.sdk import DAG, RetryAction
+from kubernetes.client import ApiClient
+from kubernetes.client import models as k8s
+
 from _common.failures import Broke, Lost, Refused
 from _common.pod import Pod, pod_failure
 from _common.policies import RETRY_POLICY
 from _common.resources import RESOURCES
 from _common.settings import Settings, read_settings
 from _common.tasks import command, step
-from airflow.sdk import DAG, RetryAction
-from kubernetes.client import ApiClient
-from kubernetes.client import models as k8s
 
 SIDECAR = f"registry.example.com/alpine@sha256:{'3' * 64}"
 os.environ["AIRFLOW_CONN_KUBERNETES_DEFAULT"] = json.dumps(
@@ -75,11 +76,11 @@ def test_the_pod_outlives_the_worker_and_a_failure_says_its_last_words(train: Po
     assert train.retry_policy is RETRY_POLICY
 
 
-def test_only_those_who_release_run_as_the_account_that_may(settings: Settings) -> None:
-    accounts = {name: command(name, name, settings=settings).service_account_name for name in RESOURCES}
-    assert {name for name, account in accounts.items() if account == "ratchet-release"} == {
-        "release_adapter", "reconcile",
-    }  # fmt: skip
+def test_only_those_who_release_may_write_to_git_and_the_cluster(settings: Settings) -> None:
+    specs = {name: rendered(command(name, name, settings=settings))["spec"] for name in RESOURCES}
+    trusted = {"release_adapter", "reconcile"}
+    assert {name for name, spec in specs.items() if spec["serviceAccountName"] == "ratchet-release"} == trusted
+    assert {name for name, spec in specs.items() if "ratchet-git" in str(spec["containers"][0])} == trusted
 
 
 @pytest.mark.parametrize("name", RESOURCES)
@@ -89,7 +90,7 @@ def test_every_pod_is_valid_and_not_root(name: str, settings: Settings) -> None:
     made["metadata"]["labels"] = {key: str(value) for key, value in made["metadata"]["labels"].items()}
     validate.validate(made, "1.30", strict=True)
     assert made["spec"]["securityContext"]["runAsNonRoot"] is True
-    assert made["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] is False
+    assert made["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
     assert made["spec"]["activeDeadlineSeconds"] > RESOURCES[name].timeout.total_seconds()
 
 

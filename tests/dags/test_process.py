@@ -2,22 +2,21 @@
 
 import contextlib
 import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("airflow.sdk", reason="runs in Airflow's environment: .venv-airflow/bin/pytest tests/dags")
 
+from airflow.sdk import RetryAction
+
 from _common.failures import Broke, Lost, Refused
 from _common.policies import RETRY_POLICY
 from _common.process import Process
-from airflow.sdk import RetryAction
 
 PATIENCE_S = 30.0
 WRITES_RESULT = "import json; Path(sys.argv[-1], 'return.json').write_text(json.dumps({'step': sys.argv[1]}))"
