@@ -38,6 +38,11 @@ def projects(environment: str) -> dict[str, dict[str, Any]]:
     return {each["metadata"]["name"]: each["spec"] for each in documents if each["kind"] == "AppProject"}
 
 
+def sources(application: dict[str, Any]) -> Objects:
+    spec = application["spec"]
+    return list(spec["sources"] if "sources" in spec else [spec["source"]])
+
+
 def source(environment: str, name: str) -> dict[str, Any]:
     found: dict[str, Any] = applications(environment)[name]["spec"]["source"]
     return found
@@ -75,8 +80,8 @@ def test_every_object_is_valid_by_argo_cds_schema(environment: str) -> None:
 
 
 @both
-def test_the_foundation_is_valid_kubernetes(environment: str) -> None:
-    for document in read(environment, "foundation.yaml"):
+def test_plain_objects_are_valid_kubernetes(environment: str) -> None:
+    for document in read(environment, "foundation.yaml") + read(environment, "airflow.yaml"):
         kubernetes_validate.validate(document, "1.31", strict=True)
 
 
@@ -104,22 +109,19 @@ def test_waves_start_with_controllers_and_end_with_what_uses_them(environment: s
 
 @both
 def test_every_path_is_there(environment: str) -> None:
-    for name, application in applications(environment).items():
-        place = application["spec"]["source"]
-        if "path" in place:
-            folder = ROOT / place["path"]
-            assert folder.is_dir(), name
-            files = place.get("helm", {}).get("valueFiles", [])
-            files += [place["directory"]["include"]] if "directory" in place else []
-            assert all((folder / file).is_file() for file in files), name
+    for place in [each for application in applications(environment).values() for each in sources(application)]:
+        folder = ROOT / place.get("path", "")
+        files = [file.replace("$ratchet", str(ROOT)) for file in place.get("helm", {}).get("valueFiles", [])]
+        files += [place["directory"]["include"]] if "directory" in place else []
+        assert folder.is_dir()
+        assert all((folder / file).is_file() for file in files), files
 
 
 @both
 def test_the_root_follows_the_same_branch_as_its_children(environment: str) -> None:
     root = next(each for each in read(environment, "root.yaml") if each["kind"] == "Application")["spec"]["source"]
     assert root["path"] == f"infra/argocd/{environment}"
-    for application in applications(environment).values():
-        place = application["spec"]["source"]
+    for place in [each for application in applications(environment).values() for each in sources(application)]:
         if "path" in place:
             assert (place["repoURL"], place["targetRevision"]) == (root["repoURL"], root["targetRevision"])
 
@@ -140,9 +142,9 @@ def test_each_application_stays_in_its_project(environment: str) -> None:
     for name, application in applications(environment).items():
         spec = application["spec"]
         project = projects(environment)[spec["project"]]
-        assert spec["source"]["repoURL"] in project["sourceRepos"], name
+        assert {each["repoURL"] for each in sources(application)} <= set(project["sourceRepos"]), name
         assert spec["destination"] in project["destinations"], name
-        assert ("path" in spec["source"]) is (spec["project"] == "ratchet"), name
+        assert any("chart" in each for each in sources(application)) is (spec["project"] == "ratchet-platform"), name
 
 
 @both
@@ -197,7 +199,7 @@ def test_all_agree_on_the_lake(environment: str) -> None:
     foundation = {(each["kind"], each["metadata"]["name"]): each for each in read(environment, "foundation.yaml")}
     lake = values(environment, "release-services")["lake"]
     assert values(environment, "adapter-router")["lake"] == lake
-    assert json.loads(foundation["ConfigMap", "ratchet-pods"]["data"]["pods.json"])["lake"] == lake
+    assert pods(environment)["lake"] == lake
     bucket = foundation["PersistentVolume", "ratchet-adapters"]["spec"]["csi"]["volumeAttributes"]["bucketName"]
     assert lake == f"s3://{bucket}"
 
@@ -224,13 +226,14 @@ def test_our_images_are_pinned_by_digest(environment: str) -> None:
         for each in rendered(environment, name).values():
             for container in each["spec"]["template"]["spec"]["containers"] if each["kind"] == "Deployment" else []:
                 assert DIGEST.search(container["image"]), container["image"]
-    for image in json.loads(pods_file(environment))["images"].values():
-        assert DIGEST.search(image)
+    assert all(DIGEST.search(image) for image in pods(environment)["images"].values())
 
 
-def pods_file(environment: str) -> str:
-    found = next(each for each in read(environment, "foundation.yaml") if each["metadata"]["name"] == "ratchet-pods")
-    return str(found["data"]["pods.json"])
+def pods(environment: str) -> dict[str, Any]:
+    """What Airflow is told about the steps' pods."""
+    (found,) = read(environment, "airflow.yaml")
+    told: dict[str, Any] = json.loads(found["data"]["pods.json"])
+    return told
 
 
 @both
