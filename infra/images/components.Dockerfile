@@ -18,14 +18,12 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
 FROM uv AS cpu-dependencies
 # Empty where an index of your own (in the secret uv.toml) already serves the CPU build.
 ARG TORCH_BACKEND=cpu
-ARG REQUIREMENTS=requirements/work.txt
-COPY ${REQUIREMENTS} /requirements.txt
+COPY requirements/work.txt /requirements.txt
 RUN --mount=type=secret,id=uv.toml,target=/etc/uv/uv.toml --mount=type=cache,target=/root/.cache/uv \
     uv pip install --requirements /requirements.txt ${TORCH_BACKEND:+--torch-backend=${TORCH_BACKEND}}
 
 FROM uv AS cuda-dependencies
-ARG REQUIREMENTS=requirements/work.txt
-COPY ${REQUIREMENTS} /requirements.txt
+COPY requirements/work.txt /requirements.txt
 RUN --mount=type=secret,id=uv.toml,target=/etc/uv/uv.toml --mount=type=cache,target=/root/.cache/uv \
     uv pip install --requirements /requirements.txt
 

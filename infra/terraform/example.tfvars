@@ -1,9 +1,8 @@
 region            = "eu-central-1"
-name              = "example-ratchet"
+name              = "staging-ratchet" # infra/argocd has names that begin with it
 oidc_provider_arn = "arn:aws:iam::123456789012:oidc-provider/oidc.eks.eu-central-1.amazonaws.com/id/EXAMPLE"
 
-# The router's chart names its own service account, and the gate runs beside the reconciler's.
-# service_accounts = { router = ["adapter-router"] }
+# service_accounts = { pipelines = ["kubeflow/pipeline-runner"] }
 
 # gpu_nodes = {
 #   cluster_name  = "main"

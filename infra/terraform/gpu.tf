@@ -9,7 +9,7 @@ resource "aws_eks_node_group" "gpu" {
   instance_types  = var.gpu_nodes.instance_types
   ami_type        = "AL2023_x86_64_NVIDIA"
   disk_size       = var.gpu_nodes.disk_gib
-  labels          = { "ratchet.dev/pool" = "gpu" }
+  labels          = { "ratchet.dev/gpu" = "true" }
 
   scaling_config {
     min_size     = 0

@@ -5,7 +5,7 @@ locals {
   # Every writer asks the bucket first whether it honours conditional writes.
   probe = ".ratchet-conditional-write-probe"
 
-  access = {
+  known_access = {
     # collect_triplets to register_adapter. It never releases, and cannot write what a user said or who is live.
     steps = {
       read      = ["*"]
@@ -45,7 +45,15 @@ locals {
       delete    = []
       artifacts = ["mlflow"]
     }
+    # Kubeflow's one account: steps and release together.
+    pipelines = {
+      read      = ["*"]
+      write     = ["adapters", "collections", "datasets", "ledger", "leases", "manifests", "quarantine", "registry", "releases", "tables", "validated", "verdicts"]
+      delete    = ["tables"]
+      artifacts = ["ratchet"]
+    }
   }
+  access = { for role, reach in local.known_access : role => reach if role != "pipelines" || contains(keys(var.service_accounts), role) }
 
   lake_arn      = aws_s3_bucket.this["lake"].arn
   artifacts_arn = aws_s3_bucket.this["artifacts"].arn
@@ -73,8 +81,8 @@ data "aws_iam_policy_document" "trust" {
       test     = "StringEquals"
       variable = "${local.issuer}:sub"
       values = [
-        for account in lookup(var.service_accounts, each.key, ["ratchet-${each.key}"]) :
-        "system:serviceaccount:${var.namespace}:${account}"
+        for account in lookup(var.service_accounts, each.key, ["ratchet/ratchet-${each.key}"]) :
+        "system:serviceaccount:${replace(account, "/", ":")}"
       ]
     }
   }

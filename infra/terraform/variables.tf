@@ -85,16 +85,15 @@ variable "oidc_provider_arn" {
   }
 }
 
-variable "namespace" {
-  description = "Kubernetes namespace of the service accounts."
-  type        = string
-  default     = "ratchet"
-}
-
 variable "service_accounts" {
-  description = "Service accounts that may take each role, where they differ from ratchet-<role>."
+  description = "Service accounts that may take each role, as namespace/name, where they are not ratchet/ratchet-<role>. The role `pipelines` exists only if named here: Kubeflow runs every step, releases too, under one account."
   type        = map(set(string))
   default     = {}
+
+  validation {
+    condition     = alltrue([for account in flatten([for accounts in values(var.service_accounts) : tolist(accounts)]) : can(regex("^[a-z0-9-]+/[a-z0-9.-]+$", account))])
+    error_message = "service_accounts are written namespace/name, like kubeflow/pipeline-runner."
+  }
 }
 
 variable "gpu_nodes" {

@@ -22,6 +22,7 @@ def test_wrong_variables_are_refused_with_what_to_write(terraform: Terraform) ->
         "lake_prefix": ("/a", "no slash at either end"),
         "kms_key_arn": ("alias/mine", "not an alias"),
         "events_cold_after_days": (7, "30 or more"),
+        "service_accounts": ({"steps": ["ratchet-steps"]}, "namespace/name"),
         "undo_days": (0, "1 or more"),
         "oidc_provider_arn": ("arn:aws:eks:eu-central-1:123456789012:cluster/main", "list-open-id-connect-providers"),
     }

@@ -59,7 +59,10 @@ def aws(terraform: Terraform) -> Iterator[Aws]:
     with s3_server() as endpoint:
         account = Aws()
         gpu_nodes = {"node_role_arn": _make_cluster(account), "cluster_name": "main", "subnet_ids": ["subnet-1"]}
-        given = variables(lake_prefix="team/lake", kms_key_arn=KEY, destroy_data=True, gpu_nodes=gpu_nodes)
+        accounts = {"pipelines": ["kubeflow/pipeline-runner"]}
+        given = variables(
+            lake_prefix="team/lake", kms_key_arn=KEY, destroy_data=True, gpu_nodes=gpu_nodes, service_accounts=accounts
+        )
         terraform.point_at(endpoint, given)
         terraform.must("apply", "-input=false", "-auto-approve")
         yield account
@@ -168,6 +171,7 @@ KEYS = (LEDGER, EVENTS, ADAPTER)
         ("router", set(), {EVENTS}),
         ("model-pool", {ADAPTER}, set()),
         ("mlflow", set(), set()),
+        ("pipelines", {LEDGER, EVENTS, ADAPTER}, {LEDGER, ADAPTER}),
     ],
 )
 def test_role_may_do_no_more_than_its_work(aws: Aws, role: str, reads: set[str], writes: set[str]) -> None:
@@ -179,11 +183,14 @@ def test_role_may_do_no_more_than_its_work(aws: Aws, role: str, reads: set[str],
     assert not [one for one in rules if "s3:*" in listed(one["Action"]) or "*" in listed(one["Resource"])]
 
 
-def test_role_is_for_its_service_account_alone(aws: Aws) -> None:
-    (statement,) = aws("iam").get_role(RoleName="test-router")["Role"]["AssumeRolePolicyDocument"]["Statement"]
+@pytest.mark.parametrize(
+    ("role", "account"), [("router", "ratchet:ratchet-router"), ("pipelines", "kubeflow:pipeline-runner")]
+)
+def test_role_is_for_its_service_account_alone(aws: Aws, role: str, account: str) -> None:
+    (statement,) = aws("iam").get_role(RoleName=f"test-{role}")["Role"]["AssumeRolePolicyDocument"]["Statement"]
     assert statement["Condition"]["StringEquals"] == {
         f"{ISSUER}:aud": "sts.amazonaws.com",
-        f"{ISSUER}:sub": "system:serviceaccount:ratchet:ratchet-router",
+        f"{ISSUER}:sub": f"system:serviceaccount:{account}",
     }
 
 

@@ -1,0 +1,146 @@
+"""The images of infra/images, built for real and run as production runs them; skipped without a container engine."""
+
+import shutil
+import socket
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from container_engine import ROOT, Podman
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("images")]
+IMAGES = ROOT / "infra" / "images"
+SERVICES = "localhost/ratchet-test-release-services"
+COMPONENTS = "localhost/ratchet-test-components"
+AIRFLOW = "localhost/ratchet-test-airflow"
+CONTEXT = ["components", "pipelines", "dags", "requirements"]
+FILES = [".dockerignore", "pyproject.toml", "README.md"]
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
+    return Podman(tmp_path_factory.mktemp("podman"))
+
+
+@pytest.fixture(scope="module")
+def services(podman: Podman) -> str:
+    podman.build(IMAGES / "release-services.Dockerfile", SERVICES)
+    return SERVICES
+
+
+@pytest.fixture(scope="module")
+def airflow(podman: Podman) -> str:
+    podman.build(IMAGES / "airflow.Dockerfile", AIRFLOW)
+    return AIRFLOW
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    """A checkout to change."""
+    folder = tmp_path / "checkout"
+    for name in CONTEXT:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in FILES:
+        shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def test_services_run_as_nobody_on_a_read_only_disk(podman: Podman, services: str) -> None:
+    assert podman.run(services, "id", "-u").stdout.strip() == "10001"
+    assert "serve-gate" in podman.run(services, "ratchet", "--help").stdout
+    assert podman.run(services, "touch", "/opt/ratchet/x").returncode == 1
+    assert podman.run(services, "ratchet", "releases", "--lake", "/tmp/lake").returncode == 0
+    refused = podman.run(services, "ratchet", "reconcile", "--once")
+    assert refused.returncode == 2
+    assert "release_adapter.git_url is not set" in " ".join(refused.stderr.split())
+
+
+def test_services_have_what_they_import_and_no_training_stack(podman: Podman, services: str) -> None:
+    needed = (
+        "import mlflow, ratchet.release.gate, ratchet.release.reconcile, ratchet.serving.router; mlflow.MlflowClient"
+    )
+    done = podman.run(services, "python", "-c", needed)
+    assert done.returncode == 0, done.stderr
+    for absent in ("torch", "polars", "pip", "uv"):
+        assert podman.run(services, "python", "-c", f"import {absent}").returncode == 1, absent
+    assert podman.run(services, "git", "--version").returncode == 0
+
+
+def test_router_serves_from_its_image(podman: Podman, services: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = podman(
+        "run", "--detach", "--rm", "--read-only", "--cap-drop=all", "--tmpfs=/tmp", f"--env=RATCHET_PORT={port}",
+        "--env=RATCHET_LAKE=/tmp/lake", "--env=RATCHET_POOL_URL=http://127.0.0.1:9", services, "ratchet", "serve-router",
+    )  # fmt: skip
+    assert started.returncode == 0, started.stderr
+    container = started.stdout.strip()
+    try:
+        assert _answer(f"http://127.0.0.1:{port}/healthz") == 200
+    finally:
+        podman("stop", "--time=10", container)
+
+
+def _answer(url: str, timeout_s: float = 60) -> int:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return int(answer.status)
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.2)
+    raise TimeoutError(url)
+
+
+def test_image_remembers_nothing_of_the_machine_that_built_it(podman: Podman, services: str) -> None:
+    left = podman.run(services, "sh", "-c", "ls -d /etc/pip.conf /etc/uv /root/.cache/* /opt/uv /var/lib/apt/lists/*")
+    assert left.stdout == ""
+    history = podman("history", "--no-trunc", services).stdout
+    assert "ratchet" in history
+    assert not [word for word in ("find-links", "index-url", "system-certs") if word in history]
+
+
+def test_code_change_installs_no_dependency_again(podman: Podman, services: str, context: Path) -> None:
+    podman.build(IMAGES / "release-services.Dockerfile", SERVICES, context=context)
+    with (context / "components/ratchet/__init__.py").open("a") as module:
+        module.write('\nCHANGED = "yes"\n')
+    start = time.monotonic()
+    said = podman.build(IMAGES / "release-services.Dockerfile", SERVICES, context=context)
+    seconds = time.monotonic() - start
+    assert _was_cached(said, "uv pip install --requirements pyproject.toml")
+    assert not _was_cached(said, "uv pip install --no-deps --prefix /code")
+    assert seconds < 120  # about 13 on two idle cores
+    assert podman.run(SERVICES, "python", "-c", "import ratchet; print(ratchet.CHANGED)").stdout.strip() == "yes"
+
+
+def _was_cached(said: str, step: str) -> bool:
+    lines = said.splitlines()
+    at = next(number for number, line in enumerate(lines) if "STEP" in line and step in line)
+    return lines[at + 1].startswith("--> Using cache")
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_components_have_the_shape_of_their_variant(podman: Podman, services: str, context: Path, target: str) -> None:
+    """With few of the dependencies: all of them are gigabytes."""
+    listing = "from importlib.metadata import distributions; print(*(d.name.lower() for d in distributions()))"
+    names = podman.run(services, "python", "-c", listing).stdout.replace("_", "-").split()
+    work = context / "requirements" / "work.txt"
+    work.write_text("".join(line for line in work.read_text().splitlines(True) if line.partition("==")[0] in names))
+    podman.build(IMAGES / "components.Dockerfile", COMPONENTS, f"--target={target}", context=context)
+    assert podman.run(COMPONENTS, "id", "-u").stdout.strip() == "10001"
+    assert "train_adapter" in podman.run(COMPONENTS, "ratchet", "--help").stdout
+    capabilities = podman.run(COMPONENTS, "printenv", "NVIDIA_DRIVER_CAPABILITIES").stdout.strip()
+    assert capabilities == ("compute,utility" if target == "cuda" else "")
+
+
+def test_airflow_reads_its_dags_and_has_no_step_in_it(podman: Podman, airflow: str) -> None:
+    reading = "from airflow.dag_processing.dagbag import DagBag; b = DagBag(); print(sorted(b.dags), b.import_errors)"
+    done = podman("run", "--rm", "--cap-drop=all", "--network=none", airflow, "python", "-c", reading)
+    assert "'collect_feedback'" in done.stdout, done.stderr
+    assert done.stdout.rstrip().endswith("{}"), done.stdout
+    assert podman.run(airflow, "id", "-u").stdout.strip() == "50000"
+    assert podman.run(airflow, "python", "-c", "import ratchet").returncode == 1
