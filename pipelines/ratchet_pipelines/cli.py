@@ -136,6 +136,17 @@ def _add_step(step: Step) -> None:
     app.command(step.name, help=f"Step: {doc}{needs} Prints the manifest's URI.")(command)
 
 
+def _compilers() -> typer.Typer:
+    """`ratchet compile`: the other front doors' files, made from the same graph."""
+    from ratchet_pipelines.argo.command import compile_argo
+    from ratchet_pipelines.kubeflow.command import kubeflow
+
+    compilers = typer.Typer(name="compile", help="Write the loop for another orchestrator.", no_args_is_help=True)
+    compilers.command("kubeflow")(kubeflow)
+    compilers.command("argo")(compile_argo)
+    return compilers
+
+
 def _read_inputs(store: Store, given: list[str]) -> dict[str, Manifest]:
     inputs = {}
     for pair in given:
@@ -184,6 +195,7 @@ def main() -> None:
     for step in STEPS:
         _add_step(step)
     services.add_to(app)
+    app.add_typer(_compilers())
     guarded(app)
 
 

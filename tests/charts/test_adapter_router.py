@@ -27,9 +27,9 @@ def rendered(**values: Any) -> dict[str, dict[str, Any]]:
 
 def test_default_rendering_is_the_golden_file() -> None:
     text = yaml.safe_dump_all(render(CHART, {}, "ratchet"), sort_keys=True, width=120)
-    if os.environ.get("RATCHET_GOLDEN") == "write":
+    if "REGENERATE_GOLDEN" in os.environ:
         GOLDEN.write_text(text)
-    assert text == GOLDEN.read_text(), "run once with RATCHET_GOLDEN=write and review the difference"
+    assert text == GOLDEN.read_text(), "run once with REGENERATE_GOLDEN=1 and review the difference"
 
 
 def test_deployment_is_valid_kubernetes() -> None:

@@ -125,7 +125,12 @@ def _pack(layer: nn.Linear) -> None:
     weight = layer.weight
     if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
-        layer.forward = lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, layer.bias, "none", [], "")
+        layer.forward = partial(_packed_linear, packed, layer.bias)  # type: ignore[method-assign]
+
+
+def _packed_linear(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return y
 
 
 def _check_fit(folder: Path, layer: str, base: nn.Linear, update: tuple[Tensor, Tensor], shape: Shape) -> None:

@@ -1,4 +1,4 @@
 """The loop on Argo Workflows: WorkflowTemplates and a CronWorkflow around the `ratchet` command.
 
-`python -m ratchet_pipelines.argo --image IMAGE --out DIR` writes them; Argo CD applies them (docs/argo.md).
+`ratchet compile argo --image IMAGE --out DIR` writes them; Argo CD applies them (docs/argo.md).
 """

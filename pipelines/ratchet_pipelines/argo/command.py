@@ -1,11 +1,10 @@
-"""`python -m ratchet_pipelines.argo --image IMAGE --out DIR`: write the Argo Workflows templates."""
+"""`ratchet compile argo`: write the Argo Workflows templates."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ratchet_pipelines.argo.compile import write_documents
 from ratchet_pipelines.argo.settings import Settings
 
 
@@ -18,9 +17,7 @@ def compile_argo(
     schedule: Annotated[str, typer.Option(help="When the loop starts: cron, in UTC.")] = Settings.schedule,
 ) -> None:
     """Compile the loop to Argo WorkflowTemplates and a CronWorkflow."""
+    from ratchet_pipelines.argo.compile import write_documents
+
     for path in write_documents(Settings(image=image, cuda_image=cuda_image, schedule=schedule), out):
         print(path)
-
-
-if __name__ == "__main__":
-    typer.run(compile_argo)

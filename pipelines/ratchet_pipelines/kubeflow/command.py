@@ -1,4 +1,4 @@
-"""`python -m ratchet_pipelines.kubeflow`: compile the pipelines."""
+"""`ratchet compile kubeflow`: compile the pipelines."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,11 +18,3 @@ def kubeflow(image: Image, out: Out, cuda_image: CudaImage = None, namespace: Na
 
     for file in compile_pipelines(Images(cpu=image, cuda=cuda_image), out, namespace):
         print(file)
-
-
-if __name__ == "__main__":
-    from ratchet_pipelines.cli import guarded
-
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(kubeflow)
-    guarded(app)
