@@ -72,7 +72,7 @@ class Airflow:
         )
 
     def backfill(self, dag_id: str, at: str) -> dict[str, Any]:
-        """The run for a schedule's moment in the past."""
+        """The run for an hour of the past: of a partitioned DAG, the dates are those of partitions."""
         body = {"dag_id": dag_id, "from_date": at, "to_date": at, "max_active_runs": 1}
         made = self.client.post("/api/v2/backfills", json=body).raise_for_status().json()
         return next(run for run in self.runs(dag_id) if run["run_type"] == "backfill" and made["id"])
@@ -95,6 +95,17 @@ class Airflow:
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value?stringify=false"
         return self.get(path)["value"]
 
+    def answer(self, run_id: str, chosen: str) -> str:
+        """Wait until a release asks for approval, answer, and return what the person was shown."""
+        path = f"dags/release_adapter/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
+        found = self.wait(lambda: self._find(path), f"{run_id} asks for approval")
+        self.client.patch(f"/api/v2/{path}", json={"chosen_options": [chosen]}).raise_for_status()
+        return str(found["body"])
+
+    def _find(self, path: str) -> Any:
+        answer = self.client.get(f"/api/v2/{path}")
+        return None if answer.status_code == httpx.codes.NOT_FOUND else answer.raise_for_status().json()
+
     def wait(self, claim: Callable[[], Any], what: str) -> Any:
         deadline = time.monotonic() + PATIENCE_S
         while not (found := claim()):
@@ -115,12 +126,13 @@ def standalone(folder: Path, lake: Path) -> Iterator[Airflow]:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
         "AIRFLOW_HOME": str(folder / "airflow"),
         "PORT": str(port),
         "RATCHET_LAKE": str(lake),
         "RATCHET_CONFIG": str(lake / "ratchet.yaml"),
         "RATCHET_MIN_NEW_TRIPLETS": "1",
+        "RATCHET_APPROVAL": "on",
         "HF_HUB_OFFLINE": "1",
     }
     log = folder / "airflow.log"
@@ -221,20 +233,23 @@ def test_the_scheduler_takes_votes_to_a_promoted_adapter(tmp_path: Path, tiny_mo
             assert released["partition_key"] == digest
             another = airflow.trigger("release_adapter")
             assert airflow.state("release_adapter", another) == "queued"
+            assert "| preference_accuracy | pass |" in airflow.answer(released["dag_run_id"], "Approve")
             airflow.wait_for_run("release_adapter", released["dag_run_id"])
         outcome = airflow.result("release_adapter", released["dag_run_id"], "release_adapter")
         assert outcome["decision"] == "promoted", outcome["why"]
         places = who_is_champion(services.released_to(config, stack), store)
         assert {place.digest for place in places} == {digest}
 
-        # An hour that is filled in later finds the same votes and what came since, and starts nothing twice.
-        hour = airflow.backfill("collect_feedback", "2026-02-03T04:00:00Z")
-        airflow.wait_for_run("collect_feedback", hour["dag_run_id"])
-        assert hour["partition_key"] == "2026-02-03T03"
-
-        # Those that queued find the work done.
+        # Those that queued: a training finds the work done, a release is turned down.
         airflow.wait_for_run("train_adapter", second)
         assert not airflow.result("train_adapter", second, "train_adapter")["did_work"]
+        airflow.answer(another, "Reject")
         airflow.wait_for_run("release_adapter", another)
+        assert airflow.task("release_adapter", another, "release_adapter")["state"] == "skipped"
         assert airflow.most_at_once == {"collect_feedback": 1, "train_adapter": 1, "release_adapter": 1}
         assert [record.event for record in read_ledger(store)].count("requested") == 1
+
+        # An hour that is filled in later collects what has landed since, like any other.
+        hour = airflow.backfill("collect_feedback", "2026-02-03T04:00:00Z")
+        airflow.wait_for_run("collect_feedback", hour["dag_run_id"])
+        assert hour["partition_key"] == "2026-02-03T04"
