@@ -31,6 +31,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 say = Console(stderr=True, highlight=False)
+# How Rust, Python and SQLite put it; SQLite calls it an I/O error where a quota is what is full.
+DISK_TROUBLE = ("No space left on device", "File too large", "disk is full", "disk I/O error")
 
 
 @app.command()
@@ -168,7 +170,7 @@ def guarded(program: Callable[[], None]) -> None:
         if not _is_disk_full(error):
             raise
         say.print(
-            f"[red]error:[/red] the disk is full ({escape(str(error))}). Free some space and run again; "
+            f"[red]error:[/red] the disk is full or failing ({escape(str(error))}). Free some space and run again; "
             "finished steps are kept.",
             soft_wrap=True,
         )
@@ -180,7 +182,7 @@ def _is_disk_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True
-        if any(words in str(error) for words in ("No space left on device", "File too large", "disk is full")):
+        if any(words in str(error) for words in DISK_TROUBLE):
             return True
         error = error.__cause__ or error.__context__
     return False

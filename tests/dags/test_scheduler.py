@@ -111,7 +111,7 @@ class Airflow:
         while not (found := claim()):
             tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
             assert time.monotonic() < deadline, f"not within {PATIENCE_S:g} s: {what}\n{tail}"
-            time.sleep(0.5)
+            time.sleep(0.2)
         return found
 
     def wait_for_run(self, dag_id: str, run_id: str) -> None:
@@ -184,7 +184,7 @@ def lenient(model: Path) -> Config:
         {
             "base_model": {"model": str(model), "dtype": "float32"},
             "build_datasets": {"eval_share": 0.5},
-            "train_adapter": {"max_tokens": 96, "checkpoint_steps": 2},
+            "train_adapter": {"max_tokens": 96, "checkpoint_steps": 2, "sft": {"epochs": 8}, "dpo": {"epochs": 8}},
             "evaluate_adapter": {
                 "min_pairs": 4, "max_new_tokens": 4, "resamples": 200, "tolerance": 2.0, "max_perplexity_rise": 1e6,
             },
@@ -194,12 +194,15 @@ def lenient(model: Path) -> Config:
     )  # fmt: skip
 
 
-def training() -> psutil.Process | None:
-    """The process that trains, if one does."""
+def kill_amid_training(lake: Path) -> bool:
+    """SIGKILL the process that trains, if one does and has left a checkpoint."""
+    if not any((lake / "work" / "train_adapter").rglob("COMPLETE")):
+        return False
     for process in psutil.process_iter(["cmdline"]):
-        if "train_adapter" in (process.info["cmdline"] or []) and "--out" in process.info["cmdline"]:
-            return process
-    return None
+        if {"train_adapter", "--out"} <= set(process.info["cmdline"] or []):
+            process.kill()
+            return True
+    return False
 
 
 def test_the_scheduler_takes_votes_to_a_promoted_adapter(tmp_path: Path, tiny_model: Path) -> None:
@@ -221,7 +224,7 @@ def test_the_scheduler_takes_votes_to_a_promoted_adapter(tmp_path: Path, tiny_mo
         # The dataset's event starts a training, which is killed once; another run asks meanwhile, and queues.
         first = airflow.wait(lambda: airflow.runs("train_adapter"), "the dataset starts a training")[0]
         assert first["partition_key"] == dataset
-        airflow.wait(training, "a training process").kill()
+        airflow.wait(lambda: kill_amid_training(lake), "a training that has a checkpoint")
         second = airflow.trigger("train_adapter", force=True)
         assert airflow.state("train_adapter", second) == "queued"
         airflow.wait_for_run("train_adapter", first["dag_run_id"])

@@ -143,7 +143,7 @@ class Kubelet:
         environment = os.environ | resolve(template) | {"RATCHET_HOST": HOST, "RATCHET_PORT": str(port)}
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ratchet.rehearsal.pod"],
+                [sys.executable, "-P", "-m", "ratchet.rehearsal.pod"],
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=output,

@@ -107,7 +107,9 @@ def _process(lake: Path, name: str, module: str, *args: str) -> Iterator[_Proces
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {"OMP_NUM_THREADS": str(os.cpu_count()), **os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
     with log.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-m", module, *args], stdout=file, stderr=file, env=environment)
+        # -P: a folder called `ratchet`, such as the clone seen from beside it, must not pass for the package.
+        command = [sys.executable, "-P", "-m", module, *args]
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
     try:
         yield _Process(name, log, process)
     finally:
