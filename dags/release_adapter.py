@@ -5,7 +5,7 @@ from datetime import timedelta
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, PartitionedAssetTimetable, get_current_context, task
 
-from _common.assets import ADAPTER, newest, triggered_by
+from _common.assets import ADAPTER, announced, newest
 from _common.gate_report import gate_report
 from _common.policies import START, Tag, deadline, defaults
 from _common.settings import SETTINGS
@@ -46,11 +46,11 @@ with DAG(
     def choose_adapter() -> dict | None:
         """The adapter whose event started this run; by hand, the newest."""
         context = get_current_context()
-        event = next(iter(triggered_by(context, ADAPTER)), None) or newest(context, ADAPTER)
-        if event is None:
+        adapter = announced(context, ADAPTER) or newest(context, ADAPTER)
+        if adapter is None:
             raise ValueError("there is no adapter yet; run train_adapter first")
-        print(f"adapter {event.extra['digest'][:12]}: the offline verdict is {event.extra['verdict']}")
-        return {**event.extra, "report": gate_report(event.extra)} if event.extra["verdict"] == "pass" else None
+        print(f"adapter {adapter['digest'][:12]}: the offline verdict is {adapter['verdict']}")
+        return {**adapter, "report": gate_report(adapter)} if adapter["verdict"] == "pass" else None
 
     adapter = choose_adapter()
     released = step("release_adapter", train_adapter=adapter, evaluate_adapter=adapter, register_adapter=adapter)

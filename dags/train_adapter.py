@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Param, PartitionedAssetTimetable, get_current_context, task
 
-from _common.assets import ADAPTER, DATASET, DRIFT, announce, newest, triggered_by
+from _common.assets import ADAPTER, DATASET, DRIFT, announce, announced, newest
 from _common.need import why_train
 from _common.policies import START, Tag, deadline, defaults
 from _common.settings import SETTINGS
@@ -50,13 +50,12 @@ with DAG(
         dataset, last = newest(context, DATASET), newest(context, ADAPTER)
         if dataset is None:
             raise ValueError("there is no dataset yet; run collect_feedback first")
+        drift = announced(context, DRIFT)
         reason = "asked for by hand" if params["force"] else why_train(
-            dataset.extra, last and last.extra, last and last.timestamp, datetime.now(UTC),
-            min_new=params["min_new_triplets"],
-            drift=next((event.extra["why"] for event in triggered_by(context, DRIFT)), None),
+            dataset, last, datetime.now(UTC), min_new=params["min_new_triplets"], drift=drift and drift["why"]
         )  # fmt: skip
-        print(f"dataset {dataset.extra['digest'][:12]}: {reason or 'nothing to train for'}")
-        return {**dataset.extra, "reason": reason} if reason else None
+        print(f"dataset {dataset['digest'][:12]}: {reason or 'nothing to train for'}")
+        return {**dataset, "reason": reason} if reason else None
 
     @task(outlets=[ADAPTER])
     def publish_adapter(dataset: dict, trained: dict, evaluated: dict, registered: dict) -> None:

@@ -10,13 +10,12 @@ MAX_AGE = timedelta(days=7)
 def why_train(
     dataset: Mapping[str, Any],
     last: Mapping[str, Any] | None,
-    last_at: datetime | None,
     now: datetime,
     *,
     min_new: int,
     drift: str | None,
 ) -> str | None:
-    """The reason to train on this dataset, or None. `last` is what the newest adapter's event says.
+    """The reason to train on this dataset, or None. `last` is what was announced of the newest adapter.
 
     The same dataset is never a reason: the step would find its result and do nothing.
     """
@@ -27,6 +26,6 @@ def why_train(
         return f"{num_new} new triplets, at least {min_new}"
     if drift is not None:
         return f"drift: {drift}"
-    if last_at is not None and now - last_at >= MAX_AGE:
-        return f"{num_new} new triplets, and the last training was on {last_at:%Y-%m-%d}"
+    if last is not None and now - (then := datetime.fromisoformat(last["announced_at"])) >= MAX_AGE:
+        return f"{num_new} new triplets, and the last training was on {then:%Y-%m-%d}"
     return None

@@ -15,9 +15,11 @@ YESTERDAY, LAST_WEEK = NOW - timedelta(days=1), NOW - timedelta(days=7)
 
 
 def why(triplets: int, trained_on: int | None, at: datetime = YESTERDAY, drift: str | None = None) -> str | None:
-    last = None if trained_on is None else {"dataset_digest": f"digest-{trained_on}", "triplets": trained_on}
+    last = trained_on and {
+        "dataset_digest": f"digest-{trained_on}", "triplets": trained_on, "announced_at": at.isoformat(),
+    }  # fmt: skip
     dataset = {"digest": f"digest-{triplets}", "triplets": triplets}
-    return why_train(dataset, last, at if last else None, NOW, min_new=500, drift=drift)
+    return why_train(dataset, last, NOW, min_new=500, drift=drift)
 
 
 @pytest.mark.parametrize(
