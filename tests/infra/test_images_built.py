@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from container_engine import ROOT, Podman
+from container_engine import LOCKED_DOWN, ROOT, Podman
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("images")]
 IMAGES = ROOT / "infra" / "images"
@@ -75,7 +75,8 @@ def test_router_serves_from_its_image(podman: Podman, services: str) -> None:
         port = probe.getsockname()[1]
     started = podman(
         "run", "--detach", "--rm", "--read-only", "--cap-drop=all", "--tmpfs=/tmp", f"--env=RATCHET_PORT={port}",
-        "--env=RATCHET_LAKE=/tmp/lake", "--env=RATCHET_POOL_URL=http://127.0.0.1:9", services, "ratchet", "serve-router",
+        "--env=RATCHET_LAKE=/tmp/lake", "--env=RATCHET_POOL_URL=http://127.0.0.1:9",
+        services, "ratchet", "serve-router",
     )  # fmt: skip
     assert started.returncode == 0, started.stderr
     container = started.stdout.strip()
@@ -137,10 +138,21 @@ def test_components_have_the_shape_of_their_variant(podman: Podman, services: st
     assert capabilities == ("compute,utility" if target == "cuda" else "")
 
 
-def test_airflow_reads_its_dags_and_has_no_step_in_it(podman: Podman, airflow: str) -> None:
+@pytest.mark.parametrize("execution", ["local", "kubernetes"])
+def test_airflow_reads_its_dags_and_has_no_step_in_it(
+    podman: Podman, airflow: str, tmp_path: Path, execution: str
+) -> None:
+    images = {"cpu": f"cpu@sha256:{'0' * 64}", "cuda": f"cuda@sha256:{'0' * 64}"}
+    (tmp_path / "pods.json").write_text(json.dumps({"images": images, "lake": "s3://lake"}))
+    (tmp_path / "airflow.cfg").touch()  # Airflow's chart mounts one too
     reading = "from airflow.dag_processing.dagbag import DagBag; b = DagBag(); print(sorted(b.dags), b.import_errors)"
-    done = podman("run", "--rm", "--cap-drop=all", "--network=none", airflow, "python", "-c", reading)
-    assert "'collect_feedback'" in done.stdout, done.stderr
+    done = podman(
+        "run", "--rm", *LOCKED_DOWN, "--tmpfs=/opt/airflow/logs:mode=1777", f"--volume={tmp_path}:/etc/ratchet:ro",
+        f"--volume={tmp_path}/airflow.cfg:/opt/airflow/airflow.cfg:ro", f"--env=RATCHET_EXECUTION={execution}",
+        "--env=RATCHET_PODS=/etc/ratchet/pods.json", "--env=PYTHONPATH=/opt/airflow/dags",
+        airflow, "python", "-c", reading,
+    )  # fmt: skip
+    assert "'collect_feedback'" in done.stdout, done.stdout + done.stderr
     assert done.stdout.rstrip().endswith("{}"), done.stdout
     assert podman.run(airflow, "id", "-u").stdout.strip() == "50000"
     assert podman.run(airflow, "python", "-c", "import ratchet").returncode == 1
