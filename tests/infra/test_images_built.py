@@ -1,5 +1,6 @@
 """The images of infra/images, built for real and run as production runs them; skipped without a container engine."""
 
+import json
 import shutil
 import socket
 import time
@@ -147,7 +148,7 @@ def test_airflow_reads_its_dags_and_has_no_step_in_it(
     (tmp_path / "airflow.cfg").touch()  # Airflow's chart mounts one too
     reading = "from airflow.dag_processing.dagbag import DagBag; b = DagBag(); print(sorted(b.dags), b.import_errors)"
     done = podman(
-        "run", "--rm", *LOCKED_DOWN, "--tmpfs=/opt/airflow/logs:mode=1777", f"--volume={tmp_path}:/etc/ratchet:ro",
+        "run", "--rm", *LOCKED_DOWN, "--tmpfs=/opt/airflow/logs:mode=1777", f"--volume={tmp_path}/pods.json:/etc/ratchet/pods.json:ro",
         f"--volume={tmp_path}/airflow.cfg:/opt/airflow/airflow.cfg:ro", f"--env=RATCHET_EXECUTION={execution}",
         "--env=RATCHET_PODS=/etc/ratchet/pods.json", "--env=PYTHONPATH=/opt/airflow/dags",
         airflow, "python", "-c", reading,
