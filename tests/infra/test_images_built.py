@@ -148,9 +148,10 @@ def test_airflow_reads_its_dags_and_has_no_step_in_it(
     (tmp_path / "airflow.cfg").touch()  # Airflow's chart mounts one too
     reading = "from airflow.dag_processing.dagbag import DagBag; b = DagBag(); print(sorted(b.dags), b.import_errors)"
     done = podman(
-        "run", "--rm", *LOCKED_DOWN, "--tmpfs=/opt/airflow/logs:mode=1777", f"--volume={tmp_path}/pods.json:/etc/ratchet/pods.json:ro",
-        f"--volume={tmp_path}/airflow.cfg:/opt/airflow/airflow.cfg:ro", f"--env=RATCHET_EXECUTION={execution}",
-        "--env=RATCHET_PODS=/etc/ratchet/pods.json", "--env=PYTHONPATH=/opt/airflow/dags",
+        "run", "--rm", *LOCKED_DOWN, "--tmpfs=/opt/airflow/logs:mode=1777",
+        f"--volume={tmp_path}/airflow.cfg:/opt/airflow/airflow.cfg:ro",
+        f"--volume={tmp_path}/pods.json:/etc/ratchet/pods.json:ro", "--env=RATCHET_PODS=/etc/ratchet/pods.json",
+        f"--env=RATCHET_EXECUTION={execution}", "--env=PYTHONPATH=/opt/airflow/dags",
         airflow, "python", "-c", reading,
     )  # fmt: skip
     assert "'collect_feedback'" in done.stdout, done.stdout + done.stderr
