@@ -98,7 +98,7 @@ def _release(config: Config, store: Store, stack: services.Stack, crowd: Crowd, 
         talking.join()
         watching.join()
     if crowd.num_failed:
-        say.print(f"[yellow]{crowd.num_failed} visits ended in an error[/yellow]: see the folder's logs")
+        say.print(f"[yellow]{crowd.num_failed} visits ended in an error[/yellow], the last: {crowd.last_failure}")
     for entry in manifest.facts["log"]:
         say.print(f"  {entry['t']:6.1f} s  {entry['text']}", markup=False, soft_wrap=True, style="dim")
     say.print(f"Release: [bold]{manifest.facts['outcome']}[/bold]: {manifest.facts['why']}")

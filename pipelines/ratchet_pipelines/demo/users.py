@@ -47,6 +47,7 @@ class Crowd:
     num_visits: int = 0
     num_liked: int = 0
     num_failed: int = 0
+    last_failure: str = ""
     _questions: Iterator[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,8 +73,8 @@ class Crowd:
             number, self.num_visits = self.num_visits, self.num_visits + 1
             try:
                 await self._one_visit(client, number, next(self._questions))
-            except httpx.HTTPError:
-                self.num_failed += 1
+            except httpx.HTTPError as error:
+                self.num_failed, self.last_failure = self.num_failed + 1, f"{type(error).__name__} {error}"
                 await asyncio.sleep(0.5)
             on_visit()
 
