@@ -4,12 +4,14 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+AIRFLOW := .venv-airflow
 # uv does not read pip's configuration; hand it the one setting that decides which torch is installed.
 FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python $(FIND_LINKS)
 COMPILE := $(UV) pip compile $(FIND_LINKS) --no-emit-index-url --no-emit-find-links --no-annotate --no-header pyproject.toml
 SEED ?= 0
+ENGINE ?= docker
 # Where this is set, every process would compile half a gigabyte of libraries anew: 40 s instead of 15.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -30,16 +32,26 @@ $(VENV)/.dev: $(VENV)/.work requirements/dev.txt
 	$(INSTALL) -r requirements/dev.txt
 	touch $@
 
+$(AIRFLOW)/.airflow: $(UV) requirements/airflow.txt requirements/airflow-dev.txt
+	$(UV) venv --quiet --allow-existing --python $(BIN)/python $(AIRFLOW)
+	$(UV) pip install --quiet --python $(AIRFLOW)/bin/python -r requirements/airflow.txt -r requirements/airflow-dev.txt
+	touch $@
+
 setup: $(VENV)/.dev ## Create .venv with everything that steps, tests and checks need
 
 demo: $(VENV)/.work ## The whole loop on this machine: one adapter promoted, one rolled back, a report (SEED=0)
 	$(BIN)/ratchet demo --seed $(SEED) --lake demo
 
-test: $(VENV)/.dev check ## Lint, types, import rings and the tests that need minutes at most
-	$(BIN)/pytest -n 2 --dist loadgroup
+airflow: $(VENV)/.work $(AIRFLOW)/.airflow ## Airflow on this machine, with the DAGs in place (PORT=8080)
+	infra/airflow/standalone.sh
 
-test-all: $(VENV)/.dev check ## All of `test`, and the slow tests (SIGKILL in every step)
+test: $(VENV)/.dev $(AIRFLOW)/.airflow check ## Lint, types, import rings and the tests that need minutes at most
+	$(BIN)/pytest -n 2 --dist loadgroup
+	$(AIRFLOW)/bin/pytest tests/dags
+
+test-all: $(VENV)/.dev $(AIRFLOW)/.airflow check ## All of `test`, and the slow tests (the demo, kills, real engines)
 	$(BIN)/pytest -n 2 --dist loadgroup -m 'not gpu and not cluster'
+	$(AIRFLOW)/bin/pytest tests/dags -m 'not gpu and not cluster'
 
 check: $(VENV)/.dev ## Format, lint, types and import rings
 	$(BIN)/ruff format --check .
@@ -58,8 +70,18 @@ requirements: $(UV) ## Pin requirements/*.txt anew from pyproject.toml
 	$(COMPILE) --extra work 2>/dev/null | sed 's/+cpu$$//' > requirements/work.txt
 	$(COMPILE) --extra work --group dev -c requirements/work.txt 2>/dev/null | sed 's/+cpu$$//' > requirements/dev.txt
 	$(COMPILE) --extra airflow 2>/dev/null > requirements/airflow.txt
+	$(COMPILE) --extra airflow --group airflow-dev -c requirements/airflow.txt 2>/dev/null > requirements/airflow-dev.txt
+
+golden: $(VENV)/.dev ## Write the golden files anew, to review as a diff
+	-REGENERATE_GOLDEN=1 $(BIN)/pytest -q tests/pipelines tests/charts -k "golden or what_argo_cd"
+
+images: ## Build every image: BASE_IMAGE=NAME@sha256:… (ENGINE=docker)
+	@test -n "$(BASE_IMAGE)" || { echo "BASE_IMAGE is not set: NAME@sha256:…; see docs/infrastructure.md" >&2; exit 2; }
+	for name in components release-services airflow mlflow; do \
+	  $(ENGINE) build -f infra/images/$$name.Dockerfile --build-arg BASE_IMAGE=$(BASE_IMAGE) -t ratchet-$$name:local . || exit; \
+	done
 
 clean: ## Remove the environment and what the demo left
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(AIRFLOW) airflow-home demo
 
-.PHONY: help setup demo test test-all check format bench requirements clean
+.PHONY: help setup demo airflow test test-all check format bench requirements golden images clean
