@@ -5,7 +5,6 @@ Exit codes: 0 done; 2 something outside the code must be mended (said on stderr)
 
 import errno
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -189,9 +188,6 @@ def _is_disk_full(error: BaseException | None) -> bool:
 
 
 def main() -> None:
-    # Before torch is loaded. Threads that spin while they wait for one another, on cores that others use too, cost
-    # 3.9 ms an operation against 1.3 (two cores, load four).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ratchet_pipelines.graph import STEPS
 
     for step in STEPS:
