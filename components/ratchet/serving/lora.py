@@ -33,7 +33,7 @@ class Factors:
 class Lora:
     """A base model that adds the updates of the adapters chosen for its rows; for inference only.
 
-    Not thread-safe, as the model is not. The model's linear layers are changed for good.
+    Not thread-safe, as the model is not.
     """
 
     def __init__(self, model: Any) -> None:
@@ -44,7 +44,6 @@ class Lora:
         self._mask: Tensor | None = None
         self._linears = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
         for name, layer in self._linears.items():
-            _pack(layer)
             layer.register_forward_hook(partial(self._add_update, name))
 
     def load(self, folder: Path, name: str) -> None:
@@ -115,22 +114,6 @@ class Lora:
             return
         narrow = linear(inputs[0], factors.down).mul_(self._mask)
         output.view(-1, output.shape[-1]).addmm_(narrow.view(-1, narrow.shape[-1]), factors.up)
-
-
-def _pack(layer: nn.Linear) -> None:
-    """Lay a CPU layer's weights out as its kernel wants them, once; `nn.Linear` does it anew for every batch.
-
-    It is what `torch.compile` does when it freezes weights: the same numbers, in half the time at 32 rows.
-    """
-    weight = layer.weight
-    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
-        layer.forward = partial(_packed_linear, packed, layer.bias)  # type: ignore[method-assign]
-
-
-def _packed_linear(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return y
 
 
 def _check_fit(folder: Path, layer: str, base: nn.Linear, update: tuple[Tensor, Tensor], shape: Shape) -> None:

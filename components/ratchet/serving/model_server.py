@@ -9,6 +9,7 @@ import secrets
 import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,10 @@ class Pool:
     def __init__(self, config: Config) -> None:
         self.base = config.base_model.model
         self.started_at = int(time.time())
-        model, self.tokenizer = load_base(config.base_model)
+        # In a thread that ends: OpenMP keeps a helper for each thread that ever computed, and once there are more than
+        # cores it puts them to sleep between operations. The engine's thread was half as fast for it.
+        with ThreadPoolExecutor(1) as loader:
+            model, self.tokenizer = loader.submit(load_base, config.base_model).result()
         self.context = min(model.config.max_position_embeddings, MAX_CELLS)
         self.engine = Engine(model, stop_tokens(model, self.tokenizer))
         self.slots: dict[str, str | None] = {self.base: None}
