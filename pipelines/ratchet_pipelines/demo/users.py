@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import cycle, repeat
 from typing import Any
 
 import httpx
@@ -58,11 +58,16 @@ class Crowd:
         asyncio.run(self._visits(iter(range(num_visits)), on_visit))
 
     def keep_visiting(self, stop: threading.Event) -> threading.Thread:
-        """Visit in the background until `stop` is set."""
-        until_stopped = iter(lambda: stop.is_set(), True)
-        thread = threading.Thread(target=lambda: asyncio.run(self._visits(until_stopped)), daemon=True)
+        """Visit in the background until `stop` is set; who waits for an answer then leaves without it."""
+        thread = threading.Thread(target=lambda: asyncio.run(self._visits_until(stop)), daemon=True)
         thread.start()
         return thread
+
+    async def _visits_until(self, stop: threading.Event) -> None:
+        visiting = asyncio.create_task(self._visits(repeat(None)))
+        await asyncio.to_thread(stop.wait)
+        visiting.cancel()
+        await asyncio.wait([visiting])
 
     async def _visits(self, turns: Iterator[Any], on_visit: Any = lambda: None) -> None:
         async with httpx.AsyncClient(base_url=self.url, timeout=120) as client:
