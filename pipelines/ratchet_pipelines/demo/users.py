@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import cycle, repeat
+from itertools import cycle
 from typing import Any
 
 import httpx
@@ -16,7 +16,7 @@ ENOUGH_WORDS = 18  # an answer of this length is liked by half of the users
 CARE = 3.5  # words; how sharply liking falls off around ENOUGH_WORDS
 NOISE = 0.05  # share of votes that mean nothing
 CORRECT_SHARE = 0.9  # of those who dislike an answer, how many say what it should have been
-MAX_ANSWER_TOKENS = 40
+MAX_ANSWER_TOKENS = 32
 NUM_AT_ONCE = 32  # a step of the model server costs nearly the same for 12 answers as for 32
 
 
@@ -58,16 +58,11 @@ class Crowd:
         asyncio.run(self._visits(iter(range(num_visits)), on_visit))
 
     def keep_visiting(self, stop: threading.Event) -> threading.Thread:
-        """Visit in the background until `stop` is set; who waits for an answer then leaves without it."""
-        thread = threading.Thread(target=lambda: asyncio.run(self._visits_until(stop)), daemon=True)
+        """Visit in the background until `stop` is set."""
+        until_stopped = iter(lambda: stop.is_set(), True)
+        thread = threading.Thread(target=lambda: asyncio.run(self._visits(until_stopped)), daemon=True)
         thread.start()
         return thread
-
-    async def _visits_until(self, stop: threading.Event) -> None:
-        visiting = asyncio.create_task(self._visits(repeat(None)))
-        await asyncio.to_thread(stop.wait)
-        visiting.cancel()
-        await asyncio.wait([visiting])
 
     async def _visits(self, turns: Iterator[Any], on_visit: Any = lambda: None) -> None:
         async with httpx.AsyncClient(base_url=self.url, timeout=120) as client:
