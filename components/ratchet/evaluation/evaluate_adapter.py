@@ -166,6 +166,7 @@ STEP = Step(
     name="evaluate_adapter",
     run=run,
     inputs=("build_datasets", "train_adapter"),
+    version=2,  # 1 judged format and safety on the base model's answers
     reads=("seed", "base_model"),
     sources=_sources,
 )

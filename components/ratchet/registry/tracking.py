@@ -1,6 +1,7 @@
 """Connect to MLflow: the configured server, or a SQLite file in the lake that is made whole or not at all."""
 
 import fcntl
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -26,6 +27,7 @@ def connect(config: Config, store: Store) -> "MlflowClient":
     _quieten()
     import mlflow
 
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises
     uri = config.registry.tracking_uri or _database_uri(store)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
