@@ -4,9 +4,12 @@ import resource
 
 import torch
 
-from benchmarks import generation
+from benchmarks import adapters, generation
 
-BENCHMARKS = {"generation, tokens/s (64 chats, embedded model)": generation.run}
+BENCHMARKS = {
+    "generation, tokens/s (64 chats, embedded model)": generation.run,
+    "mixed adapters, tokens/s (32 rows: base and two adapters of rank 8)": adapters.run,
+}
 
 
 def main() -> None:

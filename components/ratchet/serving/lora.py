@@ -1,7 +1,7 @@
 """LoRA adapters over one base model, each row of a batch with its own or none, as one low-rank product a layer.
 
-The factors of the adapters in use lie side by side and a mask keeps each row to its own. PEFT computes the same apart
-for each adapter, in float32, which cost 40 to 70% over the base model on two cores; it is the oracle of the tests.
+The factors of the adapters in use lie side by side and a mask keeps each row to its own. PEFT, the oracle of the tests,
+computes the same apart for each adapter, in float32; benchmarks/adapters.py has both beside the base model alone.
 """
 
 from collections.abc import Sequence

@@ -45,7 +45,7 @@ class Pool:
         self.base = config.base_model.model
         self.started_at = int(time.time())
         # In a thread that ends: OpenMP keeps a helper for each thread that ever computed, and once there are more than
-        # cores it puts them to sleep between operations. The engine's thread was half as fast for it.
+        # cores it puts them to sleep between operations, and every operation waits for one to wake.
         with ThreadPoolExecutor(1) as loader:
             model, self.tokenizer = loader.submit(load_base, config.base_model).result()
         self.context = min(model.config.max_position_embeddings, MAX_CELLS)
