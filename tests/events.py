@@ -14,6 +14,7 @@ def interaction(interaction_id: str, response: str = "It is good.", served_at: f
         "response": response,
         "base_model": "tiny",
         "served_at": served_at,
+        "consent_training": "granted",
     }
     return Interaction.model_validate(fields | more)
 

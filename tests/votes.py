@@ -35,6 +35,7 @@ def _interaction(name: str, prompt: str, answer: str, served_at: float) -> Inter
         response=answer,
         base_model="tiny",
         served_at=served_at,
+        consent_training="granted",
     )
 
 

@@ -31,6 +31,22 @@ def test_a_triplet_holds_the_answer_and_who_judged_it():
     assert (triplet["adapter_digest"], triplet["messages"]) == ("d7", '[{"content":"How is it?","role":"user"}]')
 
 
+def test_a_triplet_carries_consent_exposure_and_what_was_taken_back():
+    served = interaction("a", consent_training="denied", retention_until=NOW_S, propensity=0.5, candidate_group_id="g")
+    taken_back = vote("f", "a", comment="oops", supersedes_id="e", is_retracted=True, account_age_days=3)
+    triplet = join([taken_back], [served]).triplets.row(0, named=True)
+    assert (triplet["consent_training"], triplet["retention_until"]) == ("denied", NOW_S)
+    assert (triplet["propensity"], triplet["candidate_group_id"], triplet["parent_interaction_id"]) == (0.5, "g", None)
+    assert (triplet["comment"], triplet["supersedes_id"], triplet["is_retracted"]) == ("oops", "e", True)
+    assert triplet["account_age_days"] == 3.0
+
+
+def test_consent_that_nobody_gave_is_unknown():
+    told = interaction("a").model_dump(exclude={"consent_training"})
+    joined = join([vote("f", "a")], [Interaction.model_validate(told)])
+    assert joined.triplets["consent_training"].to_list() == ["unknown"]
+
+
 def test_a_preference_brings_the_losing_answer():
     served = [interaction("a", response="good"), interaction("b", response="bad")]
     joined = join([vote("f", "a", "preference", "b")], served)

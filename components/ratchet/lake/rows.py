@@ -31,7 +31,8 @@ INTERACTIONS = Table(
         "interaction_id": str, "conversation_id": str, "subject_id": str, "tenant": str, "messages": str,
         "response": str, "base_model": str, "adapter_name": str, "adapter_version": str, "adapter_digest": str,
         "arm": str, "params": str, "prompt_tokens": int, "completion_tokens": int, "latency_ms": float,
-        "finish_reason": str, "served_at": float, "extra": str, COLLECTION: int,
+        "finish_reason": str, "served_at": float, "parent_interaction_id": str, "candidate_group_id": str,
+        "propensity": float, "consent_training": str, "retention_until": float, "extra": str, COLLECTION: int,
     },
 )  # fmt: skip
 FEEDBACK = Table(
@@ -39,7 +40,8 @@ FEEDBACK = Table(
     "feedback_id",
     {
         "feedback_id": str, "interaction_id": str, "subject_id": str, "kind": str, "value_num": float,
-        "value_text": str, "is_tie": bool, "source": str, "created_at": float, "extra": str, COLLECTION: int,
+        "value_text": str, "is_tie": bool, "source": str, "created_at": float, "comment": str, "supersedes_id": str,
+        "is_retracted": bool, "account_age_days": float, "extra": str, COLLECTION: int,
     },
 )  # fmt: skip
 TRIPLETS = Table(
@@ -50,7 +52,10 @@ TRIPLETS = Table(
         "messages": str, "response": str, "kind": str, "value_num": float, "value_text": str, "is_tie": bool,
         "other_response": str, "finish_reason": str, "other_finish_reason": str,
         "source": str, "created_at": float, "served_at": float, "base_model": str,
-        "adapter_name": str, "adapter_version": str, "adapter_digest": str, "arm": str, COLLECTION: int,
+        "adapter_name": str, "adapter_version": str, "adapter_digest": str, "arm": str,
+        "parent_interaction_id": str, "candidate_group_id": str, "propensity": float,
+        "consent_training": str, "retention_until": float,
+        "comment": str, "supersedes_id": str, "is_retracted": bool, "account_age_days": float, COLLECTION: int,
     },
 )  # fmt: skip
 
@@ -65,6 +70,8 @@ def interaction_row(event: Interaction) -> dict[str, Any]:
         "params": _json(event.params),
         "served_at": event.served_at,
         "latency_ms": event.latency_ms,
+        "propensity": event.propensity,
+        "retention_until": event.retention_until,
         "extra": _json(event.model_extra or {}),
     }
 

@@ -49,6 +49,8 @@ def _fault(vote: Vote) -> str | None:
             return None if vote.value in (1, 2, 3, 4, 5) else "a rating is a whole number from 1 to 5"
         case "correction":
             return None if _is_text(vote.value) else "a correction is the text that it should have been"
+        case "comment":
+            return None if _is_text(vote.value) else "a comment is a text"
         case "preference":
             is_other = _is_text(vote.value) and vote.value != vote.interaction_id
             return None if is_other else "a preference is the id of the interaction that lost"

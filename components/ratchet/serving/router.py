@@ -142,6 +142,7 @@ class Router:
                 latency_ms=round(latency_s * 1000, 1),
                 finish_reason=answer.finish_reason,
                 served_at=time.time(),
+                consent_training=settings.consent_training,
             )
         )
         self.metrics.latency.labels(self.metrics.arm).observe(time.monotonic() - exchange.started)

