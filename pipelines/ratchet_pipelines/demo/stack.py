@@ -28,16 +28,9 @@ adapter:
   version: "0"
   uri: ""
   digest: base
-
-# A look of Flagger every 30 s; at the demo's speed that is one second.
-progressDeadlineSeconds: 60
-analysis:
-  interval: 30s
-  threshold: 3
-  stepWeights: [20, 50]
 """
 START_TIMEOUT_S = 180
-CLOCK_SPEED = 30
+CLOCK_SPEED = 30  # a look of Flagger every 30 s becomes one every second
 CLI = "ratchet_pipelines.cli"
 
 
