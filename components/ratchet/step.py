@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from ratchet import __version__
@@ -9,6 +10,7 @@ from ratchet.config import Config
 from ratchet.errors import Conflict, UserError
 from ratchet.manifest import Made, Manifest, manifest_uri, step_key
 from ratchet.store import Store
+from ratchet.turn import turn
 
 Inputs = Mapping[str, Manifest]
 
@@ -29,6 +31,8 @@ class Step:
     """Raised when the code changes what the same inputs give."""
     reads: tuple[str, ...] = ()
     """Sections of the configuration, besides the step's own, on which the result depends."""
+    is_alone: bool = False
+    """Whether runs of it on one lake wait for each other."""
     sources: Callable[[Config, Inputs, Store], Mapping[str, str]] = field(default=lambda config, inputs, store: {})
     """State outside the inputs on which the result depends, as name to digest: new files, the champion."""
 
@@ -44,6 +48,12 @@ class Ran:
 def run_step(step: Step, config: Config, inputs: Inputs, store: Store) -> Ran:
     """The step's manifest for these inputs, made now or found. A killed run leaves nothing that this would find."""
     key = key_of(step, config, inputs, store)
+    must_wait = step.is_alone and not store.exists(manifest_uri(step.name, key))
+    with turn(store, step.name) if must_wait else nullcontext():
+        return _find_or_make(step, key, config, inputs, store)
+
+
+def _find_or_make(step: Step, key: str, config: Config, inputs: Inputs, store: Store) -> Ran:
     uri = manifest_uri(step.name, key)
     if store.exists(uri):
         return Ran(read_manifest(store, uri), is_new=False)

@@ -9,7 +9,7 @@ locals {
     # collect_triplets to register_adapter. It never releases, and cannot write what a user said or who is live.
     steps = {
       read      = ["*"]
-      write     = ["adapters", "collections", "datasets", "manifests", "quarantine", "registry", "tables", "validated", "verdicts"]
+      write     = ["adapters", "collections", "datasets", "manifests", "quarantine", "queue", "registry", "tables", "validated", "verdicts"]
       delete    = ["tables"]
       artifacts = ["ratchet"]
     }
@@ -48,7 +48,7 @@ locals {
     # Kubeflow's one account: steps and release together.
     pipelines = {
       read      = ["*"]
-      write     = ["adapters", "collections", "datasets", "ledger", "leases", "manifests", "quarantine", "registry", "releases", "tables", "validated", "verdicts"]
+      write     = ["adapters", "collections", "datasets", "ledger", "leases", "manifests", "quarantine", "queue", "registry", "releases", "tables", "validated", "verdicts"]
       delete    = ["tables"]
       artifacts = ["ratchet"]
     }

@@ -16,11 +16,12 @@ import votes
 from iam_policy import Request, Statement, is_allowed, listed
 from ratchet.config import Config
 from ratchet.errors import Conflict
+from ratchet.lease import hold
 from ratchet.release.adapter_ref import AdapterRef
 from ratchet.release.event_tail import EventTail
-from ratchet.release.lease import hold
 from ratchet.release.ledger import Entry, Ledger, read_ledger
 from ratchet.release.route_log import RouteLog
+from ratchet.release.world import LEASE
 from ratchet.step import run_step
 from ratchet.store import S3Store, open_store
 from ratchet_pipelines.graph import STEPS
@@ -103,7 +104,7 @@ def test_nothing_in_the_lake_expires_but_old_versions_of_what_changes(aws: Aws) 
     rules = aws("s3").get_bucket_lifecycle_configuration(Bucket="test-lake")["Rules"]
     assert not [rule for rule in rules if "Expiration" in rule]
     forgets = {rule["Filter"]["Prefix"] for rule in rules if "NoncurrentVersionExpiration" in rule}
-    assert forgets == {"team/lake/leases/", "team/lake/tables/"}
+    assert forgets == {"team/lake/leases/", "team/lake/queue/", "team/lake/tables/"}
     moves = next(rule for rule in rules if "Transitions" in rule)
     assert moves["Filter"]["Prefix"] == "team/lake/events/"
     assert {move["StorageClass"]: move["Days"] for move in moves["Transitions"]} == {
@@ -263,8 +264,8 @@ def test_loop_and_release_need_nothing_that_their_roles_lack(lake: Lake, tiny_mo
     assert all(is_allowed(_object("PutObject", key), rules) for key in tables)
     with lake.as_role("release") as store:
         run_step(STEPS[-1], config, {name: done[name].manifest for name in STEPS[-1].inputs}, store)
-        assert hold(store, "one", now=0.0, lease_s=5.0)
-        assert hold(store, "one", now=4.0, lease_s=5.0)
+        assert hold(store, LEASE, "one", now=0.0, lease_s=5.0)
+        assert hold(store, LEASE, "one", now=4.0, lease_s=5.0)
         Ledger(store).append(lambda _: Entry(event="requested", at=0.0, who="test", adapter=AdapterRef()))
     with lake.as_role("gate") as store:
         assert [record.event for record in read_ledger(store)] == ["refused", "requested"]

@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from ratchet.config import Config
+from ratchet.lease import hold
 from ratchet.registry import aliases
-from ratchet.release.lease import hold, lease_s, let_go
 from ratchet.release.ledger import Entry, Ledger, open_request, read_ledger, request, request_abort
 from ratchet.release.reconcile import reconcile
-from ratchet.release.world import World, open_world
-from ratchet.store import LocalStore, Store
+from ratchet.release.world import LEASE, World, lease_s, open_world
+from ratchet.store import LocalStore
 from release.edges import NEW, OLD, FakeCluster, git
 
 PROMOTED = {
@@ -176,21 +176,14 @@ def test_places_that_are_away_only_delay(world: World, cluster: FakeCluster, rep
     assert places(world) == ROLLED_BACK
 
 
-def test_one_reconciler_at_a_time(lake: Store) -> None:
-    assert hold(lake, "a", now=0.0, lease_s=10)
-    assert hold(lake, "a", now=6.0, lease_s=10)
-    assert not hold(lake, "b", now=15.0, lease_s=10)
-    assert hold(lake, "b", now=17.0, lease_s=10)  # a is gone
-    assert not hold(lake, "a", now=18.0, lease_s=10)
-    let_go(lake, "b")
-    assert hold(lake, "a", now=19.0, lease_s=10)
-    assert lease_s(poll_s=0.5) < lease_s(poll_s=15.0)
+def test_the_lease_outlasts_the_pause_between_two_passes() -> None:
+    assert 0.5 < lease_s(poll_s=0.5) < 15 < lease_s(poll_s=15.0)
 
 
 def test_without_the_lease_nothing_is_done(world: World, cluster: FakeCluster) -> None:
     open_release(world, cluster)
     cluster.fail()
-    assert hold(world.store, "another", time.time(), world.lease_s)
+    assert hold(world.store, LEASE, "another", time.time(), world.lease_s)
     assert reconcile(world, time.time()).action.does == "wait"
     assert open_request(world.ledger.records()) is not None
     assert reconcile(world, time.time() + world.lease_s + 1).action.does == "roll_back"

@@ -13,14 +13,14 @@ from typing import Any
 import httpx
 
 from ratchet.config import Config
+from ratchet.lease import hold
 from ratchet.release import effects
 from ratchet.release.adapter_ref import AdapterRef
 from ratchet.release.cluster import ClusterAway, Seen
 from ratchet.release.decide import Action, Does, Observed, decide
 from ratchet.release.gitops import GitAway
-from ratchet.release.lease import hold
 from ratchet.release.ledger import Record, is_aborted, open_request
-from ratchet.release.world import World, open_world
+from ratchet.release.world import LEASE, World, open_world
 from ratchet.store import Store
 
 EFFECTS: dict[Does, Callable[[World, effects.Ending], list[str]]] = {
@@ -45,7 +45,7 @@ class Pass:
 
 def reconcile(world: World, now: float) -> Pass:
     """One pass. Does nothing while another reconciler holds the lease, or a place cannot be seen."""
-    is_holder = hold(world.store, world.holder, now, world.lease_s)
+    is_holder = hold(world.store, LEASE, world.holder, now, world.lease_s)
     state = read_gate(world.gate_url)
     try:
         seen = world.cluster.look()

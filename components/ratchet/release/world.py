@@ -1,8 +1,5 @@
 """Every place that a release touches, opened together: ledger, cluster, Git, registry."""
 
-import os
-import socket
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,14 +7,19 @@ from typing import TYPE_CHECKING
 
 from ratchet.config import Config
 from ratchet.errors import UserError
+from ratchet.lease import let_go, new_holder
 from ratchet.release.cluster import Cluster
 from ratchet.release.gitops import ValuesFile
-from ratchet.release.lease import lease_s, let_go
 from ratchet.release.ledger import Ledger
 from ratchet.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+LEASE = "leases/reconciler.json"
+MIN_LEASE_S = 5.0  # longer than a pass takes; effects are idempotent, so even two holders only do double work
+POLLS = 3  # a holder may miss two polls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ def open_world(config: Config, store: Store) -> Iterator[World]:
     if settings.git_url is None or settings.cluster_url is None:
         missing = "git_url" if settings.git_url is None else "cluster_url"
         raise UserError(f"release_adapter.{missing} is not set; a release needs both git_url and cluster_url")
-    holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    holder = new_holder()
     with ExitStack() as stack:
         yield World(
             store=store,
@@ -57,4 +59,9 @@ def open_world(config: Config, store: Store) -> Iterator[World]:
             holder=holder,
             lease_s=lease_s(settings.poll_s),
         )
-        let_go(store, holder)
+        let_go(store, LEASE, holder)
+
+
+def lease_s(poll_s: float) -> float:
+    """How long the lease lasts for a reconciler that comes by every `poll_s` seconds."""
+    return max(MIN_LEASE_S, POLLS * poll_s)

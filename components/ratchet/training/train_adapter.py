@@ -233,6 +233,7 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 STEP = Step(
     name="train_adapter",
+    is_alone=True,
     run=run,
     inputs=("build_datasets",),
     reads=("seed", "base_model"),
