@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("airflow.sdk", reason="runs in Airflow's environment: .venv-airflow/bin/pytest tests/dags")
 
 from _common.policies import OWNER, RETRY_POLICY, Tag
+from front_doors import airflow_edges
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent / "golden" / "edges.json"
@@ -41,13 +42,6 @@ def edges_elsewhere(environment: dict[str, str]) -> dict[str, list[list[str]]]:
     assert done.returncode == 0, done.stderr
     found: dict[str, list[list[str]]] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def step_edges(dag: Any) -> dict[str, list[str]]:
-    """What each step's own command is given with --in."""
-    commands = [task.arguments for task in dag.tasks if hasattr(task, "program")]
-    pairs = {args[0]: re.findall(r"^(\w+)=", "\n".join(args), re.MULTILINE) for args in commands}
-    return {name: inputs for name, inputs in pairs.items() if name not in ("drift", "reconcile")}
 
 
 def test_all_dags_are_there_and_none_has_an_import_error(bag: Any) -> None:
@@ -124,8 +118,8 @@ def test_edges_are_the_golden_ones(bag: Any, pods_file: Path) -> None:
 def test_steps_and_edges_of_all_dags_are_the_loops_own(bag: Any, graph: dict[str, list[str]]) -> None:
     found: dict[str, list[str]] = {}
     for dag in bag.dags.values():
-        assert not set(found) & set(step_edges(dag)), "a step belongs to one DAG"
-        found |= step_edges(dag)
+        assert not set(found) & set(airflow_edges([dag])), "a step belongs to one DAG"
+        found |= airflow_edges([dag])
     assert found == graph
 
 
