@@ -1,18 +1,14 @@
 """What is said of a failure and of a late run, and where it goes."""
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 pytest.importorskip("airflow.sdk", reason="runs in Airflow's environment: .venv-airflow/bin/pytest tests/dags")
 
 from _common.notifier import Notify, describe
+from webhook import receiver
 
 FAILED = {
     "ti": SimpleNamespace(dag_id="train_adapter", task_id="evaluate_adapter", try_number=2, run_id="run-1"),
@@ -48,29 +44,3 @@ def test_a_webhook_gets_the_text_and_the_token(monkeypatch: pytest.MonkeyPatch) 
 def test_without_a_host_it_is_only_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_RATCHET_ALERTS", json.dumps({"conn_type": "generic"}))
     Notify(what="is late")(LATE)
-
-
-@contextmanager
-def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A webhook, and what it got."""
-    got: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            got.append({"path": self.path, "token": self.headers["Authorization"], "body": body})
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", got
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

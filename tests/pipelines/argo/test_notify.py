@@ -4,40 +4,17 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from ratchet_pipelines.argo.notify import message
+from webhook import receiver
 
 NODES = [
     {"displayName": "train-adapter", "message": "main: Error (exit code 2): the disk is full", "phase": "Failed"},
     {"displayName": "main", "message": "", "phase": "Failed"},
 ]
 QUOTED = json.dumps(json.dumps(NODES))  # as Argo fills in {{workflow.failures}}
-
-
-@pytest.fixture
-def chat() -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """A chat's webhook: its address, and what was posted to it."""
-    posted: list[dict[str, str]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posted.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/", posted
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize("failures", [QUOTED, json.dumps(NODES)], ids=["as Argo quotes it", "plain"])
@@ -52,13 +29,13 @@ def test_a_workflow_that_failed_without_a_node_is_still_told() -> None:
     assert message("ratchet-loop-x", "Error", "") == "Argo workflow ratchet-loop-x: Error"
 
 
-def test_the_notice_reaches_stderr_and_the_webhook(chat: tuple[str, list[dict[str, str]]]) -> None:
-    url, posted = chat
+def test_the_notice_reaches_stderr_and_the_webhook() -> None:
     told = {"WORKFLOW_WORKFLOW": "ratchet-loop-x", "WORKFLOW_STATUS": "Failed", "WORKFLOW_FAILURES": QUOTED}
-    done = subprocess.run(
-        [sys.executable, "-m", "ratchet_pipelines.argo.notify"],
-        env={**os.environ, **told, "RATCHET_NOTIFY_URL": url}, capture_output=True, text=True,
-    )  # fmt: skip
+    with receiver() as (url, got):
+        done = subprocess.run(
+            [sys.executable, "-m", "ratchet_pipelines.argo.notify"],
+            env={**os.environ, **told, "RATCHET_NOTIFY_URL": url}, capture_output=True, text=True,
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert posted == [{"text": done.stderr.strip()}]
+    assert [each["body"] for each in got] == [{"text": done.stderr.strip()}]
     assert "the disk is full" in done.stderr

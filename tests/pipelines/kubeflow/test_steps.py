@@ -1,10 +1,5 @@
 """What a component does in its pod, short of the step itself: references, settings, permission, and the notice."""
 
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
 import pytest
 
 from ratchet.errors import UserError
@@ -12,6 +7,7 @@ from ratchet.manifest import Manifest
 from ratchet.store import Store
 from ratchet_pipelines.kubeflow.notice import WEBHOOK, notify
 from ratchet_pipelines.kubeflow.steps import dereference, may_release, settings
+from webhook import receiver
 
 
 @pytest.fixture
@@ -19,28 +15,6 @@ def manifest(lake: Store) -> Manifest:
     made = Manifest(step="build_datasets", key="k", inputs={}, code_version="0", created_at=0, seconds=0, outputs={})
     lake.create(made.uri, made.model_dump_json().encode())
     return made
-
-
-@pytest.fixture
-def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Texts that were posted to RATCHET_NOTIFY_URL."""
-    texts: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            texts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setenv(WEBHOOK, f"http://127.0.0.1:{server.server_port}")
-        yield texts
-        server.shutdown()
-        thread.join()
 
 
 def test_a_reference_with_or_without_its_digest_is_followed(lake: Store, manifest: Manifest) -> None:
@@ -82,10 +56,15 @@ def test_a_release_follows_a_pass_or_force(manifest: Manifest, facts: dict[str, 
     assert may_release(manifest.model_copy(update={"facts": facts})) is allowed
 
 
-def test_the_notice_goes_to_the_log_and_to_the_webhook(webhook: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    notify("s3://lake", "FAILED", "run-1", "Task train-adapter failed.")
-    assert webhook == ["Ratchet run run-1 on s3://lake failed: Task train-adapter failed."]
-    assert capsys.readouterr().out.strip() == webhook[0]
+def test_the_notice_goes_to_the_log_and_to_the_webhook(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with receiver() as (url, got):
+        monkeypatch.setenv(WEBHOOK, url)
+        notify("s3://lake", "FAILED", "run-1", "Task train-adapter failed.")
+    text = "Ratchet run run-1 on s3://lake failed: Task train-adapter failed."
+    assert [each["body"] for each in got] == [{"text": text}]
+    assert capsys.readouterr().out.strip() == text
 
 
 def test_a_state_that_kubeflow_has_not_settled_is_just_an_end(capsys: pytest.CaptureFixture[str]) -> None:
