@@ -24,7 +24,7 @@ def connect(config: Config, store: Store) -> "MlflowClient":
     Also sets MLflow's process-wide tracking URI, because parts of MLflow read nothing else. Raises UserError for a
     lake on S3 without `registry.tracking_uri`: SQLite needs a disk.
     """
-    _quieten()
+    quieten()
     import mlflow
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises
@@ -47,7 +47,7 @@ def experiment_id(client: "MlflowClient", config: Config) -> str:
     return str(found.experiment_id)
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Before MLflow is imported: it reads these once."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")

@@ -1,17 +1,43 @@
-"""Importers: other people's preference data as events, so that training has something to start from.
+"""Importers: other people's feedback as events, so that training has something to start from.
 
-An importer reads one file, lands its events and returns the flow in votes. The files carry no times and no user
-ids, so both are made from the content: importing on two machines lands the same bytes, importing twice lands once.
+An importer is one module: the shape of the format's records, and how they become events (docs/importers.md has the
+rules). Ids are made of what the records say, and times too where they give none: importing on two machines lands the
+same bytes, importing twice lands once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ratchet.lake.importers import oasst, pandalm
-from ratchet.manifest import Flow
+from ratchet.lake.importers import (
+    arena,
+    kto,
+    langfuse,
+    langsmith,
+    mlflow,
+    oasst,
+    otel,
+    pandalm,
+    phoenix,
+    preference,
+    tensorzero,
+)  # fmt: skip
+from ratchet.lake.importers.importer import Importer, Source, import_sources
+from ratchet.lake.importers.intake import Imported, Terms
 from ratchet.store import Store
 
-IMPORTERS: Mapping[str, Callable[[Store, Path], Flow]] = {
-    "oasst": oasst.import_file,
-    "pandalm": pandalm.import_file,
-}
+__all__ = ["IMPORTERS", "Imported", "Importer", "Source", "Terms", "import_files", "import_sources"]
+
+IMPORTERS: Mapping[str, Importer] = {
+    module.IMPORTER.name: module.IMPORTER
+    for module in (
+        arena, kto, langfuse, langsmith, mlflow, oasst, otel, pandalm, phoenix, preference, tensorzero,
+    )
+}  # fmt: skip
+
+
+def import_files(
+    store: Store, name: str, files: Sequence[Path], traces: Sequence[Path] = (), terms: Terms | None = None
+) -> Imported:
+    """Land the events that files of a format hold. Raises UserError on a file that is none or holds no records."""
+    sources = [Source.file_at(path, is_trace=True) for path in traces] + [Source.file_at(path) for path in files]
+    return import_sources(store, IMPORTERS[name], sources, terms or Terms())

@@ -4,67 +4,55 @@ Every assistant reply is an interaction with the messages above it as its prompt
 preference for each pair; several people agreed on them, so one subject for each parent message stands for them.
 """
 
-from itertools import combinations, count
-from pathlib import Path
+from itertools import combinations
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
-from ratchet.errors import UserError
-from ratchet.lake.importers.votes import Votes
-from ratchet.manifest import Flow
-from ratchet.store import Store
+from ratchet.lake.importers.answers import prefer, serve
+from ratchet.lake.importers.chat import Messages
+from ratchet.lake.importers.importer import Importer
+from ratchet.lake.importers.intake import Intake
+from ratchet.lake.importers.shape import Shape
 
 ROLES = {"prompter": "user", "assistant": "assistant"}
 
 
-class Post(BaseModel):
-    model_config = ConfigDict(strict=True, protected_namespaces=())
-
+class Post(Shape):
     message_id: str
     text: str
     role: Literal["prompter", "assistant"]
     rank: int | None = None
-    model_name: str = "human"
-    replies: "list[Post]" = []
+    model_name: str | None = None
+    replies: "list[Post]" = Field([])
 
 
-class Tree(BaseModel):
+class Tree(Shape):
     prompt: Post
 
 
-def import_file(store: Store, path: Path) -> Flow:
-    """Land the trees' replies and their ranks. A line that is no tree counts as one vote dropped."""
-    votes = Votes("oasst", path.name)
-    order = count()
-    offset = 0
-    for line in path.read_bytes().splitlines(keepends=True):
-        if line.strip():
-            _import_line(votes, order, offset, line)
-        offset += len(line)
-    if not offset:
-        raise UserError(f"{path} is empty; an Open-Assistant export holds a JSON tree a line")
-    return votes.land(store)
+def read(intake: Intake, record: bytes) -> None:
+    _add(intake, Tree.model_validate_json(record).prompt, [])
 
 
-def _import_line(votes: Votes, order: "count[int]", offset: int, line: bytes) -> None:
-    try:
-        tree = Tree.model_validate_json(line)
-    except ValidationError as error:
-        votes.refuse(error, offset, line, num_votes=1)
-    else:
-        _add(votes, order, tree.prompt, [])
-
-
-def _add(votes: Votes, order: "count[int]", post: Post, above: list[dict[str, str]]) -> None:
+def _add(intake: Intake, post: Post, above: Messages) -> None:
     messages = [*above, {"role": ROLES[post.role], "content": post.text}]
     ranked: list[tuple[int, str]] = []
     for reply in post.replies:
         if reply.role == "assistant":
-            answer = votes.serve(next(order), reply.model_name, messages, reply.text, name=reply.message_id)
+            model = reply.model_name or "human"
+            answer = serve(intake, messages, reply.text, model, reply.message_id, source_fields=reply.unknown)
             if reply.rank is not None:
                 ranked.append((reply.rank, answer))
     for (rank, answer), (worse_rank, worse) in combinations(sorted(ranked), 2):
-        votes.prefer(next(order), f"oasst:{post.message_id}", answer, worse, is_tie=rank == worse_rank)
+        prefer(intake, f"oasst:{post.message_id}", answer, worse, is_tie=rank == worse_rank)
     for reply in post.replies:
-        _add(votes, order, reply, messages)
+        _add(intake, reply, messages)
+
+
+IMPORTER = Importer(
+    name="oasst",
+    about="Open-Assistant's trees: ranked replies, a preference for each pair of siblings",
+    file="*.trees.jsonl, a tree a line",
+    read=read,
+)
