@@ -20,6 +20,7 @@ from ratchet.manifest import Manifest
 from ratchet.step import Ran, Step, read_manifest, run_step
 from ratchet.store import Store, open_store
 from ratchet_pipelines import services
+from ratchet_pipelines.importing import import_
 from ratchet_pipelines.options import AsJson, ConfigFile, Lake, profile_path, settings
 from ratchet_pipelines.result import write_result
 
@@ -29,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("import")(import_)
 say = Console(stderr=True, highlight=False)
 # How Rust, Python and SQLite put it; SQLite calls it an I/O error where a quota is what is full.
 DISK_TROUBLE = ("No space left on device", "File too large", "disk is full", "disk I/O error")
@@ -54,26 +56,6 @@ def run(
         say.print("Nothing to do: every step's result was there already.")
     if as_json:
         print(json.dumps(summarize(done), indent=1))
-
-
-@app.command("import")
-def import_(
-    source: Annotated[str, typer.Argument(metavar="FORMAT", help="pandalm or oasst")],
-    file: Annotated[Path, typer.Argument(help="The file to read.")],
-    lake: Lake = "lake",
-    as_json: AsJson = False,
-) -> None:
-    """Turn a file of other people's feedback into events in the lake. Importing it twice changes nothing."""
-    from ratchet.lake.importers import IMPORTERS
-
-    if source not in IMPORTERS:
-        raise UserError(f"import {source}: no such format; known are {', '.join(sorted(IMPORTERS))}")
-    if not file.is_file():
-        raise UserError(f"import: {file} is not a file")
-    flow = IMPORTERS[source](open_store(lake), file)
-    say.print(f"{file.name}: {flow.rows_in:,} rows in, {flow.rows_out:,} out, dropped: {flow.drops or 'none'}")
-    if as_json:
-        print(flow.model_dump_json())
 
 
 @app.command()
