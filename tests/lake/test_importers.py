@@ -6,8 +6,10 @@ import pytest
 
 from ratchet.errors import UserError
 from ratchet.events import Feedback, Interaction
-from ratchet.lake.importers import IMPORTERS
+from ratchet.lake.importers import Terms, import_files
+from ratchet.lake.importers.scores import parse_rules
 from ratchet.lake.landing import landed, lines
+from ratchet.manifest import Flow
 from ratchet.store import Store, open_store
 
 PAIR = {
@@ -40,13 +42,19 @@ def refused(lake: Store) -> list[dict]:
     return [json.loads(line) for key in lake.list("quarantine") for line in lake.read(key).splitlines()]
 
 
+def run(name: str, lake: Store, *files: Path, traces: tuple[Path, ...] = (), scores: tuple[str, ...] = ()) -> Flow:
+    """The flow of an import's feedback."""
+    terms = Terms(scores=parse_rules(scores))
+    return import_files(lake, name, files, traces, terms).flows["feedback"]
+
+
 def write(path: Path, *records: bytes | dict) -> Path:
     path.write_bytes(b",\n".join(r if isinstance(r, bytes) else json.dumps(r).encode() for r in records))
     return path
 
 
 def test_each_annotator_is_a_subject_who_prefers(lake: Store, tmp_path: Path):
-    flow = IMPORTERS["pandalm"](lake, write(tmp_path / "p.json", b"[", PAIR, b"]"))
+    flow = run("pandalm", lake, write(tmp_path / "p.json", b"[", PAIR, b"]"))
     assert (flow.rows_in, flow.rows_out) == (3, 3)
     answers = served(lake)
     choices = {
@@ -66,23 +74,23 @@ def test_each_annotator_is_a_subject_who_prefers(lake: Store, tmp_path: Path):
 
 def test_answers_to_one_prompt_share_a_conversation_and_an_answer_is_one(lake: Store, tmp_path: Path):
     other = PAIR | {"cmp_key": "opt-7b_pythia-6.9b", "response2": "4"}
-    IMPORTERS["pandalm"](lake, write(tmp_path / "p.json", b"[", PAIR, other, b"]"))
+    run("pandalm", lake, write(tmp_path / "p.json", b"[", PAIR, other, b"]"))
     answers = served(lake)
     assert sorted(event.response for event in answers.values()) == ["2", "3", "4"]
     assert len({event.conversation_id for event in answers.values()}) == 1
 
 
 def test_a_record_without_text_is_dropped_with_its_votes_and_kept(lake: Store, tmp_path: Path):
-    flow = IMPORTERS["pandalm"](lake, write(tmp_path / "p.json", b"[", PAIR | {"response1": True}, PAIR, b"]"))
+    flow = run("pandalm", lake, write(tmp_path / "p.json", b"[", PAIR | {"response1": True}, PAIR, b"]"))
     assert (flow.rows_in, flow.rows_out, flow.drops) == (6, 3, {"unusable": 3})
-    assert [record["why"] for record in refused(lake)] == ["response1: Input should be a valid string"]
+    assert [record["why"] for record in refused(lake)] == ["unusable: response1: Input should be a valid string"]
 
 
 def test_broken_records_do_not_stop_the_others(lake: Store, tmp_path: Path):
     whole = json.dumps(PAIR | {"input": "2 + 2"}).encode()
     broken = [b'{"idx": 7, "cmp_key": "cut sho', whole.replace(b"2 + 2", b"\xff\xfe")]
     path = write(tmp_path / "p.json", b"[", broken[0], PAIR, broken[1], whole, b"]")
-    flow = IMPORTERS["pandalm"](lake, path)
+    flow = run("pandalm", lake, path)
     assert (flow.rows_out, flow.drops) == (6, {"unreadable": 2})
     for record, expected in zip(refused(lake), broken, strict=True):
         data = base64.b64decode(record["bytes"])
@@ -93,7 +101,7 @@ def test_broken_records_do_not_stop_the_others(lake: Store, tmp_path: Path):
 def test_ranks_become_one_preference_for_each_pair_of_siblings(lake: Store, tmp_path: Path):
     again = reply("again", None, reply("b2", 1), reply("a2", 0), reply("unranked", None), role="prompter")
     path = write(tmp_path / "o.jsonl", tree(reply("c", 2), reply("a", 0, again), reply("b", 1)))
-    flow = IMPORTERS["oasst"](lake, path)
+    flow = run("oasst", lake, path)
     assert (flow.rows_in, flow.rows_out) == (4, 4)
     answers = served(lake)
     pairs = {
@@ -110,7 +118,7 @@ def test_ranks_become_one_preference_for_each_pair_of_siblings(lake: Store, tmp_
 
 
 def test_equal_ranks_are_a_tie(lake: Store, tmp_path: Path):
-    IMPORTERS["oasst"](lake, write(tmp_path / "o.jsonl", tree(reply("a", 0), reply("b", 0))))
+    run("oasst", lake, write(tmp_path / "o.jsonl", tree(reply("a", 0), reply("b", 0))))
     assert [vote.is_tie for vote in votes(lake)] == [True]
 
 
@@ -118,15 +126,19 @@ def test_a_broken_tree_does_not_stop_the_others(lake: Store, tmp_path: Path):
     good = json.dumps(tree(reply("a", 0), reply("b", 1))).encode()
     path = tmp_path / "o.jsonl"
     path.write_bytes(good[:50] + b"\n\n" + good.replace(b"of a", b"\xff\xff") + b"\n" + good + b"\n")
-    flow = IMPORTERS["oasst"](lake, path)
+    flow = run("oasst", lake, path)
     assert (flow.rows_in, flow.rows_out, flow.drops) == (3, 1, {"unreadable": 2})
     assert [record["offset"] for record in refused(lake)] == [0, 52]
 
 
-def test_a_file_without_records_is_refused(lake: Store, tmp_path: Path):
-    for name, importer in IMPORTERS.items():
+@pytest.mark.parametrize(
+    "data", [b"", b"\n \n", b"[]", b'{"data": [], "meta": {}}'], ids=["empty", "blank", "array", "page"]
+)
+def test_a_file_without_records_is_refused(lake: Store, tmp_path: Path, data: bytes):
+    for name in ("oasst", "langfuse"):
+        (tmp_path / name).write_bytes(data)
         with pytest.raises(UserError, match=name):
-            importer(lake, write(tmp_path / name, b""))
+            run(name, lake, tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +151,7 @@ def test_real_files_land_the_same_bytes_everywhere_and_once(
     keys = []
     for place in ("one", "two", "two"):
         lake = open_store(tmp_path / place)
-        flow = IMPORTERS[name](lake, shared_data / file)
+        flow = run(name, lake, shared_data / file)
         assert (flow.rows_out, flow.drops) == (rows, drops)
         keys.append([(key, lake.read(key)) for key in lake.list("events")])
     assert keys[0] == keys[1] == keys[2]

@@ -183,9 +183,9 @@ def test_importing_the_step_is_cheap():
 
 
 def test_a_real_import_goes_through(lake: Store, shared_data: Path, capfd: pytest.CaptureFixture[str]):
-    from ratchet.lake.importers import IMPORTERS
+    from ratchet.lake.importers import import_files
 
-    IMPORTERS["pandalm"](lake, shared_data / "pandalm-testset-v1.json")
+    import_files(lake, "pandalm", [shared_data / "pandalm-testset-v1.json"])
     manifest = validate(lake, Config())
     assert manifest.flows["triplets"].drops == {"response_empty": 4, "other_response_empty": 158}
     assert capfd.readouterr() == ("", "")
