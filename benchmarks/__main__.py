@@ -4,11 +4,12 @@ import resource
 
 import torch
 
-from benchmarks import adapters, generation
+from benchmarks import adapters, generation, importers
 
 BENCHMARKS = {
     "generation, tokens/s (64 chats, embedded model)": generation.run,
     "mixed adapters, tokens/s (32 rows: base and two adapters of rank 8)": adapters.run,
+    "importing JSON lines, peak MiB by size of file (flat is 1)": importers.run,
 }
 
 
