@@ -1,4 +1,7 @@
-"""A real S3 server (moto) in a process of its own. In its bucket `careless` it accepts If-None-Match and ignores it."""
+"""A real S3 server (moto) in a process of its own.
+
+In its bucket `careless` it accepts If-None-Match and ignores it; in `flaky` it is too busy for every eighth request.
+"""
 
 import os
 import socket
@@ -10,16 +13,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SERVE = """
+import itertools
 import sys
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple
 
 app = DomainDispatcherApplication(create_backend_app)
 port = int(sys.argv[1])
+turns = itertools.count(1)
 
 def serve(environ, start_response):
     if environ["PATH_INFO"].startswith("/careless/"):
         environ.pop("HTTP_IF_NONE_MATCH", None)
+    if environ["PATH_INFO"].startswith("/flaky/") and next(turns) % 8 == 0:
+        start_response("503 Slow Down", [("content-type", "application/xml")])
+        return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
     return app(environ, start_response)
 
 run_simple("127.0.0.1", port, serve, threaded=True)

@@ -1,11 +1,15 @@
 """The append is what makes a collection count once; a peer here is another writer that got there first."""
 
+import dataclasses
+import errno
+
 import polars as pl
 import pytest
 from deltalake import DeltaTable
 
 from ratchet.errors import UserError
 from ratchet.lake import tables
+from ratchet.lake.content import content_digest
 from ratchet.lake.rows import FEEDBACK, TRIPLETS
 from ratchet.store import Store
 
@@ -20,39 +24,39 @@ def ids(lake: Store, up_to: int) -> list[str]:
 
 def test_a_collection_is_appended_once(lake: Store):
     for _ in range(2):
-        tables.append(lake, FEEDBACK, feedback_rows("a", "b"), collection=1)
+        tables.append(lake, FEEDBACK, [feedback_rows("a", "b")], collection=1)
     assert ids(lake, 1) == ["a", "b"]
     assert tables.last_collection(lake, FEEDBACK) == 1
 
 
 def test_a_late_writer_does_not_repeat_a_collection_that_others_went_past(lake: Store):
-    tables.append(lake, FEEDBACK, feedback_rows("a"), collection=1)
-    tables.append(lake, FEEDBACK, feedback_rows("b"), collection=2)
-    tables.append(lake, FEEDBACK, feedback_rows("a"), collection=1)
+    tables.append(lake, FEEDBACK, [feedback_rows("a")], collection=1)
+    tables.append(lake, FEEDBACK, [feedback_rows("b")], collection=2)
+    tables.append(lake, FEEDBACK, [feedback_rows("a")], collection=1)
     assert ids(lake, 2) == ["a", "b"]
 
 
 def test_a_writer_overtaken_before_its_commit_finds_the_work_done(lake: Store, monkeypatch: pytest.MonkeyPatch):
-    tables.append(lake, FEEDBACK, feedback_rows(), collection=1)
+    tables.append(lake, FEEDBACK, [feedback_rows()], collection=1)
     uri, _ = lake.delta_uri(FEEDBACK.key)
     stale = DeltaTable(uri)
-    tables.append(lake, FEEDBACK, feedback_rows("a"), collection=2)
+    tables.append(lake, FEEDBACK, [feedback_rows("a")], collection=2)
     opened = iter([stale])
-    open_now = tables._open
-    monkeypatch.setattr(tables, "_open", lambda *place: next(opened, None) or open_now(*place))
-    tables.append(lake, FEEDBACK, feedback_rows("a"), collection=2)
+    open_now = tables.open_table
+    monkeypatch.setattr(tables, "open_table", lambda *place: next(opened, None) or open_now(*place))
+    tables.append(lake, FEEDBACK, [feedback_rows("a")], collection=2)
     assert next(opened, None) is None, "the stale handle was not used"
     assert ids(lake, 2) == ["a"]
 
 
 def test_an_earlier_state_stays_readable(lake: Store):
-    tables.append(lake, FEEDBACK, feedback_rows("a"), collection=1)
-    tables.append(lake, FEEDBACK, feedback_rows("b"), collection=2)
+    tables.append(lake, FEEDBACK, [feedback_rows("a")], collection=1)
+    tables.append(lake, FEEDBACK, [feedback_rows("b")], collection=2)
     assert ids(lake, 1) == ["a"]
 
 
 def test_an_empty_collection_counts_as_done(lake: Store):
-    tables.append(lake, FEEDBACK, feedback_rows(), collection=1)
+    tables.append(lake, FEEDBACK, [feedback_rows()], collection=1)
     assert tables.last_collection(lake, FEEDBACK) == 1
 
 
@@ -60,31 +64,49 @@ def triplets(*ids: str, value: float = 1.0):
     return pl.DataFrame([{"triplet_id": name, "value_num": value} for name in ids], TRIPLETS.schema)
 
 
-def test_digest_names_content_not_collections(lake: Store):
-    tables.append(lake, TRIPLETS, triplets("a", "b"), collection=1)
-    at_once = tables.content_digest(tables.sorted_triplets(lake, 1))
-    halves = [triplets(name).with_columns(collection=number) for number, name in enumerate("ab")]
-    assert tables.content_digest(pl.concat(halves)) == at_once
-    assert tables.content_digest(triplets("a", "c")) != at_once
-
-
-def test_digest_knows_numbers_that_json_does_not():
-    digests = {tables.content_digest(triplets("a", value=value)) for value in (1.0, float("nan"), float("inf"))}
-    assert len(digests) == 3
-
-
 def test_an_artifact_is_found_after_more_was_collected(lake: Store):
-    tables.append(lake, TRIPLETS, triplets("b", "a"), collection=1)
-    digest = tables.content_digest(tables.sorted_triplets(lake, 1))
-    tables.append(lake, TRIPLETS, triplets(), collection=2)
-    tables.append(lake, TRIPLETS, triplets("c"), collection=3)
+    tables.append(lake, TRIPLETS, [triplets("b", "a")], collection=1)
+    digest = content_digest(tables.sorted_triplets(lake, 1))
+    tables.append(lake, TRIPLETS, [triplets()], collection=2)
+    tables.append(lake, TRIPLETS, [triplets("c")], collection=3)
     assert tables.read_artifact(lake, digest, 2)["triplet_id"].to_list() == ["a", "b"]
 
 
 def test_a_table_that_lost_rows_is_named(lake: Store):
-    tables.append(lake, TRIPLETS, triplets("a", "b"), collection=1)
+    tables.append(lake, TRIPLETS, [triplets("a", "b")], collection=1)
     uri, _ = lake.delta_uri(TRIPLETS.key)
-    digest = tables.content_digest(tables.sorted_triplets(lake, 1))
+    digest = content_digest(tables.sorted_triplets(lake, 1))
     DeltaTable(uri).delete("triplet_id = 'a'")
     with pytest.raises(UserError, match="no longer holds the 2 rows"):
         tables.read_artifact(lake, digest, 2)
+
+
+def test_a_fault_among_the_rows_is_told_as_it_is_and_commits_nothing(lake: Store):
+    def batches():
+        yield feedback_rows("a")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        tables.append(lake, FEEDBACK, batches(), collection=1)
+    assert tables.last_collection(lake, FEEDBACK) == 0
+
+
+def test_rows_are_gone_through_although_they_are_committed_already(lake: Store):
+    tables.append(lake, FEEDBACK, [feedback_rows("a")], collection=1)
+    batches = iter([feedback_rows("a"), feedback_rows("b")])
+    tables.append(lake, FEEDBACK, batches, collection=1)
+    assert next(batches, None) is None
+
+
+def test_a_lake_of_an_older_version_gains_the_new_columns(lake: Store):
+    kept = {name: kind for name, kind in FEEDBACK.schema.items() if name != "comment"}
+    tables.open_table(lake, dataclasses.replace(FEEDBACK, schema=kept))
+    tables.append(lake, FEEDBACK, [feedback_rows("a").with_columns(comment=pl.lit("why"))], collection=1)
+    assert tables.scan(lake, FEEDBACK, 1).collect()["comment"].to_list() == ["why"]
+
+
+def test_earlier_rows_are_found_by_id(lake: Store):
+    tables.append(lake, FEEDBACK, [feedback_rows("a", "b")], collection=1)
+    tables.append(lake, FEEDBACK, [feedback_rows("c")], collection=2)
+    found = pl.concat(tables.matching(lake, FEEDBACK, 1, pl.Series(["b", "c", "b"])))
+    assert found["feedback_id"].to_list() == ["b"]

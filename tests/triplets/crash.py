@@ -19,7 +19,10 @@ from ratchet.step import run_step
 from ratchet.store import open_store
 from ratchet.triplets.collect_triplets import STEP
 
-WATCHED = ("/store.py", "/tables.py", "/intents.py", "/collect_triplets.py", "/step.py")
+WATCHED = (
+    "/store.py", "/tables.py", "/intents.py", "/collected.py", "/event_files.py", "/spill.py", "/collection.py",
+    "/collect_triplets.py", "/step.py",
+)  # fmt: skip
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -131,10 +134,11 @@ def together(first: Path, later: Path, num_writers: int) -> list[dict[str, objec
 if __name__ == "__main__":
     # Imported, not used: the children share the cost, and no thread is running yet.
     import deltalake  # noqa: F401
+    import polars_hash  # noqa: F401
     import pyarrow.dataset  # noqa: F401
     import rich.progress  # noqa: F401
 
-    import ratchet.triplets.join  # noqa: F401
+    import ratchet.triplets.collection  # noqa: F401
 
     places = Path(sys.argv[1]), Path(sys.argv[2])
     clean = finish(copy(places[0], "clean"), places[1])

@@ -1,21 +1,31 @@
 import base64
+import contextlib
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from events import NOW_S, interaction, vote
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.events import Event
-from ratchet.lake.landing import land
+from ratchet.events import Event, Feedback, Interaction
+from ratchet.lake import event_lines, tables
+from ratchet.lake.bulk import land_rows
+from ratchet.lake.collected import DROPS
+from ratchet.lake.intents import plan
+from ratchet.lake.landing import land, landed
+from ratchet.lake.rows import FEEDBACK, INTERACTIONS, TRIPLETS
 from ratchet.manifest import Manifest
 from ratchet.step import run_step
 from ratchet.store import S3Store, Store, open_store
-from ratchet.triplets.collect_triplets import DROPS, STEP
+from ratchet.triplets import collection
+from ratchet.triplets.collect_triplets import STEP
 from s3_server import s3_server
 
 DAY_S = 86_400
@@ -132,6 +142,148 @@ def test_a_lake_on_s3_gives_the_same_triplets(lake: Store, tmp_path: Path):
             assert collect(store).outputs == collect(lake).outputs
         assert not run_step(STEP, Config(), {}, store).is_new
         store.client.close()
+
+
+def as_parquet(lake: Store, events: list[Event]) -> None:
+    """Land the events as rows, in one file a type and day."""
+    for fast, table in ((event_lines.interactions, INTERACTIONS), (event_lines.feedback, FEEDBACK)):
+        kind = Interaction if table is INTERACTIONS else Feedback
+        rows, _ = fast([event.model_dump_json().encode() for event in events if isinstance(event, kind)])
+        land_rows(lake, table, rows)
+
+
+def many_events(num: int = 60) -> list[Event]:
+    """Votes of every kind on answers that are there, elsewhere or nowhere, some of it twice and some of it changed."""
+    served = [interaction(f"i{n}", response=f"answer {n % 7}", served_at=NOW_S + n) for n in range(num)]
+    votes = [
+        vote(f"f{n}", f"i{n * 7 % (num + 5)}", *(("thumb", 1), ("preference", f"i{n}"), ("correction", "so"))[n % 3])
+        for n in range(2 * num)
+    ]
+    changed = [interaction("i3", response="other", served_at=NOW_S - 1), vote("f4", "i4", value=-1, at=NOW_S - 1)]
+    return [*served, *votes, *served[:9], *votes[:9], *changed]
+
+
+def test_the_same_events_give_the_same_triplets_however_they_come(tmp_path: Path):
+    events = many_events()
+    lakes = [open_store(tmp_path / name) for name in ("lines", "reversed", "files", "parquet", "days")]
+    land(lakes[0], events, name="all")
+    land(lakes[1], events[::-1], name="all")
+    for number, event in enumerate(events):
+        land(lakes[2], [event], name=f"{number:03d}")
+    as_parquet(lakes[3], events)
+    manifests = [collect(lake) for lake in lakes[:4]]
+    for part in (events[-20:], events[:-20]):  # the first of an id counts, so what was changed has to come first
+        land(lakes[4], part, name=f"part-{len(part)}")
+        last = collect(lakes[4])
+    assert {manifest.outputs["triplets"] for manifest in [*manifests, last]} == {manifests[0].outputs["triplets"]}
+    assert manifests[0].outputs["triplets"].rows == 91
+    assert all(manifest.flows == manifests[0].flows for manifest in manifests)
+
+
+@pytest.mark.parametrize("bucket_rows", [1, 15, 10_000])
+def test_buckets_do_not_show_in_the_triplets(tmp_path: Path, bucket_rows: int):
+    lakes = [open_store(tmp_path / name) for name in ("whole", "buckets")]
+    for lake in lakes:
+        land(lake, many_events())
+    whole = collect(lakes[0])
+    done = collection.collect(lakes[1], plan(lakes[1], late_days=30)[0], bucket_rows=bucket_rows)
+    assert (done.interactions, done.feedback) == (whole.flows["interactions"], whole.flows["feedback"])
+    assert collect(lakes[1]).outputs == whole.outputs
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_threads_do_not_show_in_the_triplets(tmp_path: Path, lake: Store, threads: str):
+    for place in (lake, open_store(tmp_path / "other")):
+        land(place, many_events())
+    command = [sys.executable, "-m", "ratchet_pipelines.cli", "collect_triplets", "--lake", str(tmp_path / "other")]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "POLARS_MAX_THREADS": threads})
+    assert collect(open_store(tmp_path / "other")).outputs == collect(lake).outputs
+
+
+def test_a_broken_parquet_file_is_told_of_and_stops_nothing(lake: Store):
+    as_parquet(lake, [interaction("a"), vote("f", "a")])
+    whole = lake.read(landed(lake, "feedback")[0])
+    lake.create("events/feedback/dt=2026-01-01/cut.parquet", whole[: len(whole) // 2])
+    lake.create("events/feedback/dt=2026-01-01/noise.parquet", b"PAR1" + b"\x00" * 400 + b"PAR1")
+    lake.create("events/feedback/dt=2026-01-01/pages.parquet", whole[:4] + b"\xff" * 300 + whole[304:])
+    frame = io.BytesIO()
+    pl.DataFrame({"feedback_id": ["x"]}).write_parquet(frame)
+    lake.create("events/feedback/dt=2026-01-01/columns.parquet", frame.getvalue())
+    manifest = collect(lake)
+    assert counts(manifest, "feedback") == (5, 1, {"malformed": 4})
+    [key] = manifest.facts["refused"]
+    kept = [json.loads(line) for line in lake.read(key).splitlines()]
+    assert sorted(Path(one["file"]).stem for one in kept) == ["columns", "cut", "noise", "pages"]
+
+
+def test_a_row_of_a_parquet_file_that_is_no_event_is_kept_with_its_place(lake: Store):
+    rows, _ = event_lines.feedback([vote(name, "a").model_dump_json().encode() for name in "fgh"])
+    land(lake, [interaction("a")])
+    is_second = pl.col("feedback_id") == "g"
+    land_rows(lake, FEEDBACK, rows.with_columns(kind=pl.when(is_second).then(pl.lit("cheer")).otherwise("kind")))
+    manifest = collect(lake)
+    assert counts(manifest, "feedback") == (3, 2, {"malformed": 1})
+    [key] = manifest.facts["refused"]
+    record = json.loads(lake.read(key))
+    assert (record["offset"], json.loads(base64.b64decode(record["bytes"]))["feedback_id"]) == (1, "g")
+    assert "cheer" not in record["why"]
+
+
+def test_feedback_waits_over_many_collections(lake: Store):
+    land(lake, [vote("f", "a"), vote("g", "b", "preference", "a"), interaction("b")])
+    collect(lake)
+    for day in range(3):
+        land(lake, [interaction(f"other{day}", served_at=NOW_S + day)])
+        assert counts(collect(lake), "feedback") == (2, 0, {"waiting_for_interaction": 2})
+    land(lake, [interaction("a")])
+    manifest = collect(lake)
+    assert counts(manifest, "feedback") == (2, 2, {})
+    found = tables.read_artifact(lake, manifest.outputs["triplets"].digest, 2)
+    assert found["other_response"].to_list() == [None, "It is good."]
+
+
+def test_a_vote_on_an_answer_of_long_ago_finds_it(lake: Store):
+    land(lake, [interaction("a"), interaction("b")])
+    collect(lake)
+    land(lake, [interaction("c", served_at=NOW_S + 400 * DAY_S)])
+    collect(lake)
+    land(lake, [vote("f", "a", at=NOW_S + 400 * DAY_S)])
+    assert counts(collect(lake), "feedback") == (1, 1, {})
+
+
+def test_a_store_that_stumbles_loses_nothing(lake: Store):
+    events = many_events(20)
+    with s3_server("flaky"):
+        store = S3Store("s3://flaky/prefix")
+        for place in (lake, store):
+            land(place, events)
+        assert collect(store).outputs == collect(lake).outputs
+        assert tables.scan(store, TRIPLETS, 1).collect().height == collect(lake).outputs["triplets"].rows
+        store.client.close()
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_four_writers_at_once_lose_nothing(tmp_path: Path, place: str):
+    events = many_events(40)
+    alone = open_store(tmp_path / "alone")
+    land(alone, events)
+    with s3_server("lake") if place == "s3" else contextlib.nullcontext():
+        root = "s3://lake/prefix" if place == "s3" else str(tmp_path / "shared")
+        program = [sys.executable, "-m", "ratchet_pipelines.cli", "collect_triplets", "--lake", root]
+        shared = open_store(root)
+        land(shared, events[::4], name="a")
+        writers = [subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(4)]
+        for start in (1, 2, 3):
+            land(shared, events[start::4], name="abcd"[start])
+        ends = [(writer.communicate()[1], writer.returncode) for writer in writers]
+        assert [code for _, code in ends] == [0] * 4, ends
+        together = collect(shared)
+        found = tables.scan(shared, TRIPLETS, 99).collect()
+        if place == "s3":
+            shared.client.close()  # type: ignore[attr-defined]
+    expected = collect(alone).outputs["triplets"]
+    assert found["triplet_id"].is_unique().all()
+    assert (together.outputs["triplets"].rows, found.height) == (expected.rows, expected.rows)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from events import NOW_S, interaction, vote
 from ratchet.events import Feedback, Interaction
 from ratchet.lake.rows import COLLECTION, FEEDBACK, INTERACTIONS, feedback_row, interaction_row
-from ratchet.triplets.join import DAY_S, Joined, join_triplets, may_still_join, new_events, newest_time
+from ratchet.triplets.join import DAY_S, Joined, first_of_each, join_triplets, may_still_join, needs, newest_time
 
 MAY_WAIT = may_still_join(NOW_S, late_days=30)
 
@@ -61,7 +61,7 @@ def test_only_a_preference_has_an_other_answer():
 
 def test_a_preference_waits_for_both_answers():
     joined = join([vote("f", "a", "preference", "b")], [interaction("a")])
-    assert (joined.triplets.height, joined.waiting, joined.orphans) == (0, 1, 0)
+    assert (joined.triplets.height, joined.waiting.height, joined.orphans) == (0, 1, 0)
 
 
 def test_a_preference_that_names_no_loser_is_left_to_validation():
@@ -72,34 +72,32 @@ def test_a_preference_that_names_no_loser_is_left_to_validation():
 def test_feedback_waits_until_it_is_too_late():
     young, old = vote("y", "gone", at=NOW_S - 29 * DAY_S), vote("o", "gone", at=NOW_S - 31 * DAY_S)
     joined = join([young, old], [interaction("a")])
-    assert (joined.waiting, joined.orphans) == (1, 1)
+    assert (joined.waiting["feedback_id"].to_list(), joined.orphans) == (["y"], 1)
 
 
 def test_feedback_with_a_broken_clock_does_not_wait_for_ever():
     joined = join([vote(f"f{at}", "gone", at=at) for at in (-1.0, 1e18, float("nan"), float("inf"))], [])
-    assert (joined.waiting, joined.orphans) == (0, 4)
+    assert (joined.waiting.height, joined.orphans) == (0, 4)
 
 
 def test_a_broken_clock_does_not_move_the_late_window():
-    served = interactions(interaction("a"), interaction("ms", served_at=NOW_S * 1000))
-    votes = feedback(vote("f", "a", at=float("nan")), vote("g", "a", at=NOW_S + 5))
-    assert newest_time(served.lazy(), votes.lazy()) == NOW_S + 5
+    assert newest_time(pl.Series([NOW_S, NOW_S * 1000, float("nan"), NOW_S + 5, None])) == NOW_S + 5
 
 
 def test_no_events_have_no_newest_time():
-    assert newest_time(interactions().lazy(), feedback().lazy()) == 0.0
+    assert newest_time(pl.Series([], dtype=pl.Float64)) == 0.0
 
 
 def test_the_first_event_of_an_id_counts():
     votes = feedback(vote("f", "a", value=-1, at=NOW_S + 9), vote("f", "a", value=1, at=NOW_S + 1)).drop(COLLECTION)
-    kept = new_events(votes, votes.select("feedback_id").clear(), FEEDBACK, "created_at")
+    kept = first_of_each(votes, FEEDBACK)
     assert kept["value_num"].to_list() == [1.0]
 
 
-def test_a_known_event_is_not_new():
-    votes = feedback(vote("f", "a"), vote("g", "a")).drop(COLLECTION)
-    kept = new_events(votes, pl.DataFrame({"feedback_id": ["f"]}), FEEDBACK, "created_at")
-    assert kept["feedback_id"].to_list() == ["g"]
+def test_a_preference_needs_two_interactions_and_other_kinds_one():
+    votes = feedback(vote("f", "a", "preference", "b"), vote("g", "c", "correction", "d"), vote("h", "e"))
+    found = set(needs(votes).iter_rows())
+    assert found == {("a", "a"), ("b", "a"), ("c", "c"), ("e", "e")}
 
 
 VOTES = st.lists(
@@ -121,12 +119,11 @@ def test_order_of_arrival_does_not_matter_and_nothing_vanishes(votes: list[Feedb
     order.shuffle(shuffled)
     results = []
     for arrived in (votes, shuffled):
-        events = feedback(*arrived).drop(COLLECTION)
-        kept = new_events(events, events.select("feedback_id").clear(), FEEDBACK, "created_at")
+        kept = first_of_each(feedback(*arrived).drop(COLLECTION), FEEDBACK)
         joined = join_triplets(
             kept.with_columns(collection=1), interactions(interaction("a"), interaction("b")), MAY_WAIT
         )
-        assert joined.triplets.height + joined.waiting + joined.orphans == kept.height
+        assert joined.triplets.height + joined.waiting.height + joined.orphans == kept.height
         assert kept.height == len({event.feedback_id for event in votes})
         results.append(joined.triplets)
     assert results[0].equals(results[1])

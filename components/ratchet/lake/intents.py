@@ -52,17 +52,22 @@ def landing_digest(store: Store) -> str:
     return digest_json(landing_files(store))
 
 
+def intents(store: Store) -> list[Intent]:
+    """All intents that were written, in order."""
+    return [Intent.read(store, key) for key in store.list(FOLDER) if key.count("/") == 1]
+
+
 def plan(store: Store, late_days: float) -> list[Intent]:
     """All collections, the last of which takes what has landed by now and was not taken before."""
     while True:
-        intents = [Intent.read(store, key) for key in store.list(FOLDER)]
-        taken = {file for intent in intents for file in intent.files}
+        written = intents(store)
+        taken = {file for intent in written for file in intent.files}
         files = tuple(file for file in landing_files(store) if file not in taken)
         if not files:
-            return intents
-        intent = Intent(number=len(intents) + 1, files=files, late_days=late_days)
+            return written
+        intent = Intent(number=len(written) + 1, files=files, late_days=late_days)
         try:
             store.create(intent.key, intent.model_dump_json(indent=1).encode())
         except Conflict:
             continue  # another collector decided first: read what it took
-        return [*intents, intent]
+        return [*written, intent]

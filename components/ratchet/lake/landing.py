@@ -1,4 +1,7 @@
-"""Landing: `events/{interaction,feedback}/dt=YYYY-MM-DD/*.jsonl`, written create-only and never changed."""
+"""Landing: `events/{interaction,feedback}/dt=YYYY-MM-DD/`, files written create-only and never changed.
+
+Producers that see an event at a time write JSON lines; who has them by the million writes Parquet (`lake.bulk`).
+"""
 
 import time
 from collections import defaultdict
@@ -13,6 +16,7 @@ from ratchet.store import Store
 
 EventType = Literal["interaction", "feedback"]
 ROOT = "events"
+SUFFIXES = (".jsonl", ".parquet")
 
 
 def land(store: Store, events: Iterable[Interaction | Feedback], name: str | None = None) -> list[str]:
@@ -44,11 +48,11 @@ def batch_name(writer: str) -> str:
 
 def landed(store: Store, event_type: EventType) -> list[str]:
     """Keys of all landing files of one type, sorted."""
-    return [key for key in store.list(f"{ROOT}/{event_type}") if key.endswith(".jsonl")]
+    return [key for key in store.list(f"{ROOT}/{event_type}") if key.endswith(SUFFIXES)]
 
 
 def lines(store: Store, key: str) -> Iterator[tuple[int, bytes]]:
-    """Each line of a landing file with its byte offset; blank lines are skipped."""
+    """Each line of a file of JSON lines with its byte offset; blank lines are skipped."""
     offset = 0
     for line in store.read(key).splitlines(keepends=True):
         if line.strip():

@@ -1,32 +1,30 @@
-"""The shapes of the lake's tables, events as their rows, and the digest of rows. Pure."""
+"""The shapes of the lake's tables, and events as their rows. Pure."""
 
-import hashlib
 import json
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ratchet.digest import canonical_json
 from ratchet.events import Feedback, Interaction
-
-if TYPE_CHECKING:
-    import polars as pl
 
 COLLECTION = "collection"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A Delta table of the lake: its key, its id column, and its columns with their types."""
+    """A Delta table of the lake: its key, its id column, when its events happened, and its columns with their types."""
 
     key: str
     id: str
+    time: str
+    event_type: str
     schema: dict[str, type]
 
 
 INTERACTIONS = Table(
     "tables/interactions",
     "interaction_id",
+    "served_at",
+    "interaction",
     {
         "interaction_id": str, "conversation_id": str, "subject_id": str, "tenant": str, "messages": str,
         "response": str, "base_model": str, "adapter_name": str, "adapter_version": str, "adapter_digest": str,
@@ -38,6 +36,8 @@ INTERACTIONS = Table(
 FEEDBACK = Table(
     "tables/feedback",
     "feedback_id",
+    "created_at",
+    "feedback",
     {
         "feedback_id": str, "interaction_id": str, "subject_id": str, "kind": str, "value_num": float,
         "value_text": str, "is_tie": bool, "source": str, "created_at": float, "comment": str, "supersedes_id": str,
@@ -47,6 +47,8 @@ FEEDBACK = Table(
 TRIPLETS = Table(
     "tables/triplets",
     "triplet_id",
+    "created_at",
+    "triplet",
     {
         "triplet_id": str, "interaction_id": str, "conversation_id": str, "subject_id": str, "tenant": str,
         "messages": str, "response": str, "kind": str, "value_num": float, "value_text": str, "is_tie": bool,
@@ -66,13 +68,13 @@ def interaction_row(event: Interaction) -> dict[str, Any]:
     messages = [message.model_dump(mode="json") for message in event.messages]
     return {
         **row,
-        "messages": _json(messages),
-        "params": _json(event.params),
+        "messages": to_json(messages),
+        "params": to_json(event.params),
         "served_at": event.served_at,
         "latency_ms": event.latency_ms,
         "propensity": event.propensity,
         "retention_until": event.retention_until,
-        "extra": _json(event.model_extra or {}),
+        "extra": to_json(event.model_extra or {}),
     }
 
 
@@ -84,21 +86,9 @@ def feedback_row(event: Feedback) -> dict[str, Any]:
         **row,
         "value_num": None if is_text else event.value,
         "value_text": event.value if is_text else None,
-        "extra": _json(event.model_extra or {}),
+        "extra": to_json(event.model_extra or {}),
     }
 
 
-def content_digest(rows: "pl.DataFrame") -> str:
-    """The digest of rows in their order, as canonical JSON lines; which collection brought a row does not count."""
-    digest = hashlib.sha256()
-    for row in rows.drop(COLLECTION).iter_rows(named=True):
-        digest.update(canonical_json({name: _finite(value) for name, value in row.items()}) + b"\n")
-    return digest.hexdigest()
-
-
-def _finite(value: Any) -> Any:
-    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _json(value: Any) -> str:
+def to_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

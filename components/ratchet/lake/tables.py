@@ -5,48 +5,71 @@ filter, and stays one after compaction. A collection's number is also the applic
 of two writers that append the same collection, one commits and the other finds it done.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ratchet.errors import UserError
-from ratchet.lake.rows import COLLECTION, TRIPLETS, Table, content_digest
+from ratchet.lake.content import content_digest
+from ratchet.lake.rows import COLLECTION, TRIPLETS, Table
 from ratchet.store import Store
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
 WRITER = "collect_triplets"
+ROW_GROUP_ROWS = 122_880
+FILE_BYTES = 256 << 20
+FEW_VALUES = (
+    "tenant", "base_model", "adapter_name", "adapter_version", "adapter_digest", "arm", "params", "extra", "source",
+    "finish_reason", "other_finish_reason", "kind", "consent_training", COLLECTION,
+)  # fmt: skip
 
 
 def last_collection(store: Store, table: Table) -> int:
     """The newest collection committed to the table; 0 before the first."""
-    return _committed(_open(store, table))
+    return _committed(open_table(store, table))
 
 
-def append(store: Store, table: Table, rows: "pl.DataFrame", collection: int) -> None:
-    """Add a collection's rows, exactly once: what is committed already, by us or by another, is left as it is."""
+def append(store: Store, table: Table, batches: "Iterable[pl.DataFrame]", collection: int) -> None:
+    """Add a collection's rows, exactly once: what is committed already, by us or by another, is left as it is.
+
+    All batches are gone through in any case, so that whoever counts them as they pass counts right.
+    """
     from deltalake import CommitProperties, Transaction, write_deltalake
-    from deltalake.exceptions import CommitFailedError
+    from deltalake.exceptions import CommitFailedError, DeltaError
 
-    delta = _open(store, table)
+    delta = open_table(store, table)
     if _committed(delta) >= collection:
+        for _ in batches:
+            pass
         return
-    import polars as pl
-
-    stamped = rows.with_columns(pl.lit(collection, dtype=pl.Int64).alias(COLLECTION)).select(list(table.schema))
-    properties = CommitProperties(app_transactions=[Transaction(WRITER, collection)])
+    faults: list[BaseException] = []
     try:
         # Delta compares transactions only with commits newer than this handle, so it must not be opened anew here.
-        write_deltalake(delta, stamped, mode="append", commit_properties=properties)
+        write_deltalake(
+            delta,
+            _as_arrow(table, batches, collection, faults),
+            mode="append",
+            schema_mode="merge",  # a lake of an older version lacks the newest columns
+            target_file_size=FILE_BYTES,
+            writer_properties=writer_properties("LZ4_RAW"),  # half the time of zstd; compaction saves the space
+            commit_properties=CommitProperties(app_transactions=[Transaction(WRITER, collection)]),
+        )
     except CommitFailedError:
         if last_collection(store, table) < collection:
             raise
+    except DeltaError:
+        if faults:  # what went wrong in `batches`, not what Delta made of it
+            raise faults[0] from None
+        raise
 
 
 def scan(store: Store, table: Table, up_to: int) -> "pl.LazyFrame":
     """The table as it was after collection `up_to`."""
     import polars as pl
 
-    _open(store, table)
+    open_table(store, table)
     uri, options = store.delta_uri(table.key)
     return pl.scan_delta(uri, storage_options=options).filter(pl.col(COLLECTION) <= up_to)
 
@@ -71,11 +94,26 @@ def read_artifact(store: Store, digest: str, rows: int) -> "pl.DataFrame":
 
 
 def sorted_triplets(store: Store, up_to: int) -> "pl.DataFrame":
-    """Triplets up to a collection, in the order that their digest is defined on."""
     return scan(store, TRIPLETS, up_to).sort(TRIPLETS.id).collect()
 
 
-def _open(store: Store, table: Table) -> Any:
+def matching(store: Store, table: Table, up_to: int, ids: "pl.Series") -> "Iterator[pl.DataFrame]":
+    """Rows of the table whose id is among `ids`, a file at a time.
+
+    Ids are looked for in the id column alone; the rest is read of files that hold one. A table's history is much, and
+    a day's votes are on answers of few days.
+    """
+    import polars as pl
+
+    _, options = store.delta_uri(table.key)
+    wanted = ids.unique().alias(table.id).to_frame().lazy()
+    for file in open_table(store, table).file_uris():
+        rows = pl.scan_parquet(file, storage_options=options or None).filter(pl.col(COLLECTION) <= up_to)
+        if rows.select(table.id).join(wanted, on=table.id, how="semi").head(1).collect().height:
+            yield rows.join(wanted, on=table.id, how="semi").collect()
+
+
+def open_table(store: Store, table: Table) -> Any:
     """The table's newest version, created empty if need be; of several creators one wins and all go on."""
     import polars as pl
     from deltalake import DeltaTable
@@ -85,6 +123,41 @@ def _open(store: Store, table: Table) -> Any:
         arrow = pl.DataFrame(schema=table.schema).to_arrow().schema
         DeltaTable.create(uri, arrow, mode="ignore", storage_options=options)
     return DeltaTable(uri, storage_options=options)
+
+
+def writer_properties(compression: str) -> Any:
+    """How files are written. Only columns of few values get dictionaries: the others would be encoded twice."""
+    from deltalake import ColumnProperties, WriterProperties
+
+    return WriterProperties(
+        compression=compression,
+        compression_level=1 if compression == "ZSTD" else None,
+        max_row_group_size=ROW_GROUP_ROWS,
+        default_column_properties=ColumnProperties(dictionary_enabled=False),
+        column_properties=dict.fromkeys(FEW_VALUES, ColumnProperties(dictionary_enabled=True)),
+    )
+
+
+def _as_arrow(
+    table: Table, batches: "Iterable[pl.DataFrame]", collection: int, faults: list[BaseException]
+) -> "pa.RecordBatchReader":
+    import polars as pl
+    import pyarrow as pa
+
+    oldest = pl.CompatLevel.oldest()
+    columns = list(table.schema)
+
+    def record_batches() -> "Iterator[pa.RecordBatch]":
+        try:
+            for rows in batches:
+                stamped = rows.with_columns(pl.lit(collection, dtype=pl.Int64).alias(COLLECTION)).select(columns)
+                yield from stamped.rechunk().to_arrow(compat_level=oldest).to_batches()
+        except BaseException as fault:
+            faults.append(fault)
+            raise
+
+    schema = pl.DataFrame(schema=table.schema).to_arrow(compat_level=oldest).schema
+    return pa.RecordBatchReader.from_batches(schema, record_batches())
 
 
 def _committed(delta: Any) -> int:

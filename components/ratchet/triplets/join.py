@@ -12,21 +12,15 @@ FIRST_SANE_S = 946_684_800.0  # 2000-01-01
 LAST_SANE_S = 4_102_444_800.0  # 2100-01-01
 
 
-def new_events(events: pl.DataFrame, known_ids: pl.DataFrame, table: Table, time: str) -> pl.DataFrame:
-    """Each event whose id is not known, once: the first by time, then by content, whatever file it came in."""
-    rest = [name for name in table.schema if name not in (COLLECTION, table.id, time)]
-    return (
-        events.join(known_ids, on=table.id, how="anti")
-        .sort([time, table.id, *rest])
-        .unique(subset=table.id, keep="first", maintain_order=True)
-    )
+def first_of_each(events: pl.DataFrame, table: Table) -> pl.DataFrame:
+    """Each event once: the first by time, then by content, whatever file it came in."""
+    rest = [name for name in table.schema if name not in (COLLECTION, table.id, table.time)]
+    return events.sort([table.time, table.id, *rest]).unique(subset=table.id, keep="first", maintain_order=True)
 
 
-def newest_time(interactions: pl.LazyFrame, feedback: pl.LazyFrame) -> float:
-    """The latest sane time of any event, Unix seconds; 0 if there is none."""
-    times = pl.concat([interactions.select(pl.col("served_at")), feedback.select(served_at=pl.col("created_at"))])
-    newest = times.filter(pl.col("served_at").is_between(FIRST_SANE_S, LAST_SANE_S)).max().collect().item()
-    return float(newest or 0.0)
+def newest_time(times: pl.Series) -> float:
+    """The latest sane time, Unix seconds; 0 if there is none."""
+    return float(times.filter(times.is_between(FIRST_SANE_S, LAST_SANE_S)).max() or 0.0)  # type: ignore[arg-type]
 
 
 def may_still_join(newest: float, late_days: float) -> pl.Expr:
@@ -34,10 +28,23 @@ def may_still_join(newest: float, late_days: float) -> pl.Expr:
     return pl.col("created_at").is_between(newest - late_days * DAY_S, LAST_SANE_S)
 
 
+def needs(feedback: pl.DataFrame) -> pl.DataFrame:
+    """Ids of the interactions that feedback is on or, if it is a preference, against; each beside the feedback's own.
+
+    Columns: `interaction_id`, and `on`, the interaction by which the feedback is joined.
+    """
+    own = feedback.select(INTERACTIONS.id, on=INTERACTIONS.id)
+    is_against = (pl.col("kind") == "preference") & pl.col("value_text").is_not_null()
+    other = feedback.filter(is_against).select(pl.col("value_text").alias(INTERACTIONS.id), on=INTERACTIONS.id)
+    return pl.concat([own, other])
+
+
 @dataclass(frozen=True)
 class Joined:
+    """Triplets, the feedback that waits for an interaction, and how much waited too long."""
+
     triplets: pl.DataFrame
-    waiting: int
+    waiting: pl.DataFrame
     orphans: int
 
 
@@ -47,7 +54,7 @@ def join_triplets(feedback: pl.DataFrame, interactions: pl.DataFrame, may_wait: 
     A preference needs both interactions. One whose value is no text names no loser: it joins without
     `other_response`, for validation to name.
     """
-    served = interactions.drop("extra", "params", COLLECTION).rename({"subject_id": "asked_by"})
+    served = interactions.drop("extra", "params", COLLECTION, strict=False).rename({"subject_id": "asked_by"})
     others = interactions.select(
         value_text=pl.col(INTERACTIONS.id), other_response="response", other_finish_reason="finish_reason"
     )
@@ -65,6 +72,6 @@ def join_triplets(feedback: pl.DataFrame, interactions: pl.DataFrame, may_wait: 
     is_complete = pl.col("response").is_not_null() & ~lacks_other
     columns = [name for name in TRIPLETS.schema if name != COLLECTION]
     lacking = found.filter(~is_complete)
-    waiting = lacking.filter(may_wait).height
+    waiting = lacking.filter(may_wait).select(feedback.columns)
     triplets = found.filter(is_complete).select(columns).sort(TRIPLETS.id)
-    return Joined(triplets, waiting, lacking.height - waiting)
+    return Joined(triplets, waiting, lacking.height - waiting.height)

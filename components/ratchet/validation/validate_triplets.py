@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.lake.rows import content_digest
+from ratchet.lake.content import content_digest
 from ratchet.lake.tables import read_artifact
 from ratchet.manifest import Artifact, Flow, Made
 from ratchet.step import Inputs, Step

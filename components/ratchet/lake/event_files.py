@@ -1,0 +1,124 @@
+"""A collection's landing files as rows, a stretch at a time, however large they are together.
+
+JSON is decoded once and set aside as columns; Parquet is read where it lies. Both then can be gone through twice: for
+their ids alone, which is cheap, and for everything. What is no event is refused with its place, and stops nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ratchet.lake import event_columns, event_lines
+from ratchet.lake.landing import lines
+from ratchet.lake.quarantine import Refused, faults
+from ratchet.lake.rows import INTERACTIONS, Table
+from ratchet.store import Store
+
+if TYPE_CHECKING:
+    import polars as pl
+
+BATCH_ROWS = 131_072
+BATCH_BYTES = 64 << 20
+
+
+@dataclass
+class EventFiles:
+    """The landing files of one type that a collection takes. `folder` is for what is set aside.
+
+    `refused` is complete once `rows` has been gone through. Its offsets count bytes in JSON, rows in Parquet.
+    """
+
+    store: Store
+    table: Table
+    files: Sequence[str]
+    folder: Path
+    refused: list[Refused] = field(default_factory=list)
+    num_rows: int = 0
+    _aside: list[Path] = field(default_factory=list)
+    _refused_lines: list[Refused] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        decode = event_lines.interactions if self.table is INTERACTIONS else event_lines.feedback
+        for batch in self._line_batches():
+            rows, found = decode([line for _, _, line in batch])
+            self._refused_lines += [Refused(*batch[fault.place], faults(fault.error)) for fault in found]
+            self._aside.append(self.folder / f"{self.table.event_type}-{len(self._aside):05d}.arrow")
+            rows.write_ipc(self._aside[-1])
+
+    def ids(self) -> "Iterator[pl.Series]":
+        """The ids of all events, and of some rows that are none."""
+        import polars as pl
+
+        for piece, _, _ in self._pieces():
+            try:
+                found = piece.select(self.table.id).collect().to_series()
+            except pl.exceptions.PolarsError:
+                continue  # `rows` refuses it
+            if found.dtype == pl.String:
+                yield found
+
+    def rows(self) -> "Iterator[pl.DataFrame]":
+        """The events, as rows of the table without `collection`."""
+        self.refused, self.num_rows = list(self._refused_lines), len(self._refused_lines)
+        for piece, file, start in self._pieces():
+            rows = piece.collect() if file is None else self._checked(piece, file, start)
+            if rows is not None:
+                self.num_rows += rows.height
+                yield rows
+
+    def _checked(self, piece: "pl.LazyFrame", file: str, start: int) -> "pl.DataFrame | None":
+        import polars as pl
+
+        check = event_columns.interactions if self.table is INTERACTIONS else event_columns.feedback
+        try:
+            found = piece.collect()
+            rows, faulty = check(found)
+        except (pl.exceptions.PolarsError, event_columns.WrongColumns, OSError) as error:
+            self._refuse(Refused(file, start, b"", f"rows from {start:,} on cannot be read: {str(error)[:500]}"))
+            return None
+        for fault in faulty:
+            line = event_columns.as_line(found.row(fault.place, named=True))
+            self._refuse(Refused(file, start + fault.place, line, faults(fault.error)))
+        return rows
+
+    def _refuse(self, refused: Refused) -> None:
+        self.refused.append(refused)
+        self.num_rows += 1
+
+    def _pieces(self) -> "Iterator[tuple[pl.LazyFrame, str | None, int]]":
+        """Each stretch, the Parquet file that it is from, and its first row there."""
+        import polars as pl
+
+        for path in self._aside:
+            yield pl.scan_ipc(path), None, 0
+        for file in self.files:
+            if file.endswith(".parquet"):
+                path = self.store.local(file)
+                for start in range(0, _num_rows(path), BATCH_ROWS):
+                    yield pl.scan_parquet(path).slice(start, BATCH_ROWS), file, start
+
+    def _line_batches(self) -> Iterator[list[tuple[str, int, bytes]]]:
+        batch: list[tuple[str, int, bytes]] = []
+        size_bytes = 0
+        for file in self.files:
+            if file.endswith(".parquet"):
+                continue
+            for offset, line in lines(self.store, file):
+                batch.append((file, offset, line))
+                size_bytes += len(line)
+                if len(batch) == BATCH_ROWS or size_bytes >= BATCH_BYTES:
+                    yield batch
+                    batch, size_bytes = [], 0
+        if batch:
+            yield batch
+
+
+def _num_rows(path: Path) -> int:
+    """Rows of a Parquet file; 1 if its footer is broken, so that somebody tries to read it and sees what is wrong."""
+    import polars as pl
+
+    try:
+        return max(1, int(pl.scan_parquet(path).select(pl.len()).collect().item()))
+    except (pl.exceptions.PolarsError, OSError):
+        return 1
