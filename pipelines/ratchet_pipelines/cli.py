@@ -21,6 +21,7 @@ from ratchet.step import Ran, Step, read_manifest, run_step
 from ratchet.store import Store, open_store
 from ratchet_pipelines import services
 from ratchet_pipelines.importing import import_
+from ratchet_pipelines.lake_commands import lake_app
 from ratchet_pipelines.options import AsJson, ConfigFile, Lake, profile_path, settings
 from ratchet_pipelines.result import write_result
 
@@ -176,6 +177,7 @@ def main() -> None:
         _add_step(step)
     services.add_to(app)
     app.add_typer(_compilers())
+    app.add_typer(lake_app)
     guarded(app)
 
 

@@ -1,0 +1,67 @@
+"""Upkeep of the curated tables: many small files become few, what no version needs is removed, versions are listed."""
+
+from datetime import UTC, datetime, timedelta
+
+from pydantic import BaseModel
+
+from ratchet.errors import UserError
+from ratchet.lake.rows import FEEDBACK, INTERACTIONS, TRIPLETS, Table
+from ratchet.lake.tables import FILE_BYTES, open_table, writer_properties
+from ratchet.store import Store
+
+TABLES = {table.key.rpartition("/")[2]: table for table in (INTERACTIONS, FEEDBACK, TRIPLETS)}
+SAFE_HOURS = 24  # a collector may write for hours before it commits; its files must not look abandoned
+
+
+class Compacted(BaseModel):
+    """What compaction did to a table."""
+
+    files_before: int
+    files_after: int
+    files_removed: int
+    """Removed for good: not needed by any version younger than the retention, or never committed."""
+
+
+class Snapshot(BaseModel):
+    """A version of a table that can be read."""
+
+    version: int
+    written_at: str
+    operation: str
+
+
+def compact(store: Store, retention_hours: int) -> dict[str, Compacted]:
+    """Merge small files, and remove those that no version younger than `retention_hours` needs. Rows stay as they are.
+
+    Collectors may run meanwhile: appends and compaction do not conflict.
+    """
+    if retention_hours < SAFE_HOURS:
+        raise UserError(
+            f"a retention of {retention_hours} hours could remove files that a collector is writing; "
+            f"give {SAFE_HOURS} or more"
+        )
+    return {name: _compact(store, table, retention_hours) for name, table in TABLES.items()}
+
+
+def snapshots(store: Store, name: str) -> list[Snapshot]:
+    """The table's versions, oldest first."""
+    if name not in TABLES:
+        raise UserError(f"{name}: no such table; known are {', '.join(TABLES)}")
+    history = reversed(open_table(store, TABLES[name]).history())
+    return [
+        Snapshot(
+            version=entry["version"],
+            written_at=(datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=entry["timestamp"])).isoformat(),
+            operation=entry["operation"],
+        )
+        for entry in history
+    ]
+
+
+def _compact(store: Store, table: Table, retention_hours: int) -> Compacted:
+    delta = open_table(store, table)
+    before = len(delta.file_uris())
+    delta.optimize.compact(target_size=FILE_BYTES, writer_properties=writer_properties("ZSTD"))
+    after = len(delta.file_uris())
+    removed = delta.vacuum(retention_hours, dry_run=False, enforce_retention_duration=False, full=True)
+    return Compacted(files_before=before, files_after=after, files_removed=len(removed))
