@@ -1,12 +1,18 @@
-"""Run every benchmark and print each arm beside the first, as a ratio."""
+"""Run every benchmark and print each arm beside the first, as a ratio.
 
+`python -m benchmarks NAME …` runs one, which may take arguments; see its --help.
+"""
+
+import importlib
 import resource
+import sys
 
 import torch
 
-from benchmarks import adapters, generation, importers
+from benchmarks import adapters, data, generation, importers
 
 BENCHMARKS = {
+    "votes to datasets, rows/s (120,000 events)": data.run,
     "generation, tokens/s (64 chats, embedded model)": generation.run,
     "mixed adapters, tokens/s (32 rows: base and two adapters of rank 8)": adapters.run,
     "importing JSON lines, peak MiB by size of file (flat is 1)": importers.run,
@@ -25,4 +31,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        importlib.import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
+    else:
+        main()
