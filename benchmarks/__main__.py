@@ -9,13 +9,14 @@ import sys
 
 import torch
 
-from benchmarks import adapters, data, generation, importers
+from benchmarks import adapters, data, gate, generation, importers
 
 BENCHMARKS = {
     "votes to datasets, rows/s (120,000 events)": data.run,
     "generation, tokens/s (64 chats, embedded model)": generation.run,
     "mixed adapters, tokens/s (32 rows: base and two adapters of rank 8)": adapters.run,
     "importing JSON lines, peak MiB by size of file (flat is 1)": importers.run,
+    "gate, answers/s (one caller, 20,000 votes weighed meanwhile)": gate.run,
 }
 
 

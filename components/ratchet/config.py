@@ -128,6 +128,9 @@ class Gate(Section):
 
     alpha: float = Field(0.05, gt=0, lt=0.5, description="error rate of each test over the whole canary")
     margin: float = Field(0.1, gt=0, lt=1, description="how much lower approval still counts as no worse")
+    max_tenant_share: float = Field(
+        0.5, ge=0, le=1, description="no decision rests on one tenant alone that has less than this share of the votes"
+    )
     min_votes: int = Field(4, ge=0, description="canary votes needed before each traffic step")
     max_minutes: float = Field(24 * 60, gt=0, description="a canary undecided for longer is rolled back")
     refresh_s: float = Field(1.0, gt=0)

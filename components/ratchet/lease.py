@@ -33,6 +33,12 @@ def hold(store: Store, key: str, holder: str, now: float, lease_s: float) -> boo
     return True
 
 
+def is_held(store: Store, key: str, holder: str, now: float) -> bool:
+    """Whether the lease is this holder's at this moment."""
+    lease: dict[str, Any] = json.loads(store.read(key))
+    return bool(lease["holder"] == holder and lease["expires_at"] > now)
+
+
 def let_go(store: Store, key: str, holder: str) -> None:
     """End our lease now, so that the next holder need not wait."""
     if store.exists(key):

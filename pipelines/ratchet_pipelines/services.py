@@ -1,15 +1,12 @@
-"""The commands of those who operate Ratchet: the services, the reconciler, and what was released."""
+"""The commands of those who operate Ratchet: the services, the reconciler, and drift."""
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from ratchet.errors import UserError
 from ratchet.store import open_store
 from ratchet_pipelines.options import AsJson, ConfigFile, Host, Lake, Port, settings
 
@@ -17,7 +14,7 @@ say = Console(stderr=True, highlight=False)
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (serve_model, serve_router, serve_gate, reconcile, releases, abort, drift):
+    for command in (serve_model, serve_router, serve_gate, reconcile, drift):
         app.command(command.__name__.replace("_", "-"))(command)
 
 
@@ -51,37 +48,6 @@ def reconcile(
     from ratchet.release.reconcile import run
 
     run(settings(config), open_store(lake), once)
-
-
-def releases(lake: Lake = "lake", as_json: AsJson = False) -> None:
-    """Show the ledger: every release that was asked for, and how it ended."""
-    from ratchet.release.ledger import read_ledger
-
-    records = read_ledger(open_store(lake))
-    if as_json:
-        print(json.dumps([record.model_dump() for record in records], indent=1))
-        return
-    table = Table(box=None)
-    for heading in ("when", "event", "adapter", "digest", "by", "why"):
-        table.add_column(heading, overflow="fold")
-    for record in records:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(record.at))
-        table.add_row(when, record.event, str(record.adapter), record.adapter.digest[:12], record.who, record.why)
-    Console().print(table if records else f"No release was asked for in {lake}.")
-
-
-def abort(
-    why: Annotated[str, typer.Argument(help="The reason, for the ledger.")],
-    lake: Lake = "lake",
-    who: Annotated[str, typer.Option(help="Who asks.", envvar="USER")] = "operator",
-) -> None:
-    """Roll back the release that is under way, without waiting for the gate."""
-    from ratchet.release.ledger import Ledger, request_abort
-
-    record = request_abort(Ledger(open_store(lake)), who, time.time(), why)
-    if record is None:
-        raise UserError(f"abort: no release is under way in {lake}; `ratchet releases` shows how the last one ended")
-    say.print(f"Asked for {record.adapter} to be rolled back; the reconciler takes it from here.")
 
 
 def drift(

@@ -93,6 +93,15 @@ def test_new_settings_start_the_services_anew() -> None:
     assert template(secrets={"git": "other"}) == template()
 
 
+def test_only_flagger_prometheus_and_our_own_reach_the_gate() -> None:
+    policy = rendered(gate={"allowedNamespaces": ["flux"]})["NetworkPolicy", "gate"]["spec"]
+    assert policy["podSelector"] == rendered()["Deployment", "gate"]["spec"]["selector"]
+    [rule] = policy["ingress"]
+    names = [each["namespaceSelector"]["matchLabels"] for each in rule["from"] if "namespaceSelector" in each]
+    assert names == [{"kubernetes.io/metadata.name": "flux"}]
+    assert rule["from"][0] == {"podSelector": {}}
+
+
 def test_containers_run_without_privileges() -> None:
     for name in ("gate", "reconciler"):
         spec = pod(name)

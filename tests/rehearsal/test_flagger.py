@@ -1,6 +1,6 @@
 """The scheduler model against scripted worlds; every script is data in scenarios.yaml."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,11 @@ def test_scheduler_follows_the_script(scenario: dict[str, Any]) -> None:
         world.template = do.get("push", world.template)
         for name in ("target", "primary", "refuse", "fire", "push_at"):
             setattr(world, name, do.get(name, getattr(world, name)))
+        canary = replace(
+            canary,
+            skip_analysis=do.get("skip", canary.skip_analysis),
+            is_suspended=do.get("suspend", canary.is_suspended),
+        )
         scheduler.tick(canary)
         _check_turn(f"tick {number}", turn, world, scheduler.status)
     _check_end(scenario.get("end", {}), world, scheduler.status)

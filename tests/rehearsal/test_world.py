@@ -8,7 +8,7 @@ import pytest
 from ratchet.rehearsal.analysis import Hook
 from ratchet.rehearsal.argo import merge, render
 from ratchet.rehearsal.cluster import Cluster
-from ratchet.rehearsal.flagger import Status
+from ratchet.rehearsal.flagger import Readiness, Status
 from ratchet.rehearsal.ports import free_port
 from ratchet.rehearsal.world import ClusterWorld
 from rehearsal.fakes import FakeGate, served
@@ -133,3 +133,20 @@ def test_layers_merge_as_helm_merges_them() -> None:
         "analysis": {"interval": "60s", "stepWeights": [20]},
         "lake": "b",
     }
+
+
+def test_a_cluster_that_is_killed_goes_on_where_it_was(tmp_path: Path, gate_url: str) -> None:
+    state = tmp_path / "cluster.json"
+    first = Cluster("ratchet", state)
+    for manifest in render(CHART, {"gate": {"url": gate_url}}, "ratchet"):
+        first.apply(manifest)
+    world = ClusterWorld(first, NAME)
+    world.create_primary()
+    world.set_route(20)
+    world.publish(Status("Progressing", 1, 20, "b", "a"))
+    world.client.close()
+    again = ClusterWorld(Cluster("ratchet", state), NAME)
+    assert again.status() == Status("Progressing", 1, 20, "b", "a")
+    assert again.canary_weight() == 20
+    assert again.primary_readiness() is Readiness.WAITING  # its pods ended with it
+    again.client.close()

@@ -1,7 +1,9 @@
 """A fake of the cluster's API, at the edge: scripted states over real HTTP. And what tests say about adapters."""
 
+import random
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,11 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from ratchet.events import Feedback, Interaction, Message
+from ratchet.lake.landing import land
 from ratchet.release.adapter_ref import PREFIX, AdapterRef
+from ratchet.release.ledger import Entry, Ledger, Record, request
+from ratchet.store import Store
 
 VALUES = """\
 # What serves. Written by machines.
@@ -24,6 +30,8 @@ note: 'digest: base'
 """
 OLD = AdapterRef()
 NEW = AdapterRef(name="adapter", version="2", uri="/lake/adapters/" + "b" * 64, digest="b" * 64)
+
+TOKEN = "the-operators-own-token"
 
 
 class FakeCluster:
@@ -96,3 +104,26 @@ def git(*arguments: str, cwd: Path) -> str:
     who = ("-c", "user.name=Somebody", "-c", "user.email=somebody@localhost")
     done = subprocess.run(["git", *who, *arguments], cwd=cwd, check=True, capture_output=True, text=True)
     return done.stdout
+
+
+def open_release(lake: Store, **changes: Any) -> Record | None:
+    entry = Entry(event="requested", at=time.time(), who="t", adapter=NEW, baseline=OLD, verdict="pass")
+    return request(Ledger(lake), entry.model_copy(update=changes))
+
+
+def land_votes(lake: Store, num: int, liked_old: float, liked_new: float, seed: int = 0) -> None:
+    """People who each ask once, of either arm in turn, and vote."""
+    rng, now, events = random.Random(seed), time.time(), []
+    for number in range(num):
+        adapter = NEW if number % 2 else OLD
+        name, at = f"{seed}-{number}", now + number * 1e-3
+        answer = Interaction(
+            interaction_id=name, conversation_id=name, subject_id=name, base_model="tiny", response="yes",
+            messages=[Message(role="user", content="well?")], adapter_digest=adapter.digest, served_at=at,
+        )  # fmt: skip
+        value = 1 if rng.random() < (liked_new if number % 2 else liked_old) else -1
+        vote = Feedback(
+            feedback_id=name, interaction_id=name, subject_id=name, kind="thumb", value=value, created_at=at + 1e-4
+        )
+        events += [answer, vote]
+    land(lake, events)

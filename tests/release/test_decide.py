@@ -53,6 +53,19 @@ FAILED = replace(RUNNING, phase="Failed", canary_weight=0)
         # Aborted where no rollback hook is asked.
         (replace(RUNNING, phase="Waiting", has_started=False, is_aborted=True), "roll_back"),
         (replace(RUNNING, is_aborted=True), "wait"),
+        # Withdrawn: somebody put another adapter into Git. While a run goes on, the gate's rollback ends it first.
+        (replace(RUNNING, git=OLD, target=OLD, is_withdrawn=True), "wait"),
+        (replace(FAILED, git=OLD, target=OLD, is_withdrawn=True), "roll_back"),
+        (replace(SUCCEEDED, git=OLD, target=OLD, primary=OLD, has_started=False, is_withdrawn=True), "refuse"),
+        (replace(RUNNING, phase="Waiting", git=ELSE, target=ELSE, is_withdrawn=True), "refuse"),
+        (replace(RUNNING, phase="Waiting", git=ELSE, target=OLD, is_withdrawn=True), "wait"),  # not synced yet
+        # An operator goes back: naming it in Git is ours.
+        (replace(SUCCEEDED, git=OLD, target=OLD, primary=OLD, has_started=False, restores=True), "restore"),
+        (
+            replace(SUCCEEDED, git=OLD, target=OLD, primary=OLD, has_started=False, restores=True, is_aborted=True),
+            "roll_back",
+        ),
+        (replace(SUCCEEDED, restores=True), "promote"),
     ],
 )
 def test_each_row(seen: Observed, does: str) -> None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from ratchet.events import Feedback
-from ratchet.release.evidence import EXCLUDED, Run, Served, Tally, Vote, WeightSpan, block_shape, weigh
+from ratchet.release.blocks import Run, Tally, WeightSpan, block_shape
+from ratchet.release.evidence import EXCLUDED, Served, Vote, weigh
 
 OLD, NEW = "base", "b" * 64
 
@@ -174,3 +175,56 @@ def test_an_answer_that_straddles_a_step_is_not_held_against_the_split() -> None
     run = run_of((100.0, 199.0, 0), (200.0, 300.0, 50))
     slow = Served(interaction_id="i", digest=OLD, served_at=205.0, latency_s=10.0)
     assert weigh(run, [slow], []).split == 0
+
+
+def brigade(num: int, share: float, seed: int = 1, likes: float = 0.8):
+    """Traffic at 50 percent; a share of the people is one tenant's, who votes the candidate down and the other up."""
+    rng = random.Random(seed)
+    answers, votes = traffic(num, likes, likes, seed)
+    for number, answer in enumerate(answers):
+        is_hostile = rng.random() < share
+        answers[number] = replace(answer, tenant="hostile" if is_hostile else f"tenant-{number % 7}")
+        if is_hostile:
+            votes[number] = replace(votes[number], is_up=answer.digest == OLD)
+    return answers, votes
+
+
+def test_one_tenant_cannot_roll_a_candidate_back() -> None:
+    evidence = weigh(RUN, *brigade(400, 0.3))
+    assert evidence.harm >= evidence.bound
+    assert evidence.decision == "undecided"
+    assert "only the votes of tenant hostile" in evidence.why
+
+
+def test_one_tenant_cannot_promote_a_candidate() -> None:
+    answers, votes = traffic(300, 0.6, 0.5)
+    for number, answer in enumerate(answers[:100]):
+        answers[number] = replace(answer, tenant="friend")
+        votes[number] = replace(votes[number], is_up=answer.digest == NEW)
+    evidence = weigh(RUN, answers, votes)
+    assert evidence.no_worse >= evidence.bound
+    assert (evidence.decision, "tenant friend" in evidence.why) == ("undecided", True)
+
+
+def test_a_tenant_who_is_most_of_the_public_decides() -> None:
+    assert weigh(RUN, *brigade(400, 0.9)).decision == "fail"
+
+
+def test_harm_that_every_tenant_sees_is_harm() -> None:
+    answers, votes = traffic(300, 0.9, 0.4)
+    spread = [replace(answer, tenant=f"tenant-{number % 3}") for number, answer in enumerate(answers)]
+    assert weigh(RUN, spread, votes).decision == "fail"
+
+
+def test_brigades_of_one_tenant_roll_back_no_more_equal_candidates_than_chance_does() -> None:
+    decisions = [weigh(RUN, *brigade(240, 0.25, seed=seed)).decision for seed in range(60)]
+    assert decisions.count("fail") <= 6  # 60 runs at 3 percent: more than 6 is one in 10,000
+
+
+def test_voters_who_speak_up_on_one_arm_alone_hold_the_promotion() -> None:
+    answers, votes = traffic(400, 0.5, 0.9)
+    kept = [vote for vote, answer in zip(votes, answers, strict=True) if answer.digest == NEW or vote.is_up]
+    evidence = weigh(RUN, answers, kept)
+    assert evidence.split < evidence.vote_split
+    assert evidence.is_split_alarming
+    assert evidence.decision != "pass"

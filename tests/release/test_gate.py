@@ -1,6 +1,6 @@
 """The gate over HTTP, on a real lake: it follows a canary, survives a restart, and refuses when it cannot see."""
 
-import random
+import os
 import subprocess
 import sys
 import time
@@ -13,20 +13,23 @@ import pytest
 import yaml
 
 from ratchet.config import Config
-from ratchet.events import Feedback, Interaction, Message
-from ratchet.lake.landing import land
+from ratchet.errors import UserError
 from ratchet.release.cluster import Cluster
-from ratchet.release.gate import Watch, build_app
-from ratchet.release.ledger import Entry, Ledger, close, request, request_abort
+from ratchet.release.credentials import VARIABLE, bearer, gate_token, hook_token
+from ratchet.release.gate import build_app
+from ratchet.release.ledger import Ledger, close, read_ledger, request_abort
+from ratchet.release.watch import Watch
 from ratchet.store import Store
-from release.edges import NEW, OLD, FakeCluster, serving
+from release.edges import NEW, OLD, TOKEN, FakeCluster, land_votes, open_release, serving
+
+KNOWN = bearer(TOKEN)
 
 
 @pytest.fixture
 def gate(config: Config, lake: Store, cluster: FakeCluster):
     with (
         Cluster(cluster.url, "ratchet", "adapter-router") as seen,
-        serving(build_app(Watch(config, lake, seen))) as url,
+        serving(build_app(Watch(config, lake, seen), TOKEN)) as url,
     ):
         yield url
 
@@ -34,45 +37,22 @@ def gate(config: Config, lake: Store, cluster: FakeCluster):
 def until(url: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float = 20) -> dict[str, Any]:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        state = httpx.get(f"{url}/state").json()
+        state = httpx.get(f"{url}/state", headers=KNOWN).json()
         if holds(state):
             return state
         time.sleep(0.02)
     raise AssertionError(f"did not come true: {state}")
 
 
-def ask(url: str, hook: str) -> httpx.Response:
+def ask(url: str, hook: str, token: str | None = None) -> httpx.Response:
     payload = {
         "name": "adapter-router",
         "namespace": "ratchet",
         "phase": "Progressing",
         "checksum": "1",
-        "metadata": {},
+        "metadata": {"token": hook_token(TOKEN) if token is None else token},
     }
     return httpx.post(f"{url}/hooks/{hook}", json=payload)
-
-
-def open_release(lake: Store, **changes: Any):
-    entry = Entry(event="requested", at=time.time(), who="t", adapter=NEW, baseline=OLD, verdict="pass")
-    return request(Ledger(lake), entry.model_copy(update=changes))
-
-
-def land_votes(lake: Store, num: int, liked_old: float, liked_new: float, seed: int = 0) -> None:
-    """People who each ask once, of either arm in turn, and vote."""
-    rng, now, events = random.Random(seed), time.time(), []
-    for number in range(num):
-        adapter = NEW if number % 2 else OLD
-        name, at = f"{seed}-{number}", now + number * 1e-3
-        answer = Interaction(
-            interaction_id=name, conversation_id=name, subject_id=name, base_model="tiny", response="yes",
-            messages=[Message(role="user", content="well?")], adapter_digest=adapter.digest, served_at=at,
-        )  # fmt: skip
-        value = 1 if rng.random() < (liked_new if number % 2 else liked_old) else -1
-        vote = Feedback(
-            feedback_id=name, interaction_id=name, subject_id=name, kind="thumb", value=value, created_at=at + 1e-4
-        )
-        events += [answer, vote]
-    land(lake, events)
 
 
 def is_at(weight: int) -> Callable[[dict[str, Any]], bool]:
@@ -202,11 +182,76 @@ def test_a_gate_that_cannot_see_refuses_everything(config: Config, lake: Store, 
     assert yes == {"post-rollout", "event"}
 
 
-def test_an_unknown_hook_is_refused_and_metrics_are_served(gate: str) -> None:
-    until(gate, lambda state: "phase" in state)
+def test_an_unknown_hook_is_refused_and_metrics_are_served(gate: str, lake: Store, cluster: FakeCluster) -> None:
+    open_release(lake)
+    cluster.start_run(weight=50)
+    until(gate, is_at(50))
+    land_votes(lake, 10, 1.0, 1.0)
+    until(gate, lambda state: state["votes"]["canary"]["n"] == 5)
     assert ask(gate, "no-such-hook").status_code == 403
-    assert "adapter_gate_votes" in httpx.get(f"{gate}/metrics").text
+    text = httpx.get(f"{gate}/metrics").text
+    assert 'adapter_votes_total{arm="canary",is_up="true"} 5.0' in text
+    assert 'adapter_gate_log_e{test="harm"}' in text
     assert httpx.get(f"{gate}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("token", ["", "wrong", TOKEN])
+def test_without_the_hook_token_no_hook_is_answered(gate: str, lake: Store, cluster: FakeCluster, token: str) -> None:
+    open_release(lake)
+    cluster.start_run()
+    until(gate, is_at(0))
+    request_abort(Ledger(lake), "me", time.time(), "users call")
+    until(gate, lambda state: state["rollback"] is not None)
+    assert ask(gate, "rollback", token).status_code == 403
+    assert "hook token" in ask(gate, "event", token).json()["why"]
+    assert ask(gate, "rollback").status_code == 200
+
+
+@pytest.mark.parametrize("header", [{}, bearer("wrong"), bearer(hook_token(TOKEN)), {"Authorization": "Basic dDp0"}])
+def test_without_the_operators_token_nothing_is_told_or_aborted(gate: str, lake: Store, header: dict[str, str]) -> None:
+    open_release(lake)
+    assert httpx.get(f"{gate}/state", headers=header).status_code == 401
+    assert httpx.get(f"{gate}/releases", headers=header).status_code == 401
+    assert httpx.post(f"{gate}/abort", headers=header, json={"why": "no right to"}).status_code == 401
+    assert [record.event for record in read_ledger(lake)] == ["requested"]
+
+
+def test_an_operator_reads_the_ledger_and_aborts_over_http(gate: str, lake: Store, cluster: FakeCluster) -> None:
+    assert httpx.post(f"{gate}/abort", headers=KNOWN, json={"why": "too early"}).status_code == 409
+    open_release(lake)
+    cluster.start_run()
+    until(gate, is_at(0))
+    answer = httpx.post(f"{gate}/abort", headers=KNOWN, json={"why": "users call", "who": "me"})
+    assert (answer.status_code, answer.json()["event"]) == (200, "abort_requested")
+    until(gate, lambda state: state["rollback"] is not None)
+    told = httpx.get(f"{gate}/releases", headers=KNOWN).json()
+    assert [(record["event"], record["who"]) for record in told] == [("requested", "t"), ("abort_requested", "me")]
+
+
+@pytest.mark.parametrize("body", [b"", b"not json", b"\xff\xfe", b"[]", b'{"metadata": {"token": 1}}'])
+def test_a_hook_whose_body_is_broken_is_refused_and_nothing_else(gate: str, body: bytes) -> None:
+    answer = httpx.post(f"{gate}/hooks/rollback", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 403
+
+
+def test_a_gate_that_breaks_never_says_yes(config: Config, lake: Store, cluster: FakeCluster) -> None:
+    class Broken(Watch):
+        def answer(self, hook: str, now: float) -> Any:
+            raise RuntimeError("a bug")
+
+    with (
+        Cluster(cluster.url, "ratchet", "adapter-router") as seen,
+        serving(build_app(Broken(config, lake, seen), TOKEN)) as url,
+    ):
+        assert ask(url, "rollback").status_code == 403
+
+
+def test_a_gate_without_a_real_token_does_not_start() -> None:
+    for environment in ({}, {"RATCHET_GATE_TOKEN": "short"}):
+        with pytest.raises(UserError, match="RATCHET_GATE_TOKEN"):
+            gate_token(environment)
+    assert hook_token(TOKEN) != hook_token(TOKEN + "!")
+    assert TOKEN not in hook_token(TOKEN)
 
 
 def test_a_taken_port_is_said_plainly(config: Config, gate: str, tmp_path: Path) -> None:
@@ -225,7 +270,9 @@ def test_a_taken_port_is_said_plainly(config: Config, gate: str, tmp_path: Path)
         "--port",
         port,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | {VARIABLE: TOKEN}
+    )
     assert done.returncode == 2
     assert "take another port" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

@@ -6,7 +6,7 @@ import pytest
 
 from ratchet.errors import UserError
 from ratchet.release.adapter_ref import AdapterRef
-from ratchet.release.gitops import GitAway, ValuesFile, adapter_in, with_adapter
+from ratchet.release.gitops import GitAway, ValuesFile, adapter_in, with_adapter, with_skip_analysis
 from release.edges import NEW, OLD, VALUES, git
 
 PATH = "env/values.yaml"
@@ -96,3 +96,27 @@ def test_a_repository_that_goes_away_may_come_back(values: ValuesFile, repositor
         values.read_adapter()
     away.rename(repository)
     assert values.read_adapter() == OLD
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "expected"),
+    [
+        (VALUES, True, VALUES + "skipAnalysis: true\n"),
+        (VALUES, False, VALUES),
+        (VALUES + "skipAnalysis: true # soon over\n", False, VALUES + "skipAnalysis: false # soon over\n"),
+        ("skipAnalysis: false\n" + VALUES, True, "skipAnalysis: true\n" + VALUES),
+    ],
+)
+def test_only_the_word_that_skips_the_analysis_changes(text: str, wanted: bool, expected: str) -> None:
+    assert with_skip_analysis(text, wanted, "values.yaml") == expected
+
+
+def test_going_back_is_one_commit(repository: Path) -> None:
+    with ValuesFile(str(repository), "main", "env/values.yaml") as values:
+        commit = values.write_adapter(lambda named: NEW, "Go back", "run/1", skip_analysis=True)
+        assert commit.is_new
+        assert values.read_adapter() == NEW
+        assert not values.write_adapter(lambda named: NEW, "Go back", "run/1", skip_analysis=True).is_new
+    text = git("show", "main:env/values.yaml", cwd=repository)
+    assert text.endswith("skipAnalysis: true\n")
+    assert len(git("log", "--format=%h", "main", cwd=repository).splitlines()) == 2

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ratchet.release.evidence import Evidence, Tally
+from ratchet.release.blocks import Tally
+from ratchet.release.evidence import Evidence
 from ratchet.release.hooks import HOOKS, Limits, View, answer
 from ratchet.release.ledger import Record
 from release.edges import NEW, OLD
@@ -13,7 +14,9 @@ ALWAYS = {"post-rollout", "event"}
 
 def evidence(decision="undecided", canary_votes: int = 20, split: float = 0.0) -> Evidence:
     votes = {"primary": Tally(20, 16), "canary": Tally(canary_votes, 1)}
-    return Evidence(votes=votes, harm=0.0, no_worse=0.0, split=split, bound=3.0, decision=decision, why="because")
+    return Evidence(
+        votes=votes, harm=0.0, no_worse=0.0, split=split, vote_split=0.0, bound=3.0, decision=decision, why="because"
+    )
 
 
 def request(**changes) -> Record:
@@ -23,6 +26,7 @@ def request(**changes) -> Record:
 
 def view(**changes) -> View:
     fields = {
+        "phase": "Progressing",
         "target": NEW.digest,
         "primary": OLD.digest,
         "weight": 20,
@@ -54,6 +58,8 @@ def view(**changes) -> View:
         ("rollback", view(evidence=evidence("pass")), False),
         ("rollback", view(evidence=evidence(split=99.0)), False),  # hold, do not roll back
         ("rollback", view(minutes=61.0), True),
+        ("rollback", view(target=OLD.digest), True),  # reverted in the middle of the run
+        ("rollback", view(target=OLD.digest, phase="Initialized"), False),  # our look is older than the run
         ("rollback", view(is_aborted=True, evidence=None), True),
         ("rollback", view(evidence=None, minutes=61.0), False),
         ("rollback", view(request=None, evidence=evidence("fail"), is_aborted=True), False),

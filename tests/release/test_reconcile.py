@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from ratchet.config import Config
-from ratchet.lease import hold
+from ratchet.lease import hold, let_go
 from ratchet.registry import aliases
+from ratchet.release.fence import Fenced
+from ratchet.release.go_back import ask
 from ratchet.release.ledger import Entry, Ledger, open_request, read_ledger, request, request_abort
 from ratchet.release.reconcile import reconcile
 from ratchet.release.world import LEASE, World, lease_s, open_world
@@ -187,6 +189,41 @@ def test_without_the_lease_nothing_is_done(world: World, cluster: FakeCluster) -
     assert reconcile(world, time.time()).action.does == "wait"
     assert open_request(world.ledger.records()) is not None
     assert reconcile(world, time.time() + world.lease_s + 1).action.does == "roll_back"
+
+
+def test_a_reconciler_that_slept_past_its_lease_writes_nothing_more(world: World, cluster: FakeCluster) -> None:
+    open_release(world, cluster)
+    cluster.succeed()
+    assert hold(world.store, LEASE, world.holder, time.time(), world.lease_s)
+    fenced = world.fenced()
+    let_go(world.store, LEASE, world.holder)
+    assert hold(world.store, LEASE, "another", time.time(), world.lease_s)
+    for write in (
+        lambda: fenced.registry.set_registered_model_alias("adapter", "champion", "2"),
+        lambda: fenced.values.write_adapter(lambda named: OLD, "Late", "late"),
+    ):
+        with pytest.raises(Fenced, match="not ours"):
+            write()
+    assert fenced.values.read_adapter() == NEW
+
+
+def test_an_operator_goes_back_to_what_served(world: World, cluster: FakeCluster) -> None:
+    open_release(world, cluster)
+    cluster.succeed()
+    settle(world, cluster)
+    assert places(world) == PROMOTED
+    ask(world.ledger, world.cluster.look(), "base", "me", time.time(), "users complain")
+    assert reconcile(world, time.time()).action.does == "restore"
+    text = git("show", "main:env/values.yaml", cwd=Path(world.values.url))
+    assert "skipAnalysis: true" in text
+    cluster.target, cluster.applied = OLD, "spec-of-base"
+    cluster.succeed()
+    assert reconcile(world, time.time()).action.does == "promote"
+    found = places(world)
+    assert (found["git"], found["quarantined"]) == (OLD, "true")
+    assert found["aliases"] == {"previous": "1"}
+    assert found["ledger"] == ["requested", "promoted", "requested", "promoted"]
+    assert "skipAnalysis: false" in git("show", "main:env/values.yaml", cwd=Path(world.values.url))
 
 
 @pytest.mark.slow  # starts a process that imports MLflow

@@ -56,6 +56,21 @@ def set_alias(client: "MlflowClient", model: str, alias: str, version: str, expe
         raise Conflict(f"{model}@{alias} was moved to version {version}, and by another writer to {after}")
 
 
+def restore(client: "MlflowClient", model: str, version: str | None) -> None:
+    """Make `version` the champion again (None: the base model serves, so there is none).
+
+    What it replaces does not become the previous one: nobody wants to go back to that.
+    """
+    before = aliases(client, model)
+    if version is None:
+        if CHAMPION in before:
+            client.delete_registered_model_alias(model, CHAMPION)
+    else:
+        set_alias(client, model, CHAMPION, version, expected=before.get(CHAMPION))
+    if before.get(PREVIOUS) == version and version is not None:
+        client.delete_registered_model_alias(model, PREVIOUS)
+
+
 def promote(client: "MlflowClient", model: str, version: str, tags: Mapping[str, str]) -> None:
     """Make `version` the champion, and what was champion the previous; write `tags` on it.
 

@@ -1,7 +1,8 @@
-"""Run the rehearsal cluster: Argo CD, Flagger, gateway and kubelet in small, in one process. No state survives it."""
+"""Run the rehearsal cluster: Argo CD, Flagger, gateway and kubelet in small, in one process."""
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -26,6 +27,7 @@ from ratchet.rehearsal.kubelet import HOST, Kubelet
 from ratchet.rehearsal.pool import Pool
 from ratchet.rehearsal.ports import listen
 from ratchet.rehearsal.world import ClusterWorld
+from ratchet.release.credentials import VARIABLE, hook_token
 
 POLL_S = 30.0  # Argo CD's own default is three minutes; with a Git webhook it is seconds
 MIN_POLL_S = 0.2
@@ -52,6 +54,7 @@ class Rehearsal:
     def _run_flagger(self, stop: threading.Event) -> None:
         """Tick once an interval, divided by the speed; a late tick is not made up for, as with Go's ticker."""
         scheduler = Scheduler(self.world)
+        scheduler.status = self.world.status()
         due = time.monotonic()
         while not stop.wait(max(0.0, due - time.monotonic())):
             canary = self.world.canary()
@@ -74,6 +77,7 @@ def main(
     speed: Annotated[float, typer.Option(min=0.001, help="how much faster than its interval Flagger ticks")] = 30.0,
     namespace: str = "ratchet",
     seed: Annotated[int, typer.Option(help="of the gateway's choices")] = 0,
+    state: Annotated[Path | None, typer.Option(help="file that keeps the cluster's objects through a restart")] = None,
 ) -> None:
     """Run the rehearsal cluster until SIGTERM or Ctrl-C."""
     try:
@@ -84,8 +88,9 @@ def main(
             is_remote = lake.startswith("s3://")
             home = lake if is_remote else str(Path(lake).absolute())
             logs = scratch / "logs" if is_remote else Path(home) / "work" / "rehearsal"
-            parameters = {"pool": {"url": pool_url}, "gate": {"url": gate_url}, "lake": home}
-            cluster = Cluster(namespace)
+            gate = {"url": gate_url, "token": hook_token(os.environ.get(VARIABLE, ""))}
+            parameters = {"pool": {"url": pool_url}, "gate": gate, "lake": home}
+            cluster = Cluster(namespace, state)
             argo = Argo(cluster, git_url, branch, values_path, chart, scratch / "clone.git", parameters)
             argo.sync()
             kubelet = Kubelet(cluster, Pool(pool_url), logs)

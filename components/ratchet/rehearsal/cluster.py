@@ -1,11 +1,13 @@
 """The rehearsal cluster's state, and the part of the Kubernetes REST API that reads it."""
 
 import copy
+import json
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -22,11 +24,14 @@ KINDS = {
 
 
 class Cluster:
-    """Objects by kind and name, endpoints by Deployment, and a log. Safe to share between threads; reads are copies."""
+    """Objects by kind and name, endpoints by Deployment, and a log. Safe to share between threads; reads are copies.
 
-    def __init__(self, namespace: str) -> None:
-        self.namespace = namespace
-        self._objects: dict[tuple[str, str], Object] = {}
+    With a `state` file the objects survive the process, as they survive Kubernetes' in etcd.
+    """
+
+    def __init__(self, namespace: str, state: Path | None = None) -> None:
+        self.namespace, self.state = namespace, state
+        self._objects: dict[tuple[str, str], Object] = _load(state)
         self._endpoints: dict[str, str] = {}
         self._log: list[Object] = []
         self._lock = threading.RLock()
@@ -54,6 +59,7 @@ class Cluster:
             self.update(kind, name, lambda found: found.update(spec=spec))
             kept = self._objects[kind, name]["metadata"]
             kept.update({key: manifest["metadata"].get(key, {}) for key in ("labels", "annotations")})
+            self._save()
 
     def update(self, kind: str, name: str, change: Callable[[Object], None]) -> None:
         """Change one object in place; a new spec is a new generation."""
@@ -62,6 +68,7 @@ class Cluster:
             spec = copy.deepcopy(found["spec"])
             change(found)
             found["metadata"]["generation"] += found["spec"] != spec
+            self._save()
 
     def endpoint(self, deployment: str) -> str | None:
         """URL of the Deployment's ready pod."""
@@ -92,6 +99,23 @@ class Cluster:
         if made["kind"] == "Deployment":
             made["spec"].setdefault("replicas", 1)
         self._objects[made["kind"], made["metadata"]["name"]] = made
+        self._save()
+
+    def _save(self) -> None:
+        if self.state is not None:
+            aside = self.state.with_suffix(".new")
+            aside.write_text(json.dumps(list(self._objects.values())), encoding="utf-8")
+            aside.replace(self.state)
+
+
+def _load(state: Path | None) -> dict[tuple[str, str], Object]:
+    if state is None or not state.exists():
+        return {}
+    found = {(each["kind"], each["metadata"]["name"]): each for each in json.loads(state.read_text(encoding="utf-8"))}
+    for (kind, _), each in found.items():
+        if kind == "Deployment":
+            each["status"] = {}  # its pods ended with the process that kept them
+    return found
 
 
 def timestamp() -> str:

@@ -34,6 +34,18 @@ class ClusterWorld:
         found = self.cluster.get("Canary", self.name)
         return read_canary(found) if found else None
 
+    def status(self) -> Status:
+        """What the Canary's status says; a scheduler that is started anew goes on from there."""
+        found = self.cluster.get("Canary", self.name)
+        known = found["status"] if found else {}
+        return Status(
+            phase=known.get("phase", ""),
+            failed_checks=known.get("failedChecks", 0),
+            canary_weight=known.get("canaryWeight", 0),
+            last_applied_spec=known.get("lastAppliedSpec", ""),
+            last_promoted_spec=known.get("lastPromotedSpec", ""),
+        )
+
     def target_spec(self) -> str:
         return spec_hash(self._deployment(self.name)["spec"]["template"])
 

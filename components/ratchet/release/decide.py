@@ -6,7 +6,7 @@ Level-triggered: it reads states, never events, so it may be killed, restarted o
 from dataclasses import dataclass
 from typing import Literal
 
-Does = Literal["nothing", "wait", "promote", "roll_back", "refuse", "page"]
+Does = Literal["nothing", "wait", "restore", "promote", "roll_back", "refuse", "page"]
 IN_FLIGHT = ("Initializing", "Waiting", "Progressing", "WaitingPromotion", "Promoting", "Finalising")
 
 
@@ -23,10 +23,17 @@ class Observed:
     canary_weight: int
     """Of the Canary's status: percent of traffic that was on the target when the phase was reached."""
     has_started: bool
-    """Flagger has taken up a revision since the request: its lastAppliedSpec is another."""
+    """Flagger has taken up a revision since the request: its lastAppliedSpec is another, or the gate saw it run.
+
+    The first alone is not enough: once Failed, Flagger takes down as applied whatever Git is put back to.
+    """
     is_settled: bool
     """lastAppliedSpec and lastPromotedSpec agree."""
     is_aborted: bool = False
+    is_withdrawn: bool = False
+    """Git named the request once, and names another now: somebody put it back."""
+    restores: bool = False
+    """The request is an operator's way back: Git may not name it yet, and naming it is ours."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ def decide(seen: Observed) -> Action:
         return Action("page", "promotion failed with all traffic on the canary; Git must not be reverted by a machine")
     if seen.requested is None:
         return Action("nothing", "no release is under way")
+    if seen.restores and not seen.is_aborted and seen.git != seen.requested:
+        return Action("restore", f"an operator goes back to {_short(seen.requested)}")
     if seen.git != seen.target:
         return Action(
             "wait", f"Git names {_short(seen.git)}, the cluster still {_short(seen.target)}: waiting for sync"
@@ -52,7 +61,23 @@ def decide(seen: Observed) -> Action:
     if seen.is_aborted and not seen.has_started and seen.primary != seen.requested:
         return Action("roll_back", "aborted before the canary started")
     if seen.phase in IN_FLIGHT:
-        return Action("wait", f"the canary is {seen.phase}")
+        return _in_flight(seen)
+    return _once_ended(seen)
+
+
+def _in_flight(seen: Observed) -> Action:
+    if seen.phase == "Waiting" and seen.is_withdrawn:  # for our yes, which the gate gives to what is requested alone
+        return _withdrawn(seen)
+    return Action("wait", f"the canary is {seen.phase}")
+
+
+def _withdrawn(seen: Observed) -> Action:
+    return Action("refuse", f"Git names {_short(seen.git)} now: somebody withdrew the release before its canary ran")
+
+
+def _once_ended(seen: Observed) -> Action:
+    if not seen.has_started and seen.is_withdrawn:
+        return _withdrawn(seen)
     if not seen.has_started:
         return Action("wait", "Flagger has not taken up the new revision")
     if seen.phase == "Failed":

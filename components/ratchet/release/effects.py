@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ratchet.registry import aliases
+from ratchet.release.adapter_ref import AdapterRef
 from ratchet.release.cluster import Seen
 from ratchet.release.ledger import EventName, Record, close
 from ratchet.release.world import World
@@ -28,9 +29,23 @@ def run_id(canary: str, opened: Record) -> str:
     return f"{canary}/{opened.adapter.digest}/{opened.attempt}"
 
 
+def restore(world: World, ending: Ending) -> list[str]:
+    """Git names what served before, and Flagger takes it without a canary. The release stays open."""
+    opened = ending.opened
+    commit = world.values.write_adapter(
+        lambda named: opened.adapter,
+        f"Go back to adapter {opened.adapter}: {opened.why}",
+        run_id(world.cluster.canary, opened),
+        skip_analysis=True,
+    )
+    return [f"Git: values name {opened.adapter}, without analysis (commit {commit.sha[:10]})"]
+
+
 def promote(world: World, ending: Ending) -> list[str]:
     """The version becomes champion. Git and traffic name it already."""
     opened, version = ending.opened, ending.opened.adapter.version
+    if opened.restores:
+        return _end_restoring(world, ending)
     tags = {"promoted_at": _iso(ending.now), "release": str(opened.seq), "quarantined": "false"}
     aliases.promote(world.registry, world.model, version, tags)
     _withdraw_challenger(world, version)
@@ -45,8 +60,9 @@ def roll_back(world: World, ending: Ending) -> list[str]:
         lambda named: back if named.digest == opened.adapter.digest else None,
         f"Put back adapter {back}: the canary of {opened.adapter} failed",
         run_id(world.cluster.canary, opened),
+        skip_analysis=False if opened.restores else None,
     )
-    world.registry.set_model_version_tag(world.model, version, "quarantined", "true")
+    _quarantine(world, opened.adapter)
     _withdraw_challenger(world, version)
     _close(world, ending, "rolled_back", commit.sha)
     return [
@@ -58,9 +74,33 @@ def roll_back(world: World, ending: Ending) -> list[str]:
 
 
 def refuse(world: World, ending: Ending) -> list[str]:
-    """Close the release without touching anything: what happened needs a person."""
+    """Close the release without touching anything but the leave to skip analysis: what happened needs a person."""
+    if ending.opened.restores:
+        _analyse_again(world, ending.opened)
     _close(world, ending, "refused")
     return [f"ledger: {ending.opened.adapter} refused: {ending.why}"]
+
+
+def _end_restoring(world: World, ending: Ending) -> list[str]:
+    """What was gone back from is quarantined, and the next release is analysed again."""
+    opened, left = ending.opened, ending.opened.baseline
+    version = None if opened.adapter.digest == AdapterRef().digest else opened.adapter.version
+    aliases.restore(world.registry, world.model, version)
+    if left is not None:
+        _quarantine(world, left)
+    _analyse_again(world, opened)
+    _close(world, ending, "promoted")
+    return [f"registry: champion is {opened.adapter}, {left} quarantined", f"ledger: {opened.adapter} restored"]
+
+
+def _analyse_again(world: World, opened: Record) -> None:
+    subject = f"Analyse releases again after going back to {opened.adapter}"
+    world.values.write_adapter(lambda named: None, subject, run_id(world.cluster.canary, opened), skip_analysis=False)
+
+
+def _quarantine(world: World, adapter: AdapterRef) -> None:
+    if adapter.digest != AdapterRef().digest:  # the base model is in no registry
+        world.registry.set_model_version_tag(world.model, adapter.version, "quarantined", "true")
 
 
 def _withdraw_challenger(world: World, version: str) -> None:

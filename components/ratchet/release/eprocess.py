@@ -9,16 +9,21 @@ so a drift that both arms share, and traffic ramps, do not break it.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Self
 
 PRIOR_UP, PRIOR_VOTES = 4, 5  # approval before any vote: 4 of 5, about what assistants see; costs power only
 CLIP = 0.005  # rates stay this far from 0 and 1, where one surprising vote would be infinite evidence
-HARM_GRID = (-0.03, -0.07, -0.15, -0.30)  # drops in approval worth noticing; simulated in tests/release
+# Drops in approval, each with its share of the evidence: half of it on the ten points that are to be caught within 150
+# canary votes (`ratchet simulate-gate`), the rest on what is smaller and on disasters.
+HARM_GRID = {-0.05: 1 / 8, -0.10: 4 / 8, -0.20: 2 / 8, -0.40: 1 / 8}
 # Near -margin finds the small effects; the large ones decide early for a candidate that is much better.
 IMPROVEMENT_GRID = (0.0, 0.03, 0.10, 0.20, 0.35)
 BISECTIONS = 60  # halvings of an interval no longer than 1: to float precision
+VoteLogs = tuple[float, float, float, float]  # of one vote: up in A, down in A, up in B, down in B
+NO_LOGS: VoteLogs = (0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +47,7 @@ class EProcess:
     grid: tuple[float, ...]
     """Alternatives, as differences thetaB - thetaA."""
     log_factors: tuple[float, ...]
-    """Log evidence of each alternative."""
+    """Log evidence of each alternative, its share of the whole included."""
     ups_a: int = 0
     votes_a: int = 0
     log_e_max: float = 0.0
@@ -50,38 +55,50 @@ class EProcess:
 
     @property
     def log_e(self) -> float:
-        """Log of the mean evidence over the grid."""
+        """Log of the evidence, all alternatives together."""
         largest = max(self.log_factors)
-        return largest + math.log(sum(math.exp(x - largest) for x in self.log_factors) / len(self.log_factors))
+        return largest + math.log(sum(math.exp(x - largest) for x in self.log_factors))
 
     def after(self, block: Block) -> Self:
-        rate_a = _clip((PRIOR_UP + self.ups_a) / (PRIOR_VOTES + self.votes_a))  # from past blocks only
         logs = tuple(
-            log + self._log_factor(block, rate_a, _clip(rate_a + difference))
-            for log, difference in zip(self.log_factors, self.grid, strict=True)
-        )
+            log + block.up_a * up_a + (block.num_a - block.up_a) * down_a + block.up_b * up_b
+            + (block.num_b - block.up_b) * down_b
+            for log, (up_a, down_a, up_b, down_b) in zip(
+                self.log_factors,
+                self.vote_logs(self.ups_a, self.votes_a, block.num_a, block.num_b),
+                strict=True,
+            )
+        )  # fmt: skip
         moved = replace(self, log_factors=logs, ups_a=self.ups_a + block.up_a, votes_a=self.votes_a + block.num_a)
         return replace(moved, log_e_max=max(self.log_e_max, moved.log_e))
 
-    def _log_factor(self, block: Block, rate_a: float, rate_b: float) -> float:
+    def vote_logs(self, ups_a: int, votes_a: int, num_a: int, num_b: int) -> tuple[VoteLogs, ...]:
+        """What each vote of the next block adds to each alternative's log evidence, given A's votes so far."""
+        rate_a = _clip((PRIOR_UP + ups_a) / (PRIOR_VOTES + votes_a))  # from past blocks only
+        return tuple(self._vote_logs(rate_a, _clip(rate_a + difference), num_a, num_b) for difference in self.grid)
+
+    def _vote_logs(self, rate_a: float, rate_b: float, num_a: int, num_b: int) -> VoteLogs:
         gap = rate_b - (rate_a - self.margin)
         if (gap >= 0) if self.is_harm else (gap <= 0):
-            return 0.0  # clipping moved this alternative into the null; it sits the block out
-        null_a = reverse_projection(rate_a, rate_b, block.num_a, block.num_b, self.margin)
-        return _log_ratio(block.num_a, block.up_a, rate_a, null_a) + _log_ratio(
-            block.num_b, block.up_b, rate_b, null_a - self.margin
-        )
+            return NO_LOGS  # clipping moved this alternative into the null; it sits the block out
+        null_a = reverse_projection(rate_a, rate_b, num_a, num_b, self.margin)
+        return *_log_ratios(rate_a, null_a), *_log_ratios(rate_b, null_a - self.margin)
 
 
 def harm_process() -> EProcess:
     """Evidence that the candidate's approval is below the baseline's."""
-    return EProcess(margin=0.0, is_harm=True, grid=HARM_GRID, log_factors=(0.0,) * len(HARM_GRID))
+    return _fresh(0.0, HARM_GRID, is_harm=True)
 
 
 def no_worse_process(margin: float) -> EProcess:
     """Evidence that the candidate's approval is above the baseline's less `margin`."""
     grid = (-margin / 2, *IMPROVEMENT_GRID)
-    return EProcess(margin=margin, is_harm=False, grid=grid, log_factors=(0.0,) * len(grid))
+    return _fresh(margin, dict.fromkeys(grid, 1 / len(grid)), is_harm=False)
+
+
+def _fresh(margin: float, shares: Mapping[float, float], is_harm: bool) -> EProcess:
+    logs = tuple(math.log(share) for share in shares.values())
+    return EProcess(margin=margin, is_harm=is_harm, grid=tuple(shares), log_factors=logs)
 
 
 def alpha_of_attempt(alpha: float, attempt: int) -> float:
@@ -93,8 +110,11 @@ def alpha_of_attempt(alpha: float, attempt: int) -> float:
 def reverse_projection(rate_a: float, rate_b: float, num_a: int, num_b: int, margin: float) -> float:
     """The t that minimises num_a KL(rate_a || t) + num_b KL(rate_b || t - margin): the null's nearest point.
 
-    The sum is convex in t, and its slope changes sign between rate_a and rate_b + margin.
+    The sum is convex in t, and its slope changes sign between rate_a and rate_b + margin. Without a margin the nearest
+    point is the mean of all votes.
     """
+    if margin == 0:
+        return (num_a * rate_a + num_b * rate_b) / (num_a + num_b)
     ends = (rate_a, rate_b + margin)
     low, high = max(min(ends), margin), min(max(ends), 1.0)
     for _ in range(BISECTIONS):
@@ -107,8 +127,8 @@ def reverse_projection(rate_a: float, rate_b: float, num_a: int, num_b: int, mar
     return (low + high) / 2
 
 
-def _log_ratio(num: int, ups: int, rate: float, null_rate: float) -> float:
-    return ups * math.log(rate / null_rate) + (num - ups) * math.log((1 - rate) / (1 - null_rate))
+def _log_ratios(rate: float, null_rate: float) -> tuple[float, float]:
+    return math.log(rate / null_rate), math.log((1 - rate) / (1 - null_rate))
 
 
 def _clip(rate: float) -> float:

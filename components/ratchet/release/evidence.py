@@ -3,25 +3,27 @@
 The unit is the first explicit vote of each person in a run. Its arm is the adapter digest that served the answer,
 whatever the voter or the route says. Votes fill blocks first in, first out, and the blocks feed two e-processes:
 harm (the candidate is worse) and no_worse (it is not worse by the margin). Request counts against the route's weight
-are a third, guarding the experiment itself: traffic that does not arrive as sent makes votes incomparable.
+are a third, guarding the experiment itself: traffic that does not arrive as sent makes votes incomparable. So do
+voters who speak up more on one arm than on the other, as a brigade does. And no decision rests on one tenant: it has
+to stand without the votes of any, unless one tenant is most of the public.
 """
 
 import math
 from bisect import bisect_right
-from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ratchet.events import Feedback, Interaction
-from ratchet.release.eprocess import Block, EProcess, alpha_of_attempt, harm_process, no_worse_process
+from ratchet.release.blocks import ARMS, Arm, Cast, Point, Run, Tested, Votes, tested
 
-Arm = Literal["primary", "canary"]
 Decision = Literal["fail", "pass", "undecided"]
-ARMS: tuple[Arm, ...] = ("primary", "canary")
 EXCLUDED = ("interaction_unknown", "served_outside_run", "other_adapter", "repeat_vote")
 LOWEST_UP, HIGHEST_DOWN = 4, 2  # ratings of 4 and 5 are up, 1 and 2 down; 3 says nothing
-SPLIT_ALPHA = 0.001  # a false alarm stops a good release, so as rare as in common sample-ratio checks
+# A false alarm stops a good release, so as rare as in common sample-ratio checks: one in a thousand.
+SPLIT_BOUND = math.log(1 / 0.001)
+MIN_TENANT_SHARE = 0.01  # of the votes; a smaller tenant decides nothing, and checking each would cost a test apiece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class Served:
     digest: str
     served_at: float
     latency_s: float = 0.0
+    tenant: str = "default"
 
     @classmethod
     def of(cls, event: Interaction) -> "Served":
@@ -40,6 +43,7 @@ class Served:
             digest=event.adapter_digest,
             served_at=event.served_at,
             latency_s=event.latency_ms / 1000,
+            tenant=event.tenant,
         )
 
 
@@ -69,66 +73,6 @@ class Vote:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightSpan:
-    """The route sent `weight` percent to the canary from `start` to `end`, both seen to be so (Unix seconds)."""
-
-    start: float
-    end: float
-    weight: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One canary: what is compared, and what the route did meanwhile."""
-
-    candidate: str
-    baseline: str
-    attempt: int
-    alpha: float
-    margin: float
-    spans: tuple[WeightSpan, ...]
-    """In order; the first one's start is the run's."""
-
-    @property
-    def start(self) -> float:
-        return self.spans[0].start
-
-    @property
-    def bound(self) -> float:
-        """The log evidence at which a test has decided."""
-        return math.log(1 / alpha_of_attempt(self.alpha, self.attempt))
-
-    def arm_of(self, digest: str) -> Arm | None:
-        return "canary" if digest == self.candidate else "primary" if digest == self.baseline else None
-
-    def weight_at(self, t: float) -> int:
-        return self.spans[max(0, bisect_right(self.spans, t, key=lambda span: span.start) - 1)].weight
-
-
-@dataclass(frozen=True)
-class Tally:
-    n: int = 0
-    up: int = 0
-
-    def plus(self, is_up: bool) -> "Tally":
-        return Tally(self.n + 1, self.up + is_up)
-
-
-Votes = dict[Arm, Tally]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """The evidence once a block was complete; `t` in seconds since the run's start."""
-
-    t: float
-    votes: Votes
-    harm: float
-    no_worse: float
-    weight: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What the votes say. `harm`, `no_worse`: running maxima of log E; a test has decided at `bound`."""
 
@@ -136,6 +80,9 @@ class Evidence:
     harm: float
     no_worse: float
     split: float
+    """Log evidence that requests do not arrive at the arms as the route sends them."""
+    vote_split: float
+    """Log evidence that the arms' answers are not voted on alike."""
     bound: float
     decision: Decision
     why: str
@@ -144,35 +91,30 @@ class Evidence:
 
     @property
     def is_split_alarming(self) -> bool:
-        return self.split >= math.log(1 / SPLIT_ALPHA)
+        return max(self.split, self.vote_split) >= SPLIT_BOUND
 
 
 def weigh(run: Run, served: Iterable[Served], votes: Iterable[Vote]) -> Evidence:
     """The evidence on `run` in these events, whatever their order."""
     answers = {answer.interaction_id: answer for answer in sorted(served, key=lambda a: (-a.served_at, a.digest))}
     counted, excluded = _first_votes(run, answers, votes)
-    tallies, harm, no_worse, history = _test(run, counted)
+    cast = [Cast(vote.created_at, arm, vote.is_up, answers[vote.interaction_id].tenant) for arm, vote in counted]
+    found = tested(run, cast)
     split = _split_log_e(run, answers.values())
-    decision, why = _decide(run, harm.log_e_max, no_worse.log_e_max, split, tallies)
+    vote_split = _split_log_e(run, (answers[vote.interaction_id] for _, vote in counted))
+    decision, why = _decide(run, cast, found, max(split, vote_split))
     return Evidence(
-        votes=tallies,
-        harm=harm.log_e_max,
-        no_worse=no_worse.log_e_max,
+        votes=found.votes,
+        harm=found.harm.log_e_max,
+        no_worse=found.no_worse.log_e_max,
         split=split,
+        vote_split=vote_split,
         bound=run.bound,
         decision=decision,
         why=why,
-        history=tuple(history),
+        history=found.history,
         excluded=excluded,
     )
-
-
-def block_shape(weight: int) -> tuple[int, int]:
-    """Votes of primary and canary in a block: the traffic's ratio, with 1 for the smaller. (4, 1) at 20 percent."""
-    if weight <= 0 or weight >= 100:  # one arm gets nothing, so no block can fill; any shape will do
-        return 1, 1
-    other = 100 - weight
-    return (round(other / weight), 1) if weight <= other else (1, round(weight / other))
 
 
 def _first_votes(
@@ -196,33 +138,6 @@ def _first_votes(
     return list(counted.values()), dict(excluded)
 
 
-def _test(run: Run, counted: Sequence[tuple[Arm, Vote]]) -> tuple[Votes, EProcess, EProcess, list[Point]]:
-    harm, no_worse = harm_process(), no_worse_process(run.margin)
-    tallies: Votes = dict.fromkeys(ARMS, Tally())
-    waiting: dict[Arm, deque[bool]] = {arm: deque() for arm in ARMS}
-    first_step = next((span.weight for span in run.spans if span.weight > 0), 0)
-    shape = block_shape(first_step)
-    history = []
-    for arm, vote in counted:
-        tallies = {**tallies, arm: tallies[arm].plus(vote.is_up)}
-        waiting[arm].append(vote.is_up)
-        while block := _filled(waiting, shape):
-            harm, no_worse = harm.after(block), no_worse.after(block)
-            weight = run.weight_at(vote.created_at)
-            shape = block_shape(weight or first_step)  # the next block's, fixed before a vote of it is looked at
-            t = round(vote.created_at - run.start, 3)
-            history.append(Point(t=t, votes=tallies, harm=harm.log_e_max, no_worse=no_worse.log_e_max, weight=weight))
-    return tallies, harm, no_worse, history
-
-
-def _filled(waiting: dict[Arm, deque[bool]], shape: tuple[int, int]) -> Block | None:
-    """Take the next block out of the queues, once both hold enough."""
-    if any(len(waiting[arm]) < num for arm, num in zip(ARMS, shape, strict=True)):
-        return None
-    up_a, up_b = (sum(waiting[arm].popleft() for _ in range(num)) for arm, num in zip(ARMS, shape, strict=True))
-    return Block(num_a=shape[0], up_a=up_a, num_b=shape[1], up_b=up_b)
-
-
 def _split_log_e(run: Run, answers: Iterable[Served]) -> float:
     """Log evidence that requests did not arrive at the arms as the route's weights say.
 
@@ -244,15 +159,33 @@ def _split_log_e(run: Run, answers: Iterable[Served]) -> float:
     )
 
 
-def _decide(run: Run, harm: float, no_worse: float, split: float, votes: Votes) -> tuple[Decision, str]:
-    said = ", ".join(f"{arm} {votes[arm].up} of {votes[arm].n} up" for arm in ARMS)
-    if harm >= run.bound:
-        return "fail", f"users like the candidate less: {said}; log E(harm) {harm:.1f} of {run.bound:.1f}"
-    if split >= math.log(1 / SPLIT_ALPHA):
-        return "undecided", f"requests do not arrive as the route sends them (log E {split:.1f}); {said}"
-    if no_worse >= run.bound:
-        return "pass", f"users like the candidate no less: {said}; log E(no worse) {no_worse:.1f} of {run.bound:.1f}"
-    return "undecided", f"{said}; log E of {run.bound:.1f}: harm {harm:.1f}, no worse {no_worse:.1f}"
+def _decide(run: Run, cast: Sequence[Cast], found: Tested, split: float) -> tuple[Decision, str]:
+    said = ", ".join(f"{arm} {found.votes[arm].up} of {found.votes[arm].n} up" for arm in ARMS)
+    harm, no_worse, bound = found.harm.log_e_max, found.no_worse.log_e_max, run.bound
+    if harm >= bound:
+        if tenant := _rests_on(run, cast, lambda without: without.harm.log_e_max >= bound):
+            return "undecided", f"only the votes of tenant {tenant} speak for harm; {said}"
+        return "fail", f"users like the candidate less: {said}; log E(harm) {harm:.1f} of {bound:.1f}"
+    if split >= SPLIT_BOUND:
+        return "undecided", f"requests or votes do not arrive as the route sends them (log E {split:.1f}); {said}"
+    if no_worse >= bound:
+        if tenant := _rests_on(run, cast, lambda without: without.no_worse.log_e_max >= bound):
+            return "undecided", f"only the votes of tenant {tenant} speak for the candidate; {said}"
+        return "pass", f"users like the candidate no less: {said}; log E(no worse) {no_worse:.1f} of {bound:.1f}"
+    return "undecided", f"{said}; log E of {bound:.1f}: harm {harm:.1f}, no worse {no_worse:.1f}"
+
+
+def _rests_on(run: Run, cast: Sequence[Cast], stands: Callable[[Tested], bool]) -> str | None:
+    """The tenant without whose votes the decision does not stand; None if it stands without any one of them.
+
+    The votes of all but a brigade are an experiment of their own, with the same error rate.
+    """
+    votes = Counter(vote.tenant for vote in cast)
+    for tenant, n in votes.most_common():
+        is_checked = MIN_TENANT_SHARE <= n / len(cast) < run.max_tenant_share
+        if is_checked and not stands(tested(run, (vote for vote in cast if vote.tenant != tenant))):
+            return tenant
+    return None
 
 
 def _is_up(event: Feedback) -> bool | None:

@@ -1,104 +1,58 @@
 """The gate: Flagger asks before every move of a canary, and the votes answer.
 
-A background refresh reads the cluster, the ledger and new events and works out every answer; a hook only looks its
-answer up. Whatever goes wrong here makes answers old, and an old answer is a refusal: nothing is promoted on it, and
-nothing rolled back.
+A background refresh works out every answer; a hook only looks its answer up. Nobody without a token gets one, and
+trouble of our own is a refusal: nothing is promoted on it, and nothing rolled back.
 """
 
 import asyncio
 import logging
+import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse, Response
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from fastapi import Depends, FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
+from fastapi.exceptions import HTTPException, RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from pydantic import BaseModel, Field
 
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.release.cluster import Cluster, Seen
-from ratchet.release.evidence import Evidence, Point
-from ratchet.release.hooks import ALWAYS, HOOKS, Answer, Limits, View, answer
-from ratchet.release.ledger import Ledger, Record, is_aborted, open_request, quarantined
-from ratchet.release.trial import Trial
-from ratchet.serving.server import run_server
+from ratchet.release.cluster import Cluster
+from ratchet.release.credentials import METADATA_KEY, gate_token, hook_token, is_token
+from ratchet.release.hooks import Answer
+from ratchet.release.ledger import Record, request_abort
+from ratchet.release.watch import Watch
+from ratchet.serving.server import Refused, answer_errors, error_response, run_server
 from ratchet.store import Store
 
-STALE_S = 10.0
-SETTLE_S = 0.5  # Flagger moves the route within the tick in which it got its yes
-MAX_HISTORY = 200  # points in /state; more are thinned out evenly
+BOARD = Path(__file__).with_name("board.html")
 log = logging.getLogger("ratchet.gate")
 
 
-class Watch:
-    """The gate's eyes: `refresh` looks once; `answers` and `state` are what it then knows."""
+class HookCall(BaseModel):
+    """What Flagger sends; it tells neither weight nor adapter, so the gate reads those itself."""
 
-    def __init__(self, config: Config, store: Store, cluster: Cluster) -> None:
-        self.config, self.store, self.cluster = config, store, cluster
-        self.limits = Limits(min_votes=config.gate.min_votes, max_minutes=config.gate.max_minutes)
-        self.ledger = Ledger(store)
-        self.trial: Trial | None = None
-        self.answers: dict[str, Answer] = {}
-        self.state: dict[str, Any] = {"decision": "undecided", "why": "the gate has not looked yet", "history": []}
-        self.refreshed_at = float("-inf")
-        self._stepped_at = float("-inf")
-
-    def refresh(self, now: float) -> None:
-        """Look once. Raises, and keeps what it knew, where it cannot see."""
-        seen = self.cluster.look()
-        records = self.ledger.records()  # after the cluster: a request is on record before any pod names its adapter
-        self._follow(open_request(records))
-        if self.trial is not None:
-            self.trial.look(seen, now)
-        view = self._view(seen, records, now)
-        self.answers = {hook: answer(hook, view, self.limits) for hook in HOOKS}
-        self.state = _state(view, seen, self.answers["rollback"])
-        self.refreshed_at = now
-
-    def answer(self, hook: str, now: float) -> Answer:
-        """What the last look says, unless that is too long ago."""
-        if hook in ALWAYS:
-            return Answer(True, "noted")
-        age_s = now - self.refreshed_at
-        if age_s > max(STALE_S, 5 * self.config.gate.refresh_s):
-            return Answer(False, f"the gate last saw cluster and lake {age_s:.0f} s ago; see its log")
-        given = self.answers.get(hook, Answer(False, f"no such hook; there are {', '.join(HOOKS)}"))
-        return self._one_yes_a_look(given, now) if hook == "confirm-traffic-increase" else given
-
-    def _one_yes_a_look(self, given: Answer, now: float) -> Answer:
-        """A step is granted once: until we have seen the route after it, the votes and weight we know are the old."""
-        if given.is_yes and self.refreshed_at < self._stepped_at + SETTLE_S:
-            return Answer(False, "the gate has not looked since the last step")
-        if given.is_yes:
-            self._stepped_at = now
-        return given
-
-    def _follow(self, request: Record | None) -> None:
-        if request is None:
-            self.trial = None
-        elif self.trial is None or self.trial.request != request:
-            self.trial = Trial(self.config.gate, self.store, request)
-
-    def _view(self, seen: Seen, records: Sequence[Record], now: float) -> View:
-        trial = self.trial
-        return View(
-            target=seen.target.digest,
-            primary=seen.primary.digest,
-            weight=seen.weight,
-            request=trial.request if trial else None,
-            quarantined=frozenset(quarantined(records)),
-            is_aborted=trial is not None and is_aborted(records, trial.request),
-            evidence=trial.evidence if trial else None,
-            num_steps=trial.num_steps if trial else 0,
-            minutes=trial.age_s(now) / 60 if trial else 0.0,
-        )
+    name: str = ""
+    namespace: str = ""
+    phase: str = ""
+    checksum: str = ""
+    metadata: dict[str, str] = {}
 
 
-def build_app(watch: Watch) -> FastAPI:
-    """Hooks, /state, /metrics and /healthz over a watch that refreshes in the background."""
+class Abort(BaseModel):
+    why: str = Field(min_length=1, max_length=500)
+    who: str = Field("board", min_length=1, max_length=100)
+
+
+def build_app(watch: Watch, token: str) -> FastAPI:
+    """Hooks, /state, /releases, /abort, the board, /metrics and /healthz over a watch that refreshes by itself."""
 
     @asynccontextmanager
     async def watching(app: FastAPI) -> AsyncIterator[None]:
@@ -106,17 +60,81 @@ def build_app(watch: Watch) -> FastAPI:
         yield
         task.cancel()
 
-    app = FastAPI(title="ratchet gate", lifespan=watching, openapi_url=None)
+    app = FastAPI(title="Ratchet gate", lifespan=watching, docs_url=None, redoc_url=None)
+    answer_errors(app, invalid_status=422)
+    _add_hooks(app, watch, hook_token(token))
+    _add_people(app, watch, token)
+    _add_probes(app, watch)
+    return app
 
-    @app.post("/hooks/{hook}")
-    async def hooks(hook: str) -> JSONResponse:
-        given = watch.answer(hook, time.time())
-        log.info("%s: %s, %s", hook, "yes" if given.is_yes else "no", given.why)
-        return JSONResponse({"hook": hook, "is_yes": given.is_yes, "why": given.why}, 200 if given.is_yes else 403)
 
-    @app.get("/state")
+def _add_hooks(app: FastAPI, watch: Watch, token: str) -> None:
+    """Flagger's side: 200 or 403 and nothing else, since Flagger takes every other answer for one of the two."""
+
+    @app.post("/hooks/{hook}", responses={403: {"description": "no"}, 422: {"description": "never: 403"}})
+    async def hooks(hook: str, call: HookCall) -> JSONResponse:
+        if not is_token(call.metadata.get(METADATA_KEY, ""), token):
+            return _said(hook, Answer(False, f"metadata.{METADATA_KEY} is not the gate's hook token"))
+        try:
+            given = watch.answer(hook, time.time())
+        except Exception:
+            log.exception("%s: cannot answer", hook)
+            given = Answer(False, "the gate failed; see its log")
+        return _said(hook, given)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        places = (".".join(str(part) for part in fault["loc"][1:]) for fault in error.errors())
+        return refused(request, 422, f"the body's shape is wrong: {', '.join(places)}")
+
+    @app.exception_handler(HTTPException)
+    async def unreadable(request: Request, error: HTTPException) -> Response:
+        if error.status_code != 400:
+            return await http_exception_handler(request, error)
+        return refused(request, 400, str(error.detail))
+
+    def refused(request: Request, status: int, why: str) -> Response:
+        is_hook = request.url.path.startswith("/hooks/")
+        return _said("body", Answer(False, why)) if is_hook else error_response(status, why)
+
+
+def _said(hook: str, given: Answer) -> JSONResponse:
+    log.info("%s: %s, %s", hook, "yes" if given.is_yes else "no", given.why)
+    return JSONResponse({"hook": hook, "is_yes": given.is_yes, "why": given.why}, 200 if given.is_yes else 403)
+
+
+def _add_people(app: FastAPI, watch: Watch, token: str) -> None:
+    """The side of people and of our own services, who hold the token."""
+
+    async def known(
+        given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
+    ) -> None:
+        if given is None or not is_token(given.credentials, token):
+            raise Refused(401, "send the gate's token: Authorization: Bearer $RATCHET_GATE_TOKEN")
+
+    @app.get("/state", dependencies=[Depends(known)])
     async def state() -> dict[str, Any]:
         return watch.state
+
+    @app.get("/releases", dependencies=[Depends(known)])
+    async def releases() -> list[Record]:
+        return watch.records
+
+    @app.post("/abort", dependencies=[Depends(known)], responses={409: {"description": "no release is under way"}})
+    async def abort(wanted: Abort) -> Record:
+        record = await asyncio.to_thread(request_abort, watch.ledger, wanted.who, time.time(), wanted.why)
+        if record is None:
+            raise Refused(409, "no release is under way")
+        return record
+
+    @app.get("/", response_class=HTMLResponse)
+    async def board() -> str:
+        return BOARD.read_text(encoding="utf-8")
+
+
+def _add_probes(app: FastAPI, watch: Watch) -> None:
+    registry = CollectorRegistry()
+    registry.register(_Measures(watch))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, bool]:
@@ -124,9 +142,7 @@ def build_app(watch: Watch) -> FastAPI:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(_metrics(watch.state), media_type="text/plain; version=0.0.4")
-
-    return app
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
 
 async def _refresh_forever(watch: Watch) -> None:
@@ -142,58 +158,36 @@ async def _refresh_forever(watch: Watch) -> None:
         await asyncio.sleep(watch.config.gate.refresh_s)
 
 
-def _state(view: View, seen: Seen, rollback: Answer) -> dict[str, Any]:
-    """What people and the release step read at /state; times in seconds since the run began."""
-    request, evidence = view.request, view.evidence
-    return {
-        "candidate": request.adapter.digest if request else None,
-        "baseline": request.baseline.digest if request and request.baseline else None,
-        "attempt": request.attempt if request else None,
-        "phase": seen.phase,
-        "weight": seen.weight,
-        "minutes": round(view.minutes, 3),
-        "rollback": rollback.why if rollback.is_yes else None,
-        **(_evidence_state(evidence) if evidence else {"votes": {}, "decision": "undecided", "history": []}),
-        "why": evidence.why if evidence else rollback.why,
-    }
+class _Measures:
+    """What Prometheus reads of the release under way."""
 
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
 
-def _evidence_state(evidence: Evidence) -> dict[str, Any]:
-    thinned = evidence.history[:: 1 + len(evidence.history) // MAX_HISTORY]
-    return {
-        "votes": {arm: asdict(tally) for arm, tally in evidence.votes.items()},
-        "log_e": {"harm": evidence.harm, "no_worse": evidence.no_worse, "split": evidence.split},
-        "bound": evidence.bound,
-        "decision": evidence.decision,
-        "excluded": evidence.excluded,
-        "history": [_point(point) for point in thinned],
-    }
-
-
-def _point(point: Point) -> dict[str, Any]:
-    votes = {arm: asdict(tally) for arm, tally in point.votes.items()}
-    log_e = {"harm": point.harm, "no_worse": point.no_worse}
-    return {"t": point.t, "votes": votes, "log_e": log_e, "weight": point.weight}
-
-
-def _metrics(state: dict[str, Any]) -> bytes:
-    registry = CollectorRegistry()
-    log_e = Gauge("adapter_gate_log_e", "Evidence of each test; decided at the bound", ["test"], registry=registry)
-    votes = Gauge("adapter_gate_votes", "Votes of this run by arm and direction", ["arm", "is_up"], registry=registry)
-    for test, value in state.get("log_e", {}).items():
-        log_e.labels(test).set(value)
-    for arm, tally in state.get("votes", {}).items():
-        votes.labels(arm, "true").set(tally["up"])
-        votes.labels(arm, "false").set(tally["n"] - tally["up"])
-    return generate_latest(registry)
+    def collect(self) -> Iterator[Metric]:
+        state = self.watch.state
+        log_e = GaugeMetricFamily(
+            "adapter_gate_log_e", "Log evidence of each test; decided at the bound", labels=["test"]
+        )
+        for test, value in state.get("log_e", {}).items():
+            log_e.add_metric([test], value)
+        votes = CounterMetricFamily("adapter_votes", "Votes that count in this run", labels=["arm", "is_up"])
+        for arm, tally in state.get("votes", {}).items():
+            votes.add_metric([arm, "true"], tally["up"])
+            votes.add_metric([arm, "false"], tally["n"] - tally["up"])
+        age = GaugeMetricFamily("adapter_gate_look_timestamp_seconds", "When cluster and lake were last seen")
+        age.add_metric([], max(0.0, self.watch.refreshed_at))
+        bound = GaugeMetricFamily("adapter_gate_bound", "Log evidence at which a test has decided")
+        bound.add_metric([], state.get("bound", 0.0))
+        return iter((log_e, votes, age, bound))
 
 
 def serve(config: Config, store: Store, host: str, port: int) -> None:
-    """Run the gate until it is told to stop. Raises UserError for a missing cluster_url or a taken port."""
-    settings = config.release_adapter
+    """Run the gate until it is told to stop. Raises UserError for a missing cluster_url or token, or a taken port."""
+    settings, token = config.release_adapter, gate_token(os.environ)
     if settings.cluster_url is None:
         raise UserError("release_adapter.cluster_url is not set; the gate has to see the canary")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with Cluster(settings.cluster_url, settings.namespace, settings.canary) as cluster:
-        run_server(lambda: build_app(Watch(config, store, cluster)), host, port, "gate")
+        run_server(lambda: build_app(Watch(config, store, cluster), token), host, port, "gate")

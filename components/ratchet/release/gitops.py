@@ -68,19 +68,27 @@ class ValuesFile:
         self._refresh()
         return bool(self._git("log", "-1", "--format=%H", "--fixed-strings", f"--grep={TRAILER}: {run}"))
 
-    def write_adapter(self, decide: Callable[[AdapterRef], AdapterRef | None], subject: str, run: str) -> Commit:
+    def write_adapter(
+        self,
+        decide: Callable[[AdapterRef], AdapterRef | None],
+        subject: str,
+        run: str,
+        skip_analysis: bool | None = None,
+    ) -> Commit:
         """Make the branch name the adapter that `decide` makes of the one it names now (None: leave it).
 
-        Someone else's push in between is read, and `decide` asked again. Raises Conflict if that happens
-        PUSH_ATTEMPTS times.
+        With `skip_analysis`, the file also says whether Flagger promotes without a canary. Someone else's push in
+        between is read, and `decide` asked again. Raises Conflict if that happens PUSH_ATTEMPTS times.
         """
         for _ in range(PUSH_ATTEMPTS):
             self._refresh()
-            current = adapter_in(self._text(), self.path)
-            wanted = decide(current)
-            if wanted is None or wanted == current:
+            text = self._text()
+            wanted = with_adapter(text, decide(adapter_in(text, self.path)), self.path)
+            if skip_analysis is not None:
+                wanted = with_skip_analysis(wanted, skip_analysis, self.path)
+            if wanted == text:
                 return Commit(self._git("log", "-1", "--format=%H", "--", self.path), is_new=False)
-            (self._folder / self.path).write_bytes(with_adapter(self._text(), wanted, self.path).encode())
+            (self._folder / self.path).write_bytes(wanted.encode())
             message = f"{subject}\n\n{TRAILER}: {run}\n"
             self._git(*AUTHOR, "commit", "--quiet", "--no-verify", f"--message={message}", "--", self.path)
             if self._push():
@@ -137,8 +145,10 @@ def adapter_in(text: str, path: str) -> AdapterRef:
     return AdapterRef(**{key: scalars[key].value for key in KEYS})
 
 
-def with_adapter(text: str, adapter: AdapterRef, path: str) -> str:
-    """The same file, naming `adapter`: only the values that differ are touched."""
+def with_adapter(text: str, adapter: AdapterRef | None, path: str) -> str:
+    """The same file, naming `adapter`: only the values that differ are touched, and none for None."""
+    if adapter is None:
+        return text
     scalars = _adapter_scalars(text, path)
     wanted = adapter.model_dump()
     for key in sorted(KEYS, key=lambda key: -scalars[key].start_mark.index):  # from the end: earlier marks stay true
@@ -152,16 +162,28 @@ def with_adapter(text: str, adapter: AdapterRef, path: str) -> str:
     return text
 
 
+def with_skip_analysis(text: str, wanted: bool, path: str) -> str:
+    """The same file with the chart's `skipAnalysis`, which is false where it is not written."""
+    node = _members(_compose(text, path)).get("skipAnalysis")
+    word = json.dumps(wanted)
+    if node is not None:
+        return text[: node.start_mark.index] + word + text[node.end_mark.index :]
+    return f"{text.rstrip()}\nskipAnalysis: {word}\n" if wanted else text
+
+
 def _adapter_scalars(text: str, path: str) -> dict[str, yaml.ScalarNode]:
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {error}") from None
-    block = _members(root).get("adapter")
+    block = _members(_compose(text, path)).get("adapter")
     found = {key: node for key, node in _members(block).items() if isinstance(node, yaml.ScalarNode)}
     if missing := [key for key in KEYS if key not in found]:
         raise UserError(f"{path} lacks {', '.join(f'adapter.{key}' for key in missing)}; see the chart's values.yaml")
     return found
+
+
+def _compose(text: str, path: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
 
 
 def _members(node: yaml.Node | None) -> dict[str, yaml.Node]:

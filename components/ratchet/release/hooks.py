@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ratchet.release.evidence import Evidence
 from ratchet.release.ledger import Record
 
+JUDGED_PHASES = ("Progressing", "WaitingPromotion")
 ALWAYS = ("post-rollout", "event")
 
 
@@ -13,6 +14,7 @@ ALWAYS = ("post-rollout", "event")
 class View:
     """All that an answer depends on, taken at one moment."""
 
+    phase: str
     target: str
     """Digest in the canary's pod template."""
     primary: str
@@ -71,6 +73,9 @@ def _rollback(view: View, limits: Limits) -> Answer:
         return Answer(False, "no release is under way")
     if view.is_aborted:
         return Answer(True, "an operator asked for it")
+    if view.phase in JUDGED_PHASES and view.target != view.request.adapter.digest:
+        # Flagger takes no notice of a revert in the middle of a run: it would go on, old against old, and succeed.
+        return Answer(True, f"the canary runs {view.target[:12]}, not the requested {view.request.adapter}")
     if view.evidence is None:
         return Answer(False, "the run has not begun")
     if view.evidence.decision == "fail":

@@ -31,6 +31,7 @@ class Entry(BaseModel):
     attempt: int = Field(0, description="1 for the first canary of this adapter, 2 for the next, …")
     verdict: str = Field("", description="of the offline gate")
     forced: bool = False
+    restores: bool = Field(False, description="an operator goes back to what served before: no canary, no analysis")
     applied_spec: str = Field(
         "", description="the Canary's lastAppliedSpec at the request: it changes once a run starts"
     )
@@ -105,7 +106,7 @@ def request(ledger: Ledger, entry: Entry) -> Record | None:
 
 def close(ledger: Ledger, opened: Record, event: EventName, **details: Any) -> Record | None:
     """Close the release `opened`; None if it is closed already."""
-    kept = opened.model_dump(include={"adapter", "baseline", "attempt", "verdict", "forced"})
+    kept = opened.model_dump(include={"adapter", "baseline", "attempt", "verdict", "forced", "restores"})
 
     def decide(records: Sequence[Record]) -> Entry | None:
         return Entry(event=event, **kept, **details) if open_request(records) == opened else None
@@ -129,16 +130,42 @@ def closing(records: Iterable[Record], opened: Record) -> Record | None:
     return next((record for record in ends if record.adapter.digest == opened.adapter.digest), None)
 
 
+def releases(records: Iterable[Record]) -> list[list[Record]]:
+    """The records by release, oldest first: a request and what followed until its end. A refusal may stand alone."""
+    found: list[list[Record]] = []
+    is_open = False
+    for record in records:
+        if is_open and record.event != "requested":
+            found[-1].append(record)
+        else:
+            found.append([record])
+        is_open = record.event == "requested" or (is_open and record.event not in CLOSING)
+    return found
+
+
+def served_before(records: Iterable[Record]) -> dict[str, AdapterRef]:
+    """Every adapter that has served all traffic, by version, as Git and pods named it then."""
+    found: dict[str, AdapterRef] = {}
+    for record in records:
+        if record.event == "requested" and record.baseline:
+            found[record.baseline.version] = record.baseline
+        elif record.event == "promoted":
+            found[record.adapter.version] = record.adapter
+    return found
+
+
 def is_aborted(records: Iterable[Record], opened: Record) -> bool:
     return any(record.event == "abort_requested" and record.seq > opened.seq for record in records)
 
 
 def quarantined(records: Iterable[Record]) -> set[str]:
-    """Digests that were rolled back and not requested again since."""
+    """Digests that were rolled back, or gone back from, and not requested again since."""
     found: set[str] = set()
     for record in records:
         if record.event == "rolled_back":
             found.add(record.adapter.digest)
+        elif record.event == "promoted" and record.restores and record.baseline:
+            found.add(record.baseline.digest)
         elif record.event == "requested":
             found.discard(record.adapter.digest)
     return found

@@ -6,8 +6,8 @@ completed by the next one, here or on another machine.
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -17,13 +17,17 @@ from ratchet.lease import hold
 from ratchet.release import effects
 from ratchet.release.adapter_ref import AdapterRef
 from ratchet.release.cluster import ClusterAway, Seen
+from ratchet.release.credentials import VARIABLE, bearer
 from ratchet.release.decide import Action, Does, Observed, decide
+from ratchet.release.fence import Fenced
 from ratchet.release.gitops import GitAway
 from ratchet.release.ledger import Record, is_aborted, open_request
+from ratchet.release.route_log import was_seen
 from ratchet.release.world import LEASE, World, open_world
 from ratchet.store import Store
 
 EFFECTS: dict[Does, Callable[[World, effects.Ending], list[str]]] = {
+    "restore": effects.restore,
     "promote": effects.promote,
     "roll_back": effects.roll_back,
     "refuse": effects.refuse,
@@ -46,7 +50,7 @@ class Pass:
 def reconcile(world: World, now: float) -> Pass:
     """One pass. Does nothing while another reconciler holds the lease, or a place cannot be seen."""
     is_holder = hold(world.store, LEASE, world.holder, now, world.lease_s)
-    state = read_gate(world.gate_url)
+    state = read_gate(world.gate_url, world.gate_token)
     try:
         seen = world.cluster.look()
         if not is_holder:
@@ -56,37 +60,54 @@ def reconcile(world: World, now: float) -> Pass:
         return Pass(action=Action("wait", str(away)), state=state)
     records = world.ledger.records()
     opened = open_request(records)
-    action = decide(_observed(seen, named, opened, opened is not None and is_aborted(records, opened)))
+    action = decide(_observed(world, seen, named, records))
     lines: list[str] = []
     if opened is not None and action.does in EFFECTS:
         why = _why(action, state, opened)
-        lines = EFFECTS[action.does](world, effects.Ending(opened=opened, seen=seen, why=why, evidence=state, now=now))
+        ending = effects.Ending(opened=opened, seen=seen, why=why, evidence=state, now=now)
+        try:
+            lines = EFFECTS[action.does](world.fenced(), ending)
+        except Fenced as fenced:
+            return Pass(action=Action("wait", f"another reconciler took over: {fenced}"), seen=seen, state=state)
     return Pass(action=action, seen=seen, state=state, log=tuple(lines))
 
 
-def read_gate(url: str | None) -> dict[str, Any]:
-    """The gate's /state; empty while it does not answer."""
+def read_gate(url: str | None, token: str) -> dict[str, Any]:
+    """The gate's /state; empty while it does not answer us. It only gives reasons: nothing waits for it."""
     if url is None:
         return {}
     try:
-        answer = httpx.get(f"{url}/state", timeout=2)
+        answer = httpx.get(f"{url}/state", timeout=2, headers=bearer(token))
     except httpx.TransportError:
         return {}
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        log.warning("the gate at %s does not know our token; set %s as it is set there", url, VARIABLE)
     state: dict[str, Any] = answer.json() if answer.status_code == httpx.codes.OK else {}
     return state
 
 
-def _observed(seen: Seen, named: AdapterRef, opened: Record | None, is_aborted: bool) -> Observed:
-    return Observed(
-        requested=opened.adapter.digest if opened else None,
+def _observed(world: World, seen: Seen, named: AdapterRef, records: Sequence[Record]) -> Observed:
+    found = Observed(
+        requested=None,
         git=named.digest,
         target=seen.target.digest,
         primary=seen.primary.digest,
         phase=seen.phase,
         canary_weight=seen.canary_weight,
-        has_started=opened is not None and seen.last_applied_spec != opened.applied_spec,
+        has_started=False,
         is_settled=seen.last_applied_spec == seen.last_promoted_spec,
-        is_aborted=is_aborted,
+    )
+    opened = open_request(records)
+    if opened is None:
+        return found
+    is_other = named.digest != opened.adapter.digest
+    return replace(
+        found,
+        requested=opened.adapter.digest,
+        has_started=seen.last_applied_spec != opened.applied_spec or was_seen(world.store, opened.seq),
+        is_aborted=is_aborted(records, opened),
+        is_withdrawn=is_other and world.values.has_run(effects.run_id(world.cluster.canary, opened)),
+        restores=opened.restores,
     )
 
 

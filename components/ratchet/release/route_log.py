@@ -9,7 +9,7 @@ from itertools import pairwise
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.errors import Conflict
-from ratchet.release.evidence import WeightSpan
+from ratchet.release.blocks import WeightSpan
 from ratchet.store import Store
 
 ROOT = "canaries"
@@ -23,6 +23,11 @@ class Change(BaseModel):
     previous_end: float
     start: float
     weight: int
+
+
+def was_seen(store: Store, request: int) -> bool:
+    """Whether a gate has seen this release's canary run."""
+    return store.exists(f"{ROOT}/{request:08d}")
 
 
 class RouteLog:

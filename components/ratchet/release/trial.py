@@ -1,14 +1,14 @@
 """One release on trial: what the gate gathers on it, look by look, and can gather again after a restart."""
 
 from ratchet.config import Gate
+from ratchet.release.blocks import Run
 from ratchet.release.cluster import Seen
 from ratchet.release.event_tail import EventTail
-from ratchet.release.evidence import Evidence, Run, weigh
+from ratchet.release.evidence import Evidence, weigh
+from ratchet.release.hooks import JUDGED_PHASES
 from ratchet.release.ledger import Record
 from ratchet.release.route_log import RouteLog
 from ratchet.store import Store
-
-JUDGED_PHASES = ("Progressing", "WaitingPromotion")
 
 
 class Trial:
@@ -35,6 +35,7 @@ class Trial:
             attempt=self.request.attempt,
             alpha=self.settings.alpha,
             margin=self.settings.margin,
+            max_tenant_share=self.settings.max_tenant_share,
             spans=spans,
         )
         self.evidence = weigh(run, self._events.served, self._events.votes)

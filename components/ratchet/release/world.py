@@ -1,14 +1,18 @@
 """Every place that a release touches, opened together: ledger, cluster, Git, registry."""
 
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.lease import let_go, new_holder
 from ratchet.release.cluster import Cluster
+from ratchet.release.credentials import VARIABLE
+from ratchet.release.fence import Fence
 from ratchet.release.gitops import ValuesFile
 from ratchet.release.ledger import Ledger
 from ratchet.store import Store
@@ -32,9 +36,18 @@ class World:
     model: str
     """Registered model name."""
     gate_url: str | None
+    gate_token: str
     holder: str
     """Our name on the reconciler's lease."""
     lease_s: float
+    clock: Callable[[], float] = time.time
+
+    def fenced(self) -> "World":
+        """The same world for the holder of the lease alone: registry and Git refuse our writes once it is gone."""
+        registry, values = (
+            Fence(place, self.store, LEASE, self.holder, self.clock) for place in (self.registry, self.values)
+        )
+        return replace(self, registry=cast("MlflowClient", registry), values=cast(ValuesFile, values))
 
 
 @contextmanager
@@ -56,6 +69,7 @@ def open_world(config: Config, store: Store) -> Iterator[World]:
             registry=connect(config, store),
             model=config.registry.model,
             gate_url=settings.gate_url,
+            gate_token=os.environ.get(VARIABLE, ""),
             holder=holder,
             lease_s=lease_s(settings.poll_s),
         )

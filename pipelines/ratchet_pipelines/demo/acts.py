@@ -1,5 +1,6 @@
 """The two acts of the demo, and the proof at the end that every place agrees on who is champion."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from rich.table import Table
 
 from ratchet.config import Config
 from ratchet.manifest import Manifest
+from ratchet.release.credentials import VARIABLE
+from ratchet.release.reconcile import read_gate
 from ratchet.step import Step, run_step
 from ratchet.store import Store, open_store
 from ratchet_pipelines.demo import stack as services
@@ -113,7 +116,7 @@ def _follow(stack: services.Stack, stop: threading.Event) -> None:
         events = _get(f"{stack.api_url}/events") or []
         for event in events[num_seen:]:
             if event["text"] != last or event["t"] - said_at >= REPEAT_S:
-                evidence = _evidence(_get(f"{stack.gate_url}/state"))
+                evidence = _evidence(read_gate(stack.gate_url, os.environ[VARIABLE]))
                 say.print(f"  {event['source']:<8} {event['text']}{evidence}", markup=False, soft_wrap=True)
                 last, said_at = event["text"], event["t"]
         num_seen = max(num_seen, len(events))

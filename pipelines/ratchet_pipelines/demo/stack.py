@@ -1,6 +1,7 @@
 """What the demo releases to: model server, gate, and a cluster in miniature, as processes on loopback."""
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import yaml
 
 from ratchet.config import Config
 from ratchet.errors import UserError
+from ratchet.release.credentials import VARIABLE
 
 CHART = Path(__file__).parents[3] / "charts" / "adapter-router"
 VALUES_PATH = "environments/local/values.yaml"
@@ -48,15 +50,16 @@ class Stack:
 @contextmanager
 def running(lake: Path, config: Config, seed: int) -> Iterator[Stack]:
     """Start every service, yield their addresses, stop them all whatever happens."""
-    ports = _free_ports(4)
+    ports = free_ports(4)
     pool, api, gateway, gate = (f"http://127.0.0.1:{port}" for port in ports)
     stack = Stack(pool, api, gateway, gate, str(lake / "git" / "deploy.git"))
     settings = lake / "ratchet.yaml"
     settings.write_text(yaml.safe_dump(released_to(config, stack).model_dump(mode="json")), encoding="utf-8")
-    _create_repository(Path(stack.git_url))
+    create_repository(Path(stack.git_url))
+    os.environ.setdefault(VARIABLE, secrets.token_hex(24))  # ours, and by inheritance every service's
     with ExitStack() as processes:
 
-        def start(name: str, module: str, *args: object) -> _Process:
+        def start(name: str, module: str, *args: object) -> Service:
             return processes.enter_context(_process(lake, name, module, *map(str, args)))
 
         model = start("model-server", CLI, "serve-model", "--config", settings, "--port", ports[0])
@@ -67,9 +70,9 @@ def running(lake: Path, config: Config, seed: int) -> Iterator[Stack]:
             "--api-port", ports[1], "--gateway-port", ports[2], "--speed", CLOCK_SPEED, "--namespace",
             config.release_adapter.namespace, "--seed", seed,
         )  # fmt: skip
-        _wait_until_ok(f"{pool}/health", model)
-        _wait_until_ok(f"{gate}/healthz", judge)
-        _wait_until_ok(canary_url(config, api), cluster, lambda canary: canary["status"]["phase"] == "Initialized")
+        wait_until_ok(f"{pool}/health", model)
+        wait_until_ok(f"{gate}/healthz", judge)
+        wait_until_ok(canary_url(config, api), cluster, lambda canary: canary["status"]["phase"] == "Initialized")
         yield stack
 
 
@@ -88,14 +91,14 @@ def released_to(config: Config, stack: Stack, *, force: bool = False) -> Config:
 
 
 @dataclass(frozen=True)
-class _Process:
+class Service:
     name: str
     log: Path
     process: subprocess.Popen[bytes]
 
 
 @contextmanager
-def _process(lake: Path, name: str, module: str, *args: str) -> Iterator[_Process]:
+def _process(lake: Path, name: str, module: str, *args: str) -> Iterator[Service]:
     log = lake / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {"OMP_NUM_THREADS": str(os.cpu_count()), **os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
@@ -104,7 +107,7 @@ def _process(lake: Path, name: str, module: str, *args: str) -> Iterator[_Proces
         command = [sys.executable, "-P", "-m", module, *args]
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
     try:
-        yield _Process(name, log, process)
+        yield Service(name, log, process)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -119,7 +122,7 @@ def canary_url(config: Config, api_url: str) -> str:
     return f"{api_url}/apis/flagger.app/v1beta1/namespaces/{release.namespace}/canaries/{release.canary}"
 
 
-def _wait_until_ok(url: str, service: _Process, is_ready: Callable[[Any], bool] = bool) -> None:
+def wait_until_ok(url: str, service: Service, is_ready: Callable[[Any], bool] = bool) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if service.process.poll() is not None:
@@ -135,7 +138,7 @@ def _wait_until_ok(url: str, service: _Process, is_ready: Callable[[Any], bool] 
     raise UserError(f"{service.name} did not answer at {url}; the end of {service.log}:\n{tail}")
 
 
-def _create_repository(bare: Path) -> None:
+def create_repository(bare: Path, first_values: str = FIRST_VALUES) -> None:
     """The repository that Argo CD follows: one values file an environment."""
     work = bare.parent / "first"
     git = shutil.which("git")
@@ -143,7 +146,7 @@ def _create_repository(bare: Path) -> None:
         raise UserError("git is not installed; the release goes through a Git repository")
     values = work / VALUES_PATH
     values.parent.mkdir(parents=True)
-    values.write_text(FIRST_VALUES, encoding="utf-8")
+    values.write_text(first_values, encoding="utf-8")
     who = ["-c", "user.name=ratchet", "-c", "user.email=ratchet@localhost"]
     for command in (
         ["init", "--quiet", "--bare", "--initial-branch=main", str(bare)],
@@ -156,7 +159,7 @@ def _create_repository(bare: Path) -> None:
     shutil.rmtree(work)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with ExitStack() as sockets:
         bound = [sockets.enter_context(socket.socket()) for _ in range(count)]
         for one in bound:

@@ -1,0 +1,252 @@
+"""One release on the real clock: gate, reconciler, cluster, routers and a stub pool as processes, and users who vote.
+
+Only the model and the users are pretend. Whatever is killed is started again, as on Kubernetes.
+"""
+
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from ratchet.config import Config
+from ratchet.digest import digest_tree
+from ratchet.errors import UserError
+from ratchet.rehearsal.stub_pool import BASE, Manner
+from ratchet.release.adapter_ref import AdapterRef
+from ratchet.release.cluster import ClusterAway
+from ratchet.release.credentials import VARIABLE
+from ratchet.release.effects import run_id
+from ratchet.release.gitops import GitAway
+from ratchet.release.ledger import CLOSING, Entry, Record, request
+from ratchet.release.reconcile import read_gate
+from ratchet.release.world import World, open_world
+from ratchet.store import open_store
+from ratchet_pipelines.demo.prompts import prompts
+from ratchet_pipelines.demo.stack import (
+    CHART,
+    CLI,
+    VALUES_PATH,
+    Stack,
+    canary_url,
+    create_repository,
+    free_ports,
+    released_to,
+)
+from ratchet_pipelines.demo.users import Crowd
+from ratchet_pipelines.rehearse.faults import Fault, Public
+from ratchet_pipelines.rehearse.supervisor import Supervisor, supervising
+
+LOOK_S = 0.2
+START_TIMEOUT_S = 120.0
+LIKED, DISLIKED = 0.94, 0.06  # what the demo's users think of the stub's two answers
+VALUES = """\
+adapter:
+  name: base
+  version: "0"
+  uri: ""
+  digest: base
+progressDeadlineSeconds: 60
+analysis:
+  interval: {interval_s:.0f}s
+  threshold: 3
+  stepWeights: [20, 50]
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lived:
+    """How one release went in real processes."""
+
+    outcome: str
+    why: str
+    seconds: float
+    interval_s: float
+    verdict_to_agreement_s: float | None
+    """From the gate's verdict until weight, alias, Git and ledger all name the same adapter."""
+    agrees: bool
+    canary_votes: int
+    restarts: dict[str, int]
+    log: tuple[str, ...]
+
+
+OnLook = Callable[[Supervisor, dict[str, Any]], None]
+
+
+def live_once(
+    config: Config, fault: Fault, public: Public, folder: Path, interval_s: float, timeout_s: float,
+    on_look: OnLook = lambda supervisor, state: None,
+) -> Lived:  # fmt: skip
+    """One release of a candidate with this fault. `on_look` sees the gate's state at every look, and may kill."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pool, api, gateway, gate = (f"http://127.0.0.1:{port}" for port in free_ports(4))
+    stack = Stack(pool, api, gateway, gate, str(folder / "git" / "deploy.git"))
+    config = released_to(_quick(config), stack)
+    os.environ.setdefault(VARIABLE, secrets.token_hex(24))  # ours, and by inheritance every service's
+    with supervising(folder / "logs") as supervisor:
+        _start(supervisor, stack, config, fault, public, folder, interval_s)
+        with open_world(config, open_store(folder)) as world, _users(stack, fault):
+            opened = _release(world, folder)
+            watch = _Watch(world, opened, supervisor, interval_s, on_look)
+            return watch.until_settled(timeout_s)
+
+
+class _Watch:
+    """Looks at every place until all agree on an end."""
+
+    def __init__(
+        self, world: World, opened: Record, supervisor: Supervisor, interval_s: float, on_look: OnLook
+    ) -> None:
+        self.world, self.opened, self.supervisor = world, opened, supervisor
+        self.interval_s, self.on_look = interval_s, on_look
+        self.started = time.monotonic()
+        self.verdict_at: float | None = None
+        self.votes = 0
+        self.log: list[str] = []
+
+    def until_settled(self, timeout_s: float) -> Lived:
+        agrees = False
+        while not agrees and time.monotonic() < self.started + timeout_s:
+            time.sleep(LOOK_S)
+            state = read_gate(self.world.gate_url, self.world.gate_token)
+            self._note(state)
+            self.on_look(self.supervisor, state)
+            agrees = self._agrees()
+        return self._lived(agrees)
+
+    def _note(self, state: dict[str, Any]) -> None:
+        if state.get("candidate") != self.opened.adapter.digest:
+            return
+        self.votes = state["votes"].get("canary", {}).get("n", 0)
+        line = f"{state['phase']} at {state['weight']} percent, {state['decision']}"
+        if not self.log or not self.log[-1].endswith(line):
+            self.log.append(f"{time.monotonic() - self.started:6.1f} s  {line}")
+        if self.verdict_at is None and (state["rollback"] or state["decision"] == "pass"):
+            self.verdict_at = time.monotonic()
+
+    def _agrees(self) -> bool:
+        """Whether the release is closed and every place, asked itself, names what it should."""
+        from ratchet.registry.aliases import champion
+
+        end = self.world.ledger.records()[-1]
+        if end.event not in CLOSING:
+            return False
+        try:
+            seen, named = self.world.cluster.look(), self.world.values.read_adapter()
+        except (ClusterAway, GitAway):
+            return False
+        alias = champion(self.world.registry, self.world.model)
+        expected = self.opened.adapter if end.event == "promoted" else AdapterRef()
+        aliased = alias.tags["adapter_digest"] if alias else AdapterRef().digest
+        return (seen.weight, seen.primary.digest, named.digest, aliased) == (0, *[expected.digest] * 3)
+
+    def _lived(self, agrees: bool) -> Lived:
+        last = self.world.ledger.records()[-1]
+        now = time.monotonic()
+        took_s = now - self.verdict_at if agrees and self.verdict_at is not None else None
+        return Lived(
+            outcome=last.event if last.event in CLOSING else "open",
+            why=last.why,
+            seconds=round(now - self.started, 1),
+            interval_s=self.interval_s,
+            verdict_to_agreement_s=round(took_s, 1) if took_s is not None else None,
+            agrees=agrees,
+            canary_votes=self.votes,
+            restarts={name: each.starts - 1 for name, each in self.supervisor.services.items()},
+            log=tuple(self.log),
+        )
+
+
+def _start(
+    supervisor: Supervisor, stack: Stack, config: Config, fault: Fault, public: Public, folder: Path, interval_s: float
+) -> None:
+    settings = folder / "ratchet.yaml"
+    settings.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+    create_repository(Path(stack.git_url), VALUES.format(interval_s=interval_s))
+    pool, api, gateway, gate = (
+        url.rpartition(":")[2] for url in (stack.pool_url, stack.api_url, stack.gateway_url, stack.gate_url)
+    )
+    manners = {BASE: _manner(public.approval, Fault(says="")), "adapter@v1": _manner(public.approval, fault)}
+    supervisor.start("pool", "ratchet.rehearsal.stub_pool", "--port", pool, "--manners", json.dumps(manners))
+    if not fault.is_gate_dead:
+        supervisor.start("gate", CLI, "serve-gate", "--config", settings, "--lake", folder, "--port", gate)
+    supervisor.start("reconciler", CLI, "reconcile", "--config", settings, "--lake", folder)
+    supervisor.start(
+        "cluster", "ratchet.rehearsal", "--git-url", stack.git_url, "--values-path", VALUES_PATH, "--chart", CHART,
+        "--pool-url", stack.pool_url, "--gate-url", stack.gate_url, "--lake", folder, "--api-port", api,
+        "--gateway-port", gateway, "--speed", 1, "--namespace", config.release_adapter.namespace,
+        "--state", folder / "cluster.json",
+    )  # fmt: skip
+    if not fault.is_gate_dead:
+        _wait_for(f"{stack.gate_url}/healthz", folder)
+    _wait_for(canary_url(config, stack.api_url), folder, lambda canary: canary["status"]["phase"] == "Initialized")
+
+
+def _manner(approval: float, fault: Fault) -> dict[str, float]:
+    good = (approval + fault.gain - DISLIKED) / (LIKED - DISLIKED)
+    return asdict(Manner(good=min(1.0, max(0.0, good)), delay_s=1.0 + fault.delay_s, errors=fault.errors))
+
+
+def _quick(config: Config) -> Config:
+    """The same gate, with services that look often enough for intervals of ten seconds."""
+    return config.model_copy(
+        update={
+            "gate": config.gate.model_copy(update={"refresh_s": 0.5, "max_minutes": min(config.gate.max_minutes, 10)}),
+            "release_adapter": config.release_adapter.model_copy(update={"poll_s": 1.0}),
+        }
+    )
+
+
+def _wait_for(url: str, folder: Path, is_ready: Callable[[Any], bool] = bool) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            answer = httpx.get(url, timeout=2)
+            if answer.status_code == httpx.codes.OK and is_ready(answer.json()):
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(LOOK_S)
+    raise UserError(f"nothing answers at {url} after {START_TIMEOUT_S:.0f} s; see the logs in {folder / 'logs'}")
+
+
+@contextmanager
+def _users(stack: Stack, fault: Fault) -> Iterator[Crowd]:
+    crowd, stop = Crowd(stack.gateway_url, prompts(0), 0), threading.Event()
+    talking = crowd.keep_visiting(stop)
+    try:
+        yield crowd
+    finally:
+        stop.set()
+        talking.join()
+
+
+def _release(world: World, folder: Path) -> Record:
+    """Register an adapter, open its release, and name it in Git: what the steps before would have done."""
+    made = folder / "adapters" / "candidate"
+    made.mkdir(parents=True)
+    (made / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
+    digest = digest_tree(made)
+    place = made.rename(made.parent / digest)
+    world.registry.create_registered_model(world.model)
+    world.registry.create_model_version(world.model, source=place.as_uri(), tags={"adapter_digest": digest})
+    adapter = AdapterRef(name=world.model, version="1", uri=str(place), digest=digest)
+    seen = world.cluster.look()
+    entry = Entry(
+        event="requested", at=time.time(), who="rehearsal", adapter=adapter, baseline=seen.primary, verdict="pass",
+        applied_spec=seen.last_applied_spec,
+    )  # fmt: skip
+    opened = request(world.ledger, entry)
+    assert opened is not None  # the ledger was empty
+    world.values.write_adapter(
+        lambda named: adapter, f"Release adapter {adapter}", run_id(world.cluster.canary, opened)
+    )
+    return opened

@@ -1,0 +1,100 @@
+"""Stand-ins at the edges, in memory: an object store, a Git server with one values file, an MLflow server."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+from ratchet.errors import Conflict, UserError
+from ratchet.release.adapter_ref import AdapterRef
+from ratchet.release.gitops import Commit
+
+
+class MemoryStore:
+    """Objects by key, with the two conditional writes that count."""
+
+    def __init__(self) -> None:
+        self.root = "memory"
+        self.objects: dict[str, bytes] = {}
+
+    def read(self, key: str) -> bytes:
+        if key not in self.objects:
+            raise UserError(f"{key} does not exist")
+        return self.objects[key]
+
+    def exists(self, key: str) -> bool:
+        return key in self.objects or any(known.startswith(f"{key}/") for known in self.objects)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        return iter(sorted(key for key in self.objects if key.startswith(f"{prefix}/")))
+
+    def create(self, key: str, data: bytes) -> None:
+        if key in self.objects:
+            raise Conflict(key)
+        self.objects[key] = data
+
+    def replace(self, key: str, data: bytes, expected: bytes) -> None:
+        if self.objects.get(key) != expected:
+            raise Conflict(key)
+        self.objects[key] = data
+
+    def put_tree(self, folder: Path, key: str) -> None:
+        raise NotImplementedError("nothing in memory holds folders")
+
+    def local(self, key: str) -> Path:
+        raise NotImplementedError("nothing in memory has a path")
+
+    def delta_uri(self, key: str) -> tuple[str, dict[str, str]]:
+        raise NotImplementedError("nothing in memory holds tables")
+
+
+class MemoryGit:
+    """One branch with one values file; every write is a commit."""
+
+    def __init__(self, adapter: AdapterRef) -> None:
+        self.adapter, self.skip_analysis = adapter, False
+        self.runs: list[str] = []
+
+    def read_adapter(self) -> AdapterRef:
+        return self.adapter
+
+    def has_run(self, run: str) -> bool:
+        return run in self.runs
+
+    def write_adapter(
+        self,
+        decide: Callable[[AdapterRef], AdapterRef | None],
+        subject: str,
+        run: str,
+        skip_analysis: bool | None = None,
+    ) -> Commit:
+        before = self.adapter, self.skip_analysis
+        self.adapter = decide(self.adapter) or self.adapter
+        if skip_analysis is not None:
+            self.skip_analysis = skip_analysis
+        is_new = (self.adapter, self.skip_analysis) != before
+        self.runs += [run] if is_new else []
+        return Commit(f"commit-{len(self.runs)}", is_new)
+
+
+class MemoryRegistry:
+    """One registered model: versions' tags, and aliases."""
+
+    def __init__(self, digests: dict[str, str]) -> None:
+        self.tags = {version: {"adapter_digest": digest} for version, digest in digests.items()}
+        self.aliases: dict[str, str] = {}
+
+    def get_registered_model(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(aliases=dict(self.aliases))
+
+    def get_model_version(self, name: str, version: str) -> SimpleNamespace:
+        return SimpleNamespace(version=version, tags=dict(self.tags[version]))
+
+    def set_model_version_tag(self, name: str, version: str, key: str, value: str) -> None:
+        self.tags[version][key] = value
+
+    def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
+        assert version in self.tags
+        self.aliases[alias] = version
+
+    def delete_registered_model_alias(self, name: str, alias: str) -> None:
+        self.aliases.pop(alias, None)

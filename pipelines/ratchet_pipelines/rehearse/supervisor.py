@@ -1,0 +1,88 @@
+"""Services as processes that are started again when they die, as Kubernetes does with pods."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LOOK_S = 0.1
+GRACE_S = 15.0
+
+
+@dataclass
+class Supervised:
+    """One service: how to start it, and the process that runs now."""
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    process: subprocess.Popen[bytes] = field(init=False)
+    starts: int = 0
+
+    def start(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        with self.log.open("ab") as file:
+            # -P: a folder called `ratchet` in the working directory must not pass for the package.
+            command = [sys.executable, "-P", "-m", *self.command]
+            self.process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+        self.starts += 1
+
+    def kill(self) -> None:
+        """SIGKILL: no handler runs, nothing is put in order."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+class Supervisor:
+    """Keeps services running until the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.services: dict[str, Supervised] = {}
+        self._lock = threading.Lock()
+
+    def start(self, name: str, *command: object) -> Supervised:
+        service = Supervised(name, tuple(map(str, command)), self.folder / f"{name}.log")
+        with self._lock:
+            service.start()
+            self.services[name] = service
+        return service
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.wait(LOOK_S):
+            with self._lock:
+                for service in self.services.values():
+                    if service.process.poll() is not None and not stop.is_set():
+                        service.start()
+
+    def end(self) -> None:
+        with self._lock:
+            for service in self.services.values():
+                service.process.terminate()
+            deadline = time.monotonic() + GRACE_S
+            for service in self.services.values():
+                try:
+                    service.process.wait(max(0.1, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    service.kill()
+
+
+@contextmanager
+def supervising(folder: Path) -> Iterator[Supervisor]:
+    """A supervisor whose services all end with the block."""
+    supervisor, stop = Supervisor(folder), threading.Event()
+    watching = threading.Thread(target=supervisor.run, args=(stop,), daemon=True)
+    watching.start()
+    try:
+        yield supervisor
+    finally:
+        stop.set()
+        watching.join()
+        supervisor.end()

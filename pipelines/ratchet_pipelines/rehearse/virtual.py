@@ -1,0 +1,230 @@
+"""One release on a virtual clock: the chart's Canary, Flagger's scheduler, hooks, evidence and reconciler as they are.
+
+Git, MLflow and the lake are in memory, and the public is drawn at random, so that a day passes in a second and a
+release can be rehearsed many times.
+"""
+
+import random
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from ratchet.config import Config
+from ratchet.rehearsal.analysis import Canary, Hook
+from ratchet.rehearsal.flagger import Phase
+from ratchet.release.adapter_ref import AdapterRef
+from ratchet.release.blocks import Run, WeightSpan
+from ratchet.release.effects import run_id
+from ratchet.release.evidence import Evidence, Served, Vote, weigh
+from ratchet.release.hooks import JUDGED_PHASES, Limits, View, answer
+from ratchet.release.ledger import CLOSING, Entry, Ledger, Record, is_aborted, open_request, quarantined, request
+from ratchet.release.reconcile import reconcile
+from ratchet.release.route_log import RouteLog
+from ratchet.release.world import World
+from ratchet_pipelines.rehearse.faults import Fault, Public
+from ratchet_pipelines.rehearse.memory import MemoryGit, MemoryRegistry, MemoryStore
+from ratchet_pipelines.rehearse.virtual_cluster import VirtualCluster
+
+CHAMPION = AdapterRef(name="adapter", version="1", uri="lake/adapters/1", digest="1" * 64)
+CANDIDATE = AdapterRef(name="adapter", version="2", uri="lake/adapters/2", digest="2" * 64)
+LATENCY_S = 1.0
+MAX_MINUTES = 48 * 60.0  # a release that is still open then counts as open
+
+
+class Killed(Exception):
+    """Stands for SIGKILL."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How one rehearsed release ended."""
+
+    outcome: str
+    """The ledger's closing event; `page` where a person was called; `open` where nothing ended it."""
+    why: str
+    minutes: float
+    canary_votes: int
+    agrees: bool
+    """Traffic, alias, Git and ledger name the same adapter."""
+
+
+@dataclass
+class Rehearsal(VirtualCluster):
+    """A cluster with a gate, a reconciler and a public."""
+
+    config: Config = field(default_factory=Config)
+    fault: Fault = field(default_factory=lambda: Fault(says=""))
+    public: Public = field(default_factory=Public)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.now = 0.0
+        self.rng = random.Random(self.seed)
+        self.store = MemoryStore()
+        self.ledger = Ledger(self.store)
+        self.registry = MemoryRegistry({ref.version: ref.digest for ref in (CHAMPION, CANDIDATE)})
+        self.registry.aliases["champion"] = CHAMPION.version
+        self.view: View | None = None
+        self.evidence: Evidence | None = None
+        self.spans: list[WeightSpan] = []
+        self.num_steps = 0
+        self.served: list[Served] = []
+        self.votes: list[Vote] = []
+        self.num_kills = 0
+        super().__post_init__()
+
+    def play(self) -> Ended:
+        """From the request to the end, tick by tick."""
+        opened = self._ask()
+        action = ""
+        while self.now < 60 * MAX_MINUTES and open_request(self.ledger.records()) and action != "page":
+            self._pass_time()
+            self.sync()
+            self._look_as_gate()
+            self.tick()
+            action = self._reconcile()
+        return self._ended(opened, action)
+
+    def call_hook(self, hook: Hook, phase: Phase, checksum: str) -> bool:
+        if self.fault.is_gate_dead or self.view is None:
+            return False
+        if hook.type in ("post-rollout", "event", "rollout"):
+            return True
+        gate = self.config.gate
+        return answer(hook.type, self.view, Limits(min_votes=gate.min_votes, max_minutes=gate.max_minutes)).is_yes
+
+    def set_route(self, canary_weight: int) -> None:
+        self.num_steps += canary_weight > self.weight
+        super().set_route(canary_weight)
+
+    def _ask(self) -> Record:
+        entry = Entry(
+            event="requested", at=self.now, who="rehearsal", adapter=CANDIDATE, baseline=CHAMPION, verdict="pass",
+            applied_spec=self.status.last_applied_spec,
+        )  # fmt: skip
+        opened = request(self.ledger, entry)
+        assert opened is not None  # the ledger was empty
+        self.git.write_adapter(lambda named: CANDIDATE, "Release", run_id(self.canary, opened))
+        return opened
+
+    def _pass_time(self) -> None:
+        """Requests and votes until the next tick. The route stands still meanwhile."""
+        start, self.now = self.now, self.now + self.spec.interval_s
+        if self.status.phase in JUDGED_PHASES:
+            RouteLog(self.store, 1).observe(self.now, self.weight)
+            self.spans.append(WeightSpan(start=start, end=self.now, weight=self.weight))
+        number = round(self.public.requests_a_minute * self.spec.interval_s / 60)
+        for at in sorted(self.rng.uniform(start, self.now) for _ in range(number)):
+            self._request(at)
+
+    def _request(self, at: float) -> None:
+        fault, rng = self.fault, self.rng
+        is_canary = rng.random() * 100 < self.weight
+        if (is_canary and rng.random() < fault.errors) or not fault.do_events_land:
+            return
+        name = f"i{len(self.served)}"
+        is_hostile = rng.random() < fault.brigade
+        self.served.append(
+            Served(
+                interaction_id=name,
+                digest=(self.target if is_canary else self.primary).digest,
+                served_at=at,
+                latency_s=LATENCY_S + fault.delay_s * is_canary,
+                tenant="hostile" if is_hostile else f"tenant-{rng.randrange(10)}",
+            )
+        )
+        share = self.public.vote_share * fault.vote_factor * (1 - fault.given_up * is_canary)
+        if rng.random() < share:
+            likes = rng.random() < self.public.approval + fault.gain * is_canary
+            is_up = not is_canary if is_hostile else likes
+            self.votes.append(
+                Vote(feedback_id=name, interaction_id=name, subject_id=name, is_up=is_up, created_at=at + 1)
+            )
+
+    def _look_as_gate(self) -> None:
+        records = self.ledger.records()
+        opened = open_request(records)
+        if self.spans and opened:
+            gate = self.config.gate
+            run = Run(
+                candidate=CANDIDATE.digest, baseline=CHAMPION.digest, attempt=opened.attempt, alpha=gate.alpha,
+                margin=gate.margin, max_tenant_share=gate.max_tenant_share, spans=tuple(_merged(self.spans)),
+            )  # fmt: skip
+            self.evidence = weigh(run, self.served, self.votes)
+        self.view = View(
+            phase=self.status.phase,
+            target=self.target.digest, primary=self.primary.digest, weight=self.weight, request=opened,
+            quarantined=frozenset(quarantined(records)), is_aborted=opened is not None and is_aborted(records, opened),
+            evidence=self.evidence, num_steps=self.num_steps,
+            minutes=(self.now - self.spans[0].start) / 60 if self.spans else 0.0,
+        )  # fmt: skip
+
+    def _reconcile(self) -> str:
+        world = World(
+            store=self.store, ledger=self.ledger, cluster=cast(Any, self), values=cast(Any, self.git),
+            registry=cast(Any, self.registry), model="adapter", gate_url=None, gate_token="", holder="rehearsal",
+            lease_s=4 * self.spec.interval_s, clock=lambda: self.now,
+        )  # fmt: skip
+        if self.fault.kills_reconciler:
+            world = self._dying(world)
+        try:
+            return reconcile(world, self.now).action.does
+        except Killed:
+            return "killed"
+
+    def _dying(self, world: World) -> World:
+        """A reconciler that is killed before its first write, the next one before its second, and so on."""
+        left = [self.num_kills]
+
+        class Dies:
+            def __init__(self, place: Any) -> None:
+                self._place = place
+
+            def __getattr__(dying, name: str) -> Any:
+                if name.startswith(("write", "set", "delete", "create")):
+                    left[0] -= 1
+                    if left[0] < 0:
+                        self.num_kills += 1
+                        raise Killed
+                return getattr(dying._place, name)
+
+        return replace(
+            world, ledger=Ledger(cast(Any, Dies(self.store))), values=cast(Any, Dies(self.git)),
+            registry=cast(Any, Dies(self.registry)),
+        )  # fmt: skip
+
+    def _ended(self, opened: Record, action: str) -> Ended:
+        last = self.ledger.records()[-1]
+        outcome = last.event if last.event in CLOSING else "page" if action == "page" else "open"
+        champion = CHAMPION if self.registry.aliases["champion"] == CHAMPION.version else CANDIDATE
+        expected = CANDIDATE if outcome == "promoted" else CHAMPION
+        return Ended(
+            outcome=outcome,
+            why=self._why(last),
+            minutes=(self.now - opened.at) / 60,
+            canary_votes=self.evidence.votes["canary"].n if self.evidence else 0,
+            agrees=self.weight == 0 and self.primary == self.git.adapter == champion == expected,
+        )
+
+    def _why(self, last: Record) -> str:
+        if self.view is None:
+            return last.why
+        rollback = answer("rollback", self.view, Limits(min_votes=0, max_minutes=self.config.gate.max_minutes))
+        if last.event == "rolled_back" and rollback.is_yes:
+            return rollback.why
+        return self.evidence.why if self.evidence and last.event == "promoted" else last.why
+
+
+def rehearse_once(canary: Canary, config: Config, fault: Fault, public: Public, seed: int) -> Ended:
+    """One release of a candidate with this fault, from request to end."""
+    return Rehearsal(canary, MemoryGit(CHAMPION), config=config, fault=fault, public=public, seed=seed).play()
+
+
+def _merged(spans: list[WeightSpan]) -> list[WeightSpan]:
+    """Spans of constant weight, as long as they last."""
+    merged: list[WeightSpan] = []
+    for span in spans:
+        if merged and merged[-1].weight == span.weight:
+            merged[-1] = replace(merged[-1], end=span.end)
+        else:
+            merged.append(span)
+    return merged

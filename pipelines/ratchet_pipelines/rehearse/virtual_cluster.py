@@ -1,0 +1,87 @@
+"""Flagger's surroundings in memory: what its scheduler moves, and what the reconciler sees of it."""
+
+from dataclasses import dataclass, field, replace
+
+from ratchet.rehearsal.analysis import Canary, Hook
+from ratchet.rehearsal.flagger import Phase, Readiness, Scheduler, Status
+from ratchet.release.adapter_ref import AdapterRef
+from ratchet.release.cluster import Seen
+from ratchet_pipelines.rehearse.memory import MemoryGit
+
+
+@dataclass
+class VirtualCluster:
+    """One Canary, its two Deployments and its route. Hooks are refused until somebody overrides `call_hook`."""
+
+    spec: Canary
+    git: MemoryGit
+    weight: int = 0
+    target: AdapterRef = field(init=False)
+    primary: AdapterRef = field(init=False)
+    status: Status = field(default_factory=Status)
+    readiness: dict[str, Readiness] = field(
+        default_factory=lambda: dict.fromkeys(("target", "primary"), Readiness.READY)
+    )
+
+    def __post_init__(self) -> None:
+        self.target = self.primary = self.git.adapter
+        self.canary = self.spec.name
+        self.scheduler = Scheduler(self)
+        self.tick()
+
+    def tick(self) -> None:
+        self.scheduler.tick(self.spec)
+
+    def sync(self) -> None:
+        """As Argo CD does: the target and the Canary become what Git names."""
+        self.target = self.git.adapter
+        self.spec = replace(self.spec, skip_analysis=self.git.skip_analysis)
+
+    def restart_flagger(self) -> None:
+        self.scheduler = Scheduler(self)
+        self.scheduler.status = self.status
+
+    def look(self) -> Seen:
+        return Seen(
+            uid="virtual",
+            phase=self.status.phase,
+            failed_checks=self.status.failed_checks,
+            canary_weight=self.status.canary_weight,
+            last_applied_spec=self.status.last_applied_spec,
+            last_promoted_spec=self.status.last_promoted_spec,
+            target=self.target,
+            primary=self.primary,
+            weight=self.weight,
+        )
+
+    # The scheduler's World.
+
+    def target_spec(self) -> str:
+        return self.target.digest
+
+    def target_readiness(self) -> Readiness:
+        return self.readiness["target"]
+
+    def primary_readiness(self) -> Readiness:
+        return self.readiness["primary"]
+
+    def canary_weight(self) -> int:
+        return self.weight
+
+    def set_route(self, canary_weight: int) -> None:
+        self.weight = canary_weight
+
+    def scale_target(self, replicas: int) -> None: ...
+
+    def create_primary(self) -> None: ...
+
+    def promote(self) -> None:
+        self.primary = self.target
+
+    def call_hook(self, hook: Hook, phase: Phase, checksum: str) -> bool:
+        return False
+
+    def record(self, text: str, phase: Phase, checksum: str, is_warning: bool) -> None: ...
+
+    def publish(self, status: Status) -> None:
+        self.status = status

@@ -1,0 +1,58 @@
+"""What a release would do, on a virtual clock: each fault ends as its row in docs/release.md says."""
+
+import pytest
+
+from ratchet.config import Config
+from ratchet.errors import UserError
+from ratchet_pipelines.demo.stack import CHART
+from ratchet_pipelines.rehearse.faults import FAULTS, Public, fault
+from ratchet_pipelines.rehearse.table import canary_of, on_real_clock, on_virtual_clock
+from ratchet_pipelines.rehearse.virtual import rehearse_once
+
+QUICK = Config.model_validate({"gate": {"max_minutes": 60}})
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "why"),
+    [
+        ("better", "promoted", "no less"),
+        ("worse", "rolled_back", "like the candidate less"),
+        ("erroring", "rolled_back", "do not arrive as the route sends them"),
+        ("slow", "rolled_back", "do not arrive as the route sends them"),
+        ("dead-gate", "open", ""),
+        ("dead-s3", "rolled_back", "inconclusive"),
+        ("no-votes", "rolled_back", "inconclusive"),
+        ("killed-reconciler", "rolled_back", "like the candidate less"),
+    ],
+)
+def test_each_fault_ends_as_documented(name: str, outcome: str, why: str) -> None:
+    ended = rehearse_once(canary_of(CHART, None), QUICK, FAULTS[name], Public(), seed=0)
+    assert ended.outcome == outcome
+    assert why in ended.why
+    assert ended.agrees == (outcome != "open")
+
+
+def test_a_brigade_of_one_tenant_rolls_nothing_back_on_its_own_votes() -> None:
+    canary = canary_of(CHART, None)
+    for seed in range(3):
+        ended = rehearse_once(canary, QUICK, FAULTS["brigade"], Public(), seed)
+        assert "like the candidate less" not in ended.why
+
+
+def test_the_same_seed_is_the_same_rehearsal() -> None:
+    canary = canary_of(CHART, None)
+    first, again = (rehearse_once(canary, QUICK, FAULTS["worse"], Public(), seed=3) for _ in range(2))
+    assert first == again
+
+
+def test_rehearsals_are_counted() -> None:
+    [row] = on_virtual_clock(QUICK, {"worse": FAULTS["worse"]}, 4, 0, CHART, None)
+    assert sum(row["outcomes"].values()) == row["runs"] == 4
+    assert row["agreed"] == 4
+
+
+def test_unknown_faults_and_impossible_ones_are_said_plainly() -> None:
+    with pytest.raises(UserError, match="no such fault; known are none, better"):
+        fault("gremlins")
+    with pytest.raises(UserError, match="only on the virtual clock"):
+        on_real_clock(QUICK, {"no-votes": FAULTS["no-votes"]}, None)
