@@ -14,7 +14,7 @@ DOC = """
 ## When it fails
 
 1. `train_adapter` or `evaluate_adapter` *was killed*: out of memory, or its node went. Each try resumes at the last
-   checkpoint, so clear the task; if it dies in the same place, lower `train_adapter.sft.micro_rows`.
+   checkpoint, so clear the task; if it dies in the same place, lower `train_adapter.pass_tokens`.
 2. *needs you to mend something*: do what the message says, then clear the task. The champion serves on meanwhile.
 3. A late run: look at the pool `gpu`. Slots that are full with nothing running are tasks to clear.
 4. To train now: trigger the DAG by hand with `force`.

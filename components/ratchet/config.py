@@ -58,6 +58,8 @@ class BuildDatasets(Section):
 
 
 Rank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
+Packing = Literal["shared", "separate", "off"]
+PairLoss = Literal["sigmoid", "sigmoid_norm", "ipo"]
 
 
 class Lora(Section):
@@ -65,15 +67,15 @@ class Lora(Section):
 
     r: Rank = Field(8, description="rank; vLLM serves these and no others")
     alpha: int = Field(16, gt=0, description="updates are scaled by alpha / r")
+    rank_stabilized: bool = Field(False, description="rsLoRA: updates are scaled by alpha / sqrt(r) instead")
 
 
 class Phase(Section):
-    """One pass of training: SFT or DPO."""
+    """One pass of training: SFT, DPO or KTO."""
 
     epochs: float = Field(1.0, ge=0, description="passes over the rows; 0 skips the phase")
     max_rows: int | None = Field(None, description="train on at most so many rows, the heaviest first")
     batch_rows: int = Field(8, gt=0, description="rows (or pairs) an optimiser step")
-    micro_rows: int = Field(8, gt=0, description="rows (or pairs) a forward pass")
     learning_rate: float = Field(2e-4, gt=0, description="peak; a cosine takes it down from there")
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises")
 
@@ -82,11 +84,21 @@ class DpoPhase(Phase):
     learning_rate: float = Field(5e-5, gt=0, description="peak; preferences want a gentler rate than answers")
 
 
+class KtoPhase(DpoPhase):
+    epochs: float = Field(0.0, ge=0, description="passes over lone votes; 0 leaves them out")
+
+
 class TrainAdapter(Section):
     lora: Lora = Lora()
     sft: Phase = Phase()
     dpo: DpoPhase = DpoPhase()
-    beta: float = Field(0.1, gt=0, description="DPO temperature")
+    kto: KtoPhase = KtoPhase()
+    loss: PairLoss = Field("sigmoid", description="of pairs: DPO, DPO on log-probabilities per token, or IPO")
+    beta: float = Field(0.1, gt=0, description="temperature of DPO and KTO; about 5 where the loss is per token")
+    packing: Packing = Field(
+        "shared", description="rows of a pass in one line, prompts shared by their answers or not; off pads instead"
+    )
+    pass_tokens: int = Field(2048, gt=0, description="most tokens a forward pass; fewer take less memory")
     max_tokens: int = Field(512, gt=1, description="longer rows are cut on the left of the prompt, or dropped")
     checkpoint_steps: int = Field(10, gt=0, description="optimiser steps between resumable checkpoints")
     threads: int = Field(2, gt=0, description="CPU threads; part of the result, since float sums depend on it")

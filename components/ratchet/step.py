@@ -35,6 +35,8 @@ class Step:
     """Whether runs of it on one lake wait for each other."""
     sources: Callable[[Config, Inputs, Store], Mapping[str, str]] = field(default=lambda config, inputs, store: {})
     """State outside the inputs on which the result depends, as name to digest: new files, the champion."""
+    tidy: Callable[[Config, Inputs, Store], None] = lambda config, inputs, store: None
+    """Removes, once the manifest is published, what only an unfinished run needs."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def _find_or_make(step: Step, key: str, config: Config, inputs: Inputs, store: S
         store.create(uri, manifest.model_dump_json(indent=1).encode())
     except Conflict:  # another run of the same work finished first: its bytes are as good as ours
         return Ran(read_manifest(store, uri), is_new=False)
+    step.tidy(config, inputs, store)
     return Ran(manifest, is_new=True)
 
 

@@ -37,6 +37,9 @@ class Store(Protocol):
     def put_tree(self, folder: Path, key: str) -> None:
         """Publish a folder under `key`. Files that are there already are left: names carry digests."""
 
+    def remove(self, key: str) -> None:
+        """Delete an object or a folder, if it is there. For work in progress: nothing that a manifest names."""
+
     def local(self, key: str) -> Path:
         """A path that holds the object or folder, downloaded if need be."""
 
@@ -109,6 +112,13 @@ class LocalStore:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
+    def remove(self, key: str) -> None:
+        target = self.path / key
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
     def local(self, key: str) -> Path:
         return self.path / key
 
@@ -179,6 +189,11 @@ class S3Store:
             target = f"{key}/{path.relative_to(folder).as_posix()}"
             if path.is_file() and not self._is_object(target):
                 self.client.upload_file(str(path), self.bucket, self._full(target))
+
+    def remove(self, key: str) -> None:
+        for found in self.list(key) if not self._is_object(key) else [key]:
+            self.client.delete_object(Bucket=self.bucket, Key=self._full(found))
+        shutil.rmtree(self.cache / key, ignore_errors=True)
 
     def local(self, key: str) -> Path:
         for found in self.list(key) if not self._is_object(key) else [key]:

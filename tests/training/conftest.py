@@ -25,6 +25,23 @@ def adapted(tiny_model: Path) -> Callable:
     return make
 
 
+@pytest.fixture
+def prepared(adapted: Callable) -> Callable:
+    """The same model as the step trains it: our attention, our LoRA layers."""
+
+    def make(seed: int = 0):
+        from ratchet.config import TrainAdapter
+        from ratchet.training.attention import attend_by_row
+        from ratchet.training.fused_lora import fuse
+
+        model, tokenizer = adapted(seed)
+        attend_by_row(model.get_base_model(), TrainAdapter())
+        fuse(model)
+        return model, tokenizer
+
+    return make
+
+
 def perturb(model) -> None:
     import torch
 

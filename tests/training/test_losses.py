@@ -1,21 +1,25 @@
 """Losses and their gradients against hand-written references in float32."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import log_softmax, logsigmoid
 
-from ratchet.training.batches import Row, collate
+from ratchet.training.batches import Layout, collate
 from ratchet.training.fused_lora import fuse
 from ratchet.training.losses import (
     CHUNK_TOKENS,
     dpo_loss,
+    drift_estimate,
     effective_sample_size,
+    normalized,
     schedule,
-    sequence_sums,
-    sft_loss,
     token_log_probs,
 )  # fmt: skip
+from ratchet.training.objectives import dpo_objective, kto_objective, sft_objective
 from ratchet.training.policy import completion_log_probs
+from ratchet.training.rows import Row
 
 SFT = [
     Row(prompt=[1, 5, 9, 11], completions=([20, 21, 22, 2],), weight=1.0),
@@ -25,6 +29,15 @@ DPO = [
     Row(prompt=[1, 5, 9], completions=([20, 21, 2], [25, 2]), weight=1.0, flip_probability=0.2, reference=(-9.0, -7.0)),
     Row(prompt=[1, 7], completions=([30, 2], [31, 32, 33, 2]), weight=0.5, reference=(-6.0, -14.0)),
 ]
+
+KTO = [replace(DPO[0], flip_probability=0.0, reference=(-9.0, -70.0)), replace(DPO[1], is_good=False)]
+PACKINGS = pytest.mark.parametrize("packing", ["shared", "separate", "off"])
+
+
+@pytest.fixture
+def models(prepared, adapted) -> tuple:
+    """Ours, and PEFT's own."""
+    return prepared()[0], adapted()[0]
 
 
 def grads(model) -> dict[str, torch.Tensor]:
@@ -57,32 +70,51 @@ def test_token_log_probs_and_their_gradient_match_log_softmax_over_several_chunk
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-def test_padded_sft_batch_gives_the_loss_and_gradients_of_single_rows(adapted):
-    ours, theirs = adapted()[0], adapted()[0]
-    fuse(ours)
-    batch = collate(SFT, pad_id=2)
-    loss = sft_loss(completion_log_probs(ours, batch), batch["weights"])
+def ours_and_naive(models, rows, objective, packing, expected) -> None:
+    """Loss and gradients of a batch are those of a formula on rows that are computed one by one."""
+    ours, theirs = models
+    batch = collate(rows, Layout(packing=packing, pass_tokens=0, pad_id=2))
+    loss = objective.loss(completion_log_probs(ours, batch), batch)
     loss.backward()
-    expected = -(naive_sums(theirs, SFT).squeeze(-1) * torch.tensor([1.0, 0.25])).sum()
-    expected.backward()
-    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    wanted = expected(naive_sums(theirs, rows))
+    wanted.backward()
+    torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(grads(ours), grads(theirs), rtol=1e-4, atol=1e-5)
 
 
-def test_padded_dpo_batch_gives_the_weighted_loss_with_flips_and_its_gradients(adapted):
-    ours, theirs = adapted()[0], adapted()[0]
-    fuse(ours)
-    batch = collate(DPO, pad_id=2)
-    policy = sequence_sums(completion_log_probs(ours, batch)).view(-1, 2)
-    loss = dpo_loss(policy, batch["reference"], batch["weights"], batch["flips"], beta=0.3)
-    loss.backward()
-    sums = naive_sums(theirs, DPO)
-    margins = 0.3 * ((sums[:, 0] - sums[:, 1]) - torch.tensor([-2.0, 8.0]))
-    first = 0.8 * -logsigmoid(margins[0]) + 0.2 * -logsigmoid(-margins[0])
-    expected = first + 0.5 * -logsigmoid(margins[1])
-    expected.backward()
-    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(grads(ours), grads(theirs), rtol=1e-4, atol=1e-5)
+@PACKINGS
+def test_sft_gives_the_loss_and_gradients_of_single_rows(packing, models):
+    weights = torch.tensor([1.0, 0.25])
+    ours_and_naive(models, SFT, sft_objective(), packing, lambda sums: -(sums.squeeze(-1) * weights).sum())
+
+
+@PACKINGS
+@pytest.mark.parametrize("kind", ["sigmoid", "sigmoid_norm", "ipo"])
+def test_pairs_give_the_weighted_loss_with_flips_and_its_gradients(kind, packing, models):
+    lengths = torch.tensor([[3, 2], [2, 4]]) if kind != "sigmoid" else torch.ones(2, 2)
+
+    def single(margin):
+        return (margin - 1 / 0.6) ** 2 if kind == "ipo" else -logsigmoid(0.3 * margin)
+
+    def expected(sums):
+        gains = (sums - torch.tensor([[-9.0, -7.0], [-6.0, -14.0]])) / lengths
+        margins = gains[:, 0] - gains[:, 1]
+        first = 0.8 * single(margins[0]) + 0.2 * single(-margins[0])
+        return first + 0.5 * single(margins[1])
+
+    ours_and_naive(models, DPO, dpo_objective(kind, beta=0.3), packing, expected)
+
+
+@PACKINGS
+def test_lone_votes_give_the_weighted_loss_and_its_gradients(packing, models):
+    def expected(sums):
+        gains = sums - torch.tensor([[-9.0, -70.0], [-6.0, -14.0]])
+        drift = gains[:, 1].detach().mean().clamp(min=0)
+        assert drift > 0
+        liked, disliked = gains[:, 0]
+        return 1.0 * (1 - torch.sigmoid(0.3 * (liked - drift))) + 0.5 * (1 - torch.sigmoid(0.3 * (drift - disliked)))
+
+    ours_and_naive(models, KTO, kto_objective(beta=0.3), packing, expected)
 
 
 def test_fused_layers_take_a_bias_and_give_the_input_its_gradient():
@@ -102,10 +134,20 @@ def test_fused_layers_take_a_bias_and_give_the_input_its_gradient():
 
 
 def test_flip_probability_of_a_half_teaches_nothing():
-    policy = torch.tensor([[0.3, 0.1]], requires_grad=True)
-    flat = dpo_loss(policy, torch.tensor([[0.2, 0.0]]), torch.ones(1), torch.tensor([0.5]), beta=1.0)
-    flat.backward()
-    torch.testing.assert_close(policy.grad, torch.zeros(1, 2))
+    margins = torch.zeros(1, requires_grad=True)
+    dpo_loss(margins, torch.ones(1), torch.tensor([0.5]), "sigmoid", beta=1.0).backward()
+    torch.testing.assert_close(margins.grad, torch.zeros(1))
+
+
+def test_drift_is_never_negative_and_takes_no_gradient():
+    gains = torch.tensor([-3.0, 1.0], requires_grad=True)
+    assert drift_estimate(gains) == 0
+    assert not drift_estimate(-gains).requires_grad
+
+
+def test_weights_are_scaled_to_mean_one():
+    assert normalized([1.0, 3.0]) == [0.5, 1.5]
+    assert normalized([]) == []
 
 
 @pytest.mark.parametrize(("weights", "size"), [([1.0, 1.0, 1.0], 3.0), ([1.0, 0.0], 1.0), ([3.0, 1.0], 1.6), ([], 0.0)])

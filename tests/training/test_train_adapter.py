@@ -50,8 +50,16 @@ def settings(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
     database = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
 
     def make(**train_adapter: object) -> Config:
-        phase = {"batch_rows": 4, "micro_rows": 2, "epochs": 2, "learning_rate": 1e-2}
-        section = {"sft": phase, "dpo": phase, "checkpoint_steps": 2, "max_tokens": 96, "threads": 1, **train_adapter}
+        phase = {"batch_rows": 4, "epochs": 2, "learning_rate": 1e-2}
+        section = {
+            "sft": phase,
+            "dpo": phase,
+            "checkpoint_steps": 2,
+            "max_tokens": 96,
+            "pass_tokens": 192,
+            "threads": 1,
+            **train_adapter,
+        }
         return Config.model_validate(
             {
                 "base_model": {"model": str(tiny_model), "dtype": "float32"},
@@ -197,7 +205,7 @@ def test_changed_base_model_trains_anew(trained, settings):
 def test_two_trainings_of_one_adapter_do_not_share_checkpoints(settings, tmp_path):
     store = open_store(tmp_path / "lake")
     dataset = publish(store, tmp_path / "dataset", SFT, DPO)
-    scratch = store.local(f"work/train_adapter/{_work(settings(), dataset.outputs['dataset'].digest)}")
+    scratch = store.local(_work(settings(), {"build_datasets": dataset}))
     scratch.mkdir(parents=True)
     with (scratch / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 
-from ratchet.training.batches import collate, dpo_rows, sft_rows
-from ratchet.training.fused_lora import fuse
+from ratchet.store import open_store
+from ratchet.training.batches import Layout, collate
+from ratchet.training.objectives import Objective, dpo_objective, kto_objective, sft_objective
 from ratchet.training.policy import completion_log_probs, with_reference
-from ratchet.training.trainer import Objective, dpo_objective, sft_objective
+from ratchet.training.rows import dpo_rows, kto_rows, sft_rows
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # TRL announces its own next major version
@@ -30,9 +31,11 @@ def arguments(tmp_path) -> dict:
     }  # fmt: skip
 
 
+LAYOUT = Layout(packing="shared", pass_tokens=512, pad_id=2)
+
+
 def ours(model, rows, objective: Objective) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    fuse(model)
-    batch = collate(rows, pad_id=2)
+    batch = collate(rows, LAYOUT)
     loss = objective.loss(completion_log_probs(model, batch), batch) / objective.mass(batch)
     return loss, slopes(model, loss)
 
@@ -48,7 +51,17 @@ def slopes(model, loss) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None and "default" in name}
 
 
-def test_sft_is_trls(adapted, tmp_path):
+def trained_once(adapted) -> tuple:
+    """A model whose LoRA weights have moved on from those of seed 0, and what they are now."""
+    model, tokenizer = adapted(seed=0)
+    return model, tokenizer, {name: p.detach().clone() for name, p in adapted(seed=1)[0].named_parameters()}
+
+
+def referred(prepared, rows, tmp_path) -> list:
+    return with_reference(prepared(seed=0)[0], rows, layout=LAYOUT, store=open_store(tmp_path / "lake"), origin={})
+
+
+def test_sft_is_trls(adapted, prepared, tmp_path):
     from trl import SFTConfig, SFTTrainer
 
     from datasets import Dataset
@@ -58,36 +71,54 @@ def test_sft_is_trls(adapted, tmp_path):
     config = SFTConfig(completion_only_loss=True, **arguments(tmp_path))
     trainer = SFTTrainer(model, config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     expected = theirs(trainer)
-    model, _ = adapted()
     table = [
         {"messages": json.dumps([{"role": "user", "content": q}, {"role": "assistant", "content": a}]), "weight": 0.5}
         for q, a in zip(QUESTIONS, GOOD, strict=True)
     ]
-    actual = ours(model, sft_rows(table, tokenizer), sft_objective())
+    actual = ours(prepared()[0], sft_rows(table, tokenizer), sft_objective())
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_dpo_is_trls(adapted, tmp_path):
+@pytest.mark.parametrize("kind", ["sigmoid", "sigmoid_norm", "ipo"])
+def test_dpo_is_trls(kind, adapted, prepared, tmp_path):
     from trl import DPOConfig, DPOTrainer
 
     from datasets import Dataset
 
-    model, tokenizer = adapted(seed=0)
-    start = {name: p.detach().clone() for name, p in adapted(seed=1)[0].named_parameters()}
+    model, tokenizer, moved = trained_once(adapted)
     texts = zip(rendered(tokenizer), GOOD, BAD, strict=True)
     pairs = Dataset.from_list([{"prompt": p, "chosen": good, "rejected": bad} for p, good, bad in texts])
-    config = DPOConfig(beta=0.3, **arguments(tmp_path / "trl"))
+    config = DPOConfig(beta=0.3, loss_type=[kind], **arguments(tmp_path / "trl"))
     trainer = DPOTrainer(model, args=config, train_dataset=pairs, processing_class=tokenizer)
-    model.load_state_dict(start, strict=False)  # the policy has moved; TRL's copy, the reference, has not
+    model.load_state_dict(moved, strict=False)  # the policy has moved; TRL's copy, the reference, has not
     expected = theirs(trainer)
     table = [
         {"prompt": json.dumps([{"role": "user", "content": q}]), "chosen": good, "rejected": bad}
-        | {"weight": 0.5, "flip_probability": 0.0, "chosen_ends": True, "rejected_ends": True}
+        | {"weight": 1.0, "flip_probability": 0.0, "chosen_ends": True, "rejected_ends": True}
         for q, good, bad in zip(QUESTIONS, GOOD, BAD, strict=True)
     ]
-    rows = with_reference(
-        adapted(seed=0)[0], dpo_rows(table, tokenizer), cache=tmp_path / "r.safetensors", pad_id=2, micro_rows=1
-    )
-    actual = ours(adapted(seed=1)[0], rows, dpo_objective(beta=0.3))
-    assert abs(expected[0] - 0.6931) > 1e-3  # else the margin is zero and the test compares constants
+    rows = referred(prepared, dpo_rows(table, tokenizer), tmp_path)
+    actual = ours(prepared(seed=1)[0], rows, dpo_objective(kind, beta=0.3))
+    assert abs(expected[0] - ours(prepared(seed=0)[0], rows, dpo_objective(kind, beta=0.3))[0]) > 1e-3
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_kto_is_trls(adapted, prepared, tmp_path):
+    from trl import KTOConfig, KTOTrainer
+
+    from datasets import Dataset
+
+    model, tokenizer, moved = trained_once(adapted)
+    votes = [(q, p, a, like) for q, p, a, like in zip(QUESTIONS, rendered(tokenizer), GOOD, [True, False], strict=True)]
+    data = Dataset.from_list([{"prompt": p, "completion": a, "label": like} for _, p, a, like in votes])
+    config = KTOConfig(beta=0.3, **arguments(tmp_path / "trl"))
+    trainer = KTOTrainer(model, args=config, train_dataset=data, processing_class=tokenizer)
+    model.load_state_dict(moved, strict=False)
+    expected = theirs(trainer)
+    table = [
+        {"prompt": json.dumps([{"role": "user", "content": q}]), "completion": a, "label": like, "weight": 1.0}
+        for q, _, a, like in votes
+    ]
+    rows = referred(prepared, kto_rows(table, tokenizer), tmp_path)
+    actual = ours(prepared(seed=1)[0], rows, kto_objective(beta=0.3))
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)

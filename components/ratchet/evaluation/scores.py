@@ -18,7 +18,7 @@ from ratchet.config import Config
 from ratchet.serving.generation import Row as Answer
 from ratchet.serving.generation import generate, stop_tokens
 from ratchet.serving.lora import Lora
-from ratchet.training.batches import completion_ids
+from ratchet.training.rows import completion_ids
 
 if TYPE_CHECKING:
     import torch

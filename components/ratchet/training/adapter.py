@@ -55,6 +55,7 @@ def peft_config(config: Config, target_modules: list[str]) -> dict[str, Any]:
         "revision": revision(config.base_model),
         "target_modules": target_modules,
         "task_type": "CAUSAL_LM",
+        "use_rslora": lora.rank_stabilized,
     }
 
 

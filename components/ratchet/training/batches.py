@@ -1,168 +1,100 @@
-"""From dataset rows to tensors: tokenise, leave out what cannot be trained on, group by length, pad on the right."""
+"""What each forward pass computes: rows divided among optimiser steps and passes, and laid out as tensors.
 
-import json
+Packed, the rows of a pass stand one behind the other in a single line without padding, and a row's prompt stands there
+once for all its completions. Padded, every completion is a line of its own, behind its own copy of the prompt.
+"""
+
+import math
 import random
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
-from ratchet.errors import UserError
+from ratchet.config import Packing
+from ratchet.training.rows import Row
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-DROPS = ("empty", "too_long", "over_max_rows")
-GROUPED_STEPS = 8  # rows of so many optimiser steps are sorted by length together: most of the padding goes
+WINDOW_ROWS = 512  # packed together where order does not matter; first fit is quadratic in it
+GROUPED_STEPS = 8  # where lines are padded, rows of so many optimiser steps are sorted by length together
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One prompt and its completions as token ids: one for SFT, (chosen, rejected) for DPO."""
+class Layout:
+    """How rows become lines of tokens."""
 
-    prompt: list[int]
-    completions: tuple[list[int], ...]
-    weight: float
-    flip_probability: float = 0.0
-    reference: tuple[float, ...] = ()
-    """Log-probability of each completion under the reference policy, once it is known."""
-
-    @property
-    def length(self) -> int:
-        return len(self.prompt) + max(map(len, self.completions))
-
-    @property
-    def num_tokens(self) -> int:
-        return sum(len(self.prompt) + len(completion) for completion in self.completions)
+    packing: Packing
+    pass_tokens: int
+    """Most tokens in a forward pass; a longer row has one to itself."""
+    pad_id: int
+    multiple: int = 1
+    """Lines are padded to a multiple of so many tokens."""
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Rows to train on, and how many were left out for which of `DROPS`."""
-
-    rows: list[Row] = field(default_factory=list)
-    drops: dict[str, int] = field(default_factory=dict)
-
-
-def sft_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[Row | None]:
-    """Rows of `{messages, weight}`; None where an answer is empty."""
-    rows: list[Row | None] = []
-    for record in table:
-        *prompt, answer = json.loads(record["messages"])
-        rows.append(_row(prompt, {answer["content"]: True}, record["weight"], 0.0, tokenizer))
-    return rows
+def num_computed(row: Row, packing: Packing) -> int:
+    """Tokens that a row costs in a forward pass, its share of padding apart."""
+    if packing == "shared":
+        return row.num_distinct
+    return row.num_tokens if packing == "separate" else row.length * len(row.completions)
 
 
-def dpo_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[Row | None]:
-    """Rows of a DPO file; None where an answer is empty.
+def plan(rows: Sequence[Row], *, batch_rows: int, epochs: float, seed: int, layout: Layout) -> list[list[list[int]]]:
+    """Optimiser steps, in order, each a list of forward passes, each a list of row indices.
 
-    An answer that the length limit cut off (`chosen_ends`, `rejected_ends`) has no end of turn to learn.
-    """
-    return [
-        _row(
-            json.loads(record["prompt"]),
-            {record[side]: record[f"{side}_ends"] for side in ("chosen", "rejected")},
-            record["weight"],
-            record["flip_probability"],
-            tokenizer,
-        )
-        for record in table
-    ]
-
-
-def _row(
-    messages: list[dict[str, Any]],
-    answers: dict[str, bool],
-    weight: float,
-    flip_probability: float,
-    tokenizer: "PreTrainedTokenizerBase",
-) -> Row | None:
-    if not all(answer.strip() for answer in answers):
-        return None
-    prompt = _render(tokenizer, messages, add_generation_prompt=True)
-    return Row(
-        prompt=_encode(tokenizer, prompt),
-        completions=tuple(
-            completion_ids(tokenizer, messages, prompt, answer, ends=ends) for answer, ends in answers.items()
-        ),
-        weight=weight,
-        flip_probability=flip_probability,
-    )
-
-
-def completion_ids(
-    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], prompt: str, answer: str, *, ends: bool = True
-) -> list[int]:
-    """What the model has to say after `prompt`: the answer as the chat template writes it, up to its end of turn.
-
-    With `ends` false the answer broke off, and its end of turn is left out.
-
-    Encoded apart from the prompt, as a server meets it: no token spans the two.
-    """
-    text = _render(tokenizer, [*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False)
-    if not text.startswith(prompt):
-        raise UserError(
-            "the base model's chat template rewrites the prompt once the answer is there, so that prompt and answer "
-            "cannot be told apart; set a template that only appends"
-        )
-    end = tokenizer.eos_token_id
-    ids = _encode(tokenizer, text.removeprefix(prompt))
-    while ids and ids[-1] != end and not tokenizer.decode(ids[-1:]).strip():
-        ids.pop()  # templates put a newline after the end of turn, which no server generates
-    said = ids[:-1] if ids[-1] == end else ids
-    return [*said, end] if ends else said
-
-
-def _render(
-    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], *, add_generation_prompt: bool
-) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
-
-
-def _encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
-
-
-def select(rows: Sequence[Row | None], *, max_tokens: int, max_rows: int | None) -> Selection:
-    """Rows that fit: long prompts lose their beginning, rows without room for a prompt go, then the lightest go."""
-    drops = Counter({reason: 0 for reason in DROPS})
-    kept: list[Row] = []
-    for row in rows:
-        if row is None:
-            drops["empty"] += 1
-        elif (room := max_tokens - max(map(len, row.completions))) < 1:
-            drops["too_long"] += 1
-        else:
-            kept.append(replace(row, prompt=row.prompt[-room:]))
-    if max_rows is not None and len(kept) > max_rows:
-        drops["over_max_rows"] = len(kept) - max_rows
-        heaviest = sorted(range(len(kept)), key=lambda index: (-kept[index].weight, index))[:max_rows]
-        kept = [kept[index] for index in sorted(heaviest)]
-    return Selection(kept, {reason: count for reason, count in drops.items() if count})
-
-
-def plan(lengths: Sequence[int], *, batch_rows: int, micro_rows: int, epochs: float, seed: int) -> list[list[int]]:
-    """Micro-batches of row indices for the whole training, in order, rows of like length together.
-
-    Every optimiser step takes the same number of micro-batches, `ceil(batch_rows / micro_rows)`; only the last may
-    take fewer. Equal arguments give equal plans.
+    Every step takes `batch_rows` rows, only the last may take fewer; equal arguments give equal
+    plans.
     """
     draw = random.Random(seed)
     order: list[int] = []
-    wanted = round(len(lengths) * epochs)
+    wanted = round(len(rows) * epochs)
     while len(order) < wanted:
-        order += draw.sample(range(len(lengths)), len(lengths))
-    steps: list[list[int]] = []
-    for window in _chunks(order[:wanted], batch_rows * GROUPED_STEPS):
-        grouped = _chunks(sorted(window, key=lambda index: (-lengths[index], index)), batch_rows)
-        short = grouped.pop() if len(grouped[-1]) < batch_rows else None
-        draw.shuffle(grouped)
-        steps += grouped if short is None else [*grouped, short]
-    return [micro for step in steps for micro in _chunks(step, micro_rows)]
+        order += draw.sample(range(len(rows)), len(rows))
+    sizes = [num_computed(row, layout.packing) for row in rows]
+    if layout.packing == "off":
+        return [_fill(step, sizes, layout.pass_tokens) for step in _alike(order[:wanted], sizes, batch_rows, draw)]
+    return [_pack(step, sizes, layout.pass_tokens) for step in _chunks(order[:wanted], batch_rows)]
+
+
+def passes(rows: Sequence[Row], layout: Layout) -> list[list[int]]:
+    """Every row once, in few forward passes."""
+    sizes = [num_computed(row, layout.packing) for row in rows]
+    order = sorted(range(len(rows)), key=lambda index: (-sizes[index], index))
+    divide = _fill if layout.packing == "off" else _pack
+    return [chosen for window in _chunks(order, WINDOW_ROWS) for chosen in divide(window, sizes, layout.pass_tokens)]
+
+
+def _pack(step: list[int], sizes: list[int], capacity: int) -> list[list[int]]:
+    """First-fit decreasing: at most 11/9 of the fewest passes possible (Johnson, 1973)."""
+    passes: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(step, key=lambda index: (-sizes[index], index)):
+        place = next((number for number, left in enumerate(room) if left >= sizes[index]), len(passes))
+        if place == len(passes):
+            passes.append([])
+            room.append(capacity)
+        passes[place].append(index)
+        room[place] -= sizes[index]
+    return passes
+
+
+def _alike(order: list[int], sizes: list[int], batch_rows: int, draw: random.Random) -> Iterator[list[int]]:
+    """Steps of rows of like length, longest first, in random order within a window of steps."""
+    for window in _chunks(order, batch_rows * GROUPED_STEPS):
+        steps = _chunks(sorted(window, key=lambda index: (-sizes[index], index)), batch_rows)
+        short = steps.pop() if len(steps[-1]) < batch_rows else None
+        draw.shuffle(steps)
+        yield from steps if short is None else [*steps, short]
+
+
+def _fill(step: list[int], sizes: list[int], capacity: int) -> list[list[int]]:
+    """Passes of rows from long to short, each padded to its first."""
+    passes = [[step[0]]]
+    for index in step[1:]:
+        if sizes[passes[-1][0]] * (len(passes[-1]) + 1) > capacity:
+            passes.append([])
+        passes[-1].append(index)
+    return passes
 
 
 def _chunks(items: list[int], size: int) -> list[list[int]]:
@@ -170,41 +102,74 @@ def _chunks(items: list[int], size: int) -> list[list[int]]:
 
 
 class Batch(TypedDict):
-    """Sequences padded on the right, row by row: a causal model never looks there, so there is no mask."""
+    """The rows of one forward pass."""
 
     input_ids: Tensor
-    """[sequences, tokens]"""
+    """[lines, tokens]"""
+    position_ids: Tensor
+    """[lines, tokens]; they start anew with each row, and again behind the prompt with each completion."""
+    segments: list[Tensor]
+    """Of each row of a packed line, 0 for the prompt's tokens, then 1, 2, … by completion; empty where lines are padded."""
     predicts: Tensor
-    """[sequences, tokens], true where the state predicts a completion token."""
+    """[n] places in the flattened lines whose states predict a completion token."""
     targets: Tensor
-    """[n], those tokens, in the order in which `predicts` selects."""
+    """[n], those tokens."""
     lengths: list[int]
-    """Completion tokens of each sequence; they sum to n."""
+    """Tokens of each completion, row by row; they sum to n."""
     weights: Tensor
     """[rows]"""
     flips: Tensor
     """[rows]"""
+    labels: Tensor
+    """[rows], 1 for an answer that was liked and -1 for one that was not."""
     reference: Tensor
     """[rows, completions], or [rows, 0] where there is none."""
     num_tokens: int
+    """Distinct tokens: each prompt once, each completion once."""
 
 
-def collate(rows: Sequence[Row], pad_id: int) -> Batch:
-    sequences = [(row.prompt, completion) for row in rows for completion in row.completions]
-    width = max(len(prompt) + len(completion) for prompt, completion in sequences)
-    input_ids = torch.full((len(sequences), width), pad_id)
-    predicts = torch.zeros((len(sequences), width), dtype=torch.bool)
-    for index, (prompt, completion) in enumerate(sequences):
-        end = len(prompt) + len(completion)
-        input_ids[index, :end] = torch.tensor(prompt + completion)
-        predicts[index, len(prompt) - 1 : end - 1] = True
+def collate(rows: Sequence[Row], layout: Layout) -> Batch:
+    packing, multiple = layout.packing, layout.multiple
+    blocks = [_block(row.prompt, completions) for row in rows for completions in _together(row, packing)]
+    lines = [[block] for block in blocks] if packing == "off" else [blocks]
+    width = math.ceil(max(sum(len(ids) for ids, *_ in line) for line in lines) / multiple) * multiple
+    input_ids = torch.full((len(lines), width), layout.pad_id)
+    position_ids = torch.zeros_like(input_ids)
+    predicts: list[int] = []
+    for number, line in enumerate(lines):
+        start = 0
+        for ids, positions, places, _ in line:
+            input_ids[number, start : start + len(ids)] = torch.tensor(ids)
+            position_ids[number, start : start + len(ids)] = torch.tensor(positions)
+            predicts += [number * width + start + place for place in places]
+            start += len(ids)
     return {
         "input_ids": input_ids,
-        "predicts": predicts,
-        "targets": torch.tensor([token for _, completion in sequences for token in completion]),
-        "lengths": [len(completion) for _, completion in sequences],
+        "position_ids": position_ids,
+        "segments": [] if packing == "off" else [torch.tensor(segments) for *_, segments in blocks],
+        "predicts": torch.tensor(predicts),
+        "targets": torch.tensor([token for row in rows for completion in row.completions for token in completion]),
+        "lengths": [len(completion) for row in rows for completion in row.completions],
         "weights": torch.tensor([row.weight for row in rows]),
         "flips": torch.tensor([row.flip_probability for row in rows]),
+        "labels": torch.tensor([1.0 if row.is_good else -1.0 for row in rows]),
         "reference": torch.tensor([row.reference for row in rows]),
-        "num_tokens": sum(row.num_tokens for row in rows),
+        "num_tokens": sum(row.num_distinct for row in rows),
     }
+
+
+def _together(row: Row, packing: Packing) -> list[tuple[list[int], ...]]:
+    """The completions of each block: all of a row's where they share the prompt, else one by one."""
+    return [row.completions] if packing == "shared" else [(completion,) for completion in row.completions]
+
+
+def _block(prompt: list[int], completions: tuple[list[int], ...]) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Ids, positions, places whose states predict a completion token, and segments: 0 the prompt, then 1, 2, …"""
+    ids, positions, segments = list(prompt), list(range(len(prompt))), [0] * len(prompt)
+    places: list[int] = []
+    for segment, completion in enumerate(completions, start=1):
+        places += [len(prompt) - 1, *range(len(ids), len(ids) + len(completion) - 1)]
+        ids += completion
+        positions += range(len(prompt), len(prompt) + len(completion))
+        segments += [segment] * len(completion)
+    return ids, positions, places, segments

@@ -1,16 +1,18 @@
-"""Weighted losses on completion tokens: log-probabilities without a full logit table, SFT, DPO.
+"""Weighted losses on completion tokens: log-probabilities without a full logit table; SFT, DPO and its kin, KTO.
 
 Every loss here is a sum over rows. The trainer divides by the mass of the whole optimiser step (weighted tokens for
-SFT, weights for DPO), so that a row counts the same whatever micro-batch it falls into, and the scale of the weights
-does not matter.
+SFT, rows for votes), so that a row counts the same whatever forward pass it falls into.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+from ratchet.config import PairLoss
 
 CHUNK_TOKENS = 256  # 256 x 49k logits in float32 are 50 MB; larger chunks were no faster
 
@@ -58,28 +60,67 @@ def sft_loss(log_probs: tuple[Tensor, ...], weights: Tensor) -> Tensor:
     return -(sequence_sums(log_probs) * weights).sum()
 
 
-def dpo_loss(policy: Tensor, reference: Tensor, weights: Tensor, flips: Tensor, beta: float) -> Tensor:
-    """Sum over pairs of w [(1 - e) l(beta D) + e l(-beta D)], l = -log sigmoid, D = policy's margin over reference's.
+def dpo_loss(margins: Tensor, weights: Tensor, flips: Tensor, kind: PairLoss, beta: float) -> Tensor:
+    """Sum over pairs of w [(1 - e) l(D) + e l(-D)], for a flip probability `e` and a margin D (see `pair_margins`).
 
-    DPO is arXiv:2305.18290, eq. 7; the flip probability `e` makes it conservative DPO.
+    `sigmoid` is DPO, arXiv:2305.18290, eq. 7, with l(D) = -log sigmoid(beta D); `sigmoid_norm` the same on margins per
+    token (Tulu 3, arXiv:2411.15124); `ipo` arXiv:2310.12036, eq. 17, with l(D) = (D - 1 / (2 beta))^2 on margins per
+    token, as its authors confirmed to TRL. With flips, `sigmoid` is conservative DPO.
 
     Args:
-        policy: [pairs, 2] summed log-probabilities of (chosen, rejected).
-        reference: the same under the frozen reference.
+        margins: [pairs]
         weights: [pairs], how much each pair is trusted.
         flips: [pairs], how likely it is that the label is the wrong way round.
+        kind: which l.
+        beta: temperature; per token for all kinds but `sigmoid`, so not comparable between them.
+    """
+
+    def single(margin: Tensor) -> Tensor:
+        return (margin - 1 / (2 * beta)).square() if kind == "ipo" else -logsigmoid(beta * margin)
+
+    return (weights * ((1 - flips) * single(margins) + flips * single(-margins))).sum()
+
+
+def pair_margins(log_probs: tuple[Tensor, ...], reference: Tensor, kind: PairLoss) -> Tensor:
+    """[pairs], by how much more than the reference the policy prefers the chosen: summed over tokens, or their mean.
+
+    `log_probs` holds each completion's tokens, chosen before rejected; `reference` is [pairs, 2], summed.
+    """
+    gains = sequence_sums(log_probs).view(-1, 2) - reference
+    if kind != "sigmoid":
+        gains = gains / gains.new_tensor([len(part) for part in log_probs]).view(-1, 2)
+    return gains[:, 0] - gains[:, 1]
+
+
+def kto_loss(gains: Tensor, drift: Tensor, labels: Tensor, weights: Tensor, beta: float) -> Tensor:
+    """Sum over lone votes of w [1 - sigmoid(beta y (gain - drift))], arXiv:2402.01306, eq. 7, with y = 1 or -1.
+
+    Args:
+        gains: [rows], log-probability of the answer over the reference's.
+        drift: scalar without gradient, how far the policy has moved from the reference (see `drift_estimate`).
+        labels: [rows], 1 for liked and -1 for disliked.
+        weights: [rows]
         beta: temperature.
     """
-    margins = beta * (policy - reference).diff(dim=-1).neg().squeeze(-1)
-    losses = (1 - flips) * logsigmoid(margins) + flips * logsigmoid(-margins)
-    return -(weights * losses).sum()
+    return (weights * torch.sigmoid(-beta * labels * (gains - drift))).sum()
+
+
+def drift_estimate(gains: Tensor) -> Tensor:
+    """KTO's estimate of the policy's KL from the reference, of [rows] gains on other rows' answers; never negative."""
+    return gains.detach().mean().clamp(min=0)
 
 
 def sequence_sums(log_probs: tuple[Tensor, ...]) -> Tensor:
     return torch.stack([part.sum() for part in log_probs])
 
 
-def effective_sample_size(weights: list[float]) -> float:
+def normalized(weights: Sequence[float]) -> list[float]:
+    """Weights with mean 1, so that a learning rate means the same for every dataset."""
+    total = sum(weights)
+    return [weight * len(weights) / total for weight in weights]
+
+
+def effective_sample_size(weights: Sequence[float]) -> float:
     """Kish: how many equally weighted rows carry as much information."""
     squares = sum(weight**2 for weight in weights)
     return sum(weights) ** 2 / squares if squares else 0.0

@@ -1,56 +1,86 @@
 """What the model in training thinks of completions: log-probabilities, now and as the frozen DPO reference."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ratchet.errors import UserError
-from ratchet.training.batches import Batch, Row, collate
+from ratchet.digest import digest_bytes, digest_json, digest_members
+from ratchet.errors import Conflict, UserError
+from ratchet.store import Store
+from ratchet.training.attention import flex_mask, row_masks
+from ratchet.training.batches import Batch, Layout, collate, passes
 from ratchet.training.losses import sequence_sums, token_log_probs
+from ratchet.training.rows import Row
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 
 def completion_log_probs(model: "PeftModel", batch: Batch) -> tuple[Tensor, ...]:
-    """Log-probabilities of each sequence's completion tokens; logits are made nowhere else."""
+    """Log-probabilities of each completion's tokens; logits are made nowhere else."""
     base = model.get_base_model()
-    hidden = base.get_decoder()(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
+    hidden = base.get_decoder()(
+        input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False, **_attention(model, batch)
+    ).last_hidden_state
     head = base.get_output_embeddings().weight
-    log_probs = token_log_probs(hidden[batch["predicts"]], head, batch["targets"])
+    log_probs = token_log_probs(hidden.flatten(0, 1)[batch["predicts"]], head, batch["targets"])
     return torch.split(log_probs, batch["lengths"])
 
 
-def with_reference(model: "PeftModel", rows: Sequence[Row], *, cache: Path, pad_id: int, micro_rows: int) -> list[Row]:
-    """The rows with the log-probabilities that `model`, as it is now, gives their completions; kept in `cache`."""
-    from safetensors.torch import load_file, save_file
+def _attention(model: "PeftModel", batch: Batch) -> dict[str, Any]:
+    """What keeps the rows of a packed line apart, in the form that the model's attention takes."""
+    if not batch["segments"]:
+        return {}
+    if model.device.type == "cuda":
+        return {"attention_mask": flex_mask(batch["segments"], batch["input_ids"].shape[1])}
+    return {"blocks": row_masks(batch["segments"], model.dtype)}
 
-    if not cache.exists():
-        table = _reference_table(model, rows, pad_id, micro_rows)
-        aside = cache.with_suffix(".aside")
-        save_file({"log_probs": table}, aside)
-        aside.replace(cache)
-    table = load_file(cache)["log_probs"]
-    return [replace(row, reference=tuple(pair)) for row, pair in zip(rows, table.tolist(), strict=True)]
+
+def with_reference(
+    model: "PeftModel", rows: Sequence[Row], *, layout: Layout, store: Store, origin: Mapping[str, Any]
+) -> list[Row]:
+    """The rows with the log-probabilities that `model`, as it is now, gives their completions.
+
+    Computed once for the same token ids, layout and `origin`, what else the numbers depend on: the base model's
+    revision, the threads. An adapter that is still zero does not count, so the base model's numbers serve every run.
+    """
+    from safetensors.torch import load, save
+
+    parts = [dict(origin), asdict(layout), _policy_digest(model), [[row.prompt, row.completions] for row in rows]]
+    key = f"references/{digest_json(parts)}.safetensors"
+    if not store.exists(key):
+        with suppress(Conflict):  # another run needed the same
+            store.create(key, save({"log_probs": _reference_table(model, rows, layout)}))
+    table = load(store.read(key))["log_probs"].tolist()
+    return [replace(row, reference=tuple(pair)) for row, pair in zip(rows, table, strict=True)]
+
+
+def _policy_digest(model: "PeftModel") -> str:
+    factors = {name: weight for name, weight in model.named_parameters() if "lora_" in name}
+    if not any(weight.any() for name, weight in factors.items() if "lora_B" in name):
+        return "base"
+    return digest_members(
+        {name: digest_bytes(weight.detach().cpu().numpy().tobytes()) for name, weight in factors.items()}
+    )
 
 
 @torch.no_grad()
-def _reference_table(model: "PeftModel", rows: Sequence[Row], pad_id: int, micro_rows: int) -> Tensor:
+def _reference_table(model: "PeftModel", rows: Sequence[Row], layout: Layout) -> Tensor:
     model.eval()
-    order = sorted(range(len(rows)), key=lambda index: (-rows[index].length, index))
     table = torch.empty(len(rows), 2)
-    for start in range(0, len(order), micro_rows):
-        chunk = order[start : start + micro_rows]
-        batch = collate([rows[index] for index in chunk], pad_id)
-        moved: Any = {
-            name: value.to(model.device) if isinstance(value, Tensor) else value for name, value in batch.items()
-        }
-        table[chunk] = sequence_sums(completion_log_probs(model, moved)).view(-1, 2).cpu()
+    for chosen in passes(rows, layout):
+        batch = to_device(collate([rows[index] for index in chosen], layout), model.device)
+        table[chosen] = sequence_sums(completion_log_probs(model, batch)).view(-1, 2).cpu()
     return table
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    moved: Any = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+    return {**moved, "segments": [segments.to(device) for segments in batch["segments"]]}
 
 
 def require_plain_head(model: "PeftModel") -> None:

@@ -1,36 +1,33 @@
 """Train one LoRA adapter on a dataset: weighted SFT on good answers, then weighted DPO against what SFT gave.
 
-A killed run goes on from its last checkpoint, in a scratch folder named after the work, and makes the same bytes as an
-undisturbed one.
+A killed run goes on from its last checkpoint, kept in the lake under the name of the work, and makes the same bytes as
+an undisturbed one, on whichever machine.
 """
 
 import fcntl
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.base_model import revision
-from ratchet.config import Config, Phase
+from ratchet.config import Config, Phase, TrainAdapter
 from ratchet.digest import digest_json, digest_tree
 from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Flow, Made
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
-EAGER_TOKENS = (
-    256  # on a CPU, up to about this length, attention by plain products trains faster: 1.3x at 96, 1.0x at 192
-)
-
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-    from ratchet.training.batches import Row, Selection
+    from ratchet.training.batches import Layout
+    from ratchet.training.rows import Selection
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> Made:
@@ -39,27 +36,26 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
     Raises UserError where the dataset has nothing to train on, or another process is training the same adapter.
     """
     from ratchet.training.adapter import write_adapter
-    from ratchet.training.batches import DROPS
     from ratchet.training.determinism import deterministic
+    from ratchet.training.rows import DROPS
 
     dataset = inputs["build_datasets"].outputs["dataset"]
-    scratch = store.local(f"work/train_adapter/{_work(config, dataset.digest)}")
-    with _sole_user(scratch), deterministic(config.train_adapter.threads):
+    work = _work(config, inputs)
+    with _sole_user(store.local(work)), deterministic(config.train_adapter.threads):
         model, tokenizer = _fresh_adapter(config)
-        sft, dpo = _read(config, store.local(dataset.uri), tokenizer)
-        if not sft.rows and not dpo.rows:
+        phases = read_phases(config, store.local(dataset.uri), tokenizer)
+        drops = sum((Counter(selection.drops) for selection in phases.values()), Counter())
+        if not any(selection.rows for selection in phases.values()):
             raise UserError(
-                f"dataset {dataset.digest[:12]} has nothing to train on: dropped {sft.drops} of SFT and {dpo.drops} "
-                "of DPO; collect more feedback, or look at train_adapter.max_tokens and epochs"
+                f"dataset {dataset.digest[:12]} has nothing to train on: dropped {dict(drops)}; collect more feedback, "
+                "or look at train_adapter.max_tokens and epochs"
             )
-        facts = _train(config, store, scratch, model, tokenizer, sft, dpo)
+        facts = _train(config, store, work, model, tokenizer, phases)
         with tempfile.TemporaryDirectory() as aside:
             write_adapter(Path(aside), model, tokenizer, config, dataset.digest)
             digest = digest_tree(Path(aside))
             store.put_tree(Path(aside), f"adapters/{digest}")
-        shutil.rmtree(scratch)
-    drops = Counter(sft.drops) + Counter(dpo.drops)
-    rows_out = len(sft.rows) + len(dpo.rows)
+    rows_out = sum(len(selection.rows) for selection in phases.values())
     return Made(
         outputs={"adapter": Artifact(uri=f"adapters/{digest}", digest=digest)},
         flows={
@@ -71,10 +67,12 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
     )
 
 
-def _work(config: Config, dataset_digest: str) -> str:
+def _work(config: Config, inputs: Inputs) -> str:
+    """The key under which unfinished work is kept."""
     settings = config.train_adapter.model_dump(mode="json")
     base = [revision(config.base_model), config.base_model.dtype]
-    return digest_json([dataset_digest, settings, config.seed, base])[:32]
+    dataset = inputs["build_datasets"].outputs["dataset"]
+    return f"work/train_adapter/{digest_json([dataset.digest, settings, config.seed, base])[:32]}"
 
 
 @contextmanager
@@ -95,16 +93,20 @@ def _fresh_adapter(config: Config) -> tuple["PeftModel", "PreTrainedTokenizerBas
     from peft import LoraConfig, get_peft_model
 
     from ratchet.base_model import load_base
+    from ratchet.training.attention import attend_by_row
     from ratchet.training.fused_lora import fuse
     from ratchet.training.policy import require_plain_head
 
     settings = config.train_adapter
     model, tokenizer = load_base(config.base_model)
-    if settings.device == "cpu" and settings.max_tokens <= EAGER_TOKENS:
-        model.set_attn_implementation("eager")
+    attend_by_row(model, settings)
     torch.manual_seed(config.seed)
     lora = LoraConfig(
-        r=settings.lora.r, lora_alpha=settings.lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=settings.lora.r,
+        lora_alpha=settings.lora.alpha,
+        use_rslora=settings.lora.rank_stabilized,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
     )
     peft_model = get_peft_model(model, lora).to(settings.device)
     fuse(peft_model)
@@ -112,100 +114,136 @@ def _fresh_adapter(config: Config) -> tuple["PeftModel", "PreTrainedTokenizerBas
     return peft_model, tokenizer
 
 
-def _read(config: Config, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple["Selection", "Selection"]:
-    """The SFT rows and DPO pairs of the train split that will be trained on."""
+def read_phases(config: Config, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> dict[str, "Selection"]:
+    """The rows of the train split that each phase will be trained on, in the order of training; weights of mean 1."""
     import polars as pl
 
-    from ratchet.training.batches import dpo_rows, select, sft_rows
+    from ratchet.training.losses import normalized
+    from ratchet.training.rows import dpo_rows, kto_rows, select, sft_rows
 
     settings = config.train_adapter
-    sft = sft_rows(pl.read_parquet(folder / "sft-train.parquet").iter_rows(named=True), tokenizer)
-    dpo = dpo_rows(pl.read_parquet(folder / "dpo-train.parquet").iter_rows(named=True), tokenizer)
-    return (
-        select(sft, max_tokens=settings.max_tokens, max_rows=_max_rows(settings.sft)),
-        select(dpo, max_tokens=settings.max_tokens, max_rows=_max_rows(settings.dpo)),
+    phases = {}
+    for name, encode in (("sft", sft_rows), ("dpo", dpo_rows), ("kto", kto_rows)):
+        phase: Phase = getattr(settings, name)
+        if name == "kto" and not phase.epochs:
+            continue
+        table = pl.read_parquet(folder / f"{name}-train.parquet").iter_rows(named=True)
+        max_rows = phase.max_rows if phase.epochs else 0
+        selection = select(encode(table, tokenizer), max_tokens=settings.max_tokens, max_rows=max_rows)
+        weights = normalized([row.weight for row in selection.rows])
+        rows = [replace(row, weight=weight) for row, weight in zip(selection.rows, weights, strict=True)]
+        phases[name] = replace(selection, rows=rows)
+    return phases
+
+
+def layout_of(settings: TrainAdapter, tokenizer: "PreTrainedTokenizerBase") -> "Layout":
+    from ratchet.training.attention import FLEX_TOKENS
+    from ratchet.training.batches import Layout
+
+    is_flex = settings.device == "cuda" and settings.packing != "off"
+    return Layout(
+        packing=settings.packing,
+        pass_tokens=settings.pass_tokens,
+        pad_id=int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id),
+        multiple=FLEX_TOKENS if is_flex else 1,
     )
-
-
-def _max_rows(phase: Phase) -> int | None:
-    return phase.max_rows if phase.epochs else 0
 
 
 def _train(
     config: Config,
     store: Store,
-    scratch: Path,
+    work: str,
     model: "PeftModel",
     tokenizer: "PreTrainedTokenizerBase",
-    sft: "Selection",
-    dpo: "Selection",
+    phases: dict[str, "Selection"],
 ) -> dict[str, Any]:
-    """Both phases, in place; the facts for the report."""
+    """Every phase, in place; the facts for the report."""
     from ratchet.registry.tracking import connect
+    from ratchet.training.checkpoints import Place
     from ratchet.training.curves import MlflowCurve, ProgressBar
+    from ratchet.training.objectives import dpo_objective, kto_objective, sft_objective
     from ratchet.training.policy import with_reference
-    from ratchet.training.trainer import Objective, dpo_objective, sft_objective, train_phase
+    from ratchet.training.trainer import train_phase
 
     settings = config.train_adapter
-    pad_id = int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
-    facts = _describe(config, sft, dpo)
+    layout = layout_of(settings, tokenizer)
+    objectives = {
+        "sft": sft_objective(),
+        "dpo": dpo_objective(settings.loss, settings.beta),
+        "kto": kto_objective(settings.beta),
+    }
+    facts = _describe(config, phases)
     client = connect(config, store)
-    with _mlflow_run(client, config, scratch, facts) as run_id:
-
-        def train(name: str, rows: list["Row"], objective: Objective, phase: Phase) -> list[dict[str, Any]]:
-            if not rows:
-                return []
+    history: list[dict[str, Any]] = []
+    with _mlflow_run(client, config, store, work, facts) as run_id:
+        for name, selection in phases.items():
+            if not selection.rows:
+                continue
+            rows, phase = selection.rows, getattr(settings, name)
+            if name != "sft":
+                rows = with_reference(model, rows, layout=layout, store=store, origin=_origin(config))
             curve = train_phase(
                 model,
                 rows,
-                objective,
+                objectives[name],
                 phase,
-                folder=scratch / name,
-                pad_id=pad_id,
+                place=Place(store, f"{work}/{name}"),
+                layout=layout,
                 seed=config.seed,
                 checkpoint_steps=settings.checkpoint_steps,
                 device=settings.device,
                 callbacks=[ProgressBar(name, phase.batch_rows), MlflowCurve(client, run_id, name)],
             )
-            return [{"phase": name, **entry} for entry in curve]
-
-        history = train("sft", sft.rows, sft_objective(), settings.sft)
-        pairs = with_reference(
-            model, dpo.rows, cache=scratch / "reference.safetensors", pad_id=pad_id, micro_rows=settings.dpo.micro_rows
-        )
-        history += train("dpo", pairs, dpo_objective(settings.beta), settings.dpo)
+            history += [{"phase": name, **entry} for entry in curve]
     return {**facts, "history": history, "mlflow_run_id": run_id}
 
 
-def _describe(config: Config, sft: "Selection", dpo: "Selection") -> dict[str, Any]:
+def _origin(config: Config) -> dict[str, Any]:
+    """What log-probabilities depend on besides the tokens, their layout and the adapter."""
+    base, settings = config.base_model, config.train_adapter
+    return {
+        "base": revision(base), "dtype": base.dtype, "device": settings.device, "threads": settings.threads,
+        "scale": settings.lora.model_dump(),
+    }  # fmt: skip
+
+
+def _describe(config: Config, phases: dict[str, "Selection"]) -> dict[str, Any]:
     from ratchet.training.losses import effective_sample_size
 
-    phases = {"sft": (sft.rows, config.train_adapter.sft), "dpo": (dpo.rows, config.train_adapter.dpo)}
+    settings = config.train_adapter
     return {
-        "sft_rows": len(sft.rows),
-        "dpo_pairs": len(dpo.rows),
-        "skipped": [name for name, (rows, _) in phases.items() if not rows],
-        "tokens": round(sum(row.num_tokens * phase.epochs for rows, phase in phases.values() for row in rows)),
+        "sft_rows": len(phases["sft"].rows),
+        "dpo_pairs": len(phases["dpo"].rows),
+        "kto_rows": len(phases["kto"].rows) if "kto" in phases else 0,
+        "skipped": [name for name, selection in phases.items() if not selection.rows],
+        "tokens": round(
+            sum(
+                row.num_distinct * getattr(settings, name).epochs
+                for name, selection in phases.items()
+                for row in selection.rows
+            )
+        ),
         "effective_sample_size": {
-            name: round(effective_sample_size([row.weight for row in rows]), 1) for name, (rows, _) in phases.items()
+            name: round(effective_sample_size([row.weight for row in selection.rows]), 1)
+            for name, selection in phases.items()
         },
     }
 
 
 @contextmanager
-def _mlflow_run(client: "MlflowClient", config: Config, scratch: Path, facts: dict[str, Any]) -> Iterator[str]:
+def _mlflow_run(
+    client: "MlflowClient", config: Config, store: Store, work: str, facts: dict[str, Any]
+) -> Iterator[str]:
     """One run a training: a resumed training goes on with the run that it began."""
     from ratchet.registry.tracking import experiment_id
 
-    note = scratch / "mlflow_run_id"
-    if note.exists():
-        run_id = note.read_text()
+    note = f"{work}/mlflow_run_id"
+    if store.exists(note):
+        run_id = store.read(note).decode()
         client.update_run(run_id, status="RUNNING")
     else:
         run_id = client.create_run(experiment_id(client, config), run_name="train_adapter").info.run_id
-        aside = note.with_suffix(".aside")
-        aside.write_text(run_id)
-        aside.rename(note)
+        store.create(note, run_id.encode())
         _log_settings(client, run_id, config, facts)
     try:
         yield run_id
@@ -235,7 +273,9 @@ STEP = Step(
     name="train_adapter",
     is_alone=True,
     run=run,
+    version=2,
     inputs=("build_datasets",),
     reads=("seed", "base_model"),
     sources=lambda config, inputs, store: {"base": revision(config.base_model)},
+    tidy=lambda config, inputs, store: store.remove(_work(config, inputs)),
 )

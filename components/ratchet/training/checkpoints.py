@@ -1,0 +1,60 @@
+"""Checkpoints on the lake: whichever machine takes a killed training up again goes on from the last complete one."""
+
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from ratchet.errors import Conflict
+from ratchet.store import Store
+
+COMPLETE = "COMPLETE"  # written last into a checkpoint; one without it was cut short by a kill
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a phase keeps its checkpoints: `key` in the store, `folder` on this machine."""
+
+    store: Store
+    key: str
+
+    @property
+    def folder(self) -> Path:
+        return self.store.local(self.key)
+
+    def latest(self) -> str | None:
+        """The newest complete checkpoint, on this machine; what a kill cut short is removed."""
+        complete = {}
+        for path in self.folder.glob("checkpoint-*"):
+            if (path / COMPLETE).exists():
+                complete[int(path.name.rpartition("-")[2])] = str(path)
+            else:
+                self._remove(path)
+        return complete[max(complete)] if complete else None
+
+    def publish(self, name: str) -> None:
+        """Put a checkpoint that lies on this machine on the lake, its mark last, and remove those before it."""
+        path = self.folder / name
+        self.store.put_tree(path, f"{self.key}/{name}")
+        with suppress(Conflict):  # the same work, done up to here before a kill
+            self.store.create(f"{self.key}/{name}/{COMPLETE}", b"")
+        (path / COMPLETE).touch()
+        for found in {key.split("/")[-2] for key in self.store.list(self.key) if key.endswith(f"/{COMPLETE}")} - {name}:
+            self._remove(self.folder / found)
+
+    def _remove(self, path: Path) -> None:
+        self.store.remove(f"{self.key}/{path.name}")
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class Publish(TrainerCallback):  # type: ignore[misc]
+    """Publishes each checkpoint as soon as the trainer has written it."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.place.publish(f"checkpoint-{state.global_step}")

@@ -1,0 +1,64 @@
+"""What a phase of training minimises: a loss summed over rows, its mass, and what to watch meanwhile."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ratchet.config import PairLoss
+from ratchet.training.batches import Batch
+from ratchet.training.losses import dpo_loss, drift_estimate, kto_loss, pair_margins, sequence_sums, sft_loss
+
+LogProbs = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss summed over rows, and the mass that it is divided by, summed over an optimiser step."""
+
+    loss: Callable[[LogProbs, Batch], Tensor]
+    mass: Callable[[Batch], Tensor]
+    watch: Callable[[LogProbs, Batch], dict[str, Tensor]] = lambda log_probs, batch: {}
+    """Numbers for the curves, [rows] each; their mean over an optimiser step is logged."""
+
+
+def sft_objective() -> Objective:
+    """Weighted mean negative log-likelihood per completion token."""
+    return Objective(
+        loss=lambda log_probs, batch: sft_loss(log_probs, batch["weights"]),
+        mass=lambda batch: (torch.tensor(batch["lengths"], device=batch["weights"].device) * batch["weights"]).sum(),
+    )
+
+
+def dpo_objective(kind: PairLoss, beta: float) -> Objective:
+    """Mean over pairs of the weighted loss; weights of mean 1 are expected."""
+
+    def loss(log_probs: LogProbs, batch: Batch) -> Tensor:
+        margins = pair_margins(log_probs, batch["reference"], kind)
+        return dpo_loss(margins, batch["weights"], batch["flips"], kind, beta)
+
+    def watch(log_probs: LogProbs, batch: Batch) -> dict[str, Tensor]:
+        gains = sequence_sums(log_probs).view(-1, 2) - batch["reference"]
+        chosen, rejected = gains.unbind(1)
+        return {"accuracy": (chosen > rejected).float(), "chosen_gain": chosen, "rejected_gain": rejected}
+
+    return Objective(loss=loss, mass=_num_rows, watch=watch)
+
+
+def kto_objective(beta: float) -> Objective:
+    """Mean over lone votes of the weighted loss. A row's second completion is another row's answer: it measures drift."""
+
+    def loss(log_probs: LogProbs, batch: Batch) -> Tensor:
+        own, others = (sequence_sums(log_probs).view(-1, 2) - batch["reference"]).unbind(1)
+        return kto_loss(own, drift_estimate(others), batch["labels"], batch["weights"], beta)
+
+    def watch(log_probs: LogProbs, batch: Batch) -> dict[str, Tensor]:
+        own, others = (sequence_sums(log_probs).view(-1, 2) - batch["reference"]).unbind(1)
+        return {"gain": batch["labels"] * own, "drift": others}
+
+    return Objective(loss=loss, mass=_num_rows, watch=watch)
+
+
+def _num_rows(batch: Batch) -> Tensor:
+    return torch.tensor(float(len(batch["weights"])))

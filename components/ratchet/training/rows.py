@@ -1,0 +1,160 @@
+"""Dataset rows as token ids: tokenised as a server would meet them, and what cannot be trained on left out."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ratchet.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DROPS = ("empty", "too_long", "over_max_rows")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One prompt and its completions as token ids: one for SFT, (chosen, rejected) for DPO, (voted, other's) for KTO."""
+
+    prompt: list[int]
+    completions: tuple[list[int], ...]
+    weight: float
+    flip_probability: float = 0.0
+    is_good: bool = True
+    """Whether a lone answer was liked."""
+    reference: tuple[float, ...] = ()
+    """Log-probability of each completion under the reference policy, once it is known."""
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + max(map(len, self.completions))
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens where every completion has the prompt to itself."""
+        return self.num_distinct + (len(self.completions) - 1) * len(self.prompt)
+
+    @property
+    def num_distinct(self) -> int:
+        """Tokens where the completions share one prompt."""
+        return len(self.prompt) + sum(map(len, self.completions))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows to train on, and how many were left out for which of `DROPS`."""
+
+    rows: list[Row] = field(default_factory=list)
+    drops: dict[str, int] = field(default_factory=dict)
+
+
+def sft_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[Row | None]:
+    """Rows of `{messages, weight}`; None where an answer is empty."""
+    rows: list[Row | None] = []
+    for record in table:
+        *prompt, answer = json.loads(record["messages"])
+        rows.append(_row(prompt, [(answer["content"], True)], record["weight"], 0.0, tokenizer))
+    return rows
+
+
+def dpo_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[Row | None]:
+    """Rows of a DPO file; None where an answer is empty.
+
+    An answer that the length limit cut off (`chosen_ends`, `rejected_ends`) has no end of turn to learn.
+    """
+    return [
+        _row(
+            json.loads(record["prompt"]),
+            [(record[side], record[f"{side}_ends"]) for side in ("chosen", "rejected")],
+            record["weight"],
+            record["flip_probability"],
+            tokenizer,
+        )
+        for record in table
+    ]
+
+
+def kto_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[Row | None]:
+    """Rows of `{prompt, completion, label, weight}`; None where an answer is empty.
+
+    Behind each answer stands the next row's answer, of which only the drift from the reference is measured.
+    """
+    records = list(table)
+    rows: list[Row | None] = []
+    for record, following in zip(records, records[1:] + records[:1], strict=True):
+        answers = [(record["completion"], True), (following["completion"], True)]
+        row = _row(json.loads(record["prompt"]), answers, record["weight"], 0.0, tokenizer)
+        rows.append(row and replace(row, is_good=record["label"]))
+    return rows
+
+
+def _row(
+    messages: list[dict[str, Any]],
+    answers: list[tuple[str, bool]],
+    weight: float,
+    flip_probability: float,
+    tokenizer: "PreTrainedTokenizerBase",
+) -> Row | None:
+    if not all(answer.strip() for answer, _ in answers):
+        return None
+    prompt = _render(tokenizer, messages, add_generation_prompt=True)
+    return Row(
+        prompt=_encode(tokenizer, prompt),
+        completions=tuple(completion_ids(tokenizer, messages, prompt, answer, ends=ends) for answer, ends in answers),
+        weight=weight,
+        flip_probability=flip_probability,
+    )
+
+
+def completion_ids(
+    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], prompt: str, answer: str, *, ends: bool = True
+) -> list[int]:
+    """What the model has to say after `prompt`: the answer as the chat template writes it, up to its end of turn.
+
+    With `ends` false the answer broke off, and its end of turn is left out.
+
+    Encoded apart from the prompt, as a server meets it: no token spans the two.
+    """
+    text = _render(tokenizer, [*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False)
+    if not text.startswith(prompt):
+        raise UserError(
+            "the base model's chat template rewrites the prompt once the answer is there, so that prompt and answer "
+            "cannot be told apart; set a template that only appends"
+        )
+    end = tokenizer.eos_token_id
+    ids = _encode(tokenizer, text.removeprefix(prompt))
+    while ids and ids[-1] != end and not tokenizer.decode(ids[-1:]).strip():
+        ids.pop()  # templates put a newline after the end of turn, which no server generates
+    said = ids[:-1] if ids[-1] == end else ids
+    return [*said, end] if ends else said
+
+
+def _render(
+    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], *, add_generation_prompt: bool
+) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
+
+
+def _encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def select(rows: Sequence[Row | None], *, max_tokens: int, max_rows: int | None) -> Selection:
+    """Rows that fit: long prompts lose their beginning, rows without room for a prompt go, then the lightest go."""
+    drops = Counter({reason: 0 for reason in DROPS})
+    kept: list[Row] = []
+    for row in rows:
+        if row is None:
+            drops["empty"] += 1
+        elif (room := max_tokens - max(map(len, row.completions))) < 1:
+            drops["too_long"] += 1
+        else:
+            kept.append(replace(row, prompt=row.prompt[-room:]))
+    if max_rows is not None and len(kept) > max_rows:
+        drops["over_max_rows"] = len(kept) - max_rows
+        heaviest = sorted(range(len(kept)), key=lambda index: (-kept[index].weight, index))[:max_rows]
+        kept = [kept[index] for index in sorted(heaviest)]
+    return Selection(kept, {reason: count for reason, count in drops.items() if count})
