@@ -94,3 +94,15 @@ def test_failed_work_publishes_nothing(lake: Store):
     with pytest.raises(UserError):
         run_step(Step(name="validate_triplets", run=fail), Config(), {}, lake)
     assert list(lake.list("manifests")) == []
+
+
+def test_leftovers_are_tidied_once_the_manifest_is_there(lake: Store):
+    seen = []
+
+    def tidy(config: Config, inputs: dict[str, Manifest], store: Store) -> None:
+        seen.extend(store.list("manifests"))
+
+    work = step(Counting(), tidy=tidy)
+    ran = run_step(work, Config(), {}, lake)
+    run_step(work, Config(), {}, lake)
+    assert seen == [ran.manifest.uri]

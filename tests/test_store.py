@@ -34,6 +34,16 @@ def test_create_refuses_to_overwrite(store: Store):
     assert store.read("a/b.json") == b"first"
 
 
+def test_removed_folder_is_gone_here_and_there(store: Store):
+    for key in ("work/a/1", "work/a/2", "work/ab"):
+        store.create(key, b"x")
+    store.local("work")
+    store.remove("work/a")
+    store.remove("work/nothing")
+    assert list(store.list("work")) == ["work/ab"]
+    assert not store.local("work/a").exists()
+
+
 def test_of_many_creators_one_wins(store: Store):
     won = []
 

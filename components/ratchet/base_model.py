@@ -21,15 +21,26 @@ if TYPE_CHECKING:
 EMBEDDED = "smollm2-135m-instruct"
 
 
-def load_base(source: BaseModelSource) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """Model in evaluation mode and tokenizer padding on the left. Raises UserError where there is no such model."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def load_tokenizer(source: BaseModelSource) -> "PreTrainedTokenizerBase":
+    """The base model's tokenizer, padding on the left. Raises UserError where there is no such model."""
+    from transformers import AutoTokenizer
 
     _quieten()
     place = str(base_folder(source) or source.model)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=source.revision, padding_side="left")
+        return AutoTokenizer.from_pretrained(place, revision=source.revision, padding_side="left")
+    except OSError as error:
+        raise UserError(f"base_model.model = {source.model!r} cannot be loaded: {error}") from None
+
+
+def load_base(source: BaseModelSource) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """Model in evaluation mode and tokenizer padding on the left. Raises UserError where there is no such model."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = load_tokenizer(source)
+    place = str(base_folder(source) or source.model)
+    try:
         model = AutoModelForCausalLM.from_pretrained(
             place, revision=source.revision, dtype=getattr(torch, source.dtype), use_safetensors=True
         )

@@ -60,6 +60,44 @@ def run(
 
 
 @app.command()
+def plan(
+    given: Annotated[list[str], typer.Option("--in", help="build_datasets=MANIFEST, as for `train_adapter`.")],
+    lake: Lake = "lake",
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what train_adapter would do: rows, tokens, steps, lengths, memory. Trains nothing."""
+    from ratchet.training.train_adapter import plan_training
+
+    store = open_store(lake)
+    planned = plan_training(settings(config), _read_inputs(store, given), store)
+    if as_json:
+        print(json.dumps(planned, indent=1))
+        return
+    for name, phase in planned["phases"].items():
+        told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in phase.items())
+        say.print(f"{name}: {told}", markup=False)
+    say.print(f"dropped: {planned['drops']}; memory about {planned['memory_mib']:,} MiB", markup=False)
+
+
+@app.command()
+def merge(
+    given: Annotated[list[str], typer.Option("--in", help="MANIFEST of train_adapter, two or more times.")],
+    weight: Annotated[list[float] | None, typer.Option(help="One for each adapter; equal without it.")] = None,
+    method: Annotated[str, typer.Option(help="PEFT's: svd, linear, ties, dare_linear, dare_ties, …_svd.")] = "svd",
+    lake: Lake = "lake",
+    config: ConfigFile = None,
+) -> None:
+    """Merge adapters of one base model and rank into a candidate. Prints its manifest's URI, for evaluate_adapter."""
+    from ratchet.training.merge import merge as merge_adapters
+
+    store = open_store(lake)
+    adapters = [read_manifest(store, uri) for uri in given]
+    weights = weight or [1 / len(given)] * len(given)
+    print(merge_adapters(settings(config), adapters, weights, method, store).manifest.uri)
+
+
+@app.command()
 def profile(name: Annotated[str, typer.Argument(help="local, demo or gpu")]) -> None:
     """Print a whole ratchet.yaml to start from."""
     print(profile_path(name).read_text(encoding="utf-8"), end="")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from ratchet.step import run_step
 from ratchet.store import Store, open_store
 from ratchet.training.servable import check_servable
 from ratchet.training.train_adapter import STEP, _work
+from s3_server import s3_server
 
 QUESTIONS = [
     "What is the capital of France?",
@@ -235,15 +237,43 @@ def test_training_killed_in_each_phase_ends_with_the_same_bytes(trained, setting
     assert [metric.step for metric in logged] == STEPS
 
 
+@pytest.mark.timeout(300)
+def test_training_killed_on_one_machine_is_finished_on_another(trained, settings, tmp_path, monkeypatch):
+    with s3_server("lake"):
+        store = open_store("s3://lake/killed")
+        dataset = publish(store, tmp_path / "dataset", SFT, DPO)
+        (tmp_path / "config.json").write_text(settings().model_dump_json())
+        (tmp_path / "dataset.json").write_text(dataset.model_dump_json())
+        work = _work(settings(), {"build_datasets": dataset})
+        (tmp_path / "first").mkdir()
+        start_and_kill(tmp_path, store.root, lambda: any("dpo/checkpoint-2/COM" in key for key in store.list(work)))
+        assert not store.exists("adapters")
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "second"))
+        (tmp_path / "second").mkdir()
+        elsewhere = open_store(store.root)
+        resumed = run_step(STEP, settings(), {"build_datasets": dataset}, elsewhere).manifest
+        assert resumed.outputs == trained[1].outputs
+        assert curve(resumed) == curve(trained[1])
+        assert not list(elsewhere.list("work"))
+        assert (tmp_path / "second" / "ratchet").is_dir()
+
+
 def curve(manifest: Manifest) -> list[tuple[str, int, float]]:
     return [(entry["phase"], entry["step"], entry["loss"]) for entry in manifest.facts["history"]]
 
 
 def kill_after(pattern: str, folder: Path) -> None:
     """Train in another process and SIGKILL it as soon as a file matches."""
-    process = subprocess.Popen([sys.executable, __file__, str(folder)], env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    start_and_kill(folder, str(folder / "lake"), lambda: next(folder.glob(pattern), None))
+
+
+def start_and_kill(folder: Path, lake: str, condition: Callable[[], object]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(folder), lake],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TMPDIR": str(folder / "first")},
+    )
     try:
-        wait_for(lambda: next(folder.glob(pattern), None), process)
+        wait_for(condition, process)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -261,5 +291,5 @@ if __name__ == "__main__":  # the process that the tests kill
         STEP,
         Config.model_validate_json((folder / "config.json").read_text()),
         {"build_datasets": Manifest.model_validate_json((folder / "dataset.json").read_text())},
-        open_store(folder / "lake"),
+        open_store(sys.argv[2]),
     )

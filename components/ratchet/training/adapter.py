@@ -9,24 +9,29 @@ from ratchet.base_model import base_folder, revision
 from ratchet.config import BaseModelSource, Config, Lora
 from ratchet.digest import digest_bytes
 from ratchet.errors import UserError
-from ratchet.training.servable import CONFIG, WEIGHTS, check_servable
+from ratchet.training.servable import CARD, CONFIG, WEIGHTS, check_servable
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
-
-CARD = "adapter.json"
 
 
 def write_adapter(
     folder: Path, model: "PeftModel", tokenizer: "PreTrainedTokenizerBase", config: Config, dataset_digest: str
 ) -> None:
     """Write a servable adapter folder. Raises UserError if training diverged."""
-    import torch
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+    target_modules = sorted(model.peft_config["default"].target_modules)
+    write_folder(folder, tensors, peft_config(config, target_modules), card(config, tokenizer, dataset_digest))
+
+
+def write_folder(folder: Path, tensors: dict[str, Any], settings: dict[str, Any], origin: dict[str, Any]) -> None:
+    """Write LoRA factors, PEFT's settings and our card. Raises UserError for numbers that nobody could serve."""
+    import torch
+    from safetensors.torch import save_file
+
     if broken := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
         raise UserError(f"training diverged: {broken[0]} is not finite; lower train_adapter's learning rates")
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,9 +40,8 @@ def write_adapter(
         folder / WEIGHTS,
         metadata={"format": "pt"},
     )
-    target_modules = sorted(model.peft_config["default"].target_modules)
-    _write_json(folder / CONFIG, peft_config(config, target_modules))
-    _write_json(folder / CARD, card(config, tokenizer, dataset_digest))
+    _write_json(folder / CONFIG, settings)
+    _write_json(folder / CARD, origin)
     check_servable(folder)
 
 

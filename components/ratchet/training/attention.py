@@ -30,8 +30,8 @@ def attend_by_row(model: "PreTrainedModel", settings: TrainAdapter) -> None:
     window = getattr(model.config, "sliding_window", None)
     if window and getattr(model.config, "use_sliding_window", True) and window < settings.max_tokens:
         raise UserError(
-            f"train_adapter.max_tokens = {settings.max_tokens}, but {type(model).__name__} attends to the last {window} "
-            f"tokens only, which training does not reproduce; set it to {window} or less"
+            f"train_adapter.max_tokens = {settings.max_tokens}, but {type(model).__name__} attends to the last "
+            f"{window} tokens only, which training does not reproduce; set it to {window} or less"
         )
     if settings.device == "cuda":
         model.set_attn_implementation("sdpa" if settings.packing == "off" else "flex_attention")
@@ -44,7 +44,7 @@ def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, scaling: float,
     blocks: list[Tensor] | None = None, **rest: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Attention of [lines, heads, tokens, size]: causal, or under `blocks` the additive mask of each row of one line."""
+    """Attention of [lines, heads, tokens, size]: causal, or row by row under the masks `blocks`."""
     if not blocks:
         output = _rows(query, key, value, _causal(query), scaling)
     else:
@@ -71,7 +71,7 @@ def _causal(query: Tensor) -> Tensor:
 
 
 def row_masks(segments: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Of each row, an additive mask [tokens, tokens]: prompt and own completion are seen, as far as they came before."""
+    """Of each row, an additive mask [tokens, tokens]: prompt and own completion are seen, up to the token itself."""
     return [additive(((of == 0) | (of == of[:, None])).tril(), dtype) for of in segments]
 
 

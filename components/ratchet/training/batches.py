@@ -109,7 +109,7 @@ class Batch(TypedDict):
     position_ids: Tensor
     """[lines, tokens]; they start anew with each row, and again behind the prompt with each completion."""
     segments: list[Tensor]
-    """Of each row of a packed line, 0 for the prompt's tokens, then 1, 2, … by completion; empty where lines are padded."""
+    """Of each row of a packed line, 0 for the prompt's tokens, then its completion's number; empty where padded."""
     predicts: Tensor
     """[n] places in the flattened lines whose states predict a completion token."""
     targets: Tensor
@@ -164,7 +164,7 @@ def _together(row: Row, packing: Packing) -> list[tuple[list[int], ...]]:
 
 
 def _block(prompt: list[int], completions: tuple[list[int], ...]) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Ids, positions, places whose states predict a completion token, and segments: 0 the prompt, then 1, 2, …"""
+    """Ids, positions, places whose states predict a completion token, and segments."""
     ids, positions, segments = list(prompt), list(range(len(prompt))), [0] * len(prompt)
     places: list[int] = []
     for segment, completion in enumerate(completions, start=1):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ProgressBar(TrainerCallback):  # type: ignore[misc]
-    """Phase, step, loss, rows a second and time left on stderr; silent where stderr is no terminal."""
+    """Phase, step, loss, rows and tokens a second and time left on stderr; silent where stderr is no terminal."""
 
     def __init__(self, phase: str, batch_rows: int) -> None:
         self.phase, self.batch_rows = phase, batch_rows
@@ -21,7 +21,7 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}  {task.fields[speed]} rows/s"),
+            TextColumn("loss {task.fields[loss]}  {task.fields[speed]}"),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -33,11 +33,14 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
         )
         self.progress.start()
         self.started, self.first_step = time.monotonic(), state.global_step
+        self.first_token = state.num_input_tokens_seen
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **rest: Any) -> None:
         if "loss" in logs:
+            seconds = time.monotonic() - self.started
             rows = (state.global_step - self.first_step) * self.batch_rows
-            speed = f"{rows / (time.monotonic() - self.started):.1f}"
+            tokens = state.num_input_tokens_seen - self.first_token
+            speed = f"{rows / seconds:.1f} rows/s  {tokens / seconds:.0f} tokens/s"
             self.progress.update(self.task, completed=state.global_step, loss=f"{logs['loss']:.4f}", speed=speed)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
@@ -45,7 +48,10 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
 
 
 class MlflowCurve(TrainerCallback):  # type: ignore[misc]
-    """Loss, gradient norm, learning rate and tokens a second of every step, each step once however often it is run."""
+    """Loss, gradient norm, learning rate, tokens a second and what the objective watches of every step.
+
+    Each step is logged once, however often it is run.
+    """
 
     def __init__(self, client: "MlflowClient", run_id: str, phase: str) -> None:
         self.client, self.run_id, self.phase = client, run_id, phase
@@ -61,7 +67,7 @@ class MlflowCurve(TrainerCallback):  # type: ignore[misc]
         if "loss" not in logs or state.global_step <= self.last_step:
             return
         speed = (state.num_input_tokens_seen - self.tokens) / (time.monotonic() - self.started)
-        measured = {name: logs[name] for name in ("loss", "grad_norm", "learning_rate")} | {"tokens_per_s": speed}
+        measured = {**logs, "tokens_per_s": speed}
         now_ms = int(time.time() * 1000)
         self.client.log_batch(
             self.run_id,

@@ -47,7 +47,7 @@ def dpo_objective(kind: PairLoss, beta: float) -> Objective:
 
 
 def kto_objective(beta: float) -> Objective:
-    """Mean over lone votes of the weighted loss. A row's second completion is another row's answer: it measures drift."""
+    """Mean over lone votes of the weighted loss. A row's second completion is another row's: it measures drift."""
 
     def loss(log_probs: LogProbs, batch: Batch) -> Tensor:
         own, others = (sequence_sums(log_probs).view(-1, 2) - batch["reference"]).unbind(1)

@@ -16,7 +16,7 @@ DROPS = ("empty", "too_long", "over_max_rows")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One prompt and its completions as token ids: one for SFT, (chosen, rejected) for DPO, (voted, other's) for KTO."""
+    """One prompt and its completions as token ids: one for SFT, two for DPO (chosen first) and KTO (see `kto_rows`)."""
 
     prompt: list[int]
     completions: tuple[list[int], ...]

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from ratchet.config import Rank
 from ratchet.errors import UserError
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+WEIGHTS, CONFIG, CARD = "adapter_model.safetensors", "adapter_config.json", "adapter.json"
 RANKS = get_args(Rank)  # vLLM's --max-lora-rank takes these and no others
 
 # Keys that change nothing about the served function, or that vLLM honours. vLLM ignores keys that it does not know,

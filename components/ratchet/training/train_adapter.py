@@ -114,6 +114,18 @@ def _fresh_adapter(config: Config) -> tuple["PeftModel", "PreTrainedTokenizerBas
     return peft_model, tokenizer
 
 
+def plan_training(config: Config, inputs: Inputs, store: Store) -> dict[str, Any]:
+    """What `run` would do with these inputs, without a model: see `ratchet.training.forecast`."""
+    from ratchet.base_model import load_tokenizer
+    from ratchet.training.forecast import forecast
+
+    dataset = inputs["build_datasets"].outputs["dataset"]
+    tokenizer = load_tokenizer(config.base_model)
+    phases = read_phases(config, store.local(dataset.uri), tokenizer)
+    drops = {name: selection.drops for name, selection in phases.items()}
+    return {**forecast(config, phases, layout_of(config.train_adapter, tokenizer)), "drops": drops}
+
+
 def read_phases(config: Config, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> dict[str, "Selection"]:
     """The rows of the train split that each phase will be trained on, in the order of training; weights of mean 1."""
     import polars as pl
@@ -172,7 +184,7 @@ def _train(
         "dpo": dpo_objective(settings.loss, settings.beta),
         "kto": kto_objective(settings.beta),
     }
-    facts = _describe(config, phases)
+    facts = _describe(config, phases, layout)
     client = connect(config, store)
     history: list[dict[str, Any]] = []
     with _mlflow_run(client, config, store, work, facts) as run_id:
@@ -207,26 +219,18 @@ def _origin(config: Config) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _describe(config: Config, phases: dict[str, "Selection"]) -> dict[str, Any]:
-    from ratchet.training.losses import effective_sample_size
+def _describe(config: Config, phases: dict[str, "Selection"], layout: "Layout") -> dict[str, Any]:
+    from ratchet.training.forecast import forecast
 
-    settings = config.train_adapter
+    plan = forecast(config, phases, layout)
     return {
         "sft_rows": len(phases["sft"].rows),
         "dpo_pairs": len(phases["dpo"].rows),
         "kto_rows": len(phases["kto"].rows) if "kto" in phases else 0,
         "skipped": [name for name, selection in phases.items() if not selection.rows],
-        "tokens": round(
-            sum(
-                row.num_distinct * getattr(settings, name).epochs
-                for name, selection in phases.items()
-                for row in selection.rows
-            )
-        ),
-        "effective_sample_size": {
-            name: round(effective_sample_size([row.weight for row in selection.rows]), 1)
-            for name, selection in phases.items()
-        },
+        "tokens": sum(phase["tokens"] for phase in plan["phases"].values()),
+        "effective_sample_size": {name: phase["effective_rows"] for name, phase in plan["phases"].items()},
+        "plan": plan,
     }
 
 

@@ -1,0 +1,282 @@
+"""One epoch of DPO on the same pairs: ours, TRL with its defaults, TRL tuned, and ours with one lever off at a time.
+
+Every arm is a process of its own, so that peak memory is its own, and the arms take turns, so that a slow minute of the
+machine falls on all of them. Timed are the reference's log-probabilities and the training; loading and tokenising are
+not. All arms see the same pairs, in the order of our own plan (TRL tuned in that of our padded plan, by like length).
+
+    python -m benchmarks.training pandalm     # writes benchmarks/results/training-pandalm.json
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+RESULTS = Path(__file__).parent / "results"
+FILES = {"pandalm": "pandalm-testset-v1.json", "oasst": "oasst-en-100-trees.jsonl"}
+CORPORA = (*FILES, "uniform")
+MAX_TOKENS, BATCH_PAIRS, LEARNING_RATE, BETA = 512, 8, 1e-4, 0.1
+UNIFORM_WORDS = 64  # of prompt, chosen and rejected alike: nothing to pad, and a prompt to share
+OURS = {
+    "ours": {},
+    "ours, prompts apart": {"packing": "separate"},
+    "ours, padded": {"packing": "off"},
+    "ours, PEFT's layers": {"fuse": False},
+    "ours, torch's attention": {"plain_tokens": 0},
+}
+TRL = {"TRL tuned": True, "TRL defaults": False}
+ARMS = (*OURS, *TRL)
+
+
+def run() -> dict[str, float]:
+    """Pairs a second of ours, TRL tuned and TRL with defaults, on a few of PandaLM's pairs."""
+    taken = measure("pandalm", pairs=16, repeats=1, arms=("ours", *TRL))
+    return {arm: found["pairs_per_s"] for arm, found in summarize(taken).items()}
+
+
+def measure(corpus: str, *, pairs: int, repeats: int, arms: tuple[str, ...]) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as aside:
+        records = Path(aside) / "pairs.json"
+        records.write_text(json.dumps(_records(corpus, pairs)))
+        taken = []
+        for repeat in range(repeats):
+            for arm in arms[repeat % len(arms) :] + arms[: repeat % len(arms)]:
+                taken.append({"arm": arm, **_apart(arm, records)})
+                print(json.dumps({key: value for key, value in taken[-1].items() if key != "losses"}), file=sys.stderr)
+    return taken
+
+
+def summarize(taken: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of each arm the median pairs and useful tokens a second, their range, peak memory and the losses."""
+    told = {}
+    for arm in dict.fromkeys(run["arm"] for run in taken):
+        runs = [run for run in taken if run["arm"] == arm]
+        rates = sorted(run["pairs"] / run["seconds"] for run in runs)
+        told[arm] = {
+            "pairs_per_s": round(statistics.median(rates), 3),
+            "range": [round(rates[0], 3), round(rates[-1], 3)],
+            "useful_tokens_per_s": round(statistics.median(rates) * runs[0]["tokens"] / runs[0]["pairs"]),
+            "peak_mib": round(max(run["peak_mib"] for run in runs)),
+            "losses": [round(loss, 4) for loss in runs[0]["losses"]],
+        }
+    return told
+
+
+def _apart(arm: str, records: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.training", "--arm", arm, str(records)],
+        capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"{arm}: {done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _records(corpus: str, pairs: int) -> list[dict[str, Any]]:
+    """As many pairs of the corpus, drawn with a fixed seed, as `build_datasets` makes them; whole optimiser steps."""
+    from ratchet.base_model import load_tokenizer
+    from ratchet.config import BaseModelSource
+    from ratchet.training.rows import dpo_rows
+
+    tokenizer = load_tokenizer(BaseModelSource())
+    table = _uniform(tokenizer, pairs) if corpus == "uniform" else _built(corpus)
+    random.Random(0).shuffle(table)
+    fitting = [record for record, row in zip(table, dpo_rows(table, tokenizer), strict=True) if _fits(row)]
+    return fitting[:pairs]
+
+
+def _fits(row: Any) -> bool:
+    return row is not None and row.length <= MAX_TOKENS
+
+
+def _built(corpus: str) -> list[dict[str, Any]]:
+    import polars as pl
+
+    from ratchet.config import Config
+    from ratchet.lake.importers import IMPORTERS
+    from ratchet.store import open_store
+    from ratchet_pipelines.graph import STEPS
+    from ratchet_pipelines.loop import run_loop
+
+    with tempfile.TemporaryDirectory() as lake:
+        store = open_store(lake)
+        IMPORTERS[corpus](store, DATA / FILES[corpus])
+        done = run_loop(Config(), store, lambda step, ran: None, STEPS[:3])
+        dataset = store.local(done["build_datasets"].manifest.outputs["dataset"].uri)
+        columns = ["prompt", "chosen", "rejected", "chosen_ends", "rejected_ends"]
+        table = pl.read_parquet(dataset / "dpo-train.parquet", columns=columns)
+    return [{**record, "weight": 1.0, "flip_probability": 0.0} for record in table.to_dicts()]
+
+
+def _uniform(tokenizer: Any, pairs: int) -> list[dict[str, Any]]:
+    words = [token[1:] for token in sorted(tokenizer.get_vocab()) if token[0] == "Ġ" and token[1:].isalpha()]
+    draw = random.Random(1)
+
+    def text() -> str:
+        return " ".join(draw.choices(words, k=UNIFORM_WORDS))
+
+    ends = {"chosen_ends": True, "rejected_ends": True, "weight": 1.0, "flip_probability": 0.0}
+    return [
+        {"prompt": json.dumps([{"role": "user", "content": text()}]), "chosen": text(), "rejected": text(), **ends}
+        for _ in range(pairs)
+    ]
+
+
+def _child(arm: str, table: list[dict[str, Any]]) -> dict[str, Any]:
+    import torch
+
+    torch.set_num_threads(2)
+    seconds, losses = _ours(table, **OURS[arm]) if arm in OURS else _trl(table, is_tuned=TRL[arm])
+    return {
+        "seconds": seconds,
+        "losses": losses,
+        "pairs": len(table),
+        "tokens": sum(row.num_distinct for row in _rows(table)),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def _rows(table: list[dict[str, Any]]) -> list[Any]:
+    from ratchet.base_model import load_tokenizer
+    from ratchet.config import BaseModelSource
+    from ratchet.training.rows import dpo_rows
+
+    return dpo_rows(table, load_tokenizer(BaseModelSource()))
+
+
+def _config(packing: str = "shared") -> Any:
+    from ratchet.config import Config
+
+    phase = {"epochs": 1, "batch_rows": BATCH_PAIRS, "learning_rate": LEARNING_RATE, "warmup_share": 0.0}
+    section = {"dpo": phase, "beta": BETA, "max_tokens": MAX_TOKENS, "packing": packing, "checkpoint_steps": 1000}
+    return Config.model_validate({"train_adapter": section})
+
+
+def _ours(
+    table: list[dict[str, Any]], *, packing: str = "shared", fuse: bool = True, plain_tokens: int | None = None
+) -> tuple[float, list[float]]:
+    from ratchet.store import open_store
+    from ratchet.training import attention, fused_lora, train_adapter
+    from ratchet.training.checkpoints import Place
+    from ratchet.training.objectives import dpo_objective
+    from ratchet.training.policy import with_reference
+    from ratchet.training.trainer import train_phase
+
+    config = _config(packing)
+    if not fuse:
+        fused_lora.fuse = lambda model: None
+    if plain_tokens is not None:
+        attention.PLAIN_TOKENS = plain_tokens
+    model, tokenizer = train_adapter._fresh_adapter(config)
+    layout, rows = train_adapter.layout_of(config.train_adapter, tokenizer), _rows(table)
+    with tempfile.TemporaryDirectory() as aside:
+        store = open_store(aside)
+        start = time.perf_counter()
+        rows = with_reference(model, rows, layout=layout, store=store, origin={})
+        curve = train_phase(
+            model, rows, dpo_objective("sigmoid", BETA), config.train_adapter.dpo, place=Place(store, "dpo"),
+            layout=layout, seed=0, checkpoint_steps=1000, device="cpu", callbacks=[],
+        )  # fmt: skip
+        return time.perf_counter() - start, [entry["loss"] for entry in curve]
+
+
+def _trl(table: list[dict[str, Any]], *, is_tuned: bool) -> tuple[float, list[float]]:
+    import torch
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer
+
+    from datasets import Dataset
+    from ratchet.base_model import base_folder, load_tokenizer
+    from ratchet.config import BaseModelSource
+    from ratchet.training.batches import Layout, plan
+
+    tokenizer, rows = load_tokenizer(BaseModelSource()), _rows(table)
+    layout = Layout(packing="off" if is_tuned else "shared", pass_tokens=10**9, pad_id=0)
+    steps = plan(rows, batch_rows=BATCH_PAIRS, epochs=1, seed=0, layout=layout)
+    order = [index for step in steps for chosen in step for index in chosen]
+    with tempfile.TemporaryDirectory() as aside:
+        tuned: dict[str, Any] = {
+            "gradient_checkpointing": False, "precompute_ref_log_probs": True,
+            "model_init_kwargs": {"dtype": "bfloat16"}, "precompute_ref_batch_size": BATCH_PAIRS,
+        }  # fmt: skip
+        arguments = DPOConfig(
+            output_dir=aside, num_train_epochs=1, per_device_train_batch_size=BATCH_PAIRS, beta=BETA, seed=0,
+            learning_rate=LEARNING_RATE, lr_scheduler_type="cosine", train_sampling_strategy="sequential",
+            logging_steps=1, save_strategy="no", use_cpu=True, disable_tqdm=True, **(tuned if is_tuned else {}),
+        )  # fmt: skip
+        precompute, spent = DPOTrainer._precompute_ref_logps, [0.0]
+
+        def timed(*given: Any, **named: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return precompute(*given, **named)
+            finally:
+                spent[0] += time.perf_counter() - start
+
+        DPOTrainer._precompute_ref_logps = timed
+        torch.manual_seed(0)
+        trainer = DPOTrainer(
+            str(base_folder(BaseModelSource())), args=arguments, processing_class=tokenizer,
+            train_dataset=Dataset.from_list([_as_trl(table[index], tokenizer) for index in order]),
+            peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
+        )  # fmt: skip
+        start = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - start + spent[0]
+    return seconds, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def _as_trl(record: dict[str, Any], tokenizer: Any) -> dict[str, str]:
+    prompt = tokenizer.apply_chat_template(json.loads(record["prompt"]), tokenize=False, add_generation_prompt=True)
+    return {"prompt": prompt, "chosen": record["chosen"], "rejected": record["rejected"]}
+
+
+def _tell(corpus: str, told: dict[str, dict[str, Any]]) -> None:
+    ours = told["ours"]
+    print(f"{corpus}: one epoch of DPO, SmolLM2-135M, LoRA r 8, batches of {BATCH_PAIRS} pairs")
+    for arm, found in told.items():
+        print(
+            f"  {arm:<26} {found['pairs_per_s']:7.3f} pairs/s {found['range']}  {found['useful_tokens_per_s']:6} "
+            f"useful tokens/s  {found['peak_mib']:6} MiB  ours is {ours['pairs_per_s'] / found['pairs_per_s']:.2f} "
+            f"times this; losses {found['losses']}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", help=", ".join(CORPORA))
+    parser.add_argument("--pairs", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", default=ARMS)
+    parser.add_argument("--arm", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.arm:
+        print(json.dumps(_child(given.arm, json.loads(Path(given.corpus).read_text()))))
+        return
+    told = summarize(measure(given.corpus, pairs=given.pairs, repeats=given.repeats, arms=tuple(given.arms)))
+    _tell(given.corpus, told)
+    packages = {name: version(name) for name in ("torch", "transformers", "trl", "peft", "accelerate")}
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, AMX" if _has_amx() else f"{os.cpu_count()} cores"
+    record = {"command": " ".join(sys.argv[1:]), "machine": machine, "packages": packages, "arms": told}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"training-{given.corpus}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _has_amx() -> bool:
+    return Path("/proc/cpuinfo").exists() and "amx_bf16" in Path("/proc/cpuinfo").read_text()
+
+
+if __name__ == "__main__":
+    main()
