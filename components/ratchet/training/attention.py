@@ -49,8 +49,8 @@ def attend(
         output = _rows(query, key, value, _causal(query), scaling)
     else:
         sizes = [len(mask) for mask in blocks]
-        parts = zip(*(part.split(sizes, dim=2) for part in (query, key, value)), blocks, strict=True)
-        output = torch.cat([_rows(*part, scaling) for part in parts], dim=2)
+        parts = zip(*(torch.split(part, sizes, dim=2) for part in (query, key, value)), blocks, strict=True)
+        output = torch.cat([_rows(q, k, v, mask, scaling) for q, k, v, mask in parts], dim=2)
     return output.transpose(1, 2), None
 
 

@@ -69,7 +69,7 @@ def memory_mib(config: Config) -> int:
     kept += shape.num_attention_heads * settings.max_tokens  # the shares of attention, at worst
     activations = settings.pass_tokens * shape.num_hidden_layers * kept * width
     logits = 3 * CHUNK_TOKENS * shape.vocab_size * 4
-    return round((base + trained + activations + logits) / 2**20)
+    return int((base + trained + activations + logits) // 2**20)
 
 
 def skeleton(source: BaseModelSource) -> "PreTrainedModel":

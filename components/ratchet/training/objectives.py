@@ -41,7 +41,14 @@ def dpo_objective(kind: PairLoss, beta: float) -> Objective:
     def watch(log_probs: LogProbs, batch: Batch) -> dict[str, Tensor]:
         gains = sequence_sums(log_probs).view(-1, 2) - batch["reference"]
         chosen, rejected = gains.unbind(1)
-        return {"accuracy": (chosen > rejected).float(), "chosen_gain": chosen, "rejected_gain": rejected}
+        longer = gains.new_tensor(batch["lengths"]).view(-1, 2).diff(dim=1).squeeze(1) < 0
+        return {
+            "accuracy": (chosen > rejected).float(),
+            "chosen_gain": chosen,
+            "margin": chosen - rejected,
+            "longer_chosen": longer.float(),
+            "longer_gains": ((chosen > rejected) == longer).float(),
+        }
 
     return Objective(loss=loss, mass=_num_rows, watch=watch)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -80,7 +80,8 @@ def _reference_table(model: "PeftModel", rows: Sequence[Row], layout: Layout) ->
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     moved: Any = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
-    return {**moved, "segments": [segments.to(device) for segments in batch["segments"]]}
+    moved["segments"] = [segments.to(device) for segments in batch["segments"]]
+    return cast(Batch, moved)
 
 
 def require_plain_head(model: "PeftModel") -> None:

@@ -171,6 +171,7 @@ def _train(
 ) -> dict[str, Any]:
     """Every phase, in place; the facts for the report."""
     from ratchet.registry.tracking import connect
+    from ratchet.training.alarms import alarms
     from ratchet.training.checkpoints import Place
     from ratchet.training.curves import MlflowCurve, ProgressBar
     from ratchet.training.objectives import dpo_objective, kto_objective, sft_objective
@@ -207,7 +208,7 @@ def _train(
                 callbacks=[ProgressBar(name, phase.batch_rows), MlflowCurve(client, run_id, name)],
             )
             history += [{"phase": name, **entry} for entry in curve]
-    return {**facts, "history": history, "mlflow_run_id": run_id}
+    return {**facts, "history": history, "alarms": alarms(history), "mlflow_run_id": run_id}
 
 
 def _origin(config: Config) -> dict[str, Any]:
