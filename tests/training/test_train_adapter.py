@@ -24,7 +24,6 @@ from ratchet.step import run_step
 from ratchet.store import Store, open_store
 from ratchet.training.servable import check_servable
 from ratchet.training.train_adapter import STEP, _work
-from s3_server import s3_server
 
 QUESTIONS = [
     "What is the capital of France?",
@@ -239,6 +238,8 @@ def test_training_killed_in_each_phase_ends_with_the_same_bytes(trained, setting
 
 @pytest.mark.timeout(300)
 def test_training_killed_on_one_machine_is_finished_on_another(trained, settings, tmp_path, monkeypatch):
+    from s3_server import s3_server  # not at the top: the process that is killed has no tests on its path
+
     with s3_server("lake"):
         store = open_store("s3://lake/killed")
         dataset = publish(store, tmp_path / "dataset", SFT, DPO)
