@@ -41,10 +41,11 @@ class _TokenLogProbs(torch.autograd.Function):
         log_probs, slopes = [], []
         for states, wanted in zip(torch.split(hidden, CHUNK_TOKENS), torch.split(targets, CHUNK_TOKENS), strict=True):
             table = (states @ head.T).float()
-            total = table.logsumexp(-1, keepdim=True)
-            log_probs.append((table.gather(-1, wanted[:, None]) - total).squeeze(-1))
+            picked, peak = table.gather(-1, wanted[:, None]), table.amax(-1, keepdim=True)
+            total = table.sub_(peak).exp_().sum(-1, keepdim=True)  # in place: a table is far larger than the caches
+            log_probs.append((picked - peak - total.log()).squeeze(-1))
             if ctx.needs_input_grad[0]:
-                slopes.append(head[wanted] - table.sub_(total).exp_().to(head.dtype) @ head)
+                slopes.append(head[wanted] - (table.to(head.dtype) @ head) / total.to(head.dtype))
         if slopes:
             ctx.save_for_backward(torch.cat(slopes))
         return torch.cat(log_probs)
