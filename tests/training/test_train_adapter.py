@@ -23,7 +23,7 @@ from ratchet.registry.tracking import connect
 from ratchet.step import run_step
 from ratchet.store import Store, open_store
 from ratchet.training.servable import check_servable
-from ratchet.training.train_adapter import STEP, _work
+from ratchet.training.train_adapter import STEP, _work, plan_training
 
 QUESTIONS = [
     "What is the capital of France?",
@@ -182,6 +182,25 @@ def test_every_row_left_out_has_its_reason(settings, tmp_path):
     flow = manifest.flows["rows"]
     assert (flow.rows_in, flow.rows_out) == (26, 18)
     assert flow.drops == {"empty": 1, "too_long": 1, "over_max_rows": 6}
+
+
+def test_plan_says_beforehand_what_the_training_did(trained, settings, tmp_path):
+    store = open_store(tmp_path / "lake")
+    dataset = publish(store, tmp_path / "dataset", SFT, DPO)
+    planned = plan_training(settings(), {"build_datasets": dataset}, store)
+    facts = trained[1].facts
+    assert planned == {**facts["plan"], "drops": {"sft": {}, "dpo": {}}}
+    assert [planned["phases"][phase]["steps"] for phase in ("sft", "dpo")] == [len(STEPS)] * 2
+    assert facts["effective_sample_size"]["dpo"] == 12
+
+
+def test_reference_of_the_base_model_is_computed_once_for_all_runs(settings, tmp_path):
+    store = open_store(tmp_path / "lake")
+    inputs = {"build_datasets": publish(store, tmp_path / "dataset", [], DPO)}
+    for rate in (1e-2, 1e-3):
+        run_step(STEP, settings(dpo={"batch_rows": 12, "learning_rate": rate}), inputs, store)
+    assert len(list(store.list("adapters"))) == 6
+    assert len(list(store.list("references"))) == 1
 
 
 @pytest.mark.parametrize("skipped", ["sft", "dpo"])
