@@ -179,7 +179,7 @@ def _ours(
         fused_lora.fuse = lambda model: None
     if plain_tokens is not None:
         attention.PLAIN_TOKENS = plain_tokens
-    model, tokenizer = train_adapter._fresh_adapter(config)
+    model, tokenizer = train_adapter.fresh_adapter(config)
     layout, rows = train_adapter.layout_of(config.train_adapter, tokenizer), _rows(table)
     with tempfile.TemporaryDirectory() as aside:
         store = open_store(aside)

@@ -54,7 +54,7 @@ def with_reference(
     key = f"references/{digest_json(parts)}.safetensors"
     if not store.exists(key):
         with suppress(Conflict):  # another run needed the same
-            store.create(key, save({"log_probs": _reference_table(model, rows, layout)}))
+            store.create(key, save({"log_probs": reference_table(model, rows, layout)}))
     table = load(store.read(key))["log_probs"].tolist()
     return [replace(row, reference=tuple(pair)) for row, pair in zip(rows, table, strict=True)]
 
@@ -69,7 +69,8 @@ def _policy_digest(model: "PeftModel") -> str:
 
 
 @torch.no_grad()
-def _reference_table(model: "PeftModel", rows: Sequence[Row], layout: Layout) -> Tensor:
+def reference_table(model: "PeftModel", rows: Sequence[Row], layout: Layout) -> Tensor:
+    """[rows, 2], the summed log-probability of each completion."""
     model.eval()
     table = torch.empty(len(rows), 2)
     for chosen in passes(rows, layout):

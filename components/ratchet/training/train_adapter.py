@@ -42,7 +42,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
     dataset = inputs["build_datasets"].outputs["dataset"]
     work = _work(config, inputs)
     with _sole_user(store.local(work)), deterministic(config.train_adapter.threads):
-        model, tokenizer = _fresh_adapter(config)
+        model, tokenizer = fresh_adapter(config)
         phases = read_phases(config, store.local(dataset.uri), tokenizer)
         drops = sum((Counter(selection.drops) for selection in phases.values()), Counter())
         if not any(selection.rows for selection in phases.values()):
@@ -87,7 +87,7 @@ def _sole_user(scratch: Path) -> Iterator[None]:
         yield
 
 
-def _fresh_adapter(config: Config) -> tuple["PeftModel", "PreTrainedTokenizerBase"]:
+def fresh_adapter(config: Config) -> tuple["PeftModel", "PreTrainedTokenizerBase"]:
     """The base model under a new adapter: random but seeded `A`, zero `B`, so it starts as the base itself."""
     import torch
     from peft import LoraConfig, get_peft_model

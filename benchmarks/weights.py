@@ -1,0 +1,113 @@
+"""Do weights help? DPO on PandaLM with the annotators' agreement as weight and flip probability, and without.
+
+Five seeds, each with its own draw of training pairs, its own adapter init and order; both arms of a seed see the same
+pairs. Judged on held-out pairs on which all annotators agree, by the margin over the base model that training made.
+
+    python -m benchmarks.weights     # writes benchmarks/results/weights-pandalm.json
+"""
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ratchet.config import Config
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "pandalm-testset-v1.json"
+RESULT = Path(__file__).parent / "results" / "weights-pandalm.json"
+SEEDS = range(5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train-pairs", type=int, default=96)
+    parser.add_argument("--held-out-pairs", type=int, default=64)
+    given = parser.parse_args()
+    train, held_out = _read(given.held_out_pairs)
+    found = []
+    for seed in SEEDS:
+        drawn = random.Random(seed).sample(train, given.train_pairs)
+        plain = [replace(row, weight=1.0, flip_probability=0.0) for row in drawn]
+        found.append({"seed": seed, "weighted": _score(drawn, held_out, seed), "plain": _score(plain, held_out, seed)})
+        print(json.dumps(found[-1]), flush=True)
+    told = {name: _difference(found, name) for name in ("accuracy", "margin")}
+    print(json.dumps(told, indent=1))
+    record = {"train_pairs": given.train_pairs, "held_out_unanimous_pairs": len(held_out), "seeds": found, **told}
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _difference(found: list[dict[str, Any]], name: str) -> dict[str, float]:
+    """Weighted minus plain: mean over seeds, and the standard error of that mean."""
+    gaps = [one["weighted"][name] - one["plain"][name] for one in found]
+    return {"mean": round(statistics.mean(gaps), 4), "error": round(statistics.stdev(gaps) / len(gaps) ** 0.5, 4)}
+
+
+def _config(seed: int) -> Config:
+    phase = {"epochs": 1, "learning_rate": 1e-4}
+    return Config.model_validate({"seed": seed, "train_adapter": {"dpo": phase, "max_tokens": 320}})
+
+
+def _read(num_held_out: int) -> tuple[list[Any], list[Any]]:
+    """Training pairs with their weights, and held-out pairs of the highest agreement."""
+    import polars as pl
+
+    from ratchet.base_model import load_tokenizer
+    from ratchet.lake.importers import IMPORTERS
+    from ratchet.store import open_store
+    from ratchet.training.rows import dpo_rows, select
+    from ratchet_pipelines.graph import STEPS
+    from ratchet_pipelines.loop import run_loop
+
+    config = _config(0)
+    tokenizer = load_tokenizer(config.base_model)
+    with tempfile.TemporaryDirectory() as lake:
+        store = open_store(lake)
+        IMPORTERS["pandalm"](store, DATA)
+        done = run_loop(config, store, lambda step, ran: None, STEPS[:3])
+        folder = store.local(done["build_datasets"].manifest.outputs["dataset"].uri)
+        sides = []
+        for side in ("train", "eval"):
+            table = pl.read_parquet(folder / f"dpo-{side}.parquet").iter_rows(named=True)
+            sides.append(select(dpo_rows(table, tokenizer), max_tokens=320, max_rows=None).rows)
+    train, held_out = sides
+    surest = min(row.flip_probability for row in held_out)
+    return train, [row for row in held_out if row.flip_probability == surest][:num_held_out]
+
+
+def _score(rows: list[Any], held_out: list[Any], seed: int) -> dict[str, float]:
+    import torch
+
+    from ratchet.store import open_store
+    from ratchet.training.checkpoints import Place
+    from ratchet.training.losses import normalized
+    from ratchet.training.objectives import dpo_objective
+    from ratchet.training.policy import reference_table, with_reference
+    from ratchet.training.train_adapter import fresh_adapter, layout_of
+    from ratchet.training.trainer import train_phase
+
+    config = _config(seed)
+    torch.set_num_threads(config.train_adapter.threads)
+    model, tokenizer = fresh_adapter(config)
+    layout = layout_of(config.train_adapter, tokenizer)
+    weights = normalized([row.weight for row in rows])
+    rows = [replace(row, weight=weight) for row, weight in zip(rows, weights, strict=True)]
+    before = reference_table(model, held_out, layout)
+    with tempfile.TemporaryDirectory() as aside:
+        store = open_store(aside)
+        rows = with_reference(model, rows, layout=layout, store=store, origin={})
+        train_phase(
+            model, rows, dpo_objective("sigmoid", 0.1), config.train_adapter.dpo, place=Place(store, "dpo"),
+            layout=layout, seed=seed, checkpoint_steps=10_000, device="cpu", callbacks=[],
+        )  # fmt: skip
+    gains = reference_table(model, held_out, layout) - before
+    margins = gains[:, 0] - gains[:, 1]
+    return {"accuracy": round((margins > 0).float().mean().item(), 4), "margin": round(margins.mean().item(), 4)}
+
+
+if __name__ == "__main__":
+    main()
