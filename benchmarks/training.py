@@ -18,9 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from ratchet.base_model import EMBEDDED
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 RESULTS = Path(__file__).parent / "results"
@@ -42,19 +45,32 @@ ARMS = (*OURS, *TRL)
 def run() -> dict[str, float]:
     """Pairs a second of ours, TRL tuned and TRL with defaults, on a few of PandaLM's pairs."""
     taken = measure("pandalm", pairs=16, repeats=1, arms=("ours", *TRL))
-    return {arm: found["pairs_per_s"] for arm, found in summarize(taken).items()}
+    return {arm: found["pairs_per_s"] for arm, found in summarize(list(taken)).items()}
 
 
-def measure(corpus: str, *, pairs: int, repeats: int, arms: tuple[str, ...]) -> list[dict[str, Any]]:
+def measure(
+    corpus: str, *, pairs: int, repeats: int, arms: tuple[str, ...], layers: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """One finding a run, the arms in turn. With `layers` the base model keeps only so many of its first ones."""
     with tempfile.TemporaryDirectory() as aside:
-        records = Path(aside) / "pairs.json"
-        records.write_text(json.dumps(_records(corpus, pairs)))
-        taken = []
+        task = Path(aside) / "task.json"
+        model = EMBEDDED if layers is None else _shortened(Path(aside) / "model", layers)
+        task.write_text(json.dumps({"model": model, "table": _records(corpus, pairs)}))
         for repeat in range(repeats):
             for arm in arms[repeat % len(arms) :] + arms[: repeat % len(arms)]:
-                taken.append({"arm": arm, **_apart(arm, records)})
-                print(json.dumps({key: value for key, value in taken[-1].items() if key != "losses"}), file=sys.stderr)
-    return taken
+                yield {"arm": arm, **_apart(arm, task)}
+
+
+def _shortened(folder: Path, layers: int) -> str:
+    from ratchet.base_model import load_base
+    from ratchet.config import BaseModelSource
+
+    model, tokenizer = load_base(BaseModelSource())
+    model.model.layers = model.model.layers[:layers]
+    model.config.num_hidden_layers = layers
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 def summarize(taken: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -73,9 +89,9 @@ def summarize(taken: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return told
 
 
-def _apart(arm: str, records: Path) -> dict[str, Any]:
+def _apart(arm: str, task: Path) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.training", "--arm", arm, str(records)],
+        [sys.executable, "-m", "benchmarks.training", "--arm", arm, str(task)],
         capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     if done.returncode:
@@ -134,11 +150,11 @@ def _uniform(tokenizer: Any, pairs: int) -> list[dict[str, Any]]:
     ]
 
 
-def _child(arm: str, table: list[dict[str, Any]]) -> dict[str, Any]:
+def _child(arm: str, model: str, table: list[dict[str, Any]]) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(2)
-    seconds, losses = _ours(table, **OURS[arm]) if arm in OURS else _trl(table, is_tuned=TRL[arm])
+    seconds, losses = _ours(model, table, **OURS[arm]) if arm in OURS else _trl(model, table, is_tuned=TRL[arm])
     return {
         "seconds": seconds,
         "losses": losses,
@@ -156,16 +172,21 @@ def _rows(table: list[dict[str, Any]]) -> list[Any]:
     return dpo_rows(table, load_tokenizer(BaseModelSource()))
 
 
-def _config(packing: str = "shared") -> Any:
+def _config(model: str, packing: str) -> Any:
     from ratchet.config import Config
 
     phase = {"epochs": 1, "batch_rows": BATCH_PAIRS, "learning_rate": LEARNING_RATE, "warmup_share": 0.0}
     section = {"dpo": phase, "beta": BETA, "max_tokens": MAX_TOKENS, "packing": packing, "checkpoint_steps": 1000}
-    return Config.model_validate({"train_adapter": section})
+    return Config.model_validate({"base_model": {"model": model}, "train_adapter": section})
 
 
 def _ours(
-    table: list[dict[str, Any]], *, packing: str = "shared", fuse: bool = True, plain_tokens: int | None = None
+    model_name: str,
+    table: list[dict[str, Any]],
+    *,
+    packing: str = "shared",
+    fuse: bool = True,
+    plain_tokens: int | None = None,
 ) -> tuple[float, list[float]]:
     from ratchet.store import open_store
     from ratchet.training import attention, fused_lora, train_adapter
@@ -174,7 +195,7 @@ def _ours(
     from ratchet.training.policy import with_reference
     from ratchet.training.trainer import train_phase
 
-    config = _config(packing)
+    config = _config(model_name, packing)
     if not fuse:
         fused_lora.fuse = lambda model: None
     if plain_tokens is not None:
@@ -192,7 +213,7 @@ def _ours(
         return time.perf_counter() - start, [entry["loss"] for entry in curve]
 
 
-def _trl(table: list[dict[str, Any]], *, is_tuned: bool) -> tuple[float, list[float]]:
+def _trl(model: str, table: list[dict[str, Any]], *, is_tuned: bool) -> tuple[float, list[float]]:
     import torch
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
@@ -228,7 +249,7 @@ def _trl(table: list[dict[str, Any]], *, is_tuned: bool) -> tuple[float, list[fl
         DPOTrainer._precompute_ref_logps = timed
         torch.manual_seed(0)
         trainer = DPOTrainer(
-            str(base_folder(BaseModelSource())), args=arguments, processing_class=tokenizer,
+            str(base_folder(BaseModelSource(model=model))), args=arguments, processing_class=tokenizer,
             train_dataset=Dataset.from_list([_as_trl(table[index], tokenizer) for index in order]),
             peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
         )  # fmt: skip
@@ -243,9 +264,8 @@ def _as_trl(record: dict[str, Any], tokenizer: Any) -> dict[str, str]:
     return {"prompt": prompt, "chosen": record["chosen"], "rejected": record["rejected"]}
 
 
-def _tell(corpus: str, told: dict[str, dict[str, Any]]) -> None:
+def _tell(told: dict[str, dict[str, Any]]) -> None:
     ours = told["ours"]
-    print(f"{corpus}: one epoch of DPO, SmolLM2-135M, LoRA r 8, batches of {BATCH_PAIRS} pairs")
     for arm, found in told.items():
         print(
             f"  {arm:<26} {found['pairs_per_s']:7.3f} pairs/s {found['range']}  {found['useful_tokens_per_s']:6} "
@@ -259,19 +279,26 @@ def main() -> None:
     parser.add_argument("corpus", help=", ".join(CORPORA))
     parser.add_argument("--pairs", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--layers", type=int, help="of the base model's 30; a shorter model where time is short")
     parser.add_argument("--arms", nargs="+", default=ARMS)
     parser.add_argument("--arm", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.arm:
-        print(json.dumps(_child(given.arm, json.loads(Path(given.corpus).read_text()))))
+        print(json.dumps(_child(given.arm, **json.loads(Path(given.corpus).read_text()))))
         return
-    told = summarize(measure(given.corpus, pairs=given.pairs, repeats=given.repeats, arms=tuple(given.arms)))
-    _tell(given.corpus, told)
     packages = {name: version(name) for name in ("torch", "transformers", "trl", "peft", "accelerate")}
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, AMX" if _has_amx() else f"{os.cpu_count()} cores"
-    record = {"command": " ".join(sys.argv[1:]), "machine": machine, "packages": packages, "arms": told}
+    machine = f"{os.cpu_count()} cores, {platform.machine()}{', AMX' if _has_amx() else ''}"
+    record = {"command": f"python -m benchmarks.training {' '.join(sys.argv[1:])}", "machine": machine}
+    record |= {"layers": given.layers or "all", "packages": packages}
+    arms, taken = tuple(given.arms), []
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"training-{given.corpus}.json").write_text(json.dumps(record, indent=1) + "\n")
+    runs = measure(given.corpus, pairs=given.pairs, repeats=given.repeats, arms=arms, layers=given.layers)
+    for found in runs:  # written after every run, so that a run cut short leaves what it found
+        taken.append(found)
+        print(f"{found['arm']}: {found['seconds']:.1f} s", file=sys.stderr)
+        text = json.dumps({**record, "runs": len(taken), "arms": summarize(taken)}, indent=1)
+        (RESULTS / f"training-{given.corpus}.json").write_text(text + "\n")
+    _tell(summarize(taken))
 
 
 def _has_amx() -> bool:

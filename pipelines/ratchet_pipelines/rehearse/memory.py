@@ -40,6 +40,10 @@ class MemoryStore:
     def put_tree(self, folder: Path, key: str) -> None:
         raise NotImplementedError("nothing in memory holds folders")
 
+    def remove(self, key: str) -> None:
+        for found in [key, *self.list(key)]:
+            self.objects.pop(found, None)
+
     def local(self, key: str) -> Path:
         raise NotImplementedError("nothing in memory has a path")
 
