@@ -132,14 +132,14 @@ class Intake:
     def serve(self, **fields: Any) -> str:
         """Add an answer; its id. One that was added before counts as a duplicate."""
         defaults = {"subject_id": self.origin, "base_model": "unknown", "consent_training": self.terms.consent}
-        event = Interaction.model_validate(defaults | fields)
+        event = Interaction.model_validate(_ordered(defaults | fields))
         self._add("interactions", event.interaction_id, event)
         return event.interaction_id
 
     def say(self, **fields: Any) -> None:
         """Add one signal on an answer. Who imports may know better than the format who judged."""
         fields |= {} if self.terms.source is None else {"source": self.terms.source}
-        event = Feedback.model_validate(fields)
+        event = Feedback.model_validate(_ordered(fields))
         self._add("feedback", event.feedback_id, event)
 
     def lacks_rule(self, name: str) -> Unmappable:
@@ -179,3 +179,15 @@ class Intake:
         rows_out = self._rows_out[unit]
         counted = {reason: drops[reason] for reason in DROPS if drops.get(reason)}
         return Flow(rows_in=rows_out + sum(drops.values()), rows_out=rows_out, drops=counted)
+
+
+def _ordered(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields with foreign columns in alphabetical order: servers give maps in any, and the same content is one file."""
+    foreign = fields.get("source_fields")
+    return fields if foreign is None else fields | {"source_fields": _sorted(foreign)}
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _sorted(value[name]) for name in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
