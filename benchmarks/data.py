@@ -7,7 +7,7 @@ sample that it can finish. `python -m benchmarks data --rows 6000000` is the siz
 
 import argparse
 import json
-import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,45 +16,60 @@ from typing import Any
 
 ROWS = 120_000  # for `make bench`; fixed costs (imports, Great Expectations) weigh on it
 PEER_ROWS = 20_000
-PROGRAMS = {"ours": "benchmarks.data_pipeline", "floor": "benchmarks.data_floor", "peer": "benchmarks.data_peer"}
 
 
-def run(num_rows: int = ROWS) -> dict[str, float]:
-    """Rows a second of each program. Prints CPU seconds, memory and, for ours, the stages."""
-    rates = {}
-    with tempfile.TemporaryDirectory(prefix="ratchet-bench-") as folder:
-        for name, program in PROGRAMS.items():
-            lake = Path(folder) / ("sample" if name == "peer" else "lake")
-            rows = min(PEER_ROWS, num_rows) if name == "peer" else num_rows
-            if not lake.exists():
-                subprocess.run([sys.executable, "-m", "benchmarks.generated_votes", lake, str(rows)], check=True)
-            found = _measure(program, lake)
-            rates[name] = found["rows"] / found["wall_s"]
-            print(
-                f"  {name}: {found['rows']:,} rows in {found['wall_s']:.1f} s, {found['cpu_s']:.1f} CPU s "
-                f"({1e6 * found['cpu_s'] / found['rows']:.1f} us a row), peak {found['peak_mb']:,.0f} MB"
-            )
-            for stage, used in found.get("stages", {}).items():
-                print(f"    {stage:<18} {used['wall_s']:7.1f} s {used['cpu_s']:7.1f} CPU s, {used['peak_mb']:,.0f} MB")
-    return rates
+def run(num_rows: int = ROWS, until: str = "build_datasets", folder: Path | None = None) -> dict[str, float]:
+    """Rows a second of each program; prints CPU seconds, memory and stages.
+
+    Ours stops after the step `until`. What is generated stays in `folder`, if one is given, for the next run.
+    """
+    with tempfile.TemporaryDirectory(prefix="ratchet-bench-") as aside:
+        landed, sample = (_generated(folder or Path(aside), rows) for rows in (num_rows, min(PEER_ROWS, num_rows)))
+        lake = Path(aside) / "lake"
+        shutil.copytree(landed, lake, copy_function=lambda source, target: Path(target).hardlink_to(source))
+        programs = {
+            "floor": _program("benchmarks.data_floor", landed),
+            "ours": _program("benchmarks.data_pipeline", lake, until),
+            "peer": _program("benchmarks.data_peer", sample),
+        }
+        found = {name: _measure(name, command) for name, command in programs.items()}
+    return {name: found[name]["rows"] / found[name]["wall_s"] for name in ("ours", "floor", "peer")}
 
 
-def _measure(program: str, lake: Path) -> dict[str, Any]:
-    """What the program says of itself, and what the system says of its process."""
-    with tempfile.TemporaryFile() as out:
-        child = subprocess.Popen([sys.executable, "-m", program, str(lake)], stdout=out)
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            raise RuntimeError(f"{program} ended with {child.returncode}")
-        out.seek(0)
-        found = json.loads(out.read().splitlines()[-1])
-    return {**found, "peak_mb": used.ru_maxrss / 1024}
+def _generated(folder: Path, num_rows: int) -> Path:
+    lake = folder / f"generated-{num_rows}"
+    if not lake.exists():
+        subprocess.run(_program("benchmarks.generated_votes", lake.with_suffix(".part"), num_rows), check=True)
+        lake.with_suffix(".part").rename(lake)
+    return lake
+
+
+def _program(module: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def _measure(name: str, command: list[str]) -> dict[str, Any]:
+    """What the program says that it did and used."""
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
+    print(
+        f"  {name}: {found['rows']:,} rows in {found['wall_s']:.1f} s, {found['cpu_s']:.1f} CPU s "
+        f"({1e6 * found['cpu_s'] / found['rows']:.1f} us a row), peak {found['peak_mb']:,.0f} MB",
+        flush=True,
+    )
+    for stage, used in found.get("stages", {}).items():
+        print(
+            f"    {stage:<18} {used['wall_s']:7.1f} s {used['cpu_s']:7.1f} CPU s, {used['peak_mb']:,.0f} MB", flush=True
+        )
+    return found
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks data", description=__doc__)
     parser.add_argument("--rows", type=int, default=ROWS, help="events, five answers for each vote")
-    rates = run(parser.parse_args(arguments).rows)
+    parser.add_argument("--until", default="build_datasets", help="ours stops after this step")
+    parser.add_argument("--folder", type=Path, help="where generated events are kept for the next run")
+    given = parser.parse_args(arguments)
+    rates = run(given.rows, given.until, given.folder)
     for name, rate in rates.items():
         print(f"  {name:<6} {rate:12,.0f} rows/s   ours is {rates['ours'] / rate:.2f} times this")

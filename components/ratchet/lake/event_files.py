@@ -4,10 +4,11 @@ JSON is decoded once and set aside as columns; Parquet is read where it lies. Bo
 their ids alone, which is cheap, and for everything. What is no event is refused with its place, and stops nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ratchet.lake import event_columns, event_lines
 from ratchet.lake.landing import lines
@@ -18,8 +19,12 @@ from ratchet.store import Store
 if TYPE_CHECKING:
     import polars as pl
 
+READS_AT_ONCE = 16  # an object store answers many small reads in the time of one
 BATCH_ROWS = 131_072
 BATCH_BYTES = 64 << 20
+
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -61,7 +66,7 @@ class EventFiles:
     def rows(self) -> "Iterator[pl.DataFrame]":
         """The events, as rows of the table without `collection`."""
         self.refused, self.num_rows = list(self._refused_lines), len(self._refused_lines)
-        for piece, file, start in self._pieces():
+        for piece, file, start in _track(list(self._pieces()), f"collect {self.table.event_type}"):
             rows = piece.collect() if file is None else self._checked(piece, file, start)
             if rows is not None:
                 self.num_rows += rows.height
@@ -101,10 +106,8 @@ class EventFiles:
     def _line_batches(self) -> Iterator[list[tuple[str, int, bytes]]]:
         batch: list[tuple[str, int, bytes]] = []
         size_bytes = 0
-        for file in self.files:
-            if file.endswith(".parquet"):
-                continue
-            for offset, line in lines(self.store, file):
+        for file, found in self._files_of_lines():
+            for offset, line in found:
                 batch.append((file, offset, line))
                 size_bytes += len(line)
                 if len(batch) == BATCH_ROWS or size_bytes >= BATCH_BYTES:
@@ -112,6 +115,22 @@ class EventFiles:
                     batch, size_bytes = [], 0
         if batch:
             yield batch
+
+    def _files_of_lines(self) -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
+        files = [file for file in self.files if not file.endswith(".parquet")]
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            for start in _track(range(0, len(files), READS_AT_ONCE), f"read {self.table.event_type} files"):
+                some = files[start : start + READS_AT_ONCE]
+                yield from zip(some, pool.map(lambda file: list(lines(self.store, file)), some), strict=True)
+
+
+def _track(parts: Sequence[T], what: str) -> Iterable[T]:
+    """The parts, with a progress bar for who sits before a terminal and has to wait."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(parts, what, console=console, disable=not console.is_terminal or len(parts) < 4, transient=True)
 
 
 def _num_rows(path: Path) -> int:
