@@ -1,48 +1,121 @@
-"""Validate: good triplets go on, bad ones to quarantine with every reason that applies."""
+"""Validate: good triplets go on, scrubbed of personal data; bad ones to quarantine with every reason that applies."""
 
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ratchet.config import Config
+from ratchet.config import Config, ValidateTriplets
 from ratchet.errors import UserError
-from ratchet.lake.content import content_digest
 from ratchet.lake.tables import read_artifact
 from ratchet.manifest import Artifact, Flow, Made
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
-from ratchet.validation.suite import REASONS, drops, judge, suite_digest
+from ratchet.validation.suite import KEY, drops, load_suite, suite_digest, view
 
 if TYPE_CHECKING:
     import polars as pl
 
-FILE = "triplets.parquet"
+    from ratchet.lake.content import Content
+    from ratchet.privacy.scrub import Tier
+    from ratchet.validation.parts import Totals
+
+DATA_DOCS = "data_docs"
+COMPRESSION_LEVEL = 1  # of zstd: half the time of the default, a tenth more bytes
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> Made:
-    import polars as pl
-
     settings = config.validate_triplets
     collected = inputs["collect_triplets"].outputs["triplets"]
     triplets = read_artifact(store, collected.digest, collected.rows or 0)
-    limits = settings.model_dump(include={"max_prompt_chars", "max_response_chars"})
-    judged = judge(triplets, limits)
-    is_good = pl.col(REASONS).list.len() == 0
-    good, bad = judged.filter(is_good).drop(REASONS), judged.filter(~is_good)
-    quarantine = _publish(store, "quarantine", bad)
-    counts = Counter(reasons[0] for reasons in bad[REASONS])
-    flow = Flow(
-        rows_in=triplets.height, rows_out=good.height, drops={name: counts[name] for name in drops() if counts[name]}
-    )
-    _refuse_too_bad(flow, settings.max_bad_share, f"{store.root}/{quarantine.uri}")
-    valid = _publish(store, "validated", good)
-    failed = Counter(reason for reasons in bad[REASONS] for reason in reasons)
+    with tempfile.TemporaryDirectory() as aside:
+        totals = _process(triplets, settings, collected.digest, Path(aside))
+        quarantine = _publish(store, "quarantine", Path(aside), totals.bad)
+        flow = _flow(totals)
+        _check_parity(totals, settings)
+        evidence, frequent = _judge_evidence(store, totals, settings)
+        _refuse_too_bad(flow, settings.max_bad_share, f"{store.root}/{quarantine.uri}")
+        valid = _publish(store, "validated", Path(aside), totals.good)
     return Made(
-        outputs={"valid": valid, "quarantine": quarantine},
+        outputs={"valid": valid, "quarantine": quarantine, "evidence": evidence},
         flows={"triplets": flow},
-        facts={"expectations": [{"name": name, "failed": failed[name]} for name in drops()]},
+        facts={
+            "expectations": [{"name": name, "failed": totals.failed[name]} for name in drops()],
+            "too_frequent_on_some_day": frequent,
+            "data_docs": f"{evidence.uri}/{DATA_DOCS}/index.html",
+            "scrubbed": dict(sorted(totals.scrubbed.items())),
+            "injection_risk": totals.at_risk,
+        },
     )
+
+
+def _process(triplets: "pl.DataFrame", settings: ValidateTriplets, batch: str, folder: Path) -> "Totals":
+    """Judge and scrub all parts; good rows to `folder/validated`, bad ones to `folder/quarantine`, a file a part."""
+    from ratchet.validation.parts import Totals, cut, process
+
+    totals = Totals(settings.model_dump(include={"max_prompt_chars", "max_response_chars"}))
+    tiers = _tiers(settings)
+    sample_share = settings.parity_rows / max(triplets.height, 1)
+    for number, rows in enumerate(cut(triplets)):
+        part = process(rows, totals.limits, tiers, sample_share, suite=suite_digest(), batch=batch)
+        totals.add(part)
+        _write(part.good, folder / "validated", number)
+        _write(part.bad, folder / "quarantine", number)
+    return totals
+
+
+def _tiers(settings: ValidateTriplets) -> "list[Tier]":
+    from ratchet.privacy.entities import entity_tier
+    from ratchet.privacy.scrub import scrub
+
+    return [scrub, entity_tier(settings.entity_model)] if settings.entity_model else [scrub]
+
+
+def _write(rows: "pl.DataFrame", folder: Path, number: int) -> None:
+    """Write a part; an empty one only if it is the first, which says what the columns are."""
+    folder.mkdir(exist_ok=True)
+    if rows.height or number == 0:
+        file = folder / f"{number:05d}.parquet"
+        rows.write_parquet(file, compression="zstd", compression_level=COMPRESSION_LEVEL)
+
+
+def _publish(store: Store, kind: str, aside: Path, content: "Content") -> Artifact:
+    """Put the folder `aside/kind` in place as `kind/<digest of its rows>`."""
+    import polars as pl
+
+    [first, *_] = sorted((aside / kind).glob("*.parquet"))
+    digest = content.digest(list(pl.read_parquet_schema(first)))
+    store.put_tree(aside / kind, f"{kind}/{digest}")
+    return Artifact(uri=f"{kind}/{digest}", digest=digest, rows=content.num_rows)
+
+
+def _flow(totals: "Totals") -> Flow:
+    counted = {name: totals.drops[name] for name in drops() if totals.drops[name]}
+    return Flow(rows_in=totals.rows_in, rows_out=totals.good.num_rows, drops=counted)
+
+
+def _check_parity(totals: "Totals", settings: ValidateTriplets) -> None:
+    """Great Expectations itself must say of the sampled rows what their masks say."""
+    import polars as pl
+
+    from ratchet.validation.gx import check_parity
+
+    if settings.parity_rows and totals.rows_in:
+        sample = view(pl.concat(totals.samples).lazy()).collect()
+        check_parity(sample, drops(), load_suite(), totals.limits, KEY)
+
+
+def _judge_evidence(store: Store, totals: "Totals", settings: ValidateTriplets) -> tuple[Artifact, list[str]]:
+    """Publish how many rows of each day break each expectation, with Data Docs; and which are too frequent on a day."""
+    from ratchet.lake.content import Content
+    from ratchet.validation.evidence import evidence
+    from ratchet.validation.gx import judge_evidence
+
+    table = evidence(totals.evidence)
+    with tempfile.TemporaryDirectory() as aside:
+        folder = Path(aside) / "evidence"
+        frequent = judge_evidence(table, drops(), settings.max_bad_share, folder / DATA_DOCS)
+        table.write_parquet(folder / "evidence.parquet")
+        return _publish(store, "evidence", Path(aside), Content.of(table)), frequent
 
 
 def _refuse_too_bad(flow: Flow, max_bad_share: float, place: str) -> None:
@@ -51,22 +124,15 @@ def _refuse_too_bad(flow: Flow, max_bad_share: float, place: str) -> None:
         counts = ", ".join(f"{name} {number}" for name, number in flow.drops.items())
         raise UserError(
             f"{num_bad} of {flow.rows_in} triplets are bad ({counts}), more than validate_triplets.max_bad_share = "
-            f"{max_bad_share} allows; look at {place}, then mend the producer or raise the share"
+            f"{max_bad_share} allows; `ratchet quarantine show {place.rsplit('/', 1)[-1][:12]}` has them. Mend the "
+            f"producer or raise the share ({place})"
         )
-
-
-def _publish(store: Store, kind: str, rows: "pl.DataFrame") -> Artifact:
-    """Write rows as `kind/<digest of their content>/triplets.parquet`."""
-    digest = content_digest(rows)
-    with tempfile.TemporaryDirectory() as folder:
-        rows.write_parquet(Path(folder) / FILE)
-        store.put_tree(Path(folder), f"{kind}/{digest}")
-    return Artifact(uri=f"{kind}/{digest}", digest=digest, rows=rows.height)
 
 
 STEP = Step(
     name="validate_triplets",
     run=run,
     inputs=("collect_triplets",),
+    version=2,
     sources=lambda config, inputs, store: {"suite": suite_digest()},
 )

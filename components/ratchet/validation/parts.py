@@ -1,0 +1,103 @@
+"""The triplets of a lake in parts that fit in memory, and what is made of a part: good rows scrubbed, bad rows named.
+
+A part is a range of ids, so equal ids meet in one. What comes out does not depend on where the parts are cut: rows are
+judged and scrubbed one by one, digests of parts add up, and so do counts.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from ratchet.lake.content import Content
+from ratchet.lake.rows import COLLECTION
+from ratchet.privacy.scrub import Tier
+from ratchet.privacy.triplets import INJECTION_RISK, scrub_triplets
+from ratchet.validation.compiler import MASK, Rule, reasons
+from ratchet.validation.evidence import count
+from ratchet.validation.suite import KEY, compile_rules, judge
+
+REASONS = "reasons"
+PART_ROWS = 250_000
+LAST_HASH = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """What became of some triplets."""
+
+    good: pl.DataFrame
+    bad: pl.DataFrame
+    sample: pl.DataFrame
+    evidence: pl.DataFrame
+    scrubbed: Counter[str]
+
+
+@dataclass
+class Totals:
+    """What became of all triplets under these limits, in sums."""
+
+    limits: Mapping[str, int]
+    good: Content = field(default_factory=Content)
+    bad: Content = field(default_factory=Content)
+    samples: list[pl.DataFrame] = field(default_factory=list)
+    evidence: list[pl.DataFrame] = field(default_factory=list)
+    drops: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    scrubbed: Counter[str] = field(default_factory=Counter)
+    at_risk: int = 0
+
+    @property
+    def rows_in(self) -> int:
+        return sum(int(day["rows"].sum()) for day in self.evidence)
+
+    def add(self, part: Part) -> None:
+        self.good += Content.of(part.good)
+        self.bad += Content.of(part.bad)
+        self.samples.append(part.sample)
+        self.evidence.append(part.evidence)
+        self.drops.update(part.bad[REASONS].list.first())
+        self.failed.update(part.bad[REASONS].explode())
+        self.scrubbed.update(part.scrubbed)
+        self.at_risk += part.good[INJECTION_RISK].sum()
+
+
+def cut(triplets: pl.DataFrame, part_rows: int = PART_ROWS) -> Iterator[pl.DataFrame]:
+    """Parts of about `part_rows` rows of a table that is sorted by id; at least one, be it empty."""
+    start = 0
+    while start < triplets.height or start == 0:
+        end = min(start + part_rows, triplets.height)
+        while end < triplets.height and triplets[end, KEY] == triplets[end - 1, KEY]:
+            end += 1
+        yield triplets[start:end]
+        start = max(end, 1)
+
+
+def process(
+    triplets: pl.DataFrame, limits: Mapping[str, int], tiers: Sequence[Tier], sample_share: float, **marks: str
+) -> Part:
+    """Judge some triplets, scrub what is good, and explain what is bad; `marks` (suite, batch) stay with the bad rows.
+
+    `sample_share` of the rows come back with their masks, for somebody else to judge.
+    """
+    rules = compile_rules(triplets, limits)
+    judged = judge(triplets.drop(COLLECTION, strict=False), rules)
+    is_good = pl.col(MASK) == 0
+    good, scrubbed = scrub_triplets(judged.filter(is_good).drop(MASK), tiers)
+    return Part(
+        good=good,
+        bad=_explain(judged.filter(~is_good), rules, marks),
+        sample=judged.filter(_in_sample(sample_share)),
+        evidence=count(judged, rules),
+        scrubbed=scrubbed,
+    )
+
+
+def _explain(bad: pl.DataFrame, rules: Sequence[Rule], marks: Mapping[str, str]) -> pl.DataFrame:
+    return bad.with_columns(reasons(rules).alias(REASONS), **{name: pl.lit(mark) for name, mark in marks.items()})
+
+
+def _in_sample(share: float) -> pl.Expr:
+    """Rows by the hash of their id: the same ones wherever the parts are cut. Nothing is kept under these hashes."""
+    return pl.col(KEY).hash(seed=0) <= pl.lit(min(int(share * LAST_HASH), LAST_HASH), pl.UInt64)

@@ -1,0 +1,127 @@
+"""Python's regular expressions in the words of Rust's engine, meaning the same, or refused.
+
+Great Expectations searches with Python's `re`, Polars with Rust's `regex`. They differ in what `\\s`, `\\d` and `\\w`
+hold beyond ASCII and in `$`, which Python also lets stand before a last newline. So a pattern is parsed by Python
+itself and written out again: classes as the characters that Python has in them, `$` as what Python means by it.
+Look-around, back references, flags and word boundaries are refused.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+PARSER: Any = re._parser  # type: ignore[attr-defined] # Python's own parser has no public name, nor a public rival
+LAST_CHARACTER = 0x10FFFF
+SURROGATES = range(0xD800, 0xE000)
+
+
+class NotTranslatable(ValueError):
+    """The pattern says something that Rust's engine cannot be made to mean."""
+
+
+def to_rust(pattern: str) -> str:
+    """A Rust pattern that is found in a text exactly when `re.search(pattern, text)` finds something.
+
+    Raises NotTranslatable with what stands in the way.
+    """
+    try:
+        parsed = PARSER.parse(pattern)
+    except re.error as error:
+        raise NotTranslatable(f"no regular expression: {error}") from None
+    if parsed.state.flags & ~re.UNICODE:
+        raise NotTranslatable("flags")
+    return _sequence(list(parsed), is_last=True)
+
+
+def _sequence(parts: list[Any], *, is_last: bool) -> str:
+    ends = [is_last and place == len(parts) - 1 for place in range(len(parts))]
+    return "".join(_part(str(op), value, is_last=end) for (op, value), end in zip(parts, ends, strict=True))
+
+
+def _part(op: str, value: Any, *, is_last: bool) -> str:
+    """One element; `is_last` if nothing can follow it in a match, which is the only place where `$` is a fixed text."""
+    match op:
+        case "LITERAL":
+            return _literal(value)
+        case "NOT_LITERAL":
+            return f"[^{_literal(value)}]"
+        case "ANY":
+            return r"[^\n]"
+        case "IN":
+            return _class(value)
+        case "AT":
+            return _anchor(str(value), is_last=is_last)
+        case "BRANCH":
+            return f"(?:{'|'.join(_sequence(list(way), is_last=is_last) for way in value[1])})"
+        case "SUBPATTERN" if not (value[1] or value[2]):
+            return f"(?:{_sequence(list(value[3]), is_last=is_last)})"
+        case "MAX_REPEAT" | "MIN_REPEAT":
+            return _repeat(value, "?" if op == "MIN_REPEAT" else "")
+    raise NotTranslatable(op.lower().replace("_", " "))
+
+
+def _repeat(value: Any, lazy: str) -> str:
+    low, high, part = value
+    most = "" if high is PARSER.MAXREPEAT else str(int(high))
+    return f"(?:{_sequence(list(part), is_last=False)}){{{int(low)},{most}}}{lazy}"
+
+
+def _anchor(place: str, *, is_last: bool) -> str:
+    if place in ("AT_BEGINNING", "AT_BEGINNING_STRING"):
+        return r"\A"
+    if place == "AT_END_STRING":
+        return r"\z"
+    if place == "AT_END" and is_last:
+        return r"(?:\n?\z)"
+    raise NotTranslatable("$ before the end" if place == "AT_END" else "a word boundary")
+
+
+def _class(members: list[Any]) -> str:
+    is_negated = str(members[0][0]) == "NEGATE"
+    inside = "".join(_member(str(op), value) for op, value in members[is_negated:])
+    return f"[{'^' if is_negated else ''}{inside}]"
+
+
+def _member(op: str, value: Any) -> str:
+    if op == "LITERAL":
+        return _literal(value)
+    if op == "RANGE":
+        return f"{_literal(value[0])}-{_literal(value[1])}"
+    if op == "CATEGORY":
+        return _category(str(value))
+    raise NotTranslatable(op.lower())
+
+
+def _literal(code: int) -> str:
+    if code in SURROGATES:
+        raise NotTranslatable("half of a character")
+    return f"\\x{{{code:x}}}"
+
+
+def _is_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
+
+
+CATEGORIES: dict[str, Callable[[str], bool]] = {"SPACE": str.isspace, "DIGIT": str.isdecimal, "WORD": _is_word}
+
+
+@cache
+def _category(name: str) -> str:
+    """The characters that Python counts as white space, digits or parts of words, as ranges."""
+    name = name.removeprefix("CATEGORY_")
+    holds = CATEGORIES[name.removeprefix("NOT_")]
+    wanted = not name.startswith("NOT_")
+    ranges = _ranges(lambda character: holds(character) == wanted)
+    return "".join(f"{_literal(first)}-{_literal(last)}" for first, last in ranges)
+
+
+def _ranges(holds: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
+    first = None
+    for code in range(LAST_CHARACTER + 2):
+        is_in = code <= LAST_CHARACTER and code not in SURROGATES and holds(chr(code))
+        if is_in and first is None:
+            first = code
+        elif not is_in and first is not None:
+            yield first, code - 1
+            first = None
