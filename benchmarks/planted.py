@@ -7,6 +7,7 @@ it, benchmarks large ones.
 import base64
 import json
 import random
+import re
 import string
 from collections import Counter
 from collections.abc import Callable
@@ -19,11 +20,23 @@ from ratchet.privacy.detectors import KINDS
 
 NOW_S = 1_767_300_000.0
 LIMITS = {"max_prompt_chars": 32_000, "max_response_chars": 32_000}
-WORDS = """the a of to and in is that it for on with as was by this be are from at or an have not which you we they
+WORDS = re.findall(
+    r"\w+",
+    """the a of to and in is that it for on with as was by this be are from at or an have not which you we they
 bread water honey paper river garden music engine winter letter market bridge window silver mountain doctor teacher
 slowly often never always quickly quietly maybe perhaps grows makes takes gives finds keeps turns moves holds brings
-small large bright heavy simple common gentle famous modern ancient local careful because although while until""".split()
-DIGITS = ["in 1987", "about 42 of them", "chapter 7", "for 3 days", "page 212", "some 1,250 people", "at 10:30", "no. 5"]
+small large bright heavy simple common gentle famous modern ancient local careful because although while until""",
+)
+DIGITS = [
+    "in 1987",
+    "about 42 of them",
+    "chapter 7",
+    "for 3 days",
+    "page 212",
+    "some 1,250 people",
+    "at 10:30",
+    "no. 5",
+]
 COLUMNS = ("messages", "response", "other_response", "value_text", "comment")
 
 
@@ -48,7 +61,10 @@ def triplets(num_rows: int, seed: int = 0) -> pl.DataFrame:
         response=pl.concat_str("s1", "s2", "s3", separator=" "),
         kind="kind",
         value_num=pl.when(kind_is == "thumb").then(1.0).when(kind_is == "rating").then(pl.col("number") % 5 + 1.0),
-        value_text=pl.when(kind_is == "correction").then("s4").when(kind_is == "preference").then(pl.format("i-{}", "number")),
+        value_text=pl.when(kind_is == "correction")
+        .then("s4")
+        .when(kind_is == "preference")
+        .then(pl.format("i-{}", "number")),
         other_response=pl.when(kind_is == "preference").then("s2"),
         created_at=NOW_S + pl.col("number") % (30 * 86_400),
         served_at=NOW_S - 60,
@@ -61,7 +77,9 @@ def _complete(rows: pl.DataFrame) -> pl.DataFrame:
              "consent_training": "granted", COLLECTION: 1}  # fmt: skip
     for name, kind in TRIPLETS.schema.items():
         if name not in rows.columns:
-            rows = rows.with_columns(pl.lit(fixed.get(name)).cast(pl.DataFrame(schema={name: kind})[name].dtype).alias(name))
+            rows = rows.with_columns(
+                pl.lit(fixed.get(name)).cast(pl.DataFrame(schema={name: kind})[name].dtype).alias(name)
+            )
     return rows.select(list(TRIPLETS.schema))
 
 
@@ -95,13 +113,15 @@ def _letters(rng: random.Random, count: int, of: str = string.ascii_letters + st
 
 def _email(rng: random.Random) -> str:
     name = rng.choice(["ann", "bob.stone", "li_wei", "o'neil", "jürgen", "x+news", "anna-lena.k"])
-    return f"{name}{rng.choice(['', '7', '.90'])}@{rng.choice(['example.com', 'mail.example.co.uk', 'münchen.example.de', 'a.io'])}"
+    host = rng.choice(["example.com", "mail.example.co.uk", "münchen.example.de", "a.io"])
+    return f"{name}{rng.choice(['', '7', '.90'])}@{host}"
 
 
 def _phone(rng: random.Random) -> str:
     area, middle, last = rng.randint(201, 989), rng.randint(200, 999), _digits(rng, 4)
     shapes = [f"+1 ({area}) {middle}-{last}", f"{area}-{middle}-{last}", f"({area}) {middle}-{last}",
-              f"+44 20 7946 {last}", f"+49 151 {_digits(rng, 8)}", f"{area}.{middle}.{last}", f"030 {_digits(rng, 4)} {_digits(rng, 4)}",
+              f"+44 20 7946 {last}", f"+49 151 {_digits(rng, 8)}", f"{area}.{middle}.{last}",
+              f"030 {_digits(rng, 4)} {_digits(rng, 4)}",
               f"+86138{_digits(rng, 8)}"]  # fmt: skip
     return rng.choice(shapes)
 
@@ -116,7 +136,9 @@ def _card(rng: random.Random) -> str:
 
 
 def _iban(rng: random.Random) -> str:
-    country, bank, length = rng.choice([("DE", "", 22), ("GB", "WEST", 22), ("NL", "ABNA", 18), ("FR", "", 27), ("NO", "", 15)])
+    country, bank, length = rng.choice(
+        [("DE", "", 22), ("GB", "WEST", 22), ("NL", "ABNA", 18), ("FR", "", 27), ("NO", "", 15)]
+    )
     body = bank + _digits(rng, length - 4 - len(bank))
     check = 98 - int("".join(str(int(c, 36)) for c in body + country + "00")) % 97
     number = f"{country}{check:02d}{body}"
@@ -125,19 +147,27 @@ def _iban(rng: random.Random) -> str:
 
 def _ip(rng: random.Random) -> str:
     if rng.random() < 0.3:
-        return ":".join(f"{rng.randint(0x1000, 0xFFFF):x}" for _ in range(8))
+        return ":".join(f"{rng.randint(0x2000, 0x3FFF):x}" for _ in range(8))
     return ".".join(str(rng.randint(11, 223)) for _ in range(4))
 
 
 def _token(rng: random.Random) -> str:
-    shapes = [f"ghp_{_letters(rng, 36)}", f"github_pat_{_letters(rng, 40)}", f"xoxb-{_digits(rng, 12)}-{_letters(rng, 24)}",
+    shapes = [f"ghp_{_letters(rng, 36)}", f"github_pat_{_letters(rng, 40)}",
+              f"xoxb-{_digits(rng, 12)}-{_letters(rng, 24)}",
               f"glpat-{_letters(rng, 20)}", f"hf_{_letters(rng, 34)}", f"npm_{_letters(rng, 36)}"]  # fmt: skip
     return rng.choice(shapes)
 
 
 def _api_key(rng: random.Random) -> str:
     upper = string.ascii_uppercase + string.digits
-    return rng.choice([f"AKIA{_letters(rng, 16, upper)}", f"AIza{_letters(rng, 35)}", f"sk_live_{_letters(rng, 24)}", f"sk-{_letters(rng, 40)}"])
+    return rng.choice(
+        [
+            f"AKIA{_letters(rng, 16, upper)}",
+            f"AIza{_letters(rng, 35)}",
+            f"sk_live_{_letters(rng, 24)}",
+            f"sk-{_letters(rng, 40)}",
+        ]
+    )
 
 
 def _jwt(rng: random.Random) -> str:
@@ -153,7 +183,9 @@ def _private_key(rng: random.Random) -> str:
 
 def _birth(rng: random.Random) -> str:
     day, month, year = rng.randint(1, 28), rng.randint(1, 12), rng.randint(1930, 2010)
-    return rng.choice([f"{year}-{month:02d}-{day:02d}", f"{day:02d}.{month:02d}.{year}", f"{day} March {year}", f"July {day}, {year}"])
+    return rng.choice(
+        [f"{year}-{month:02d}-{day:02d}", f"{day:02d}.{month:02d}.{year}", f"{day} March {year}", f"July {day}, {year}"]
+    )
 
 
 def _ssn(rng: random.Random) -> str:
@@ -183,15 +215,20 @@ PERSONAL: dict[str, tuple[Callable[[random.Random], str], list[str]]] = {
     "PRIVATE_KEY": (_private_key, ["{}", "Here:\n{}\nDoes it work?"]),
     "PASSWORD": (_password, ["password: {}", "my password is {} ok", "pwd={}"]),
     "DATE_OF_BIRTH": (_birth, ["I was born on {}.", "DOB: {}", "Date of birth: {} and I live here."]),
-    "PASSPORT": (lambda rng: f"{_letters(rng, 1, string.ascii_uppercase)}{_digits(rng, 8)}", ["Passport number {}", "passport no. {} expires"]),
+    "PASSPORT": (
+        lambda rng: f"{_letters(rng, 1, string.ascii_uppercase)}{_digits(rng, 8)}",
+        ["Passport number {}", "passport no. {} expires"],
+    ),
 }
 # What looks like it and is not.
 DECOYS = [
     "Order 4111 1111 1111 1112 has shipped.", "Version 10.2.3.4.5 is out.", "We met at 12:30:45 sharp.",
-    "ISBN 978-3-16-148410-0", "The password is required.", "SSN 000-12-3456 is a sample.", "It costs 1,234,567.89 in all.",
+    "ISBN 978-3-16-148410-0", "The password is required.", "SSN 000-12-3456 is a sample.",
+    "It costs 1,234,567.89 in all.",
     "commit 9fceb02d0ae598e95dc970b74767f19372d61af8", "550e8400-e29b-41d4-a716-446655440000", "@mention in a chat",
     "pi is 3.14159265358979", "timestamps like 1700000000000", "x = a@b", "from 1939 to 1945", "localhost is 127.0.0.1",
-    "The bearer of good news", "DE00 0000 0000 0000 0000 00", "f(x) = 2x + 1 at (3, 7)", "a born leader in 1999", "ratio 16:9:4",
+    "The bearer of good news", "DE00 0000 0000 0000 0000 00", "f(x) = 2x + 1 at (3, 7)", "a born leader in 1999",
+    "ratio 16:9:4",
 ]  # fmt: skip
 
 
@@ -245,7 +282,7 @@ class Score:
         return self.right / self.found if self.found else 1.0
 
 
-def score_personal(before: pl.DataFrame, after: pl.DataFrame, secrets: list[Secret]) -> dict[str, Score]:
+def score_personal(after: pl.DataFrame, secrets: list[Secret]) -> dict[str, Score]:
     """By kind. Right is a secret whose characters are gone and whose text has a placeholder of its kind."""
     found: Counter[str] = Counter()
     for name in COLUMNS:

@@ -47,6 +47,11 @@ class ValidateTriplets(Section):
     parity_rows: int = Field(10_000, ge=0, description="about so many rows are judged by Great Expectations as well")
     entity_model: str | None = Field(None, description="spaCy model that also hides names; without, only patterns are")
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """What fills the parameters of the suite."""
+        return {"max_prompt_chars": self.max_prompt_chars, "max_response_chars": self.max_response_chars}
+
 
 class BuildDatasets(Section):
     eval_share: float = Field(0.2, gt=0, lt=1, description="share of split groups held out")

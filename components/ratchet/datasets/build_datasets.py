@@ -34,7 +34,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
 
     valid = inputs["validate_triplets"].outputs["valid"]
     settings = config.build_datasets
-    triplets = with_prompts(pl.read_parquet(store.local(valid.uri) / "triplets.parquet", columns=COLUMNS))
+    triplets = with_prompts(pl.read_parquet(store.local(valid.uri), columns=COLUMNS))
     rows = make_rows(triplets, settings)
     sides = split(
         triplets["conversation_id"].to_list(),

@@ -20,23 +20,12 @@ WORDS = (
 PATTERN = f"(?i-u:{WORDS})"
 # Every pattern holds one of these: texts without any are not looked at closer.
 GATE = (
-    "ignore", "disregard", "forget", "override", "system prompt", "hidden", "initial", "you are now", "mode",
-    "anything now", "pretend", "instruction", "system", "<|", "[inst", "[/inst", "<<",
-)  # fmt: skip
-COLUMNS = ("messages", "response", "other_response", "value_text", "comment")
+    r"(?i-u:ignore|disregard|forget|override|system\s+(?:prompt|message)|hidden\s+(?:prompt|instr)"
+    r"|initial\s+(?:prompt|instr)|you\s+are\s+now|(?:per|dan|break|god)\s+mode|anything\s+now|pretend"
+    r"|instructions?\s*:|<\||\[/?inst|<</?sys|###)"
+)
 
 
-def risk(triplets: pl.DataFrame) -> pl.Series:
-    """1 for each triplet in whose texts some pattern stands, else 0."""
-    hits = pl.Series([0], dtype=pl.Int8).new_from_index(0, triplets.height)
-    for name in COLUMNS:
-        if name in triplets.columns:
-            places = _hits(triplets[name])
-            hits = hits.scatter(places, 1) if len(places) else hits
-    return hits
-
-
-def _hits(texts: pl.Series) -> pl.Series:
-    gated = texts.to_frame("text").select(pl.col("text").str.contains_any(list(GATE), ascii_case_insensitive=True))
-    passed = gated.to_series().arg_true()
-    return passed.filter(texts.gather(passed).str.replace_all(r"\\[nrt]", " ").str.contains(PATTERN))
+def has_injection(texts: pl.Series) -> pl.Series:
+    """Whether some pattern stands in each text; in a chat's raw JSON, where line ends are escaped, as well."""
+    return texts.str.replace_all(r"\\[nrt]", " ").str.contains(PATTERN).fill_null(False)

@@ -1,7 +1,6 @@
 """Texts with typed placeholders in place of personal data and secrets. Pure: equal texts stay equal.
 
-Most texts hold nothing, so they are sieved: a cheap gate, then one pass with all patterns, and only what is found
-there is taken through the detectors one by one.
+Most texts hold nothing, so a cheap gate lets few of them through to the detectors, which go over them one by one.
 """
 
 from collections import Counter
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from ratchet.privacy.detectors import ANY, DETECTORS, GATE, Detector
+from ratchet.privacy.detectors import DETECTORS, GATE, Detector
 
 # Noncharacters, which no text exchanges (Unicode 23.7): they mark candidates until their check has spoken.
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
@@ -30,7 +29,7 @@ Tier = Callable[[pl.Series], Scrubbed]
 
 def scrub(texts: pl.Series) -> Scrubbed:
     """Replace what the detectors find. Nulls stay; a text without findings stays as it is, byte for byte."""
-    suspects = suspicious(texts)
+    suspects = texts.str.contains(GATE).arg_true()
     found: Counter[str] = Counter()
     if not len(suspects):
         return Scrubbed(texts, found)
@@ -40,12 +39,6 @@ def scrub(texts: pl.Series) -> Scrubbed:
         clean = _replace(clean, detector)
         found[detector.kind] += clean.str.count_matches(detector.placeholder, literal=True).sum() - before
     return Scrubbed(texts.clone().scatter(suspects, clean), +found)
-
-
-def suspicious(texts: pl.Series) -> pl.Series:
-    """Places of the texts in which some pattern matches."""
-    passed = texts.str.contains(GATE).arg_true()
-    return passed.filter(texts.gather(passed).str.contains(ANY))
 
 
 def _replace(texts: pl.Series, detector: Detector) -> pl.Series:

@@ -11,58 +11,64 @@ from typing import Any
 
 import polars as pl
 
-from ratchet.privacy.detectors import ANY, GATE
-from ratchet.privacy.injection import risk
+from ratchet.privacy.detectors import DETECTORS, GATE
+from ratchet.privacy.injection import GATE as INJECTION_GATE
+from ratchet.privacy.injection import has_injection
 from ratchet.privacy.scrub import Scrubbed, Tier, scrub
 
-TEXTS = ("response", "other_response", "comment")
+WORDS = ("messages", "response", "other_response", "comment", "value_text")
 TEXT_KINDS = ("correction", "comment")  # of other kinds, `value_text` is an id or should not be there
 INJECTION_RISK = "injection_risk"
 
 
 def scrub_triplets(triplets: pl.DataFrame, tiers: Sequence[Tier] = (scrub,)) -> tuple[pl.DataFrame, Counter[str]]:
     """The triplets scrubbed, with `injection_risk` (0 or 1) as it was before; and findings by kind."""
+    suspects = _suspects(triplets)
+    is_at_risk = triplets.select(pl.repeat(0, pl.len(), dtype=pl.Int8)).to_series()
     found: Counter[str] = Counter()
-    risks = risk(triplets)
-    for tier in tiers:
-        columns = [tier(triplets[name]) for name in TEXTS if name in triplets.columns]
-        columns += [_scrub_values(triplets, tier), _scrub_messages(triplets["messages"], tier)]
-        triplets = triplets.with_columns(column.texts for column in columns)
-        found.update(sum((column.found for column in columns), Counter()))
-    return triplets.with_columns(risks.alias(INJECTION_RISK)), found
+    for name, places in suspects.items():
+        texts = triplets[name].gather(places)
+        is_at_risk = _put(is_at_risk, places.filter(has_injection(texts)), 1)
+        for tier in tiers:
+            clean = _scrub_chats(texts, tier) if name == "messages" else tier(texts)
+            texts = clean.texts
+            found += clean.found
+        triplets = triplets.with_columns(_put(triplets[name], places, texts))
+    return triplets.with_columns(is_at_risk.alias(INJECTION_RISK)), found
 
 
-def _scrub_values(triplets: pl.DataFrame, tier: Tier) -> Scrubbed:
-    texts = triplets["value_text"]
-    places = (triplets["kind"].is_in(TEXT_KINDS) & texts.is_not_null()).arg_true()
-    words = tier(texts.gather(places))
-    return Scrubbed(texts.clone().scatter(places, words.texts), words.found)
+def _suspects(triplets: pl.DataFrame) -> dict[str, pl.Series]:
+    """By column, the places of texts that may hold something: one pass over all of them, on all cores."""
+    may_hold = {name: pl.col(name).str.contains(f"{GATE}|{INJECTION_GATE}") for name in WORDS}
+    may_hold["value_text"] &= pl.col("kind").is_in(TEXT_KINDS)
+    sieved = triplets.lazy().select(**may_hold).collect(engine="streaming")
+    return {name: sieved[name].arg_true() for name in WORDS}
 
 
-def _scrub_messages(messages: pl.Series, tier: Tier) -> Scrubbed:
-    """Chats in JSON: every string in them but the names of fields and roles, of those chats that may hold something.
+def _put(values: pl.Series, places: pl.Series, new: Any) -> pl.Series:
+    return values.clone().scatter(places, new) if len(places) else values
 
-    Whether one may is asked of the raw JSON, its escapes made spaces, since an escaped line end would glue its `n` to
-    the next word.
+
+def _scrub_chats(chats: pl.Series, tier: Tier) -> Scrubbed:
+    """Chats in JSON: every string in them but the names of fields and roles.
+
+    Whether a chat holds anything is asked of its raw JSON, escapes made spaces, since an escaped line end would glue
+    its `n` to the next word.
     """
-    places = _suspicious_chats(messages) if tier is scrub else messages.is_not_null().arg_true()
-    if not len(places):
-        return Scrubbed(messages, Counter())
-    chats = messages.gather(places)
-    distinct = chats.unique()
+    places = _with_findings(chats) if tier is scrub else pl.arange(len(chats), eager=True)
+    distinct = chats.gather(places).unique()
     parsed = [json.loads(chat) for chat in distinct]
-    strings = [text for chat in parsed for text in _strings(chat)]
-    clean = tier(pl.Series(strings, dtype=pl.String))
+    clean = tier(pl.Series([text for chat in parsed for text in _strings(chat)], dtype=pl.String))
     feed = iter(clean.texts)
-    done = [_dump(_filled(chat, feed)) for chat in parsed]
-    mapped = chats.replace_strict(distinct, pl.Series(done, dtype=pl.String))
-    return Scrubbed(messages.clone().scatter(places, mapped), clean.found)
+    done = pl.Series([_dump(_filled(chat, feed)) for chat in parsed], dtype=pl.String)
+    return Scrubbed(_put(chats, places, chats.gather(places).replace_strict(distinct, done)), clean.found)
 
 
-def _suspicious_chats(messages: pl.Series) -> pl.Series:
-    passed = messages.str.contains(GATE).arg_true()
-    plain = messages.gather(passed).str.replace_all(r"\\(?:u[0-9a-f]{4}|.)", " ")
-    return passed.filter(plain.str.contains(ANY))
+def _with_findings(chats: pl.Series) -> pl.Series:
+    plain = pl.col("chat").str.replace_all(r"\\(?:u[0-9a-f]{4}|.)", " ")
+    hits = [pl.col("plain").str.contains(detector.pattern) for detector in DETECTORS]
+    frame = chats.to_frame("chat").lazy().select(plain=plain).select(pl.any_horizontal(hits))
+    return frame.collect(engine="streaming").to_series().arg_true()
 
 
 def _strings(value: Any, field: str | None = None) -> Iterator[str]:

@@ -99,5 +99,3 @@ def _filled(value: Any, limits: Mapping[str, Any]) -> Any:
             raise Unknown(f"parameter {value['$PARAMETER']}; given are {', '.join(limits)}")
         return limits[value["$PARAMETER"]]
     return {name: _filled(inner, limits) for name, inner in value.items()}
-
-

@@ -25,7 +25,7 @@ def check_parity(
     sample: pl.DataFrame, reasons: Sequence[str], suite: Mapping[str, Any], limits: Mapping[str, Any], key: str
 ) -> None:
     """Let Great Expectations judge rows that have a mask already. Raises Disagreement, with both counts."""
-    found = _failed_rows(sample.drop(MASK), suite, limits)
+    found = failed_rows(sample.drop(MASK), suite, limits)
     faults = []
     for bit, reason in enumerate(reasons):
         ours = set(sample.select(((pl.col(MASK) & (1 << bit)) != 0).arg_true()).to_series())
@@ -37,7 +37,7 @@ def check_parity(
         raise Disagreement(f"of {sample.height} sampled rows break {'; '.join(faults)}")
 
 
-def _failed_rows(rows: pl.DataFrame, suite: Mapping[str, Any], limits: Mapping[str, Any]) -> dict[str, set[int]]:
+def failed_rows(rows: pl.DataFrame, suite: Mapping[str, Any], limits: Mapping[str, Any]) -> dict[str, set[int]]:
     """Numbers of the rows that fail each expectation, by its reason."""
     context = _context()
     import great_expectations as gx

@@ -1,7 +1,7 @@
 """The triplets of a lake in parts that fit in memory, and what is made of a part: good rows scrubbed, bad rows named.
 
-A part is a range of ids, so equal ids meet in one. What comes out does not depend on where the parts are cut: rows are
-judged and scrubbed one by one, digests of parts add up, and so do counts.
+A part is a range of ids, so equal ids meet in one. Its rows depend on nothing outside it, so parts may be taken in any
+order, by anybody; their number of rows is fixed, since it shapes the files and so the digest.
 """
 
 from collections import Counter
@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from ratchet.lake.content import Content
 from ratchet.lake.rows import COLLECTION
 from ratchet.privacy.scrub import Tier
 from ratchet.privacy.triplets import INJECTION_RISK, scrub_triplets
 from ratchet.validation.compiler import MASK, Rule, reasons
 from ratchet.validation.evidence import count
-from ratchet.validation.suite import KEY, compile_rules, judge
+from ratchet.validation.suite import KEY, judge
 
 REASONS = "reasons"
 PART_ROWS = 250_000
@@ -36,11 +35,10 @@ class Part:
 
 @dataclass
 class Totals:
-    """What became of all triplets under these limits, in sums."""
+    """What became of all triplets, in sums."""
 
-    limits: Mapping[str, int]
-    good: Content = field(default_factory=Content)
-    bad: Content = field(default_factory=Content)
+    rows_in: int = 0
+    rows_out: int = 0
     samples: list[pl.DataFrame] = field(default_factory=list)
     evidence: list[pl.DataFrame] = field(default_factory=list)
     drops: Counter[str] = field(default_factory=Counter)
@@ -48,13 +46,9 @@ class Totals:
     scrubbed: Counter[str] = field(default_factory=Counter)
     at_risk: int = 0
 
-    @property
-    def rows_in(self) -> int:
-        return sum(int(day["rows"].sum()) for day in self.evidence)
-
     def add(self, part: Part) -> None:
-        self.good += Content.of(part.good)
-        self.bad += Content.of(part.bad)
+        self.rows_in += part.good.height + part.bad.height
+        self.rows_out += part.good.height
         self.samples.append(part.sample)
         self.evidence.append(part.evidence)
         self.drops.update(part.bad[REASONS].list.first())
@@ -75,13 +69,12 @@ def cut(triplets: pl.DataFrame, part_rows: int = PART_ROWS) -> Iterator[pl.DataF
 
 
 def process(
-    triplets: pl.DataFrame, limits: Mapping[str, int], tiers: Sequence[Tier], sample_share: float, **marks: str
+    triplets: pl.DataFrame, rules: tuple[Rule, ...], tiers: Sequence[Tier], sample_share: float, **marks: str
 ) -> Part:
     """Judge some triplets, scrub what is good, and explain what is bad; `marks` (suite, batch) stay with the bad rows.
 
     `sample_share` of the rows come back with their masks, for somebody else to judge.
     """
-    rules = compile_rules(triplets, limits)
     judged = judge(triplets.drop(COLLECTION, strict=False), rules)
     is_good = pl.col(MASK) == 0
     good, scrubbed = scrub_triplets(judged.filter(is_good).drop(MASK), tiers)

@@ -1,19 +1,21 @@
-"""Python's regular expressions in the words of Rust's engine, meaning the same, or refused.
+r"""Python's regular expressions in the words of Rust's engine, meaning the same, or refused.
 
-Great Expectations searches with Python's `re`, Polars with Rust's `regex`. They differ in what `\\s`, `\\d` and `\\w`
+Great Expectations searches with Python's `re`, Polars with Rust's `regex`. They differ in what `\s`, `\d` and `\w`
 hold beyond ASCII and in `$`, which Python also lets stand before a last newline. So a pattern is parsed by Python
 itself and written out again: classes as the characters that Python has in them, `$` as what Python means by it.
 Look-around, back references, flags and word boundaries are refused.
 """
 
 import re
-from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 PARSER: Any = re._parser  # type: ignore[attr-defined] # Python's own parser has no public name, nor a public rival
 LAST_CHARACTER = 0x10FFFF
 SURROGATES = range(0xD800, 0xE000)
+CATEGORIES = {
+    "SPACE": r"\s", "NOT_SPACE": r"\S", "DIGIT": r"\d", "NOT_DIGIT": r"\D", "WORD": r"\w", "NOT_WORD": r"\W",
+}  # fmt: skip
 
 
 class NotTranslatable(ValueError):
@@ -99,29 +101,17 @@ def _literal(code: int) -> str:
     return f"\\x{{{code:x}}}"
 
 
-def _is_word(character: str) -> bool:
-    return character.isalnum() or character == "_"
-
-
-CATEGORIES: dict[str, Callable[[str], bool]] = {"SPACE": str.isspace, "DIGIT": str.isdecimal, "WORD": _is_word}
-
-
 @cache
 def _category(name: str) -> str:
-    """The characters that Python counts as white space, digits or parts of words, as ranges."""
-    name = name.removeprefix("CATEGORY_")
-    holds = CATEGORIES[name.removeprefix("NOT_")]
-    wanted = not name.startswith("NOT_")
-    ranges = _ranges(lambda character: holds(character) == wanted)
-    return "".join(f"{_literal(first)}-{_literal(last)}" for first, last in ranges)
+    """The characters that Python counts as white space, digits or parts of words, as ranges; Python itself is asked."""
+    sign = CATEGORIES[name.removeprefix("CATEGORY_")]
+    spans = (found.span() for found in re.finditer(f"{sign}+", "".join(map(chr, range(LAST_CHARACTER + 1)))))
+    return "".join(f"{_literal(_next_whole(first))}-{_literal(_last_whole(end - 1))}" for first, end in spans)
 
 
-def _ranges(holds: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
-    first = None
-    for code in range(LAST_CHARACTER + 2):
-        is_in = code <= LAST_CHARACTER and code not in SURROGATES and holds(chr(code))
-        if is_in and first is None:
-            first = code
-        elif not is_in and first is not None:
-            yield first, code - 1
-            first = None
+def _next_whole(code: int) -> int:
+    return SURROGATES.stop if code in SURROGATES else code
+
+
+def _last_whole(code: int) -> int:
+    return SURROGATES.start - 1 if code in SURROGATES else code

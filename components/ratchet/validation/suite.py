@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SUITE = files(__package__).joinpath("suite.json")
 KEY = "triplet_id"
 ROLES = ("system", "user", "assistant", "tool")
+TURN = rf"""\{{"content":"[^"\\]*","role":"(?:{"|".join(ROLES)})"\}}"""
+PLAIN = rf"\A\[{TURN}(?:,{TURN})*\]\z"
 
 
 @cache
@@ -49,13 +51,29 @@ def judge(triplets: "pl.DataFrame", rules: tuple["Rule", ...]) -> "pl.DataFrame"
 
 
 def view(triplets: "pl.LazyFrame") -> "pl.LazyFrame":
-    """What the expectations see: the columns, and numbers about the prompt, which is JSON."""
+    """What the expectations see: the columns, and numbers about the prompt, which is JSON.
+
+    Most prompts are plain: no escapes, no fields but content and role. Those are counted without parsing them.
+    """
     import polars as pl
 
-    message = pl.Struct({"role": pl.String, "content": pl.String})
-    messages = pl.col("messages").str.json_decode(pl.List(message))
+    messages = pl.col("messages")
+    is_plain = messages.str.contains(PLAIN)
     role, content = (pl.element().struct.field(name) for name in ("role", "content"))
+    message = pl.Struct({"role": pl.String, "content": pl.String})
+    parsed = pl.when(~is_plain).then(messages).str.json_decode(pl.List(message))
     return triplets.with_columns(
-        prompt_chars=messages.list.eval(content.str.len_chars()).list.sum(),
-        unknown_roles=messages.list.eval(~role.is_in(ROLES)).list.sum(),
+        prompt_chars=pl.when(is_plain)
+        .then(_plain_chars(messages))
+        .otherwise(parsed.list.eval(content.str.len_chars()).list.sum()),
+        unknown_roles=pl.when(is_plain).then(0).otherwise(parsed.list.eval(~role.is_in(ROLES)).list.sum()),
     )
+
+
+def _plain_chars(messages: "pl.Expr") -> "pl.Expr":
+    """Characters of a plain chat's contents: those of its JSON less brackets, commas, roles and field names."""
+    import polars as pl
+
+    turns = {role: messages.str.count_matches(f'","role":"{role}"}}', literal=True) for role in ROLES}
+    around = pl.sum_horizontal(count * len(f'{{"content":"","role":"{role}"}},') for role, count in turns.items())
+    return messages.str.len_chars() - around - len("[]") + len(",")

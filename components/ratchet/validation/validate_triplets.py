@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet.config import Config, ValidateTriplets
+from ratchet.digest import digest_json, digest_tree
 from ratchet.errors import UserError
 from ratchet.lake.tables import read_artifact
 from ratchet.manifest import Artifact, Flow, Made
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
-from ratchet.validation.suite import KEY, drops, load_suite, suite_digest, view
+from ratchet.validation.suite import KEY, compile_rules, drops, load_suite, suite_digest, view
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from ratchet.lake.content import Content
     from ratchet.privacy.scrub import Tier
     from ratchet.validation.parts import Totals
 
@@ -29,12 +29,12 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
     triplets = read_artifact(store, collected.digest, collected.rows or 0)
     with tempfile.TemporaryDirectory() as aside:
         totals = _process(triplets, settings, collected.digest, Path(aside))
-        quarantine = _publish(store, "quarantine", Path(aside), totals.bad)
+        quarantine = _publish(store, "quarantine", Path(aside), totals.rows_in - totals.rows_out)
         flow = _flow(totals)
         _check_parity(totals, settings)
         evidence, frequent = _judge_evidence(store, totals, settings)
         _refuse_too_bad(flow, settings.max_bad_share, f"{store.root}/{quarantine.uri}")
-        valid = _publish(store, "validated", Path(aside), totals.good)
+        valid = _publish(store, "validated", Path(aside), totals.rows_out)
     return Made(
         outputs={"valid": valid, "quarantine": quarantine, "evidence": evidence},
         flows={"triplets": flow},
@@ -52,11 +52,10 @@ def _process(triplets: "pl.DataFrame", settings: ValidateTriplets, batch: str, f
     """Judge and scrub all parts; good rows to `folder/validated`, bad ones to `folder/quarantine`, a file a part."""
     from ratchet.validation.parts import Totals, cut, process
 
-    totals = Totals(settings.model_dump(include={"max_prompt_chars", "max_response_chars"}))
-    tiers = _tiers(settings)
+    totals, rules, tiers = Totals(), compile_rules(triplets, settings.limits), _tiers(settings)
     sample_share = settings.parity_rows / max(triplets.height, 1)
     for number, rows in enumerate(cut(triplets)):
-        part = process(rows, totals.limits, tiers, sample_share, suite=suite_digest(), batch=batch)
+        part = process(rows, rules, tiers, sample_share, suite=suite_digest(), batch=batch)
         totals.add(part)
         _write(part.good, folder / "validated", number)
         _write(part.bad, folder / "quarantine", number)
@@ -78,19 +77,16 @@ def _write(rows: "pl.DataFrame", folder: Path, number: int) -> None:
         rows.write_parquet(file, compression="zstd", compression_level=COMPRESSION_LEVEL)
 
 
-def _publish(store: Store, kind: str, aside: Path, content: "Content") -> Artifact:
-    """Put the folder `aside/kind` in place as `kind/<digest of its rows>`."""
-    import polars as pl
-
-    [first, *_] = sorted((aside / kind).glob("*.parquet"))
-    digest = content.digest(list(pl.read_parquet_schema(first)))
+def _publish(store: Store, kind: str, aside: Path, rows: int) -> Artifact:
+    """Put the folder `aside/kind` in place as `kind/<digest of its files>`."""
+    digest = digest_tree(aside / kind)
     store.put_tree(aside / kind, f"{kind}/{digest}")
-    return Artifact(uri=f"{kind}/{digest}", digest=digest, rows=content.num_rows)
+    return Artifact(uri=f"{kind}/{digest}", digest=digest, rows=rows)
 
 
 def _flow(totals: "Totals") -> Flow:
     counted = {name: totals.drops[name] for name in drops() if totals.drops[name]}
-    return Flow(rows_in=totals.rows_in, rows_out=totals.good.num_rows, drops=counted)
+    return Flow(rows_in=totals.rows_in, rows_out=totals.rows_out, drops=counted)
 
 
 def _check_parity(totals: "Totals", settings: ValidateTriplets) -> None:
@@ -101,12 +97,11 @@ def _check_parity(totals: "Totals", settings: ValidateTriplets) -> None:
 
     if settings.parity_rows and totals.rows_in:
         sample = view(pl.concat(totals.samples).lazy()).collect()
-        check_parity(sample, drops(), load_suite(), totals.limits, KEY)
+        check_parity(sample, drops(), load_suite(), settings.limits, KEY)
 
 
 def _judge_evidence(store: Store, totals: "Totals", settings: ValidateTriplets) -> tuple[Artifact, list[str]]:
     """Publish how many rows of each day break each expectation, with Data Docs; and which are too frequent on a day."""
-    from ratchet.lake.content import Content
     from ratchet.validation.evidence import evidence
     from ratchet.validation.gx import judge_evidence
 
@@ -114,8 +109,10 @@ def _judge_evidence(store: Store, totals: "Totals", settings: ValidateTriplets) 
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside) / "evidence"
         frequent = judge_evidence(table, drops(), settings.max_bad_share, folder / DATA_DOCS)
+        digest = digest_json(table.rows())  # not of the pages, which say when they were made
         table.write_parquet(folder / "evidence.parquet")
-        return _publish(store, "evidence", Path(aside), Content.of(table)), frequent
+        store.put_tree(folder, f"evidence/{digest}")
+    return Artifact(uri=f"evidence/{digest}", digest=digest, rows=table.height), frequent
 
 
 def _refuse_too_bad(flow: Flow, max_bad_share: float, place: str) -> None:
