@@ -35,10 +35,14 @@ def scrub(texts: pl.Series) -> Scrubbed:
         return Scrubbed(texts, found)
     clean = texts.gather(suspects)
     for detector in DETECTORS:
-        before = clean.str.count_matches(detector.placeholder, literal=True).sum()
+        before = _count(clean, detector.placeholder)
         clean = _replace(clean, detector)
-        found[detector.kind] += clean.str.count_matches(detector.placeholder, literal=True).sum() - before
+        found[detector.kind] += _count(clean, detector.placeholder) - before
     return Scrubbed(texts.clone().scatter(suspects, clean), +found)
+
+
+def _count(texts: pl.Series, placeholder: str) -> int:
+    return int(texts.str.count_matches(placeholder, literal=True).sum())
 
 
 def _replace(texts: pl.Series, detector: Detector) -> pl.Series:

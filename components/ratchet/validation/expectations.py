@@ -77,7 +77,7 @@ def holds(condition: Mapping[str, Any], columns: Columns) -> pl.Expr:
         raise Unknown(f"row_condition of type {kind}")
     name = condition["column"]["name"]
     if kind == "nullity":
-        return columns.get(name).is_null() == condition["is_null"]
+        return columns.get(name).is_null() if condition["is_null"] else columns.get(name).is_not_null()
     operator, value = condition["operator"], condition["parameter"]
     column = columns.comparable(name, value if isinstance(value, list) else [value])
     if operator not in OPERATORS:

@@ -54,7 +54,7 @@ class Totals:
         self.drops.update(part.bad[REASONS].list.first())
         self.failed.update(part.bad[REASONS].explode())
         self.scrubbed.update(part.scrubbed)
-        self.at_risk += part.good[INJECTION_RISK].sum()
+        self.at_risk += int(part.good[INJECTION_RISK].sum())
 
 
 def cut(triplets: pl.DataFrame, part_rows: int = PART_ROWS) -> Iterator[pl.DataFrame]:
