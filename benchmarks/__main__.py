@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from benchmarks import adapters, data, gate, generation, importers
+from benchmarks import adapters, data, gate, generation, importers, validation
 
 BENCHMARKS = {
     "votes to datasets, rows/s (120,000 events)": data.run,
@@ -17,6 +17,7 @@ BENCHMARKS = {
     "mixed adapters, tokens/s (32 rows: base and two adapters of rank 8)": adapters.run,
     "importing JSON lines, peak MiB by size of file (flat is 1)": importers.run,
     "gate, answers/s (one caller, 20,000 votes weighed meanwhile)": gate.run,
+    "triplets judged and scrubbed, rows/s (1M rows)": validation.run,
 }
 
 
