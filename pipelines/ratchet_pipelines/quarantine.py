@@ -28,7 +28,8 @@ SHOWN = ("triplet_id", "reasons", "kind", "value_num", "value_text", "response")
 def list_(lake: Lake = "lake", as_json: AsJson = False) -> None:
     """Every batch: how many rows or lines it holds, and why they were refused."""
     store = open_store(lake)
-    found = [_summary(store, *batch) for batch in quarantine.batches(store).items()]
+    summaries = (_summary(store, *batch) for batch in quarantine.batches(store).items())
+    found = [batch for batch in summaries if batch["rows"]]  # a run without bad rows leaves a table without rows
     if as_json:
         print(json.dumps(found, indent=1))
         return

@@ -1,6 +1,7 @@
 import json
 import re
 import string
+from collections import Counter
 
 import polars as pl
 import pytest
@@ -14,7 +15,7 @@ from ratchet.privacy.detectors import DETECTORS, GATE, KINDS
 from ratchet.privacy.entities import entity_tier
 from ratchet.privacy.injection import GATE as INJECTION_GATE
 from ratchet.privacy.injection import has_injection
-from ratchet.privacy.scrub import scrub
+from ratchet.privacy.scrub import Scrubbed, scrub
 from ratchet.privacy.triplets import scrub_triplets
 
 
@@ -115,6 +116,20 @@ def test_injection_is_seen_and_passes_the_gate(text: str):
 )
 def test_ordinary_talk_is_no_injection(text: str):
     assert has_injection(pl.Series([text])).to_list() == [False]
+
+
+def test_another_tier_reads_every_text_after_the_patterns():
+    table = triplets(8).with_columns(comment=pl.lit("Ann said so."))
+
+    def names(texts: pl.Series) -> Scrubbed:
+        is_late = not texts.str.contains("@").any()
+        return Scrubbed(texts.str.replace_all("Ann" if is_late else "", "[PERSON]"), Counter(texts=len(texts)))
+
+    done, found = scrub_triplets(table.with_columns(response=pl.lit("ann@b.de Ann")), [scrub, names])
+    assert set(done["response"]) == {"[EMAIL] [PERSON]"}
+    assert set(done["comment"]) == {"[PERSON] said so."}
+    words = 8 + 8 + 8 + 2 + 2  # messages, answers, comments, other answers, corrections
+    assert found == {"EMAIL": 8, "texts": words}
 
 
 def test_a_model_for_names_that_is_not_installed_is_a_clear_error():

@@ -60,7 +60,7 @@ LENGTHS = "expect_column_value_lengths_to_"
 PAIR = "expect_column_pair_values_"
 PATTERNS = [
     r"\S", r"\s$", r"^a$", r"^\s*$", r"\d", r"^\w+\Z", r"[^\w\s]", r"a|^$", r"(?:a\n)+", r".", r"^[a-é]{1,2}?$",
-    r"[\S\d]", r"\D\W", "[^a]", "^(a|b)$", "a.b", "\u3000", r"\$", r"^.?\n$",
+    r"[\S\d]", r"\D\W", "[^a]", "^(?:a|b)$", "a.b", "\u3000", r"\$", r"^.?\n$",
 ]  # fmt: skip
 EVERY = [
     (COLUMN + "not_be_null", {"column": "text"}),

@@ -19,11 +19,13 @@ from ratchet.privacy.scrub import Scrubbed, Tier, scrub
 WORDS = ("messages", "response", "other_response", "comment", "value_text")
 TEXT_KINDS = ("correction", "comment")  # of other kinds, `value_text` is an id or should not be there
 INJECTION_RISK = "injection_risk"
+SIEVE = f"{GATE}|{INJECTION_GATE}"
+ANYTHING = ""  # names of people have no shape: a tier that knows them reads every text
 
 
 def scrub_triplets(triplets: pl.DataFrame, tiers: Sequence[Tier] = (scrub,)) -> tuple[pl.DataFrame, Counter[str]]:
     """The triplets scrubbed, with `injection_risk` (0 or 1) as it was before; and findings by kind."""
-    suspects = _suspects(triplets)
+    suspects = _suspects(triplets, SIEVE if list(tiers) == [scrub] else ANYTHING)
     is_at_risk = triplets.select(pl.repeat(0, pl.len(), dtype=pl.Int8)).to_series()
     found: Counter[str] = Counter()
     for name, places in suspects.items():
@@ -37,9 +39,9 @@ def scrub_triplets(triplets: pl.DataFrame, tiers: Sequence[Tier] = (scrub,)) -> 
     return triplets.with_columns(is_at_risk.alias(INJECTION_RISK)), found
 
 
-def _suspects(triplets: pl.DataFrame) -> dict[str, pl.Series]:
+def _suspects(triplets: pl.DataFrame, sieve: str) -> dict[str, pl.Series]:
     """By column, the places of texts that may hold something: one pass over all of them, on all cores."""
-    may_hold = {name: pl.col(name).str.contains(f"{GATE}|{INJECTION_GATE}") for name in WORDS}
+    may_hold = {name: pl.col(name).str.contains(sieve) for name in WORDS}
     may_hold["value_text"] &= pl.col("kind").is_in(TEXT_KINDS)
     sieved = triplets.lazy().select(**may_hold).collect(engine="streaming")
     return {name: sieved[name].arg_true() for name in WORDS}
