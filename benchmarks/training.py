@@ -121,14 +121,14 @@ def _built(corpus: str) -> list[dict[str, Any]]:
     import polars as pl
 
     from ratchet.config import Config
-    from ratchet.lake.importers import IMPORTERS
+    from ratchet.lake.importers import import_files
     from ratchet.store import open_store
     from ratchet_pipelines.graph import STEPS
     from ratchet_pipelines.loop import run_loop
 
     with tempfile.TemporaryDirectory() as lake:
         store = open_store(lake)
-        IMPORTERS[corpus](store, DATA / FILES[corpus])
+        import_files(store, corpus, [DATA / FILES[corpus]])
         done = run_loop(Config(), store, lambda step, ran: None, STEPS[:3])
         dataset = store.local(done["build_datasets"].manifest.outputs["dataset"].uri)
         columns = ["prompt", "chosen", "rejected", "chosen_ends", "rejected_ends"]

@@ -57,7 +57,7 @@ def _read(num_held_out: int) -> tuple[list[Any], list[Any]]:
     import polars as pl
 
     from ratchet.base_model import load_tokenizer
-    from ratchet.lake.importers import IMPORTERS
+    from ratchet.lake.importers import import_files
     from ratchet.store import open_store
     from ratchet.training.rows import dpo_rows, select
     from ratchet_pipelines.graph import STEPS
@@ -67,7 +67,7 @@ def _read(num_held_out: int) -> tuple[list[Any], list[Any]]:
     tokenizer = load_tokenizer(config.base_model)
     with tempfile.TemporaryDirectory() as lake:
         store = open_store(lake)
-        IMPORTERS["pandalm"](store, DATA)
+        import_files(store, "pandalm", [DATA])
         done = run_loop(config, store, lambda step, ran: None, STEPS[:3])
         folder = store.local(done["build_datasets"].manifest.outputs["dataset"].uri)
         sides = []

@@ -5,11 +5,14 @@ import json
 import pytest
 import torch
 
+from ratchet.config import Phase
 from ratchet.store import open_store
-from ratchet.training.batches import Layout, collate
+from ratchet.training.batches import Layout, collate, plan
+from ratchet.training.checkpoints import Place
 from ratchet.training.objectives import Objective, dpo_objective, kto_objective, sft_objective
 from ratchet.training.policy import completion_log_probs, with_reference
 from ratchet.training.rows import dpo_rows, kto_rows, sft_rows
+from ratchet.training.trainer import train_phase
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # TRL announces its own next major version
@@ -101,6 +104,44 @@ def test_dpo_is_trls(kind, adapted, prepared, tmp_path):
     actual = ours(prepared(seed=1)[0], rows, dpo_objective(kind, beta=0.3))
     assert abs(expected[0] - ours(prepared(seed=0)[0], rows, dpo_objective(kind, beta=0.3))[0]) > 1e-3
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_packed_training_runs_down_trls_loss_curve(adapted, prepared, tmp_path):
+    from trl import DPOConfig, DPOTrainer
+
+    from datasets import Dataset
+
+    model, tokenizer = adapted(seed=0)
+    pairs = [
+        (q, p, good, bad) for q, p in zip(QUESTIONS, rendered(tokenizer), strict=True) for good in GOOD for bad in BAD
+    ]
+    table = [
+        {"prompt": json.dumps([{"role": "user", "content": q}]), "chosen": good, "rejected": bad}
+        | {"weight": 1.0, "flip_probability": 0.0, "chosen_ends": True, "rejected_ends": True}
+        for q, _, good, bad in pairs
+    ]
+    ours, _ = prepared(seed=0)
+    store = open_store(tmp_path / "lake")
+    rows = with_reference(ours, dpo_rows(table, tokenizer), layout=LAYOUT, store=store, origin={})
+    phase = Phase(epochs=2, batch_rows=2, learning_rate=1e-2, warmup_share=0.0)
+    curve = train_phase(
+        ours, rows, dpo_objective("sigmoid", beta=0.3), phase, place=Place(store, "dpo"), layout=LAYOUT, seed=0,
+        checkpoint_steps=100, device="cpu", callbacks=[],
+    )  # fmt: skip
+    steps = plan(rows, batch_rows=2, epochs=2, seed=0, layout=LAYOUT)
+    order = [index for step in steps for chosen in step for index in chosen]
+    data = Dataset.from_list(
+        [dict(zip(("prompt", "chosen", "rejected"), pairs[index][1:], strict=True)) for index in order]
+    )
+    config = DPOConfig(
+        beta=0.3, num_train_epochs=1, learning_rate=1e-2, lr_scheduler_type="cosine", logging_steps=1,
+        train_sampling_strategy="sequential", save_strategy="no", **arguments(tmp_path / "trl"),
+    )  # fmt: skip
+    trainer = DPOTrainer(model, args=config, train_dataset=data, processing_class=tokenizer)
+    trainer.train()
+    expected = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert expected[-1] < expected[0] - 0.1
+    assert [entry["loss"] for entry in curve] == pytest.approx(expected, rel=1e-3)
 
 
 def test_kto_is_trls(adapted, prepared, tmp_path):
