@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
+
 from ratchet.digest import digest_bytes
 from ratchet.errors import Conflict, UserError
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 30
+MAX_ATTEMPTS = 5  # of one S3 call, where the server is busy, breaks off or stays silent
 
 
 class Store(Protocol):
@@ -144,11 +150,18 @@ class S3Store:
 
     def __init__(self, root: str) -> None:
         import boto3
+        from botocore.config import Config
 
         parts = urlsplit(root)
         self.root = root.rstrip("/")
         self.bucket, self.prefix = parts.netloc, parts.path.strip("/")
-        self.client: Any = boto3.client("s3", endpoint_url=os.environ.get("AWS_ENDPOINT_URL"))
+        settings = Config(
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
+            max_pool_connections=32,
+        )
+        self.client: Any = boto3.client("s3", endpoint_url=os.environ.get("AWS_ENDPOINT_URL"), config=settings)
         place = f"{self.client.meta.endpoint_url} {self.root}"  # two servers may hold buckets of one name
         self.cache = Path(tempfile.gettempdir()) / "ratchet" / digest_bytes(place.encode())[:16]
         self._conditions_hold = False
@@ -226,11 +239,21 @@ class S3Store:
         from botocore.exceptions import ClientError
 
         try:
-            self.client.put_object(Bucket=self.bucket, Key=self._full(key), Body=data, **condition)
+            self._put_undisturbed(Bucket=self.bucket, Key=self._full(key), Body=data, **condition)
         except ClientError as error:
-            if error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
+            if _code(error) in ("PreconditionFailed", "412"):
                 raise Conflict(f"{self.root}/{key}: {error}") from None
             raise
+
+    @retry(
+        retry=retry_if_exception(lambda error: _code(error) in ("ConditionalRequestConflict", "409")),
+        wait=wait_random_exponential(0.1, max=2),
+        stop=stop_after_attempt(MAX_ATTEMPTS),
+        reraise=True,
+    )
+    def _put_undisturbed(self, **request: Any) -> None:
+        """Put an object. S3 answers 409 while another write to its key is under way: nobody knows yet who wins."""
+        self.client.put_object(**request)
 
     def _require_conditions(self) -> None:
         """Some servers accept `If-None-Match` and overwrite all the same; on those nothing here would be safe."""
@@ -247,3 +270,8 @@ class S3Store:
             f"{self.root} ignores If-None-Match: two writers would overwrite each other. Use an S3 "
             "server with conditional writes (AWS, MinIO, moto)"
         )
+
+
+def _code(error: BaseException) -> str:
+    """S3's error code, empty where the error is not S3's."""
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))

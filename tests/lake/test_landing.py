@@ -1,7 +1,6 @@
 import pytest
 
 from events import NOW_S, interaction, vote
-from ratchet.errors import Conflict
 from ratchet.lake.landing import batch_name, land, landed, lines
 from ratchet.store import Store
 
@@ -21,10 +20,16 @@ def test_the_same_events_land_once(lake: Store):
     assert keys[0] == keys[1] == landed(lake, "feedback")
 
 
-def test_a_named_batch_is_never_written_twice(lake: Store):
-    land(lake, [vote("f", "a")], name="batch")
-    with pytest.raises(Conflict):
-        land(lake, [vote("g", "a")], name="batch")
+def test_a_batch_that_is_landed_again_is_there_once(lake: Store):
+    for _ in range(2):
+        land(lake, [vote("f", "a")], name="batch")
+    assert len(landed(lake, "feedback")) == 1
+
+
+def test_batches_of_one_name_do_not_hide_each_other(lake: Store):
+    for name in "fg":
+        land(lake, [vote(name, "a")], name="batch")
+    assert len(landed(lake, "feedback")) == 2
 
 
 def test_batch_names_sort_by_time():

@@ -1,4 +1,6 @@
 import asyncio
+import threading
+from pathlib import Path
 from typing import Any
 
 from ratchet.events import Feedback
@@ -34,7 +36,7 @@ class FullDisk(LocalStore):
 
 def run(store: LocalStore, scenario: Any, **settings: Any) -> Any:
     async def inside() -> Any:
-        async with EventLog(store, "test", **{"flush_s": 0.02, **settings}) as log:
+        async with EventLog(store, "test", **{"patience_s": 0.3, **settings}) as log:
             return await scenario(log)
 
     return asyncio.run(inside())
@@ -82,6 +84,72 @@ def test_failed_write_is_heard_by_every_caller_and_the_log_goes_on(lake: LocalSt
     assert stored(store) == [["f9"]]
 
 
+class LostAnswer(LocalStore):
+    """A store that does as it is told, and breaks off before it says so, every other time."""
+
+    num_calls = 0
+
+    def create(self, key: str, data: bytes) -> None:
+        self.num_calls += 1
+        super().create(key, data)
+        if self.num_calls % 2:
+            raise ConnectionError("broke off")
+
+
+def test_write_whose_answer_is_lost_is_there_once(lake: LocalStore) -> None:
+    async def scenario(log: EventLog) -> None:
+        await asyncio.gather(*(log.append(event(number)) for number in range(3)))
+
+    run(LostAnswer(lake.path), scenario, patience_s=30)
+    assert stored(lake) == [["f0", "f1", "f2"]]
+
+
+class Stuck(LocalStore):
+    """A store whose first write hangs until it is let go."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.let_go, self.is_first = threading.Event(), True
+
+    def create(self, key: str, data: bytes) -> None:
+        is_first, self.is_first = self.is_first, False
+        if is_first:
+            self.let_go.wait(60)
+        super().create(key, data)
+
+
+def test_write_that_hangs_holds_nobody_else_up(lake: LocalStore) -> None:
+    store = Stuck(lake.path)
+
+    async def scenario(log: EventLog) -> list[list[str]]:
+        hangs = asyncio.create_task(log.append(event(1)))
+        while store.is_first:
+            await asyncio.sleep(0)
+        await log.append(event(2))
+        seen = stored(store)
+        store.let_go.set()
+        await hangs
+        return seen
+
+    assert run(store, scenario, patience_s=60) == [["f2"]]
+    assert sorted(stored(store)) == [["f1"], ["f2"]]
+
+
+def test_nobody_waits_forever_and_what_waits_is_bounded(lake: LocalStore) -> None:
+    store = Stuck(lake.path)
+
+    async def scenario(log: EventLog) -> list[Any]:
+        late = await asyncio.gather(log.append(event(1)), return_exceptions=True)
+        too_much = await asyncio.gather(log.append(event(2)), return_exceptions=True)
+        store.let_go.set()
+        return [*late, *too_much]
+
+    late, too_much = run(store, scenario, max_waiting_bytes=1)
+    assert isinstance(late, NotStored) and "has not taken it within 0.3 s" in str(late)
+    assert isinstance(too_much, NotStored) and "are waiting for the lake" in str(too_much)
+    assert stored(store) == [["f1"]]
+
+
 def test_closing_writes_what_waits(lake: LocalStore) -> None:
     async def scenario(log: EventLog) -> asyncio.Task[None]:
         task = asyncio.create_task(log.append(event(1)))
@@ -89,7 +157,7 @@ def test_closing_writes_what_waits(lake: LocalStore) -> None:
         return task
 
     async def inside() -> None:
-        async with EventLog(lake, "test", flush_s=60) as log:
+        async with EventLog(lake, "test", pace_s=60) as log:
             task = await scenario(log)
         await task
 
@@ -122,7 +190,7 @@ def test_event_that_cannot_be_written_fails_alone(lake: LocalStore) -> None:
 
 def test_two_writers_never_meet(lake: LocalStore) -> None:
     async def inside() -> None:
-        async with EventLog(lake, "one", flush_s=0) as one, EventLog(lake, "two", flush_s=0) as two:
+        async with EventLog(lake, "one", pace_s=0) as one, EventLog(lake, "two", pace_s=0) as two:
             await asyncio.gather(*(log.append(event(n)) for n in range(20) for log in (one, two)))
 
     asyncio.run(inside())

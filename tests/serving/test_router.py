@@ -17,11 +17,14 @@ from fastapi.responses import Response, StreamingResponse
 from ratchet.errors import UserError
 from ratchet.events import Feedback, Interaction
 from ratchet.lake.landing import landed, lines
+from ratchet.serving.credentials import Signer, Ticket
 from ratchet.serving.router import create_app
 from ratchet.serving.router_settings import RouterSettings
 from ratchet.store import LocalStore
 
 Start = Callable[..., httpx.Client]
+SECRET = "the secret of every router in these tests"
+SERVED = {"interaction_id": "i", "subject_id": "u1", "tenant": "t1", "adapter_digest": "d1", "arm": "canary"}
 LEFT = {"adapter_name": "left", "adapter_version": "1", "adapter_digest": "d1"}
 
 
@@ -31,7 +34,9 @@ def start(serve: Callable[[FastAPI], str], lake: LocalStore, pool: str) -> Itera
     clients: list[httpx.Client] = []
 
     def start(store: LocalStore = lake, **settings: Any) -> httpx.Client:
-        url = serve(create_app(RouterSettings(**{"pool_url": pool, "lake": store.root, **settings}), store))
+        url = serve(
+            create_app(RouterSettings(**{"pool_url": pool, "lake": store.root, "secret": SECRET, **settings}), store)
+        )
         clients.append(httpx.Client(base_url=url, timeout=60))
         return clients[-1]
 
@@ -218,30 +223,92 @@ def test_adapter_that_the_pool_lacks_is_not_ready_until_it_is_loaded(
     assert "late@v2" in message(response)
 
 
+def token(**served: str) -> dict[str, str]:
+    """The headers of whoever was served this."""
+    return {"authorization": f"Bearer {Signer([SECRET]).sign(Ticket(**{**SERVED, **served}))}"}
+
+
+def like(router: httpx.Client, headers: dict[str, str], **fields: Any) -> httpx.Response:
+    return router.post("/v1/feedback", json={"kind": "thumb", "value": 1, **fields}, headers=headers)
+
+
+def test_answer_brings_the_token_to_vote_on_it_at_either_arm(start: Start, lake: LocalStore) -> None:
+    answer = ask(start(**LEFT, arm="canary"), user="u1", metadata={"tenant": "t1"})
+    primary = start(arm="primary")
+    like(primary, {"authorization": f"Bearer {answer.headers['x-feedback-token']}"}).raise_for_status()
+    [stored] = votes(lake)
+    assert (stored.interaction_id, stored.subject_id) == (answer.headers["x-interaction-id"], "u1")
+    assert stored.model_extra == {"tenant": "t1", "adapter_digest": "d1", "arm": "canary"}
+
+
 def test_vote_is_stored_under_an_id_that_repeats(start: Start, lake: LocalStore) -> None:
     router = start(arm="canary")
-    vote = {"interaction_id": "from-another-router", "subject_id": "u1", "kind": "thumb", "value": 1}
-    ids = [router.post("/v1/feedback", json=vote).raise_for_status().json()["feedback_id"] for _ in range(2)]
+    ids = [like(router, token()).raise_for_status().json()["feedback_id"] for _ in range(2)]
     assert ids[0] == ids[1]
     assert {stored.feedback_id for stored in votes(lake)} == {ids[0]}
-    stored = votes(lake)[0]
-    assert (stored.interaction_id, stored.subject_id, stored.kind, stored.value) == (
-        "from-another-router",
-        "u1",
-        "thumb",
-        1,
-    )
     assert 'ratchet_votes_total{arm="canary",kind="thumb",value="1.0"} 2.0' in router.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": "Bearer nonsense"},
+        {"authorization": "Basic dTE6eA=="},
+        {"authorization": token()["authorization"][:-1]},
+        {"authorization": f"Bearer {Signer(['another secret']).sign(Ticket(**SERVED))}"},
+    ],
+    ids=["none", "nonsense", "basic", "cut", "another-secret"],
+)
+def test_nobody_votes_without_a_token_of_ours(start: Start, lake: LocalStore, headers: dict[str, str]) -> None:
+    response = like(start(), headers)
+    assert response.status_code == 401
+    assert "x-feedback-token" in message(response)
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert votes(lake) == []
+
+
+def test_token_cannot_be_turned_into_another_subjects(start: Start, lake: LocalStore) -> None:
+    said, _, signature = token()["authorization"].removeprefix("Bearer ").partition(".")
+    other, _, _ = token(subject_id="u2")["authorization"].removeprefix("Bearer ").partition(".")
+    router = start()
+    assert like(router, {"authorization": f"Bearer {other}.{signature}"}).status_code == 401
+    assert like(router, token(), subject_id="u2").status_code == 422
+    like(router, {"authorization": f"Bearer {said}.{signature}"}).raise_for_status()
+    assert [stored.subject_id for stored in votes(lake)] == ["u1"]
+
+
+def test_token_of_the_old_secret_counts_while_the_secret_is_changed(start: Start) -> None:
+    assert like(start(secret=f"{SECRET[::-1]},{SECRET}"), token()).status_code == 200
+    assert like(start(secret=SECRET[::-1]), token()).status_code == 401
+
+
+def test_where_tenants_have_keys_nobody_asks_without_one(start: Start, lake: LocalStore) -> None:
+    router = start(**LEFT, api_keys="acme=k1,other=k2")
+    assert ask(router).status_code == 401
+    router.headers["authorization"] = "Bearer wrong"
+    assert ask(router).status_code == 401
+    router.headers["authorization"] = "Bearer k1"
+    assert ask(router, user="u1", metadata={"tenant": "other"}).status_code == 200
+    [stored] = interactions(lake)
+    assert (stored.tenant, stored.subject_id) == ("acme", "acme/u1")
+
+
+def test_subject_that_votes_too_often_has_to_wait_and_nobody_else_has(start: Start, lake: LocalStore) -> None:
+    router = start(votes_per_minute=2)
+    statuses = [like(router, token(interaction_id=f"i{number}")).status_code for number in range(3)]
+    assert statuses == [200, 200, 429]
+    assert 1 <= int(like(router, token(interaction_id="i9")).headers["retry-after"]) <= 30
+    assert like(router, token(subject_id="u2")).status_code == 200
+    assert len(votes(lake)) == 3
 
 
 def test_vote_that_means_nothing_is_refused_and_says_what_would(start: Start, lake: LocalStore) -> None:
     router = start()
-    response = router.post(
-        "/v1/feedback", json={"interaction_id": "i", "subject_id": "u1", "kind": "rating", "value": 11}
-    )
+    response = like(router, token(), kind="rating", value=11)
     assert response.status_code == 422
     assert "a rating is a whole number from 1 to 5; given 11" in message(response)
-    response = router.post("/v1/feedback", json={"interaction_id": "i", "subject_id": "u", "kind": "clap", "value": 1})
+    response = like(router, token(), kind="clap")
     assert response.status_code == 422
     assert "'thumb', 'rating', 'correction'" in message(response)
     assert votes(lake) == []
@@ -249,16 +316,23 @@ def test_vote_that_means_nothing_is_refused_and_says_what_would(start: Start, la
 
 class FullDisk(LocalStore):
     def create(self, key: str, data: bytes) -> None:
-        raise OSError(28, "No space left on device")
+        raise UserError("no room")  # what is not tried again, for the sake of time
 
 
 def test_nothing_is_acknowledged_that_is_not_stored(start: Start, lake: LocalStore) -> None:
     router = start(store=FullDisk(lake.path))
-    vote = {"interaction_id": "i", "subject_id": "u1", "kind": "thumb", "value": 1}
-    for response in (router.post("/v1/feedback", json=vote), ask(router)):
+    for response in (like(router, token()), ask(router)):
         assert response.status_code == 503
-        assert message(response) == "not stored, try again"
-    assert "ratchet_votes_total{" not in router.get("/metrics").text
+        assert message(response).startswith("not stored, try again")
+        assert int(response.headers["retry-after"]) > 0
+    metrics = router.get("/metrics").text
+    assert "ratchet_votes_total{" not in metrics
+    assert 'ratchet_events_not_stored_total{arm="primary"} 2.0' in metrics
+
+
+def test_body_without_end_is_refused(start: Start) -> None:
+    response = start().post("/v1/chat/completions", content=b" " * (5 << 20))
+    assert response.status_code == 413
 
 
 @pytest.fixture
@@ -268,7 +342,7 @@ def process(lake: LocalStore) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def process(**env: str) -> subprocess.Popen[str]:
         plain = {name: value for name, value in os.environ.items() if not name.startswith("RATCHET_")}
-        own = {f"RATCHET_{name.upper()}": value for name, value in env.items()}
+        own = {f"RATCHET_{name.upper()}": value for name, value in {"secret": SECRET, **env}.items()}
         command = [sys.executable, "-m", "ratchet.serving.router"]
         started.append(subprocess.Popen(command, env={**plain, **own}, stderr=subprocess.PIPE, text=True))
         return started[-1]
@@ -283,8 +357,8 @@ def test_acknowledged_vote_survives_sigkill(process: Callable[..., subprocess.Po
     router = process(pool_url="http://127.0.0.1:9", lake=lake.root, port="0")
     assert router.stderr
     url = router.stderr.readline().removeprefix("router: ").strip()
-    vote = {"interaction_id": "i", "subject_id": "u1", "kind": "thumb", "value": -1}
-    response = httpx.post(f"{url}/v1/feedback", json=vote, timeout=30)
+    vote = {"kind": "thumb", "value": -1}
+    response = httpx.post(f"{url}/v1/feedback", json=vote, headers=token(), timeout=30)
     router.send_signal(signal.SIGKILL)
     router.wait()
     assert [stored.feedback_id for stored in votes(lake)] == [response.json()["feedback_id"]]
@@ -305,7 +379,7 @@ def test_port_in_use_is_one_line_and_exit_code_2(
 def test_settings_come_from_the_environment() -> None:
     env = {
         "RATCHET_POOL_URL": "http://pool", "RATCHET_LAKE": "s3://lake", "RATCHET_ADAPTER_NAME": "left",
-        "RATCHET_ADAPTER_VERSION": "3", "RATCHET_ARM": "adapter-router", "RATCHET_PORT": "81",
+        "RATCHET_ADAPTER_VERSION": "3", "RATCHET_ARM": "adapter-router", "RATCHET_PORT": "81", "RATCHET_SECRET": SECRET,
     }  # fmt: skip
     settings = RouterSettings.from_env(env)
     assert (settings.pool_model, settings.arm, settings.port) == ("left@v3", "canary", 81)
@@ -315,6 +389,21 @@ def test_settings_come_from_the_environment() -> None:
         RouterSettings.from_env({})
     with pytest.raises(UserError, match="RATCHET_PORT = 'http' is not a number"):
         RouterSettings.from_env({**env, "RATCHET_PORT": "http"})
+    with pytest.raises(UserError, match="RATCHET_FALLBACK = 'other': known are none, base"):
+        RouterSettings.from_env({**env, "RATCHET_FALLBACK": "other"})
+
+
+def test_router_without_credentials_does_not_start_where_others_reach_it() -> None:
+    env = {"RATCHET_POOL_URL": "http://pool", "RATCHET_LAKE": "s3://lake", "RATCHET_SECRET": SECRET}
+    with pytest.raises(UserError, match="RATCHET_SECRET must have 32 characters"):
+        RouterSettings.from_env({**env, "RATCHET_SECRET": f"{SECRET},short"})
+    with pytest.raises(UserError, match="anyone could ask, and vote, as anyone"):
+        RouterSettings.from_env({**env, "RATCHET_HOST": "0.0.0.0"})
+    with pytest.raises(UserError, match="RATCHET_API_KEYS cannot be read: write tenant=key"):
+        RouterSettings.from_env({**env, "RATCHET_API_KEYS": "justakey"})
+    settings = RouterSettings.from_env({**env, "RATCHET_HOST": "0.0.0.0", "RATCHET_API_KEYS": "acme=hidden"})
+    assert SECRET not in repr(settings)
+    assert "hidden" not in repr(settings)
 
 
 def test_router_imports_nothing_that_touches_a_model() -> None:

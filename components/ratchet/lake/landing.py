@@ -6,6 +6,7 @@ Producers that see an event at a time write JSON lines; who has them by the mill
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -19,10 +20,11 @@ ROOT = "events"
 SUFFIXES = (".jsonl", ".parquet")
 
 
-def land(store: Store, events: Iterable[Interaction | Feedback], name: str | None = None) -> list[str]:
+def land(store: Store, events: Iterable[Interaction | Feedback], name: str = "") -> list[str]:
     """Write events durably; their keys. Returns only when every event is safe, or raises with none acknowledged.
 
-    Files are named by content unless `name` is given, so importing the same file twice lands it once.
+    Files are named by what they hold, after `name` if it is given: landing the same events under the same name again
+    writes nothing twice.
     """
     by_place: dict[str, list[bytes]] = defaultdict(list)
     for event in events:
@@ -31,12 +33,9 @@ def land(store: Store, events: Iterable[Interaction | Feedback], name: str | Non
     keys = []
     for folder, lines in sorted(by_place.items()):
         data = b"".join(lines)
-        key = f"{folder}/{name or digest_bytes(data)[:32]}.jsonl"
-        try:
+        key = f"{folder}/{f'{name}-' if name else ''}{digest_bytes(data)[:32]}.jsonl"
+        with suppress(Conflict):  # an earlier try was stored, and its answer was lost
             store.create(key, data)
-        except Conflict:
-            if name is not None:
-                raise
         keys.append(key)
     return keys
 

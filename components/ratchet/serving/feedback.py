@@ -7,22 +7,23 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
 
 from ratchet.digest import digest_json
 from ratchet.events import Feedback, Kind, Source
+from ratchet.serving.credentials import Ticket
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+MAX_TEXT_CHARS = 32_000
 
 
 class Vote(BaseModel):
-    """The body of POST /v1/feedback; `value` by kind as in `ratchet.events.Feedback`.
+    """The body of POST /v1/feedback; `value` by kind as in `ratchet.events.Feedback`. Its token says the rest.
 
-    Without a `feedback_id` it is made from interaction, subject and kind: whoever votes twice is counted once.
+    The same person's vote of one kind on one answer is one vote, however often it is sent; `feedback_id` tells apart
+    those that are meant to be several.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    interaction_id: Id
-    subject_id: Id
     kind: Kind
-    value: float | str
+    value: float | Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
     is_tie: bool = False
     source: Source = "human"
     feedback_id: Id | None = None
@@ -33,10 +34,20 @@ class Vote(BaseModel):
             raise ValueError(f"{fault}; given {self.value!r}")
         return self
 
-    def event(self, created_at: float) -> Feedback:
-        own_id = digest_json([self.interaction_id, self.subject_id, self.kind])[:32]
-        fields = self.model_dump(exclude={"feedback_id"})
-        return Feedback(**fields, feedback_id=self.feedback_id or own_id, created_at=created_at)
+    def event(self, ticket: Ticket, created_at: float) -> Feedback:
+        """The vote as the ticket's subject casts it, on its answer. Raises ValueError where the two do not match."""
+        if self.kind == "preference" and self.value == ticket.interaction_id:
+            raise ValueError("a preference is the id of the interaction that lost, not of the one that won")
+        own_id = [ticket.interaction_id, ticket.subject_id, self.kind, self.feedback_id]
+        served = {"tenant": ticket.tenant, "adapter_digest": ticket.adapter_digest, "arm": ticket.arm}
+        return Feedback(
+            **self.model_dump(exclude={"feedback_id"}),
+            **served,
+            feedback_id=digest_json(own_id)[:32],  # not the sender's alone: nobody can take the id of another's vote
+            interaction_id=ticket.interaction_id,
+            subject_id=ticket.subject_id,
+            created_at=created_at,
+        )
 
 
 def _fault(vote: Vote) -> str | None:
@@ -52,8 +63,7 @@ def _fault(vote: Vote) -> str | None:
         case "comment":
             return None if _is_text(vote.value) else "a comment is a text"
         case "preference":
-            is_other = _is_text(vote.value) and vote.value != vote.interaction_id
-            return None if is_other else "a preference is the id of the interaction that lost"
+            return None if _is_text(vote.value) else "a preference is the id of the interaction that lost"
         case _:
             return None if _is_measure(vote.value) else f"{vote.kind} is a number, 0 or more (1 for: it happened)"
 

@@ -1,13 +1,16 @@
 """What both servers share: errors in OpenAI's shape, and running until told to stop."""
 
+import math
 import socket
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from ratchet.errors import UserError
 
@@ -16,11 +19,11 @@ GRACE_S = 25  # for open requests; Kubernetes kills after 30
 
 
 class Refused(Exception):
-    """A request that gets an error status and a message for its sender."""
+    """A request that gets an error status and a message for its sender, who may come back after `retry_after_s`."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
-        self.status, self.message = status, message
+        self.status, self.message, self.retry_after_s = status, message, retry_after_s
 
 
 def answer_errors(app: FastAPI, invalid_status: int) -> None:
@@ -28,12 +31,21 @@ def answer_errors(app: FastAPI, invalid_status: int) -> None:
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> JSONResponse:
-        return error_response(error.status, error.message)
+        response = JSONResponse(error_body(error.status, error.message), error.status)
+        if error.retry_after_s is not None:
+            response.headers["retry-after"] = str(math.ceil(error.retry_after_s))
+        if error.status == 401:
+            response.headers["www-authenticate"] = "Bearer"
+        return response
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         faults = [f"{'.'.join(str(part) for part in fault['loc'][1:])}: {fault['msg']}" for fault in error.errors()]
-        return error_response(invalid_status, "; ".join(faults))
+        return JSONResponse(error_body(invalid_status, "; ".join(faults)), invalid_status)
+
+    @app.exception_handler(HTTPException)
+    async def not_served(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse(error_body(error.status_code, error.detail), error.status_code, error.headers)
 
 
 def run_server(create_app: Callable[[], FastAPI], host: str, port: int, name: str) -> None:
@@ -72,5 +84,7 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
         raise SystemExit(2) from None
 
 
-def error_response(status: int, message: str) -> JSONResponse:
-    return JSONResponse({"error": {"message": message, "code": status}}, status_code=status)
+def error_body(status: int, message: str) -> dict[str, Any]:
+    """An error in OpenAI's shape, as vLLM answers it."""
+    kind = {400: "BadRequestError", 401: "Unauthorized", 404: "NotFoundError", 429: "RateLimitError"}
+    return {"error": {"message": message, "type": kind.get(status, "Error"), "param": None, "code": status}}

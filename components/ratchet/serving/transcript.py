@@ -38,6 +38,16 @@ def read_stream(body: bytes) -> Answer:
         raise ValueError(f"no whole stream of a chat completion: {error!r} in {body[-200:]!r}") from None
 
 
+def read_part(body: bytes, ending: str) -> Answer:
+    """What a stream had said when it ended early, for the reason `ending`."""
+    whole = body[: body.rfind(b"\n\n") + 2]
+    try:
+        texts = [choice["delta"].get("content") or "" for chunk in _chunks(whole) for choice in chunk["choices"]]
+    except (ValueError, KeyError, TypeError):
+        texts = []
+    return Answer("".join(texts), ending, 0, 0)
+
+
 def _chunks(body: bytes) -> Iterator[Any]:
     for line in body.splitlines():
         content = line.removeprefix(b"data:").strip()

@@ -96,13 +96,8 @@ class Crowd:
         served.raise_for_status()
         answer = served.json()["choices"][0]["message"]["content"]
         for kind, value in self._opinion(answer, rng):
-            vote = {
-                "interaction_id": served.headers["x-interaction-id"],
-                "subject_id": subject,
-                "kind": kind,
-                "value": value,
-            }
-            (await client.post("/v1/feedback", json=vote)).raise_for_status()
+            token = {"authorization": f"Bearer {served.headers['x-feedback-token']}"}
+            (await client.post("/v1/feedback", json={"kind": kind, "value": value}, headers=token)).raise_for_status()
 
     def _opinion(self, answer: str, rng: random.Random) -> list[tuple[str, float | str]]:
         likes = rng.random() < chance_of_liking(answer)
