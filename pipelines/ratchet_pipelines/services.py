@@ -14,7 +14,7 @@ say = Console(stderr=True, highlight=False)
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (serve_model, serve_router, serve_gate, reconcile, drift):
+    for command in (serve_model, serve_router, serve_syncer, serve_gate, reconcile, drift):
         app.command(command.__name__.replace("_", "-"))(command)
 
 
@@ -30,6 +30,21 @@ def serve_router() -> None:
     from ratchet.serving.router import main as router
 
     router()
+
+
+def serve_syncer(
+    lake: Lake = "lake",
+    pool_url: Annotated[str, typer.Option(help="The model server beside this one.")] = "http://127.0.0.1:8000",
+    folder: Annotated[Path, typer.Option(help="Where that server finds adapters.")] = Path("/adapters"),
+    host: Host = "127.0.0.1",
+    port: Port = 8001,
+    poll_s: Annotated[float, typer.Option(help="Seconds between two looks at the ledger.")] = 2.0,
+    max_adapters: Annotated[int, typer.Option(help="How many of the adapters named last are kept loaded.")] = 4,
+) -> None:
+    """Load the adapters that the ledger names into one model server, each after its digest is checked."""
+    from ratchet.serving.syncer import serve
+
+    serve(lake, pool_url, folder, host, port, poll_s, max_adapters)
 
 
 def serve_gate(lake: Lake = "lake", config: ConfigFile = None, host: Host = "127.0.0.1", port: Port = 8080) -> None:

@@ -15,8 +15,8 @@ from ratchet.rehearsal.argo import render
 from ratchet.rehearsal.cluster import Cluster
 from ratchet.rehearsal.flagger import Readiness
 from ratchet.rehearsal.kubelet import Kubelet, resolve
-from ratchet.rehearsal.pool import Pool
 from ratchet.rehearsal.world import readiness
+from ratchet.serving.adapter_pool import AdapterPool
 from rehearsal.fakes import FakePool, served
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "adapter-router"
@@ -30,7 +30,7 @@ class Node:
     def __init__(self, folder: Path, pool: FakePool, url: str) -> None:
         self.folder, self.pool, self.url = folder, pool, url
         self.cluster = Cluster("ratchet")
-        self.kubelet = Kubelet(self.cluster, Pool(url), folder / "logs")
+        self.kubelet = Kubelet(self.cluster, AdapterPool(url), folder / "logs")
         self.versions = 0
 
     def adapter(self) -> dict[str, str]:

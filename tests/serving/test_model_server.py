@@ -73,6 +73,24 @@ def test_stream_says_what_the_completion_says(client: httpx.Client) -> None:
     assert chunks[-1]["usage"]["completion_tokens"] == 12
 
 
+def test_stream_begins_before_the_answer_is_whole_and_stops_when_nobody_listens(client: httpx.Client) -> None:
+    before = finished(client, "abort")
+    with client.stream("POST", "/v1/chat/completions", json=body("left@v1", max_tokens=400, stream=True)) as response:
+        lines = (line for line in response.iter_lines() if "content" in line and '""' not in line)
+        next(lines)
+        assert num_running(client) == 1
+    while finished(client, "abort") == before:
+        time.sleep(0.01)
+    while num_running(client):
+        time.sleep(0.01)
+
+
+def finished(client: httpx.Client, reason: str) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    found = (line for line in lines if line.startswith("vllm:request_success_total") and f'="{reason}"' in line)
+    return float(next(found, "0").split()[-1])
+
+
 def test_seed_repeats_a_sampled_answer(client: httpx.Client) -> None:
     answers = [text(ask(client, "left@v1", temperature=1, seed=seed)) for seed in (3, 3, 4)]
     assert answers[0] == answers[1] != answers[2]
@@ -110,6 +128,8 @@ def test_adapter_is_loaded_once_and_unloaded_once(client: httpx.Client, adapters
     assert load(client, "third@v1", adapters["left"]).status_code == 200
     assert text(ask(client, "third@v1")) == text(ask(client, "left@v1"))
     assert load(client, "third@v1", adapters["right"]).status_code == 400
+    named = {"lora_name": "third@v1", "lora_path": str(adapters["right"]), "load_inplace": True}
+    assert client.post("/v1/load_lora_adapter", json=named).status_code == 400
     assert unload(client, "third@v1").status_code == 200
     assert ask(client, "third@v1").status_code == 404
     assert unload(client, "third@v1").status_code == 404
@@ -167,7 +187,10 @@ def test_metrics_carry_vllms_names(client: httpx.Client) -> None:
     metrics = client.get("/metrics").text
     for name in (
         "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:prompt_tokens_total",
-        "vllm:generation_tokens_total", "vllm:e2e_request_latency_seconds_bucket",
+        "vllm:generation_tokens_total", "vllm:e2e_request_latency_seconds_bucket", "vllm:kv_cache_usage_perc",
+        "vllm:time_to_first_token_seconds_bucket", "vllm:inter_token_latency_seconds_bucket",
+        "vllm:request_queue_time_seconds_bucket", "vllm:request_prefill_time_seconds_bucket",
+        "vllm:request_decode_time_seconds_bucket", "vllm:lora_requests_info",
     ):  # fmt: skip
         assert f"{name}{{" in metrics
-    assert 'vllm:request_success_total{finished_reason="length"' in metrics
+    assert 'vllm:request_success_total{engine="0",finished_reason="length",model_name=' in metrics

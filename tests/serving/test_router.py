@@ -1,4 +1,5 @@
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -11,8 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
-from fastapi.responses import Response, StreamingResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from ratchet.errors import UserError
 from ratchet.events import Feedback, Interaction
@@ -26,6 +27,11 @@ Start = Callable[..., httpx.Client]
 SECRET = "the secret of every router in these tests"
 SERVED = {"interaction_id": "i", "subject_id": "u1", "tenant": "t1", "adapter_digest": "d1", "arm": "canary"}
 LEFT = {"adapter_name": "left", "adapter_version": "1", "adapter_digest": "d1"}
+
+
+class FullDisk(LocalStore):
+    def create(self, key: str, data: bytes) -> None:
+        raise UserError("no room")  # what is not tried again, for the sake of time
 
 
 @pytest.fixture
@@ -126,20 +132,125 @@ async def spaced(chunks: list[bytes]) -> AsyncIterator[bytes]:
         await asyncio.sleep(0.05)
 
 
+def said(text: str, reason: str | None = None) -> bytes:
+    """One event of a stream."""
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": reason}
+    return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+
 def stub(answer: Callable[[], Response], pause_s: float = 0) -> FastAPI:
     """A pool at the other end of the wire that answers as told."""
     app = FastAPI()
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": "base-model", "parent": None}]}
+        cards = [{"id": "base-model", "parent": None}, {"id": "left@v1", "parent": "base-model"}]
+        return {"object": "list", "data": cards}
 
     @app.post("/v1/chat/completions")
-    async def chat() -> Response:
+    async def chat(request: Request) -> Response:
+        asked.append((await request.json())["model"])
         await asyncio.sleep(pause_s)
         return answer()
 
+    asked: list[str] = []
+    app.state.asked = asked
     return app
+
+
+def streaming(*chunks: bytes, then: float = 0) -> Callable[[], Response]:
+    async def body() -> AsyncIterator[bytes]:
+        async for chunk in spaced([*chunks]):
+            yield chunk
+        await asyncio.sleep(then)
+
+    return lambda: StreamingResponse(body(), media_type="text/event-stream")
+
+
+def wait_for(interactions_of: LocalStore, how_many: int = 1) -> list[Interaction]:
+    deadline = time.monotonic() + 30
+    while len(found := interactions(interactions_of)) < how_many and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+def test_client_that_leaves_midway_leaves_what_it_saw_on_record(
+    start: Start, serve: Callable[[FastAPI], str], lake: LocalStore
+) -> None:
+    router = start(pool_url=serve(stub(streaming(said("Hel"), said("lo"), said(" you"), then=60))))
+    with router.stream("POST", "/v1/chat/completions", json=body(stream=True)) as response:
+        received = b""
+        for chunk in response.iter_raw():
+            received += chunk
+            if b"lo" in received:
+                break
+    [stored] = wait_for(lake)
+    assert stored.interaction_id == response.headers["x-interaction-id"]
+    assert (stored.response, stored.finish_reason) == ("Hello", "abandoned")
+    assert 'ratchet_unfinished_streams_total{arm="primary",ending="abandoned"} 1.0' in router.get("/metrics").text
+
+
+def test_stream_that_the_pool_breaks_off_ends_in_an_error_and_what_was_seen_is_on_record(
+    start: Start, serve: Callable[[FastAPI], str], lake: LocalStore
+) -> None:
+    router = start(pool_url=serve(stub(streaming(said("Hel"), said("lo"), said(" you")))))
+    response = ask(router, stream=True)
+    assert response.content.startswith(said("Hel") + said("lo"))
+    assert json.loads(response.content.split(b"data: ")[-1])["error"]["code"] == 502
+    [stored] = wait_for(lake)
+    assert (stored.response, stored.finish_reason) == ("Hello", "broken_off")
+
+
+def test_stream_whose_record_is_not_stored_has_no_end(
+    start: Start, serve: Callable[[FastAPI], str], lake: LocalStore
+) -> None:
+    pool_url = serve(stub(streaming(said("Hel"), said("lo", "stop"), b"data: [DONE]\n\n")))
+    response = ask(start(store=FullDisk(lake.path), pool_url=pool_url), stream=True)
+    assert b"[DONE]" not in response.content
+    assert "not stored" in json.loads(response.content.split(b"data: ")[-1])["error"]["message"]
+
+
+WHOLE = {"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}
+
+
+def test_busy_pool_is_asked_again_and_the_answer_says_so(
+    start: Start, serve: Callable[[FastAPI], str], lake: LocalStore
+) -> None:
+    answers = iter([Response(status_code=503), JSONResponse(WHOLE)])
+    router = start(pool_url=serve(stub(lambda: next(answers))), retries=1)
+    response = ask(router)
+    assert (response.status_code, response.headers["x-upstream-attempts"]) == (200, "2")
+    assert 'ratchet_upstream_retries_total{arm="primary"} 1.0' in router.get("/metrics").text
+    assert len(interactions(lake)) == 1
+
+
+def test_pool_that_stays_busy_is_a_502(start: Start, serve: Callable[[FastAPI], str]) -> None:
+    pool = stub(lambda: Response("starting", status_code=503))
+    response = ask(start(pool_url=serve(pool), retries=2))
+    assert response.status_code == 502
+    assert "answers 503: b'starting'" in message(response)
+    assert pool.state.asked == ["base-model"] * 3
+
+
+def test_late_answer_is_not_asked_for_twice(start: Start, serve: Callable[[FastAPI], str]) -> None:
+    pool = stub(Response, pause_s=1)
+    assert ask(start(pool_url=serve(pool), timeout_s=0.2, retries=3)).status_code == 504
+    assert pool.state.asked == ["base-model"]
+
+
+def test_base_model_stands_in_where_that_is_wanted_and_everything_says_so(
+    start: Start, serve: Callable[[FastAPI], str], lake: LocalStore
+) -> None:
+    answers = iter([Response(status_code=500), Response(status_code=404), JSONResponse(WHOLE)])
+    router = start(pool_url=serve(stub(lambda: next(answers))), **LEFT, fallback="base", retries=0)
+    assert ask(router).status_code == 500, "what the pool answers is passed on"
+    response = ask(router)
+    assert response.status_code == 200
+    told = {name: response.headers[f"x-{name}"] for name in ("fallback", "adapter-name", "adapter-digest")}
+    assert told == {"fallback": "base", "adapter-name": "base", "adapter-digest": "base"}
+    [stored] = interactions(lake)
+    assert (stored.adapter_name, stored.adapter_version, stored.adapter_digest) == ("base", "0", "base")
+    assert 'ratchet_fallbacks_total{arm="primary"} 1.0' in router.get("/metrics").text
 
 
 def test_real_stream_is_recorded_as_the_whole_answer(start: Start, lake: LocalStore) -> None:
@@ -312,11 +423,6 @@ def test_vote_that_means_nothing_is_refused_and_says_what_would(start: Start, la
     assert response.status_code == 422
     assert "'thumb', 'rating', 'correction'" in message(response)
     assert votes(lake) == []
-
-
-class FullDisk(LocalStore):
-    def create(self, key: str, data: bytes) -> None:
-        raise UserError("no room")  # what is not tried again, for the sake of time
 
 
 def test_nothing_is_acknowledged_that_is_not_stored(start: Start, lake: LocalStore) -> None:

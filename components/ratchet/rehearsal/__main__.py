@@ -24,10 +24,10 @@ from ratchet.rehearsal.cluster import Cluster, api
 from ratchet.rehearsal.flagger import Scheduler
 from ratchet.rehearsal.gateway import gateway
 from ratchet.rehearsal.kubelet import HOST, Kubelet
-from ratchet.rehearsal.pool import Pool
 from ratchet.rehearsal.ports import listen
 from ratchet.rehearsal.world import ClusterWorld
 from ratchet.release.credentials import VARIABLE, hook_token
+from ratchet.serving.adapter_pool import AdapterPool
 
 POLL_S = 30.0  # Argo CD's own default is three minutes; with a Git webhook it is seconds
 MIN_POLL_S = 0.2
@@ -93,7 +93,7 @@ def main(
             cluster = Cluster(namespace, state)
             argo = Argo(cluster, git_url, branch, values_path, chart, scratch / "clone.git", parameters)
             argo.sync()
-            kubelet = Kubelet(cluster, Pool(pool_url), logs)
+            kubelet = Kubelet(cluster, AdapterPool(pool_url), logs)
             rehearsal = Rehearsal(cluster, argo, kubelet, ClusterWorld(cluster, CANARY), speed)
             asyncio.run(serve(rehearsal, {for_api: api(cluster), for_users: gateway(cluster, CANARY, seed)}))
     except UserError as error:

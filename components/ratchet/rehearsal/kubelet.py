@@ -18,8 +18,9 @@ import httpx
 
 from ratchet.errors import UserError
 from ratchet.rehearsal.cluster import Cluster, Object, spec_hash, timestamp
-from ratchet.rehearsal.pool import Adapter, Pool, adapter_of
 from ratchet.rehearsal.ports import free_port
+from ratchet.release.adapter_ref import PREFIX, AdapterRef
+from ratchet.serving.adapter_pool import AdapterPool
 
 HOST = "127.0.0.1"
 PASS_S = 0.1
@@ -36,7 +37,7 @@ class Pod:
 
     spec: str
     """Hash of the template that it was made from."""
-    adapter: Adapter | None
+    adapter: AdapterRef | None
     url: str
     log: Path
     process: subprocess.Popen[bytes]
@@ -68,7 +69,7 @@ class Kubelet:
     """Keeps processes as the cluster's Deployments want them. `run` until told to stop, then `close`."""
 
     cluster: Cluster
-    pool: Pool
+    pool: AdapterPool
     logs: Path
     workloads: dict[str, Workload] = field(default_factory=dict)
     leaving: list[Pod] = field(default_factory=list)
@@ -83,7 +84,7 @@ class Kubelet:
 
     def reconcile(self) -> None:
         """One pass over all Deployments."""
-        referenced: set[Adapter | None] = set()
+        referenced: set[AdapterRef | None] = set()
         for name in self.cluster.names("Deployment"):
             deployment = self.cluster.get("Deployment", name)
             if deployment is not None:
@@ -137,7 +138,7 @@ class Kubelet:
         except UserError as error:
             self._tell(name, workload, str(error))
 
-    def _spawn(self, name: str, template: Object, adapter: Adapter | None) -> Pod:
+    def _spawn(self, name: str, template: Object, adapter: AdapterRef | None) -> Pod:
         port = free_port(HOST)
         log = self.logs / f"{name}.log"
         environment = os.environ | resolve(template) | {"RATCHET_HOST": HOST, "RATCHET_PORT": str(port)}
@@ -232,7 +233,7 @@ class Kubelet:
                 pod.process.terminate()
                 pod.stop_at = float("inf")
 
-    def _unload(self, referenced: set[Adapter | None]) -> None:
+    def _unload(self, referenced: set[AdapterRef | None]) -> None:
         try:
             self.pool.keep_only({adapter for adapter in referenced if adapter})
         except UserError:
@@ -242,6 +243,14 @@ class Kubelet:
         if trouble != workload.told:
             workload.told = trouble
             self.cluster.log("kubelet", f"{name}: {trouble}")
+
+
+def adapter_of(template: Object) -> AdapterRef | None:
+    """The adapter that a pod template serves; None for the base model alone. Raises UserError if it does not say."""
+    adapter = AdapterRef.of_annotations(template["metadata"].get("annotations", {}))
+    if adapter is None:
+        raise UserError(f"the pod template lacks an annotation of {PREFIX}*; the chart must render all four")
+    return None if adapter.digest == AdapterRef().digest else adapter
 
 
 def resolve(template: Object) -> Mapping[str, str]:

@@ -1,10 +1,8 @@
 """Chat completions in OpenAI's shape: the request that the model server takes, and its answer, whole or streamed."""
 
 import json
-import re
 import secrets
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
@@ -51,18 +49,28 @@ def completion(request: ChatRequest, row: "Row", text: str) -> dict[str, Any]:
     return {**_head(request, "chat.completion"), "choices": [choice], "usage": _usage(row)}
 
 
-def completion_stream(request: ChatRequest, row: "Row", text: str) -> Iterator[str]:
-    """Server-sent events of OpenAI's shape: the role, the text a word at a time, the finish, the usage if asked for."""
-    head = _head(request, "chat.completion.chunk")
-    words = re.findall(r"\s*\S+|\s+", text)
-    deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in words), {}]
-    for delta in deltas:
-        reason = None if delta else row.finish_reason
-        yield _event({**head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]})
-    options = (request.model_extra or {}).get("stream_options") or {}
-    if options.get("include_usage"):
-        yield _event({**head, "choices": [], "usage": _usage(row)})
-    yield "data: [DONE]\n\n"
+class Stream:
+    """One streamed completion as server-sent events: the role, text as it comes, the finish, the usage if asked for."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        self._head = _head(request, "chat.completion.chunk")
+        options = (request.model_extra or {}).get("stream_options") or {}
+        self._counts_usage = bool(options.get("include_usage"))
+
+    def start(self) -> str:
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def text(self, text: str) -> str:
+        return self._chunk({"content": text})
+
+    def end(self, row: "Row") -> str:
+        last = self._chunk({}, row.finish_reason)
+        usage = _event({**self._head, "choices": [], "usage": _usage(row)}) if self._counts_usage else ""
+        return f"{last}{usage}data: [DONE]\n\n"
+
+    def _chunk(self, delta: dict[str, str], reason: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return _event({**self._head, "choices": [choice]})
 
 
 def _event(content: dict[str, Any]) -> str:

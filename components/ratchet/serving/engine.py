@@ -28,6 +28,7 @@ class Engine:
         self._batch = Batch(self._lora, stop_tokens)
         self._waiting: deque[Row] = deque()
         self._answers: dict[Row, Future[Row]] = {}
+        self._listeners: dict[Row, Callable[[], None]] = {}
         self._retired: set[str] = set()
         self._slots = 0
         self._is_closed = False
@@ -36,18 +37,28 @@ class Engine:
         self._thread.start()
 
     @property
-    def num_running(self) -> int:
-        return len(self._batch.rows)
+    def running(self) -> list[Row]:
+        return list(self._batch.rows)
 
     @property
-    def num_waiting(self) -> int:
-        return len(self._waiting)
+    def waiting(self) -> list[Row]:
+        return list(self._waiting)
 
-    def generate(self, row: Row) -> Future[Row]:
-        """The same row, with its tokens and finish reason."""
+    @property
+    def cache_share(self) -> float:
+        """How much of the KV cache is spoken for, 0 to 1."""
+        rows = self.running
+        return min(1.0, len(rows) * max(map(_size, rows), default=0) / MAX_CELLS)
+
+    def generate(self, row: Row, on_token: Callable[[], None] | None = None) -> Future[Row]:
+        """The same row, with its tokens and finish reason. `on_token` is called, from another thread, as they come."""
         answer: Future[Row] = Future()
-        self._jobs.put(lambda: self._accept(row, answer))
+        self._jobs.put(lambda: self._accept(row, answer, on_token))
         return answer
+
+    def abort(self, row: Row) -> None:
+        """Stop writing this row: its answer is what there is of it."""
+        self._jobs.put(lambda: self._abort(row))
 
     def load(self, folder: Path) -> Future[str]:
         """The slot that holds the adapter now, for `Row.adapter`; UserError if it cannot be served on this base."""
@@ -74,7 +85,9 @@ class Engine:
                 self._fail(error)
             else:
                 for row in finished:
-                    self._answers.pop(row).set_result(row)
+                    self._answer(row)
+                for told in list(self._listeners.values()):
+                    told()
 
     def _take_jobs(self) -> None:
         """Do what has been asked for; if there is nothing to generate, wait for the next request."""
@@ -103,15 +116,29 @@ class Engine:
             admitted.append(self._waiting.popleft())
         return admitted
 
-    def _accept(self, row: Row, answer: Future[Row]) -> None:
+    def _accept(self, row: Row, answer: Future[Row], on_token: Callable[[], None] | None) -> None:
         if answer.set_running_or_notify_cancel():
             self._answers[row] = answer
             self._waiting.append(row)
+            if on_token:
+                self._listeners[row] = on_token
+
+    def _abort(self, row: Row) -> None:
+        if row in self._answers:
+            row.finish_reason = row.finish_reason or "abort"  # the batch lets it go at its next step
+        if row in self._waiting:
+            self._waiting.remove(row)
+            self._answer(row)
+
+    def _answer(self, row: Row) -> None:
+        self._listeners.pop(row, None)
+        self._answers.pop(row).set_result(row)
 
     def _fail(self, error: Exception) -> None:
         doomed = set(self._answers) - set(self._waiting)
         self._batch = Batch(self._lora, self._stop_tokens)
         for row in doomed:
+            self._listeners.pop(row, None)
             self._answers.pop(row).set_exception(error)
 
     def _load(self, folder: Path) -> str:

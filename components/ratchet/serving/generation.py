@@ -4,6 +4,7 @@ Rows join and leave between tokens (continuous batching), so a short answer neve
 padded on the left; columns that no row uses any more are cut off.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,12 +17,15 @@ from ratchet.serving.lora import Lora
 
 TOP_K = 50  # sampling is cut to this many tokens: noise over a whole vocabulary costs more than the model does
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "abort"]
 
 
 @dataclass(kw_only=True, eq=False)
 class Row:
-    """One answer in the making. `adapter` is one that was loaded, None the base model; temperature 0 is greedy."""
+    """One answer in the making. `adapter` is one that was loaded, None the base model; temperature 0 is greedy.
+
+    Times are `time.monotonic()`.
+    """
 
     prompt: Sequence[int]
     max_tokens: int
@@ -30,6 +34,10 @@ class Row:
     seed: int = 0
     tokens: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    arrived_at: float = field(default_factory=time.monotonic)
+    admitted_at: float = 0.0
+    first_token_at: float = 0.0
+    finished_at: float = 0.0
 
     def __post_init__(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)
@@ -55,6 +63,8 @@ class Batch:
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> list[Row]:
         """Read the prompts of new rows and give each its first token; those that are finished by it."""
+        for row in rows:
+            row.admitted_at = time.monotonic()
         longest = max(len(row.prompt) for row in rows)
         ids = torch.tensor([[0] * (longest - len(row.prompt)) + list(row.prompt) for row in rows])
         mask = torch.tensor([[0] * (longest - len(row.prompt)) + [1] * len(row.prompt) for row in rows])
@@ -86,9 +96,11 @@ class Batch:
 
     def _extend(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
         values, candidates = logits.topk(TOP_K)
+        now = time.monotonic()
         best = (values + torch.stack([row.gumbel() for row in rows])).argmax(1, keepdim=True)
         for row, token in zip(rows, candidates.gather(1, best)[:, 0].tolist(), strict=True):
             row.tokens.append(token)
+            row.first_token_at = row.first_token_at or now
             if token in self.stop_tokens:
                 row.finish_reason = "stop"
             elif len(row.tokens) >= row.max_tokens:
@@ -96,6 +108,8 @@ class Batch:
 
     def _leave(self) -> list[Row]:
         finished = [row for row in self.rows if row.finish_reason]
+        for row in finished:
+            row.finished_at = time.monotonic()
         if finished:
             kept = torch.tensor(
                 [index for index, row in enumerate(self.rows) if not row.finish_reason], dtype=torch.long

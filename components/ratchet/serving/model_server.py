@@ -10,28 +10,30 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
 from ratchet.base_model import load_base
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.serving.completions import ChatRequest, completion, completion_stream
+from ratchet.serving.completions import ChatRequest, Stream, completion
 from ratchet.serving.engine import MAX_CELLS, Engine
 from ratchet.serving.generation import Row, stop_tokens
+from ratchet.serving.pool_metrics import Metrics
 from ratchet.serving.server import Refused, answer_errors, run_server
 
 
 class LoadRequest(BaseModel):
     lora_name: str = Field(min_length=1)
     lora_path: str = Field(min_length=1)
+    load_inplace: Literal[False] = Field(False, description="other weights under a name in use would deceive the gate")
 
 
 class UnloadRequest(BaseModel):
@@ -75,6 +77,27 @@ class Pool:
     def text(self, row: Row) -> str:
         return str(self.tokenizer.decode(row.tokens, skip_special_tokens=True))
 
+    async def texts(self, row: Row) -> AsyncIterator[str]:
+        """The answer piece by piece, as its tokens come. Leaving early stops it."""
+        stepped, loop, sent = asyncio.Event(), asyncio.get_running_loop(), ""
+        answer = asyncio.wrap_future(self.engine.generate(row, on_token=lambda: loop.call_soon_threadsafe(stepped.set)))
+        answer.add_done_callback(lambda _: stepped.set())
+        try:
+            while not answer.done():
+                await stepped.wait()
+                stepped.clear()
+                text = self.text(row)
+                # A character of several tokens is not whole before its last one.
+                if not text.endswith("\ufffd") and text.startswith(sent) and text != sent:
+                    yield text[len(sent) :]
+                    sent = text
+            await answer
+        finally:
+            if not answer.done():
+                self.engine.abort(row)
+        if rest := self.text(row)[len(sent) :]:
+            yield rest
+
     async def load(self, name: str, path: str) -> None:
         async with self._loading:  # two loads of one name: the second has to find the first
             if name in self.slots:
@@ -93,6 +116,11 @@ class Pool:
             if slot := self.slots.pop(name):
                 self.engine.retire(slot)
 
+    @property
+    def adapter_names(self) -> dict[str, str]:
+        """The loaded adapters' names by their slots."""
+        return {slot: name for name, slot in self.slots.items() if slot}
+
     def cards(self) -> Iterator[dict[str, Any]]:
         for name in self.slots:
             is_base = name == self.base
@@ -103,37 +131,10 @@ class Pool:
             }  # fmt: skip
 
 
-class Metrics:
-    """Under vLLM's names, so that one dashboard reads both."""
-
-    def __init__(self, pool: Pool) -> None:
-        self.registry, self.model_name = CollectorRegistry(), pool.base
-        names = ("model_name",)
-        running = Gauge("vllm:num_requests_running", "Requests in the batch", names, registry=self.registry)
-        running.labels(pool.base).set_function(lambda: pool.engine.num_running)
-        waiting = Gauge("vllm:num_requests_waiting", "Requests not yet in it", names, registry=self.registry)
-        waiting.labels(pool.base).set_function(lambda: pool.engine.num_waiting)
-        self.finished = Counter(
-            "vllm:request_success", "Finished requests", (*names, "finished_reason"), registry=self.registry
-        )
-        self.latency = Histogram(
-            "vllm:e2e_request_latency_seconds", "From request to answer", names, registry=self.registry,
-            buckets=(0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240),
-        )  # fmt: skip
-        self.prompt_tokens = Counter("vllm:prompt_tokens", "Tokens read", names, registry=self.registry)
-        self.generation_tokens = Counter("vllm:generation_tokens", "Tokens written", names, registry=self.registry)
-
-    def count(self, row: Row, seconds: float) -> None:
-        self.finished.labels(self.model_name, row.finish_reason).inc()
-        self.latency.labels(self.model_name).observe(seconds)
-        self.prompt_tokens.labels(self.model_name).inc(len(row.prompt))
-        self.generation_tokens.labels(self.model_name).inc(len(row.tokens))
-
-
 def create_app(config: Config) -> FastAPI:
     """The server as an ASGI app; loads the base model now. Raises UserError where there is no such model."""
     pool = Pool(config)
-    metrics = Metrics(pool)
+    metrics = Metrics(pool.base, pool.engine, lambda: pool.adapter_names)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -157,14 +158,26 @@ def create_app(config: Config) -> FastAPI:
 
     @app.post("/v1/chat/completions")
     async def chat(request: ChatRequest) -> Response:
-        started = time.monotonic()
-        row = await asyncio.wrap_future(pool.engine.generate(pool.row(request)))
-        metrics.count(row, time.monotonic() - started)
+        row = pool.row(request)
         if request.stream:
-            return StreamingResponse(completion_stream(request, row, pool.text(row)), media_type="text/event-stream")
+            return StreamingResponse(_stream(pool, metrics, request, row), media_type="text/event-stream")
+        await asyncio.wrap_future(pool.engine.generate(row))
+        metrics.count(row)
         return JSONResponse(completion(request, row, pool.text(row)))
 
     return app
+
+
+async def _stream(pool: Pool, metrics: Metrics, request: ChatRequest, row: Row) -> AsyncIterator[str]:
+    stream = Stream(request)
+    yield stream.start()
+    try:
+        async with aclosing(pool.texts(row)) as texts:
+            async for text in texts:
+                yield stream.text(text)
+    finally:
+        metrics.count(row)
+    yield stream.end(row)
 
 
 def _add_probes(app: FastAPI, pool: Pool, metrics: Metrics) -> None:
