@@ -33,8 +33,9 @@ locals {
       delete    = []
       artifacts = []
     }
+    # Its syncer: what the ledger names, and the files of that.
     model-pool = {
-      read      = ["adapters"]
+      read      = ["adapters", "ledger"]
       write     = []
       delete    = []
       artifacts = []

@@ -1,50 +1,36 @@
 """The chart, rendered by Helm itself and held against the schemas of Kubernetes, Flagger and Prometheus operator."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
 
 import crds
+from chart import Chart, check_unprivileged, check_valid
 from ratchet.errors import UserError
 from ratchet.rehearsal.analysis import read_canary
-from ratchet.rehearsal.argo import OVERLAY, merge, render
+from ratchet.rehearsal.argo import OVERLAY, merge
+from ratchet.serving.router_settings import RouterSettings
 
-ROOT = Path(__file__).resolve().parents[2]
-CHART = ROOT / "charts" / "adapter-router"
-GOLDEN = Path(__file__).parent / "adapter-router.golden.yaml"
-KUBERNETES = "1.31"
+CHART = Chart("adapter-router")
 ADAPTER = {"name": "adapter", "version": "3", "uri": "s3://lake/adapters/x", "digest": "a" * 64}
-
-
-def rendered(**values: Any) -> dict[str, dict[str, Any]]:
-    return {manifest["kind"]: manifest for manifest in render(CHART, values, "ratchet")}
+WATCHED = {
+    "prometheus": {"address": "http://prometheus:9090"}, "podMonitor": {"enabled": True}, "alerts": {"enabled": True},
+}  # fmt: skip
+rendered = CHART.kinds
 
 
 def test_default_rendering_is_the_golden_file() -> None:
-    text = yaml.safe_dump_all(render(CHART, {}, "ratchet"), sort_keys=True, width=120)
-    if "REGENERATE_GOLDEN" in os.environ:
-        GOLDEN.write_text(text)
-    assert text == GOLDEN.read_text(), "run once with REGENERATE_GOLDEN=1 and review the difference"
+    CHART.check_golden()
 
 
-def test_deployment_is_valid_kubernetes() -> None:
-    kubernetes_validate.validate(rendered(adapter=ADAPTER)["Deployment"], KUBERNETES, strict=True)
-
-
-@pytest.mark.parametrize("overlay", [{}, yaml.safe_load((CHART / OVERLAY).read_text())], ids=["default", "local"])
-def test_canary_is_valid_by_flaggers_schema(overlay: dict[str, Any]) -> None:
-    canary = rendered(**merge(overlay, {"adapter": ADAPTER}))["Canary"]
-    crds.check(canary, "flagger")
+@pytest.mark.parametrize("overlay", [{}, CHART.values(OVERLAY), WATCHED], ids=["default", "local", "watched"])
+def test_every_object_is_valid_by_its_schema(overlay: dict[str, Any]) -> None:
+    manifests = CHART.render(**merge(overlay, {"adapter": ADAPTER}))
+    check_valid(manifests)
+    canary = next(each for each in manifests if each["kind"] == "Canary")
     assert read_canary(canary).step_weights, "the rehearsal reads what the cluster would"
-
-
-def test_pod_monitor_is_valid_by_its_schema() -> None:
-    crds.check(rendered(podMonitor={"enabled": True})["PodMonitor"], "prometheus-operator")
 
 
 def test_schema_check_refuses_unknown_fields() -> None:
@@ -54,9 +40,36 @@ def test_schema_check_refuses_unknown_fields() -> None:
         crds.check(canary, "flagger")
 
 
+def test_metrics_name_templates_of_the_chart_and_say_over_how_long() -> None:
+    objects = CHART.objects(**WATCHED)
+    for metric in objects["Canary", "adapter-router"]["spec"]["analysis"]["metrics"]:
+        assert metric["interval"], "without one Flagger asks for [] and fails"
+        query = objects["MetricTemplate", metric["templateRef"]["name"]]["spec"]["query"]
+        assert query.count("[{{ interval }}]") == query.count("rate(") > 0
+        assert query.count('pod=~"{{ target }}-[0-9a-z]+-[0-9a-z]+"') == query.count("rate(")
+        assert "or vector(0)" in query, "without traffic there is no value, and Flagger counts that as failed"
+
+
+def test_routers_environment_is_what_the_router_reads() -> None:
+    template = rendered(adapter=ADAPTER, pool={"retries": 2, "fallback": "base"})["Deployment"]["spec"]["template"]
+    known = {"RATCHET_SECRET": "s" * 32, "RATCHET_API_KEYS": "acme=key", "RATCHET_ARM": "adapter-router"}
+    given = {entry["name"]: entry.get("value") for entry in template["spec"]["containers"][0]["env"]}
+    settings = RouterSettings.from_env({name: value or known[name] for name, value in given.items()})
+    assert (settings.retries, settings.fallback, settings.pool_model) == (2, "base", "adapter@v3")
+    assert settings.timeout_s < 120, "the gateway's own timeout would hide what was late"
+
+
+def test_disruption_budget_and_network_policy_are_for_the_routers() -> None:
+    objects = rendered()
+    assert objects["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == {"app": "adapter-router-primary"}
+    policy = objects["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchExpressions"][0]["values"] == ["adapter-router", "adapter-router-primary"]
+    assert Chart("model-pool").values()["name"] == policy["egress"][1]["to"][0]["podSelector"]["matchLabels"]["app"]
+
+
 def test_flagger_owns_replicas_services_and_routes() -> None:
     manifests = rendered()
-    assert set(manifests) == {"Deployment", "Canary"}
+    assert set(manifests) == {"Deployment", "Canary", "PodDisruptionBudget", "NetworkPolicy"}
     assert "replicas" not in manifests["Deployment"]["spec"]
 
 
@@ -67,8 +80,9 @@ def test_pod_template_follows_the_adapter_and_the_nonce_and_nothing_else() -> No
         "analysis": {"interval": "5m", "threshold": 9, "stepWeights": [1]},
         "gateway": {"hosts": ["other.example.com"]},
         "skipAnalysis": True,
-        "podMonitor": {"enabled": True},
         "progressDeadlineSeconds": 5,
+        "networkPolicy": {"enabled": False},
+        **WATCHED,
     }
     assert rendered(adapter=ADAPTER, **unrelated)["Deployment"]["spec"]["template"] == before
     assert rendered(adapter=ADAPTER, rolloutNonce="again")["Deployment"]["spec"]["template"] != before
@@ -88,13 +102,8 @@ def test_adapter_is_annotated_and_in_the_environment_alike() -> None:
         assert environment[f"RATCHET_ADAPTER_{key.upper()}"] == value
 
 
-def test_container_runs_without_privileges() -> None:
-    pod = rendered()["Deployment"]["spec"]["template"]["spec"]
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    context = pod["containers"][0]["securityContext"]
-    assert context["readOnlyRootFilesystem"] is True
-    assert context["allowPrivilegeEscalation"] is False
-    assert context["capabilities"] == {"drop": ["ALL"]}
+def test_containers_run_without_privileges() -> None:
+    check_unprivileged(rendered()["Deployment"]["spec"]["template"]["spec"])
 
 
 def test_deleting_the_canary_is_made_hard() -> None:
@@ -124,6 +133,12 @@ def test_hook_timeouts_fit_into_an_interval() -> None:
         ({"analysis": {"interval": "fast"}}, "/analysis/interval"),
         ({"image": {"tag": "latest"}}, "/image/tag"),
         ({"pool": {"url": "pool:8000"}}, "/pool/url"),
+        ({"pool": {"fallback": "other"}}, "/pool/fallback"),
+        ({"credentials": {"secretName": "Not A Name"}}, "/credentials/secretName"),
+        ({"votesPerMinute": 0}, "/votesPerMinute"),
+        ({"prometheus": {"address": "prometheus:9090"}}, "/prometheus/address"),
+        ({"alerts": {"errorPercent": 101}}, "/alerts/errorPercent"),
+        ({"networkPolicy": {"from": []}}, "/networkPolicy/from"),
         ({"replicas": 2}, "replicas"),
     ],
 )

@@ -1,25 +1,17 @@
 """The model pool's chart, rendered by Helm itself and held against the schema of Kubernetes."""
 
-import os
-from pathlib import Path
+import inspect
 from typing import Any
 
-import kubernetes_validate
 import pytest
-import yaml
 
+from chart import Chart, check_unprivileged, check_valid
 from ratchet.config import Lora
 from ratchet.errors import UserError
-from ratchet.rehearsal.argo import render
+from ratchet_pipelines.services import serve_syncer
 
-CHARTS = Path(__file__).resolve().parents[2] / "charts"
-CHART = CHARTS / "model-pool"
-GOLDEN = Path(__file__).parent / "model-pool.golden.yaml"
-KUBERNETES = "1.31"
-
-
-def rendered(**values: Any) -> dict[str, dict[str, Any]]:
-    return {manifest["kind"]: manifest for manifest in render(CHART, values, "ratchet")}
+CHART = Chart("model-pool")
+rendered = CHART.kinds
 
 
 def pod(**values: Any) -> dict[str, Any]:
@@ -28,26 +20,33 @@ def pod(**values: Any) -> dict[str, Any]:
 
 
 def test_default_rendering_is_the_golden_file() -> None:
-    made = render(CHART, {}, "ratchet")
-    if os.environ.get("REGENERATE_GOLDEN") == "1":
-        GOLDEN.write_text(yaml.safe_dump_all(made, sort_keys=True, width=120))
-    golden = list(yaml.safe_load_all(GOLDEN.read_text()))
-    assert made == golden, "run once with REGENERATE_GOLDEN=1 and review the difference"
+    CHART.check_golden()
 
 
 @pytest.mark.parametrize("cache", [{}, {"claimName": "weights"}], ids=["folder", "claim"])
 def test_every_object_is_valid_kubernetes(cache: dict[str, str]) -> None:
     objects = rendered(cache=cache)
     assert set(objects) == {"Deployment", "Service", "NetworkPolicy"}
-    for manifest in objects.values():
-        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+    check_valid(objects.values())
+
+
+def test_syncer_loads_into_the_server_beside_it_what_both_see() -> None:
+    server, syncer = pod(lake="s3://lake/x", port=9000)["containers"]
+    options = dict(arg.removeprefix("--").split("=", 1) for arg in syncer["args"])
+    assert {name.replace("-", "_") for name in options} <= set(inspect.signature(serve_syncer).parameters)
+    assert (options["lake"], options["pool-url"]) == ("s3://lake/x", "http://127.0.0.1:9000")
+    assert f"--max-loras={options['max-adapters']}" in server["args"]
+    places = [{mount["name"]: mount for mount in each["volumeMounts"]}["adapters"] for each in (server, syncer)]
+    assert [place["mountPath"] for place in places] == [options["folder"]] * 2
+    assert places[0]["readOnly"] is True
+    assert syncer["readinessProbe"]["httpGet"]["path"] == "/readyz", "a pod without what was promoted takes no requests"
 
 
 def test_vllm_takes_adapters_of_every_rank_up_to_the_limit() -> None:
     container = pod(lora={"maxAdapters": 3, "maxRank": 128})["containers"][0]
     assert {"--enable-lora", "--max-loras=3", "--max-lora-rank=128"} <= set(container["args"])
     assert {"name": "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "value": "True"} in container["env"]
-    largest_by_default = yaml.safe_load((CHART / "values.yaml").read_text())["lora"]["maxRank"]
+    largest_by_default = CHART.values()["lora"]["maxRank"]
     assert Lora().r <= largest_by_default
 
 
@@ -72,25 +71,21 @@ def test_gpus_are_requested_beside_what_values_ask_for() -> None:
 
 def test_only_routers_reach_the_door_that_loads_adapters() -> None:
     policy = rendered()["NetworkPolicy"]["spec"]
-    router = yaml.safe_load((CHARTS / "adapter-router" / "values.yaml").read_text())["name"]
+    router = Chart("adapter-router").values()["name"]
     (rule,) = policy["ingress"]
     assert rule["from"][0]["podSelector"]["matchExpressions"][0]["values"] == [router, f"{router}-primary"]
 
 
 def test_routers_find_the_pool_under_its_name() -> None:
-    url = yaml.safe_load((CHARTS / "adapter-router" / "values.yaml").read_text())["pool"]["url"]
+    url = Chart("adapter-router").values()["pool"]["url"]
     service = rendered()["Service"]
     assert url == f"http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
 
 
-def test_container_runs_without_privileges_and_writes_to_volumes_only() -> None:
+def test_containers_run_without_privileges_and_write_to_volumes_only() -> None:
     spec = pod()
-    assert spec["securityContext"]["runAsNonRoot"] is True
+    check_unprivileged(spec)
     assert spec["automountServiceAccountToken"] is False
-    context = spec["containers"][0]["securityContext"]
-    assert context["readOnlyRootFilesystem"] is True
-    assert context["allowPrivilegeEscalation"] is False
-    assert context["capabilities"] == {"drop": ["ALL"]}
 
 
 @pytest.mark.parametrize(
@@ -99,6 +94,9 @@ def test_container_runs_without_privileges_and_writes_to_volumes_only() -> None:
         ({"image": {"tag": "latest"}}, "/image/tag"),
         ({"lora": {"maxRank": 24}}, "/lora/maxRank"),
         ({"lora": {"maxAdapters": 1}}, "/lora/maxAdapters"),
+        ({"lake": "/mnt/lake"}, "/lake"),
+        ({"syncer": {"image": {"tag": "latest"}}}, "/syncer/image/tag"),
+        ({"adapters": {"sizeLimit": "8"}}, "/adapters/sizeLimit"),
         ({"gpus": 0}, "/gpus"),
         ({"clients": []}, "/clients"),
         ({"extraArgs": ["max-num-seqs=4"]}, "/extraArgs"),

@@ -170,7 +170,7 @@ KEYS = (LEDGER, EVENTS, ADAPTER)
         ("release", {LEDGER, ADAPTER}, {LEDGER}),
         ("gate", {LEDGER, EVENTS}, set()),
         ("router", set(), {EVENTS}),
-        ("model-pool", {ADAPTER}, set()),
+        ("model-pool", {LEDGER, ADAPTER}, set()),
         ("mlflow", set(), set()),
         ("pipelines", {LEDGER, EVENTS, ADAPTER}, {LEDGER, ADAPTER}),
     ],

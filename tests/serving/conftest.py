@@ -1,20 +1,14 @@
 """A tiny model that heeds its context, adapters that change what it says, and servers on free ports."""
 
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI
 
 from ratchet.config import BaseModelSource, Config
-from ratchet.serving.server import listen
-
-Serve = Callable[[FastAPI], str]
+from serving.servers import Serve, running
 
 
 @pytest.fixture(scope="session")
@@ -62,20 +56,6 @@ def _adapter(config: Config, folder: Path, seed: int) -> Path:
             torch.nn.init.normal_(parameter, std=0.3)
     wrapped.save_pretrained(folder)
     return folder
-
-
-@contextmanager
-def running(app: FastAPI) -> Iterator[str]:
-    """The app's address, served over real HTTP from a thread."""
-    with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from ratchet.serving.adapter_pool import AdapterPool
 from ratchet.serving.model_server import create_app as model_server
 from ratchet.serving.syncer import Syncer, create_app, named_last
 from ratchet.store import LocalStore
-from serving.conftest import Serve, running
+from serving.servers import Serve, running
 
 
 @pytest.fixture(scope="module")
