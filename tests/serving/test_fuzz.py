@@ -26,7 +26,7 @@ from serving.servers import Serve, running
 
 SECRET = "the secret of the router that is fuzzed"
 TIMEOUT_S = 20
-NUM_EXAMPLES = 40
+NUM_EXAMPLES = 20
 
 
 @pytest.fixture(scope="module")
