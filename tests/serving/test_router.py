@@ -25,6 +25,7 @@ from ratchet.store import LocalStore
 
 Start = Callable[..., httpx.Client]
 SECRET = "the secret of every router in these tests"
+NOWHERE = "http://127.0.0.1:9"
 SERVED = {"interaction_id": "i", "subject_id": "u1", "tenant": "t1", "adapter_digest": "d1", "arm": "canary"}
 LEFT = {"adapter_name": "left", "adapter_version": "1", "adapter_digest": "d1"}
 
@@ -35,14 +36,14 @@ class FullDisk(LocalStore):
 
 
 @pytest.fixture
-def start(serve: Callable[[FastAPI], str], lake: LocalStore, pool: str) -> Iterator[Start]:
-    """Start a router before the pool, or as told; a client of it."""
+def start(serve: Callable[[FastAPI], str], lake: LocalStore, request: pytest.FixtureRequest) -> Iterator[Start]:
+    """Start a router before the model server, or before another pool; a client of it."""
     clients: list[httpx.Client] = []
 
     def start(store: LocalStore = lake, **settings: Any) -> httpx.Client:
-        url = serve(
-            create_app(RouterSettings(**{"pool_url": pool, "lake": store.root, "secret": SECRET, **settings}), store)
-        )
+        known = {"lake": store.root, "secret": SECRET, **settings}
+        known = known if "pool_url" in known else {**known, "pool_url": request.getfixturevalue("pool")}
+        url = serve(create_app(RouterSettings(**known), store))
         clients.append(httpx.Client(base_url=url, timeout=60))
         return clients[-1]
 
@@ -196,7 +197,7 @@ def test_stream_that_the_pool_breaks_off_ends_in_an_error_and_what_was_seen_is_o
     router = start(pool_url=serve(stub(streaming(said("Hel"), said("lo"), said(" you")))))
     response = ask(router, stream=True)
     assert response.content.startswith(said("Hel") + said("lo"))
-    assert json.loads(response.content.split(b"data: ")[-1])["error"]["code"] == 502
+    assert json.loads(response.content.split(b"\n\ndata: ")[-1])["error"]["code"] == 502
     [stored] = wait_for(lake)
     assert (stored.response, stored.finish_reason) == ("Hello", "broken_off")
 
@@ -207,7 +208,7 @@ def test_stream_whose_record_is_not_stored_has_no_end(
     pool_url = serve(stub(streaming(said("Hel"), said("lo", "stop"), b"data: [DONE]\n\n")))
     response = ask(start(store=FullDisk(lake.path), pool_url=pool_url), stream=True)
     assert b"[DONE]" not in response.content
-    assert "not stored" in json.loads(response.content.split(b"data: ")[-1])["error"]["message"]
+    assert "not stored" in json.loads(response.content.split(b"\n\ndata: ")[-1])["error"]["message"]
 
 
 WHOLE = {"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}
@@ -283,7 +284,7 @@ def test_pools_refusal_passes_through_unrecorded(start: Start, lake: LocalStore)
 
 
 def test_pool_that_is_down_is_a_502_in_json(start: Start, lake: LocalStore) -> None:
-    router = start(pool_url="http://127.0.0.1:9", arm="canary")
+    router = start(pool_url=NOWHERE, arm="canary")
     response = ask(router)
     assert response.status_code == 502
     assert "cannot be reached" in message(response)
@@ -345,7 +346,7 @@ def like(router: httpx.Client, headers: dict[str, str], **fields: Any) -> httpx.
 
 def test_answer_brings_the_token_to_vote_on_it_at_either_arm(start: Start, lake: LocalStore) -> None:
     answer = ask(start(**LEFT, arm="canary"), user="u1", metadata={"tenant": "t1"})
-    primary = start(arm="primary")
+    primary = start(pool_url=NOWHERE, arm="primary")
     like(primary, {"authorization": f"Bearer {answer.headers['x-feedback-token']}"}).raise_for_status()
     [stored] = votes(lake)
     assert (stored.interaction_id, stored.subject_id) == (answer.headers["x-interaction-id"], "u1")
@@ -353,7 +354,7 @@ def test_answer_brings_the_token_to_vote_on_it_at_either_arm(start: Start, lake:
 
 
 def test_vote_is_stored_under_an_id_that_repeats(start: Start, lake: LocalStore) -> None:
-    router = start(arm="canary")
+    router = start(pool_url=NOWHERE, arm="canary")
     ids = [like(router, token()).raise_for_status().json()["feedback_id"] for _ in range(2)]
     assert ids[0] == ids[1]
     assert {stored.feedback_id for stored in votes(lake)} == {ids[0]}
@@ -372,7 +373,7 @@ def test_vote_is_stored_under_an_id_that_repeats(start: Start, lake: LocalStore)
     ids=["none", "nonsense", "basic", "cut", "another-secret"],
 )
 def test_nobody_votes_without_a_token_of_ours(start: Start, lake: LocalStore, headers: dict[str, str]) -> None:
-    response = like(start(), headers)
+    response = like(start(pool_url=NOWHERE), headers)
     assert response.status_code == 401
     assert "x-feedback-token" in message(response)
     assert response.headers["www-authenticate"] == "Bearer"
@@ -390,8 +391,8 @@ def test_token_cannot_be_turned_into_another_subjects(start: Start, lake: LocalS
 
 
 def test_token_of_the_old_secret_counts_while_the_secret_is_changed(start: Start) -> None:
-    assert like(start(secret=f"{SECRET[::-1]},{SECRET}"), token()).status_code == 200
-    assert like(start(secret=SECRET[::-1]), token()).status_code == 401
+    assert like(start(pool_url=NOWHERE, secret=f"{SECRET[::-1]},{SECRET}"), token()).status_code == 200
+    assert like(start(pool_url=NOWHERE, secret=SECRET[::-1]), token()).status_code == 401
 
 
 def test_where_tenants_have_keys_nobody_asks_without_one(start: Start, lake: LocalStore) -> None:
@@ -406,7 +407,7 @@ def test_where_tenants_have_keys_nobody_asks_without_one(start: Start, lake: Loc
 
 
 def test_subject_that_votes_too_often_has_to_wait_and_nobody_else_has(start: Start, lake: LocalStore) -> None:
-    router = start(votes_per_minute=2)
+    router = start(pool_url=NOWHERE, votes_per_minute=2)
     statuses = [like(router, token(interaction_id=f"i{number}")).status_code for number in range(3)]
     assert statuses == [200, 200, 429]
     assert 1 <= int(like(router, token(interaction_id="i9")).headers["retry-after"]) <= 30
@@ -437,7 +438,7 @@ def test_nothing_is_acknowledged_that_is_not_stored(start: Start, lake: LocalSto
 
 
 def test_body_without_end_is_refused(start: Start) -> None:
-    response = start().post("/v1/chat/completions", content=b" " * (5 << 20))
+    response = start(pool_url=NOWHERE).post("/v1/chat/completions", content=b" " * (5 << 20))
     assert response.status_code == 413
 
 
@@ -460,7 +461,7 @@ def process(lake: LocalStore) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def test_acknowledged_vote_survives_sigkill(process: Callable[..., subprocess.Popen[str]], lake: LocalStore) -> None:
-    router = process(pool_url="http://127.0.0.1:9", lake=lake.root, port="0")
+    router = process(pool_url=NOWHERE, lake=lake.root, port="0")
     assert router.stderr
     url = router.stderr.readline().removeprefix("router: ").strip()
     vote = {"kind": "thumb", "value": -1}
@@ -475,7 +476,7 @@ def test_port_in_use_is_one_line_and_exit_code_2(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        router = process(pool_url="http://127.0.0.1:9", lake=lake.root, port=port)
+        router = process(pool_url=NOWHERE, lake=lake.root, port=port)
         _, errors = router.communicate(timeout=60)
     assert router.returncode == 2
     assert f"127.0.0.1:{port}" in errors

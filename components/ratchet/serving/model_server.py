@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -77,7 +77,7 @@ class Pool:
     def text(self, row: Row) -> str:
         return str(self.tokenizer.decode(row.tokens, skip_special_tokens=True))
 
-    async def texts(self, row: Row) -> AsyncIterator[str]:
+    async def texts(self, row: Row) -> AsyncGenerator[str, None]:
         """The answer piece by piece, as its tokens come. Leaving early stops it."""
         stepped, loop, sent = asyncio.Event(), asyncio.get_running_loop(), ""
         answer = asyncio.wrap_future(self.engine.generate(row, on_token=lambda: loop.call_soon_threadsafe(stepped.set)))

@@ -5,6 +5,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -128,12 +129,13 @@ class Relay:
         seen: list[bytes] = []
         ending = "abandoned"
         try:
-            async for chunk in exchange.reply.chunks():
-                if seen:
-                    yield seen[-1]
-                else:
-                    self.metrics.first_byte.labels(self.metrics.arm).observe(time.monotonic() - exchange.started)
-                seen.append(chunk)
+            async with aclosing(exchange.reply.chunks()) as chunks:
+                async for chunk in chunks:
+                    if seen:
+                        yield seen[-1]
+                    else:
+                        self.metrics.first_byte.labels(self.metrics.arm).observe(time.monotonic() - exchange.started)
+                    seen.append(chunk)
             await self._record(exchange, read_stream(b"".join(seen)))
         except (Refused, ValueError) as error:
             ending = "broken_off"

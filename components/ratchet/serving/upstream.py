@@ -1,7 +1,7 @@
 """The model pool as one router sees it: one model, which is there or is not, and the base model behind it."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +46,7 @@ class Reply:
         with _refusing():
             return await self.response.read()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes. Leaving early closes the connection, which tells the pool to stop."""
         try:
             with _refusing():
