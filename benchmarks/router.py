@@ -20,8 +20,8 @@ from urllib.request import urlopen
 
 import psutil
 
-# Of the line before 1.107.0, which was withdrawn as malicious.
-LITELLM = "litellm[proxy]==1.104.9"
+# Older than 1.107.0, which was withdrawn as malicious.
+LITELLM = "litellm[proxy]==1.102.4"
 PEER = Path(".venv-litellm")
 RATE = 25  # requests a second while latency is measured: far from what either can take
 NUM_PACED, NUM_FLAT_OUT, NUM_WARM = 250, 600, 50

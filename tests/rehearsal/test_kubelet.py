@@ -8,10 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from ratchet.digest import digest_tree
 from ratchet.errors import UserError
-from ratchet.rehearsal.argo import render
+from ratchet.rehearsal.argo import OVERLAY, merge, render
 from ratchet.rehearsal.cluster import Cluster
 from ratchet.rehearsal.flagger import Readiness
 from ratchet.rehearsal.kubelet import Kubelet, resolve
@@ -43,7 +44,8 @@ class Node:
 
     def deploy(self, adapter: dict[str, str], name: str = NAME, **values: Any) -> None:
         values |= {"adapter": adapter, "name": name, "pool": {"url": self.url}, "lake": str(self.folder / "lake")}
-        manifests = render(CHART, values, "ratchet")
+        overlay = yaml.safe_load((CHART / OVERLAY).read_text())
+        manifests = render(CHART, merge(overlay, values), "ratchet")
         self.cluster.apply(next(manifest for manifest in manifests if manifest["kind"] == "Deployment"))
 
     def readiness(self, name: str = NAME) -> Readiness:

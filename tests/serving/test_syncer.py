@@ -17,6 +17,8 @@ from ratchet.serving.syncer import Syncer, create_app, named_last
 from ratchet.store import LocalStore
 from serving.servers import Serve, running
 
+Make = Callable[[str], Syncer]
+
 
 @pytest.fixture(scope="module")
 def empty_pool(config: Config) -> Iterator[str]:
@@ -40,58 +42,67 @@ def record(lake: LocalStore, event: EventName, adapter: AdapterRef, baseline: Ad
     Ledger(lake).append(lambda _: Entry(event=event, at=0, who="test", adapter=adapter, baseline=baseline))
 
 
-def syncer(lake: LocalStore, pool: str, folder: Path, max_adapters: int = 4) -> Syncer:
-    return Syncer(Ledger(lake), AdapterPool(pool, folder), max_adapters)
+@pytest.fixture
+def syncer(lake: LocalStore, tmp_path: Path) -> Iterator[Make]:
+    """A syncer of this lake beside the server at this address; what it loaded is unloaded at the end."""
+    made: list[Syncer] = []
+
+    def make(url: str) -> Syncer:
+        made.append(Syncer(Ledger(lake), AdapterPool(url, tmp_path / "adapters"), max_adapters=4))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if not one.pool.client.is_closed:
+            one.pool.keep_only(set())
+            one.pool.close()
 
 
 def test_adapters_of_the_ledger_are_brought_checked_and_loaded(
-    lake: LocalStore, empty_pool: str, published: Callable[..., AdapterRef], tmp_path: Path
+    lake: LocalStore, empty_pool: str, published: Callable[..., AdapterRef], syncer: Make, tmp_path: Path
 ) -> None:
     left, right = published("left"), published("right")
     record(lake, "promoted", left, AdapterRef())
     record(lake, "requested", right, left)
-    syncing = syncer(lake, empty_pool, tmp_path / "adapters")
+    syncing = syncer(empty_pool)
     syncing.sync()
     assert syncing.is_ready
     assert {"left@v7", "right@v7"} <= syncing.pool.listed()
     assert digest_tree(tmp_path / "adapters" / left.digest) == left.digest
-    syncing.pool.keep_only(set())
 
 
 def test_server_that_forgot_gets_its_adapters_back_though_the_lake_is_gone(
-    lake: LocalStore, empty_pool: str, published: Callable[..., AdapterRef], tmp_path: Path
+    lake: LocalStore, empty_pool: str, published: Callable[..., AdapterRef], syncer: Make, tmp_path: Path
 ) -> None:
     left = published("left")
     record(lake, "promoted", left)
-    syncing = syncer(lake, empty_pool, tmp_path / "adapters")
+    syncing = syncer(empty_pool)
     syncing.sync()
     httpx.post(f"{empty_pool}/v1/unload_lora_adapter", json={"lora_name": "left@v7"}).raise_for_status()
     (lake.path / "adapters").rename(lake.path / "gone")
     syncing.sync()
     assert "left@v7" in syncing.pool.listed()
-    syncing.pool.keep_only(set())
 
 
 def test_adapter_that_is_not_what_its_digest_says_is_never_loaded(
-    lake: LocalStore, empty_pool: str, published: Callable[..., AdapterRef], tmp_path: Path
+    lake: LocalStore, empty_pool: str, published: Callable[..., AdapterRef], syncer: Make, tmp_path: Path
 ) -> None:
     left, tampered = published("left"), published("right", "0" * 64)
     record(lake, "promoted", left)
     record(lake, "requested", tampered, left)
-    syncing = syncer(lake, empty_pool, tmp_path / "adapters")
+    syncing = syncer(empty_pool)
     syncing.sync()
     assert "right@v7 will not be served" in syncing.troubles["right@v7"]
     assert syncing.pool.listed() & {"left@v7", "right@v7"} == {"left@v7"}
     assert syncing.is_ready, "a bad candidate does not take what serves out of service"
     assert [path.name for path in (tmp_path / "adapters").iterdir()] == [left.digest]
-    syncing.pool.keep_only(set())
 
 
 def test_pool_without_what_was_promoted_is_not_ready(
-    lake: LocalStore, empty_pool: str, published: Callable[..., AdapterRef], tmp_path: Path, serve: Serve
+    lake: LocalStore, empty_pool: str, published: Callable[..., AdapterRef], syncer: Make, serve: Serve
 ) -> None:
     record(lake, "promoted", published("right", "0" * 64))
-    url = serve(create_app(syncer(lake, empty_pool, tmp_path / "adapters"), poll_s=0.05))
+    url = serve(create_app(syncer(empty_pool), poll_s=0.05))
     response = httpx.get(f"{url}/readyz")
     while "no pass" in response.text:
         response = httpx.get(f"{url}/readyz")
@@ -102,10 +113,10 @@ def test_pool_without_what_was_promoted_is_not_ready(
 
 
 def test_server_that_is_away_is_said_and_survived(
-    lake: LocalStore, published: Callable[..., AdapterRef], tmp_path: Path
+    lake: LocalStore, published: Callable[..., AdapterRef], syncer: Make
 ) -> None:
     record(lake, "promoted", published("left"))
-    syncing = syncer(lake, "http://127.0.0.1:9", tmp_path / "adapters")
+    syncing = syncer("http://127.0.0.1:9")
     syncing.sync()
     assert not syncing.is_ready
     assert "does not answer" in syncing.troubles["left@v7"]

@@ -110,7 +110,7 @@ class Kubelet:
                 pod.process.wait()
             _close_pipe(pod)
         self.client.close()
-        self.pool.client.close()
+        self.pool.close()
 
     def _reconcile(self, name: str, deployment: Object, workload: Workload) -> None:
         wanted = spec_hash(deployment["spec"]["template"]) if deployment["spec"]["replicas"] else None

@@ -24,6 +24,9 @@ class AdapterPool:
         self._folder = folder
         self._verified: dict[AdapterRef, Path] = {}
 
+    def close(self) -> None:
+        self.client.close()
+
     def ensure(self, adapter: AdapterRef) -> None:
         """Have the pool serve the adapter. Raises UserError if its files are wrong or the pool refuses."""
         if adapter not in self._verified:

@@ -77,6 +77,7 @@ def create_app(syncer: Syncer, poll_s: float) -> FastAPI:
         work.cancel()
         with suppress(asyncio.CancelledError):
             await work
+        syncer.pool.close()
 
     app = FastAPI(title="Ratchet adapter syncer", lifespan=lifespan)
     answer_errors(app, invalid_status=422)
