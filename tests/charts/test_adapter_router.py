@@ -27,10 +27,7 @@ def test_default_rendering_is_the_golden_file() -> None:
 
 @pytest.mark.parametrize("overlay", [{}, CHART.values(OVERLAY), WATCHED], ids=["default", "local", "watched"])
 def test_every_object_is_valid_by_its_schema(overlay: dict[str, Any]) -> None:
-    manifests = CHART.render(**merge(overlay, {"adapter": ADAPTER}))
-    check_valid(manifests)
-    canary = next(each for each in manifests if each["kind"] == "Canary")
-    assert read_canary(canary).step_weights, "the rehearsal reads what the cluster would"
+    check_valid(CHART.render(**merge(overlay, {"adapter": ADAPTER})))
 
 
 def test_schema_check_refuses_unknown_fields() -> None:

@@ -28,7 +28,7 @@ class Engine:
         self._batch = Batch(self._lora, stop_tokens)
         self._waiting: deque[Row] = deque()
         self._answers: dict[Row, Future[Row]] = {}
-        self._listeners: dict[Row, Callable[[], None]] = {}
+        self._listeners: dict[Row, Callable[[], object]] = {}
         self._retired: set[str] = set()
         self._slots = 0
         self._is_closed = False
@@ -50,7 +50,7 @@ class Engine:
         rows = self.running
         return min(1.0, len(rows) * max(map(_size, rows), default=0) / MAX_CELLS)
 
-    def generate(self, row: Row, on_token: Callable[[], None] | None = None) -> Future[Row]:
+    def generate(self, row: Row, on_token: Callable[[], object] | None = None) -> Future[Row]:
         """The same row, with its tokens and finish reason. `on_token` is called, from another thread, as they come."""
         answer: Future[Row] = Future()
         self._jobs.put(lambda: self._accept(row, answer, on_token))
@@ -116,7 +116,7 @@ class Engine:
             admitted.append(self._waiting.popleft())
         return admitted
 
-    def _accept(self, row: Row, answer: Future[Row], on_token: Callable[[], None] | None) -> None:
+    def _accept(self, row: Row, answer: Future[Row], on_token: Callable[[], object] | None) -> None:
         if answer.set_running_or_notify_cancel():
             self._answers[row] = answer
             self._waiting.append(row)

@@ -31,7 +31,7 @@ def answer_errors(app: FastAPI, invalid_status: int) -> None:
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> JSONResponse:
-        response = JSONResponse(error_body(error.status, error.message), error.status)
+        response = error_response(error.status, error.message)
         if error.retry_after_s is not None:
             response.headers["retry-after"] = str(math.ceil(error.retry_after_s))
         if error.status == 401:
@@ -41,7 +41,7 @@ def answer_errors(app: FastAPI, invalid_status: int) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         faults = [f"{'.'.join(str(part) for part in fault['loc'][1:])}: {fault['msg']}" for fault in error.errors()]
-        return JSONResponse(error_body(invalid_status, "; ".join(faults)), invalid_status)
+        return error_response(invalid_status, "; ".join(faults))
 
     @app.exception_handler(HTTPException)
     async def not_served(request: Request, error: HTTPException) -> JSONResponse:
@@ -82,6 +82,10 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
     except UserError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def error_response(status: int, message: str) -> JSONResponse:
+    return JSONResponse(error_body(status, message), status)
 
 
 def error_body(status: int, message: str) -> dict[str, Any]:
