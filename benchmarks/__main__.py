@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from benchmarks import adapters, data, gate, generation, importers, validation
+from benchmarks import adapters, data, datasets, gate, generation, importers, validation
 
 BENCHMARKS = {
     "votes to datasets, rows/s (120,000 events)": data.run,
@@ -18,6 +18,8 @@ BENCHMARKS = {
     "importing JSON lines, peak MiB by size of file (flat is 1)": importers.run,
     "gate, answers/s (one caller, 20,000 votes weighed meanwhile)": gate.run,
     "triplets judged and scrubbed, rows/s (1M rows)": validation.run,
+    "datasets, triplets/s (200 000 votes, nearly as many prompts)": datasets.run,
+    "near duplicates, prompts/s": datasets.run_near_duplicates,
 }
 
 

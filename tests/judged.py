@@ -1,10 +1,11 @@
 """Triplets in a line each, for tests: `frame(thumb("ann", "Paris."), rating("bob", "Lyon.", 2))`."""
 
-import json
 from itertools import count
 from typing import Any
 
 import polars as pl
+
+from ratchet.digest import canonical_json
 
 SCHEMA = {
     "triplet_id": pl.String, "interaction_id": pl.String, "conversation_id": pl.String, "subject_id": pl.String,
@@ -12,7 +13,10 @@ SCHEMA = {
     "value_text": pl.String, "is_tie": pl.Boolean, "other_response": pl.String,
     "finish_reason": pl.String, "other_finish_reason": pl.String, "source": pl.String,
     "created_at": pl.Float64, "served_at": pl.Float64, "base_model": pl.String, "adapter_name": pl.String,
-    "adapter_version": pl.String, "adapter_digest": pl.String, "arm": pl.String, "collection": pl.Int64,
+    "adapter_version": pl.String, "adapter_digest": pl.String, "arm": pl.String,
+    "parent_interaction_id": pl.String, "propensity": pl.Float64, "consent_training": pl.String,
+    "retention_until": pl.Float64, "comment": pl.String, "supersedes_id": pl.String, "is_retracted": pl.Boolean,
+    "account_age_days": pl.Float64, "collection": pl.Int64,
 }  # fmt: skip
 QUESTION = "What is the capital of France?"
 START_S = 1_700_000_000.0
@@ -31,7 +35,7 @@ def triplet(subject: str, answer: str, kind: str, *, prompt: str = QUESTION, day
         "conversation_id": f"about {prompt}",
         "subject_id": subject,
         "tenant": "default",
-        "messages": json.dumps([{"role": "user", "content": prompt}]),
+        "messages": canonical_json([{"role": "user", "content": prompt}]).decode(),
         "response": answer,
         "kind": kind,
         "value_num": None,
@@ -48,6 +52,7 @@ def triplet(subject: str, answer: str, kind: str, *, prompt: str = QUESTION, day
         "adapter_version": "0",
         "adapter_digest": "base",
         "arm": "primary",
+        "consent_training": "granted",
         "collection": 1,
         **values,
     }

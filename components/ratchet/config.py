@@ -55,13 +55,22 @@ class ValidateTriplets(Section):
 
 class BuildDatasets(Section):
     eval_share: float = Field(0.2, gt=0, lt=1, description="share of split groups held out")
-    near_duplicate: float = Field(0.8, gt=0, le=1, description="Jaccard of 3-word shingles at which prompts are one")
+    near_duplicate: float = Field(0.8, gt=0, le=1, description="Jaccard of 3-word shingles at which texts are one")
+    hub_conversations: int = Field(20, gt=0, description="a prompt in more conversations than this is only trained on")
+    recent_days: float = Field(0, ge=0, description="groups this new are held out by time, as `recent`; 0: none")
     max_pairs_per_prompt: int = Field(4, gt=0)
     thumb_weight: float = Field(0.7, gt=0, le=1, description="a lone vote")
     opposed_weight: float = Field(0.8, gt=0, le=1, description="up and down votes on answers to one prompt")
     preference_weight: float = Field(1.0, gt=0, le=1)
     correction_weight: float = Field(1.0, gt=0, le=1)
+    regenerated_weight: float = Field(0.3, gt=0, le=1, description="an answer taken after another was asked for again")
+    implicit_weight: float = Field(0.15, ge=0, le=0.15, description="the most that copies and the like add to a vote")
+    injection_weight: float = Field(0.5, ge=0, le=1, description="factor where the prompt tries to give orders")
     half_life_days: float = Field(90, gt=0, description="a vote this old counts half, against the newest vote")
+    max_inverse_propensity: float = Field(10, ge=1, description="the most that an answer shown rarely is weighted up")
+    hold_hours: float = Field(72, ge=0, description="how long votes that look organised wait; 0: none does")
+    max_votes_per_day: int = Field(20, gt=0, description="of one subject, unless raters are few")
+    max_rater_share: float = Field(0.005, gt=0, le=1, description="of all votes by one subject, unless raters are few")
 
 
 Rank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]

@@ -19,7 +19,7 @@ from ratchet.errors import UserError
 from ratchet.manifest import Manifest
 from ratchet.step import Ran, Step, read_manifest, run_step
 from ratchet.store import Store, open_store
-from ratchet_pipelines import quarantine, rehearsing, releases, services
+from ratchet_pipelines import lineage, quarantine, rehearsing, releases, services
 from ratchet_pipelines.importing import import_
 from ratchet_pipelines.lake_commands import lake_app
 from ratchet_pipelines.options import AsJson, ConfigFile, Lake, profile_path, settings
@@ -216,6 +216,7 @@ def main() -> None:
     services.add_to(app)
     releases.add_to(app)
     rehearsing.add_to(app)
+    lineage.add_to(app)
     app.add_typer(_compilers())
     app.add_typer(lake_app)
     app.add_typer(quarantine.app)

@@ -6,12 +6,22 @@ from hypothesis import strategies as st
 import judged
 from judged import correction, frame, preference, rating, thumb, triplet
 from ratchet.config import BuildDatasets
+from ratchet.datasets.keys import keyed
 from ratchet.datasets.pairs import REASONS, Rows, make_rows
-from ratchet.datasets.signals import with_prompts
+from ratchet.datasets.rows import write_out
+from ratchet.datasets.signals import judge
 
 
-def make(*triplets: judged.Triplet, **changes: float) -> Rows:
-    return make_rows(with_prompts(frame(*triplets)), BuildDatasets(**changes))
+def make(*triplets: judged.Triplet, expired_through: float | None = None, **changes: float) -> Rows:
+    """The rows that these triplets make, with texts and triplet ids in place of keys."""
+    texts, settings = keyed(frame(*triplets)), BuildDatasets(**changes)
+    rows = make_rows(judge(texts, settings, expired_through), settings, texts.answers.str.len_chars())
+    written = {
+        name: write_out(name, getattr(rows, name).with_columns(group=pl.lit("")), texts)
+        for name in ("sft", "dpo", "kto")
+    }
+    drops = rows.drops.select(triplet_id=texts.triplet_ids.gather(rows.drops["row"]), reason="reason")
+    return Rows(**written, drops=drops)
 
 
 def reasons(rows: Rows) -> list[str]:
@@ -184,6 +194,98 @@ def test_comparisons_are_kept_beyond_the_limit_and_leave_less_room_for_opposed_v
 def test_older_votes_weigh_less():
     rows = make(thumb("ann", "Old.", prompt="One?"), thumb("ann", "New.", prompt="Two?", days=90))
     assert rows.kto.sort("completion")["weight"].to_list() == [0.7, 0.35]
+
+
+@pytest.mark.parametrize("consent", ["denied", "withdrawn", "unknown", None])
+def test_only_granted_consent_trains(consent: str | None):
+    rows = make(thumb("ann", "Paris.", consent_training=consent), thumb("bob", "Paris."))
+    assert reasons(rows) == ["no_consent"]
+    assert len(rows.kto["feedback_ids"].item()) == 1
+
+
+def test_what_was_kept_long_enough_trains_no_more():
+    votes = [thumb("ann", "Paris.", retention_until=100.0), thumb("bob", "Paris.", retention_until=101.0)]
+    assert reasons(make(*votes, expired_through=100.0)) == ["expired"]
+    assert make(*votes).drops.is_empty()
+
+
+def test_retraction_takes_back_the_vote_that_it_names():
+    vote = thumb("ann", "Paris.")
+    rows = make(vote, thumb("ann", "Paris.", -1, days=1, supersedes_id=vote["triplet_id"], is_retracted=True))
+    assert reasons(rows) == ["retracted"] * 2
+
+
+def test_later_vote_after_a_retraction_counts():
+    vote = thumb("ann", "Paris.", -1)
+    back = thumb("ann", "Paris.", -1, days=1, is_retracted=True)
+    rows = make(vote, back, thumb("ann", "Paris.", days=2))
+    assert rows.kto["label"].to_list() == [True]
+    assert sorted(reasons(rows)) == ["superseded"] * 2
+
+
+def test_vote_may_supersede_one_of_another_kind():
+    vote = thumb("ann", "Paris.", -1)
+    rows = make(vote, rating("ann", "Paris.", 5, days=1, supersedes_id=vote["triplet_id"]))
+    assert rows.drops.rows() == [(vote["triplet_id"], "superseded")]
+    assert rows.kto["label"].to_list() == [True]
+
+
+def test_nobody_supersedes_or_retracts_the_vote_of_another():
+    vote = thumb("ann", "Paris.")
+    rows = make(vote, thumb("eve", "Lyon.", -1, days=1, supersedes_id=vote["triplet_id"], is_retracted=True))
+    assert reasons(rows) == ["retracted"]  # eve's own
+    assert rows.kto["feedback_ids"].to_list() == [[vote["triplet_id"]]]
+
+
+def test_subject_who_judges_equal_answers_twice_counts_once():
+    rows = make(thumb("ann", "Paris.", -1), last := thumb("ann", "Paris.", days=1, interaction_id="another"))
+    assert reasons(rows) == ["duplicate"]
+    assert rows.kto["feedback_ids"].to_list() == [[last["triplet_id"]]]
+
+
+def test_comment_alone_makes_no_row():
+    assert reasons(make(triplet("ann", "Paris.", "comment", value_text="Nice!"))) == ["comment_only"]
+
+
+def test_implicit_signals_bear_out_votes_but_never_more_than_a_little():
+    signals = [triplet(f"u{n}", "Paris.", "copy", value_num=1.0) for n in range(5)]
+    rows = make(thumb("ann", "Paris."), *signals, triplet("bob", "Paris.", "abandon", value_num=1.0))
+    assert rows.kto.select("base", "weight").row(0) == (0.85, 0.85)
+    assert len(rows.kto["feedback_ids"].item()) == 6
+    assert reasons(rows) == ["implicit_only"]
+
+
+def regenerated(new: str, **more: object) -> list[judged.Triplet]:
+    return [
+        triplet("ann", "Lyon it is.", "regenerate", value_num=1.0),
+        triplet("ann", new, "accept", value_num=1.0, parent_interaction_id=f"{judged.QUESTION}|Lyon it is.", **more),
+    ]
+
+
+def test_regenerated_and_accepted_answer_makes_a_weak_pair():
+    rows = make(*regenerated("Paris it is."))
+    pair = rows.dpo.row(0, named=True)
+    assert (pair["chosen"], pair["rejected"], pair["weight"]) == ("Paris it is.", "Lyon it is.", 0.3)
+    assert pair["flip_probability"] > 0.25  # less sure than a lone judge
+    assert rows.drops.is_empty()
+
+
+def test_regenerated_answer_of_quite_another_length_makes_no_pair():
+    assert reasons(make(*regenerated("Paris it is. " * 9))) == ["implicit_only"] * 2
+
+
+def test_answer_taken_by_another_than_who_asked_again_makes_no_pair():
+    assert make(*regenerated("Paris it is.", subject_id="bob")).dpo.is_empty()
+
+
+def test_answer_shown_rarely_weighs_more_up_to_a_limit():
+    rows = make(*(thumb("ann", f"{p}", propensity=p, prompt=f"{p}?") for p in (0.5, 0.01, 1.0)))
+    assert dict(rows.kto.select("completion", "exposure").iter_rows()) == {"0.5": 2.0, "0.01": 10.0, "1.0": 1.0}
+
+
+@pytest.mark.parametrize("propensity", [0.0, -1.0, 3.0, float("nan"), None])
+def test_what_is_no_chance_weighs_nothing_up(propensity: float | None):
+    assert make(thumb("ann", "Paris.", propensity=propensity)).kto["exposure"].item() == 1.0
 
 
 def test_no_triplets_make_no_rows():

@@ -1,13 +1,14 @@
 """Step `build_datasets`: SFT, DPO and KTO rows from validated triplets, split without leaks, named by digest."""
 
-import json
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.config import Config
-from ratchet.digest import digest_tree
+from ratchet.datasets import assignments
+from ratchet.digest import digest_json, digest_tree
 from ratchet.manifest import Artifact, Flow, Made
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
@@ -15,46 +16,51 @@ from ratchet.store import Store
 if TYPE_CHECKING:
     import polars as pl
 
+    from ratchet.datasets.keys import Keyed
     from ratchet.datasets.pairs import Rows
     from ratchet.datasets.split import Split
 
-COLUMNS = [
-    "triplet_id", "interaction_id", "conversation_id", "subject_id", "messages", "response", "kind", "value_num",
-    "value_text", "is_tie", "other_response", "finish_reason", "other_finish_reason", "created_at",
-]  # fmt: skip
+FILES = "*.parquet"
+PLACES = "places.parquet"
 ROW_GROUP_ROWS = 100_000  # fixed, since it shapes the bytes and so the digest
+DAY_S = 86_400
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> Made:
-    import polars as pl
-
-    from ratchet.datasets.pairs import make_rows
-    from ratchet.datasets.signals import with_prompts
-    from ratchet.datasets.split import split
+    from ratchet.datasets.card import describe, write_card
+    from ratchet.datasets.keys import keyed
+    from ratchet.datasets.rows import divide, places
 
     valid = inputs["validate_triplets"].outputs["valid"]
     settings = config.build_datasets
-    triplets = with_prompts(pl.read_parquet(store.local(valid.uri), columns=COLUMNS))
-    rows = make_rows(triplets, settings)
-    sides = split(
-        triplets["conversation_id"].to_list(),
-        triplets["prompt"].to_list(),
-        near_duplicate=settings.near_duplicate,
-        eval_share=settings.eval_share,
-        seed=config.seed,
-    )
-    files = divide(rows, sides)
-    drops = dict(sorted(Counter(rows.drops["reason"]).items()))
-    flow = Flow(rows_in=len(triplets), rows_out=len(triplets) - len(rows.drops), drops=drops)
+    expired_through = _expired_through(inputs, store)
+    triplets = keyed(_read(store, valid.uri))
+    earlier = _assignments(config, inputs, store)
+    rows, sides = decide(triplets, config, expired_through, earlier.read(store))
+    earlier.freeze(store, sides.conversations)
+    files = divide(rows, sides, with_recent=settings.recent_days > 0)
+    num_in, num_dropped = len(triplets.keys), len(rows.drops)
+    drops = dict(sorted(Counter(rows.drops["reason"].to_list()).items()))
+    flow = Flow(rows_in=num_in, rows_out=num_in - num_dropped, drops=drops)
     card = {
-        "input": {"triplets": valid.digest, "rows": len(triplets)},
+        "input": {
+            "triplets": valid.digest,
+            "rows": num_in,
+            "expired_through": expired_through,
+            "split": earlier.digest,
+        },
         "settings": {"seed": config.seed, **settings.model_dump(mode="json")},
         "triplets": flow.model_dump(),
         "split": describe_split(sides),
-        "files": {name: describe(frame) for name, frame in files.items()},
+        "files": {name: describe(name, table, triplets) for name, table in files.items()},
     }
-    digest = publish(store, files, card)
-    sizes = {name: len(frame) for name, frame in files.items()}
+    with tempfile.TemporaryDirectory() as aside:
+        _write_tables(Path(aside), files, triplets)
+        _write(places(files, rows.drops, triplets.triplet_ids), Path(aside) / PLACES)
+        write_card(Path(aside), card, files, triplets)
+        digest = digest_tree(Path(aside))
+        store.put_tree(Path(aside), f"datasets/{digest}")
+    sizes = {name: len(table) for name, table in files.items()}
     return Made(
         outputs={"dataset": Artifact(uri=f"datasets/{digest}", digest=digest, rows=sum(sizes.values()))},
         flows={"triplets": flow},
@@ -62,57 +68,112 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
     )
 
 
-def divide(rows: "Rows", sides: "Split") -> dict[str, "pl.DataFrame"]:
-    """The six tables, `{sft,dpo,kto}-{train,eval}`, each in a total order."""
+def decide(
+    triplets: "Keyed", config: Config, expired_through: float | None, frozen: "pl.DataFrame | None"
+) -> tuple["Rows", "Split"]:
+    """The rows of the dataset and their sides. Pure."""
     import polars as pl
 
-    from ratchet.datasets.pairs import DPO, KTO, SFT
+    from ratchet.datasets.dedup import prompt_clusters, without_near_duplicates
+    from ratchet.datasets.pairs import make_rows
+    from ratchet.datasets.prompts import prompt_texts
+    from ratchet.datasets.shingles import stable_hash
+    from ratchet.datasets.signals import judge
+    from ratchet.datasets.split import split
 
-    files: dict[str, pl.DataFrame] = {}
-    for name, frame, columns in (("sft", rows.sft, SFT), ("dpo", rows.dpo, DPO), ("kto", rows.kto, KTO)):
-        group = pl.col("prompt").replace_strict(sides.group_of, return_dtype=pl.String)
-        placed = frame.with_columns(group=group).select(*columns, "group").sort(list(columns)[:3])
-        is_eval = pl.col("group").is_in(sides.eval_groups)
-        files |= {f"{name}-train": placed.filter(~is_eval), f"{name}-eval": placed.filter(is_eval)}
-    return files
+    settings = config.build_datasets
+    judged = judge(triplets, settings, expired_through)
+    rows = make_rows(judged, settings, triplets.answers.str.len_chars())
+    prompts = pl.concat([table.select("prompt") for table in (rows.sft, rows.dpo, rows.kto)]).unique().sort("prompt")
+    texts = prompt_texts(triplets.prompts.gather(prompts["prompt"]))
+    clusters = prompts.with_columns(cluster=pl.Series(prompt_clusters(texts, settings.near_duplicate)))
+    rows = without_near_duplicates(_clustered(rows, clusters), triplets.answers, judged, settings.near_duplicate)
+    named = judged.join(rows.drops, on="row", how="anti").join(clusters, on="prompt", maintain_order="left")
+    conversation = stable_hash(triplets.conversations.gather(named["row"]))
+    seen = named.select("cluster", conversation=pl.Series(conversation), first_at="created_at")
+    sides = split(
+        seen,
+        eval_share=settings.eval_share,
+        seed=config.seed,
+        hub_conversations=settings.hub_conversations,
+        frozen=frozen,
+        recent_since=_recent_since(judged, settings.recent_days),
+    )
+    return rows, sides
 
 
-def describe(frame: "pl.DataFrame") -> dict[str, Any]:
-    """Rows, total weight, effective sample size (Kish: the square of the sum over the sum of squares), lengths."""
+def _clustered(rows: "Rows", clusters: "pl.DataFrame") -> "Rows":
+    from ratchet.datasets.pairs import Rows
+
+    sft, dpo, kto = (table.join(clusters, on="prompt", how="left") for table in (rows.sft, rows.dpo, rows.kto))
+    return Rows(sft, dpo, kto, rows.drops)
+
+
+def _recent_since(judged: "pl.DataFrame", days: float) -> float | None:
+    newest = judged["created_at"].max()
+    return float(newest) - days * DAY_S if days > 0 and isinstance(newest, float) else None
+
+
+def _read(store: Store, uri: str) -> "pl.DataFrame":
     import polars as pl
 
-    texts = [name for name in ("messages", "prompt", "completion", "chosen", "rejected") if name in frame.columns]
-    total, squares = frame.select(pl.col("weight").sum(), squares=(pl.col("weight") ** 2).sum()).row(0)
+    from ratchet.datasets.keys import COLUMNS
+
+    found = pl.scan_parquet(store.local(uri) / FILES)
+    return found.select(name for name in found.collect_schema().names() if name in COLUMNS).collect()
+
+
+def _expired_through(inputs: Inputs, store: Store) -> float | None:
+    """The latest time, by now in the past, until which any triplet was to be kept; None if none has expired.
+
+    The key depends on it, and so only on the days on which something expires.
+    """
+    import polars as pl
+
+    found = pl.scan_parquet(store.local(inputs["validate_triplets"].outputs["valid"].uri) / FILES)
+    if "retention_until" not in found.collect_schema().names():
+        return None
+    today = time.time() // DAY_S * DAY_S
+    past = found.filter(pl.col("retention_until") < today).select(pl.col("retention_until").max())
+    latest: float | None = past.collect().item()
+    return latest
+
+
+def _assignments(config: Config, inputs: Inputs, store: Store) -> assignments.Assignments:
+    settings = config.build_datasets
+    series = digest_json({"seed": config.seed, "eval_share": settings.eval_share})[:16]
+    work = [inputs["validate_triplets"].outputs["valid"].digest, config.seed, settings.model_dump(mode="json")]
+    return assignments.before(store, series, digest_json([*work, _expired_through(inputs, store)]))
+
+
+def _sources(config: Config, inputs: Inputs, store: Store) -> dict[str, str]:
     return {
-        "rows": len(frame),
-        "groups": frame["group"].n_unique(),
-        "weight": round(total, 3),
-        "effective_rows": round(total**2 / squares, 1) if squares else 0.0,
-        "median_chars": {name: frame.select(pl.col(name).str.len_chars().median()).item() for name in texts},
+        "expired_through": str(_expired_through(inputs, store)),
+        "split": _assignments(config, inputs, store).digest,
     }
 
 
 def describe_split(sides: "Split") -> dict[str, Any]:
-    note = "" if sides.eval_groups else "nothing is held out: no group fell to eval, or all of them did"
+    note = "" if sides.num_eval_groups else "nothing is held out: no group fell to eval, or all of them did"
     return {
         "groups": sides.num_groups,
-        "eval_groups": len(sides.eval_groups),
+        "eval_groups": sides.num_eval_groups,
+        "recent_groups": sides.num_recent_groups,
+        "hubs": sides.num_hubs,
         "largest_group": sides.largest_group,
         "note": note,
     }
 
 
-def publish(store: Store, files: dict[str, "pl.DataFrame"], card: dict[str, Any]) -> str:
-    """Write the folder aside and put it in place under its digest, which is returned."""
-    with tempfile.TemporaryDirectory() as aside:
-        for name, frame in files.items():
-            frame.write_parquet(
-                Path(aside) / f"{name}.parquet", compression="zstd", compression_level=3, row_group_size=ROW_GROUP_ROWS
-            )
-        (Path(aside) / "card.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
-        digest = digest_tree(Path(aside))
-        store.put_tree(Path(aside), f"datasets/{digest}")
-    return digest
+def _write_tables(folder: Path, files: dict[str, "pl.DataFrame"], triplets: "Keyed") -> None:
+    from ratchet.datasets.rows import write_out
+
+    for name, table in files.items():
+        _write(write_out(name, table, triplets), folder / f"{name}.parquet")
 
 
-STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), reads=("seed",))
+def _write(table: "pl.DataFrame", path: Path) -> None:
+    table.write_parquet(path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS)
+
+
+STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), version=2, reads=("seed",), sources=_sources)

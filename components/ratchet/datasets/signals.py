@@ -1,21 +1,25 @@
-"""What each triplet says, before anything is counted: its prompt, its age, and why it says nothing, if it does.
+"""What each triplet says, before anything is counted: may it be used, is it still meant, and does it say anything?
 
 Signals, in falling order of what they tell: a correction (what it should have been), a preference (which of two),
-a vote (thumb or rating: good or not). Implicit signals make no row.
+a vote (thumb or rating: good or not), and implicit ones, which only corroborate. All of it on keys (`keys.keyed`).
 """
 
-import difflib
-import json
-
+import numpy as np
 import polars as pl
 
-from ratchet.datasets.weights import recency
-from ratchet.digest import canonical_json
+from ratchet.config import BuildDatasets
+from ratchet.datasets.keys import Keyed
+from ratchet.datasets.shingles import TOKENS, hash_words
+from ratchet.datasets.weights import exposure, recency
 from ratchet.events import EXPLICIT
 
 SILENT = (
+    "no_consent",  # anything but granted
+    "expired",  # kept longer than its retention allows
+    "retracted",
     "superseded",  # the same subject judged the same thing again, later
-    "implicit_only",
+    "duplicate",  # the same subject judged an equal answer to an equal prompt again, later
+    "comment_only",
     "neutral_rating",
     "unchanged_correction",
     "identical_answers",  # a preference between two equal texts
@@ -26,55 +30,103 @@ MIN_EDIT = 0.02  # an edit of a smaller share of the words is a slip of the keyb
 VOTES = ("thumb", "rating")
 
 
-def with_prompts(triplets: pl.DataFrame) -> pl.DataFrame:
-    """Triplets with `prompt`: their messages as canonical JSON, so that equal chats are equal strings."""
-    prompts = {messages: canonical_json(json.loads(messages)).decode() for messages in triplets["messages"].unique()}
-    return triplets.with_columns(prompt=pl.col("messages").replace_strict(prompts, return_dtype=pl.String))
+def judge(triplets: Keyed, settings: BuildDatasets, expired_through: float | None = None) -> pl.DataFrame:
+    """Keys with `edit` (share of words changed), `recency`, `exposure`, `is_up`, and `reason` where it says nothing.
 
-
-def judge(triplets: pl.DataFrame, half_life_days: float) -> pl.DataFrame:
-    """Each triplet with `edit` (share of words changed), `recency`, `is_up`, and `reason` where it says nothing."""
+    What is to be kept until `expired_through` (Unix seconds) or earlier has expired.
+    """
     kind = pl.col("kind")
-    edits = [
-        edit_share(before, after) if kind == "correction" else None
-        for kind, before, after in triplets.select("kind", "response", "value_text").iter_rows()
-    ]
-    newest = triplets.select(pl.col("created_at").max().fill_null(0.0)).item()
-    judged = triplets.with_columns(
-        edit=pl.Series(edits, dtype=pl.Float64),
-        recency=recency(pl.col("created_at"), newest, half_life_days),
+    newest = triplets.keys.select(pl.col("created_at").max().fill_null(0.0)).item()
+    keys = _edited(_resolved(triplets), triplets).with_columns(
+        recency=recency(pl.col("created_at"), newest, settings.half_life_days),
+        exposure=exposure(pl.col("propensity"), settings.max_inverse_propensity),
         is_up=pl.col("value_num") > pl.when(kind == "rating").then(NEUTRAL_RATING).otherwise(0),
-        is_superseded=_is_superseded(),
     )
-    judged = judged.with_columns(
-        reason=pl.when("is_superseded").then(pl.lit("superseded"))
-        .when(~kind.is_in(EXPLICIT)).then(pl.lit("implicit_only"))
+    has_expired = pl.lit(False) if expired_through is None else pl.col("retention_until") <= expired_through
+    judged = keys.with_columns(
+        reason=pl.when((pl.col("consent_training") != "granted").fill_null(True)).then(pl.lit("no_consent"))
+        .when(has_expired).then(pl.lit("expired"))
+        .when(pl.col("reason").is_not_null()).then("reason")
+        .when(kind == "comment").then(pl.lit("comment_only"))
         .when((kind == "rating") & (pl.col("value_num") == NEUTRAL_RATING)).then(pl.lit("neutral_rating"))
         .when(pl.col("edit") < MIN_EDIT).then(pl.lit("unchanged_correction"))
-        .when((kind == "preference") & (pl.col("response") == pl.col("other_response")))
-        .then(pl.lit("identical_answers"))
+        .when((kind == "preference") & (pl.col("answer") == pl.col("other"))).then(pl.lit("identical_answers"))
     )  # fmt: skip
     return _overrule(judged)
 
 
-def edit_share(before: str, after: str) -> float:
-    """Share of words that changed, 0 to 1: one minus Ratcliff and Obershelp's similarity over words."""
-    return 1 - difflib.SequenceMatcher(None, before.split(), after.split(), autojunk=False).ratio()
-
-
-def _is_superseded() -> pl.Expr:
+def _resolved(triplets: Keyed) -> pl.DataFrame:
+    """Keys with the reason why a later word of the same subject replaces them: the last by (time, id) is meant."""
     # A preference is about two answers, so one subject may hold several on one answer, one for each rival.
-    rival = pl.when(pl.col("kind") == "preference").then("value_text").otherwise(pl.lit(""))
-    judged = [pl.min_horizontal("interaction_id", rival), pl.max_horizontal("interaction_id", rival)]
-    latest = pl.col("triplet_id").sort_by("created_at", "triplet_id").last()
-    return pl.col("triplet_id") != latest.over("subject_id", "kind", *judged)
+    sides = [pl.min_horizontal("interaction", "rival"), pl.max_horizontal("interaction", "rival")]
+    texts = [pl.min_horizontal("answer", "other"), pl.max_horizontal("answer", "other")]
+    keys = triplets.keys.sort("created_at", "row")
+    same = pl.struct("subject", "kind", one=sides[0], two=sides[1]).hash()
+    alike = pl.struct("subject", "kind", "prompt", one=texts[0], two=texts[1]).hash()
+    keys = keys.with_columns(same=same, alike=alike).with_columns(
+        last=pl.col("row").last().over("same"), is_taken_back=pl.col("is_retracted").last().over("same")
+    )
+    reason = (
+        pl.when("is_taken_back").then(pl.lit("retracted")).when(pl.col("last") != pl.col("row"))
+        .then(pl.lit("superseded"))
+    )  # fmt: skip
+    keys = _take_back(keys.with_columns(reason=reason), triplets.triplet_ids)
+    standing = pl.col("row").filter(pl.col("reason").is_null())
+    is_repeated = pl.col("reason").is_null() & (standing.last().over("alike") != pl.col("row"))
+    keys = keys.with_columns(reason=pl.when(is_repeated).then(pl.lit("duplicate")).otherwise("reason"))
+    return keys.drop("same", "alike", "last", "is_taken_back").sort("row")
+
+
+def _take_back(keys: pl.DataFrame, triplet_ids: pl.Series) -> pl.DataFrame:
+    """Feedback that another of the same subject names as what it supersedes or retracts."""
+    later = keys.filter(pl.col("supersedes_id").is_not_null())
+    if later.is_empty():
+        return keys
+    named = later.select("subject", named_by=pl.col("is_retracted"), triplet_id="supersedes_id")
+    places = pl.DataFrame({"triplet_id": triplet_ids}).with_row_index("row")
+    taken = named.join(places, on="triplet_id").group_by("row", "subject").agg(pl.col("named_by").any())
+    word = pl.when("named_by").then(pl.lit("retracted")).otherwise(pl.lit("superseded"))
+    return (
+        keys.join(taken, on=["row", "subject"], how="left", maintain_order="left")
+        .with_columns(reason=pl.coalesce("reason", pl.when(pl.col("named_by").is_not_null()).then(word)))
+        .drop("named_by")
+    )
+
+
+def _edited(keys: pl.DataFrame, triplets: Keyed) -> pl.DataFrame:
+    corrections = keys.filter(pl.col("kind") == "correction")
+    before, after = (triplets.answers.gather(corrections[name]) for name in ("answer", "target"))
+    edits = corrections.select("row").with_columns(edit=pl.Series(edit_shares(before, after), dtype=pl.Float64))
+    return keys.join(edits, on="row", how="left", maintain_order="left")
+
+
+def edit_shares(before: pl.Series, after: pl.Series) -> np.ndarray:
+    """Share of words that changed, 0 to 1: one minus Dice's similarity of bags of words; moving one is no change."""
+    bags = [hash_words(texts, TOKENS) for texts in (before, after)]
+    counted = [
+        pl.DataFrame({"row": bag.owners, "word": bag.items}).group_by("row", "word").agg(pl.len().alias("times"))
+        for bag in bags
+    ]
+    both = counted[0].join(counted[1], on=["row", "word"])
+    kept = both.group_by("row").agg(pl.min_horizontal("times", "times_right").sum().alias("kept"))
+    shared = np.zeros(len(before))
+    shared[kept["row"].to_numpy()] = kept["kept"].to_numpy()
+    words = bags[0].sizes + bags[1].sizes
+    share: np.ndarray = 1 - 2 * shared / np.maximum(words, 1)
+    return np.where(words > 0, share, 0.0)
 
 
 def _overrule(judged: pl.DataFrame) -> pl.DataFrame:
     """A correction beats the up votes on the same answer: somebody took the trouble to say what is wrong."""
     corrections = judged.filter(pl.col("reason").is_null(), pl.col("kind") == "correction")
-    corrected = corrections.select("prompt", "response", is_corrected=True).unique()
+    corrected = corrections.select("prompt", "answer", is_corrected=True).unique()
     is_overruled = pl.col("kind").is_in(VOTES) & pl.col("is_up") & pl.col("is_corrected")
-    return judged.join(corrected, on=["prompt", "response"], how="left", maintain_order="left").with_columns(
-        reason=pl.coalesce("reason", pl.when(is_overruled).then(pl.lit("overruled")))
+    return (
+        judged.join(corrected, on=["prompt", "answer"], how="left", maintain_order="left")
+        .with_columns(reason=pl.coalesce("reason", pl.when(is_overruled).then(pl.lit("overruled"))))
+        .drop("is_corrected")
     )
+
+
+def is_explicit() -> pl.Expr:
+    return pl.col("kind").is_in(EXPLICIT)

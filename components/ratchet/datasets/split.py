@@ -1,106 +1,172 @@
 """Train or eval, by whole groups: nothing that is judged in eval was seen in training, not even nearly.
 
-A group is a connected component over conversations and prompts, where prompts that are nearly the same are linked.
+A group is a connected component over conversations and clusters of prompts that are nearly the same. A cluster that
+many conversations share (a hub: a greeting, a suggested question) would join all of them into one group; it is left
+out of the graph, and it and every group that it touches are trained on.
+
+Once a conversation is on a side, its group stays there in later builds; where groups of two sides grow together, eval
+wins, so that nothing once held out is ever trained on.
 """
 
-import json
-import math
-import re
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from typing import TYPE_CHECKING
 
-from ratchet.digest import digest_json
+import numpy as np
+import polars as pl
 
-SHINGLE_WORDS = 3
-SHORT_WORDS = 8  # shorter prompts have too few shingles to compare: one changed word would touch half of them
+from ratchet.datasets.near_duplicates import components
+from ratchet.datasets.shingles import mixed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ratchet.datasets.near_duplicates import Labels
+
+FROZEN = {"conversation": pl.UInt64, "is_eval": pl.Boolean}
+TRAIN, EVAL, RECENT = "train", "eval", "recent"
 
 
 @dataclass(frozen=True)
 class Split:
-    """The group of each prompt, which groups are held out, and how many prompts the largest group has."""
+    """The side of each cluster and conversation, and what there is to say about it.
 
-    group_of: dict[str, str]
-    eval_groups: frozenset[str]
+    `clusters` has `cluster, group, side`; `conversations` has `conversation, is_eval` and leaves out the recent ones,
+    which are to be decided later.
+    """
+
+    clusters: pl.DataFrame
+    conversations: pl.DataFrame
     num_groups: int
+    num_eval_groups: int
+    num_hubs: int
+    num_recent_groups: int
     largest_group: int
+    """Prompt clusters in the largest group."""
 
 
 def split(
-    conversations: Sequence[str], prompts: Sequence[str], *, near_duplicate: float, eval_share: float, seed: int
+    seen: pl.DataFrame,
+    *,
+    eval_share: float,
+    seed: int,
+    hub_conversations: int,
+    frozen: pl.DataFrame | None = None,
+    recent_since: float | None = None,
 ) -> Split:
-    """Group and divide prompts (chat JSON), each beside the conversation it came from.
+    """Divide `seen`: a row for each (cluster, conversation), with `first_at`, when it was first judged.
 
-    A group's side is a hash of its first conversation id, so new data moves a group only by joining it to another
-    (or to a conversation whose id sorts before its own; ids that start with the time never do).
-    If every group fell to eval, as a single group may, all are trained on and none is held out.
+    Clusters are numbered from 0; `conversation` is a stable hash of its id, `frozen` holds those decided before. A
+    new group's side is a hash of its smallest conversation. Groups first judged at `recent_since` or later are
+    `recent`. A group with more than half of all conversations is trained on: held out, it would leave too little.
     """
-    import numpy as np
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    names, conversation = np.unique(seen["conversation"].to_numpy(), return_inverse=True)
+    cluster = seen["cluster"].to_numpy().astype(np.int64)
+    num_clusters = int(cluster.max()) + 1 if len(cluster) else 0
+    was_train, was_eval = _frozen_sides(names, frozen)
+    is_hub, labels = _graph(cluster, conversation, num_clusters, was_eval, hub_conversations)
 
-    text_of = {prompt: prompt_text(prompt) for prompt in set(prompts)}
-    texts, names = sorted(set(text_of.values())), sorted(set(conversations))
-    text_index = {text: index for index, text in enumerate(texts)}
-    name_index = {name: len(texts) + index for index, name in enumerate(names)}
-    seen_in = {(name_index[c], text_index[text_of[p]]) for c, p in zip(conversations, prompts, strict=True)}
-    edges = np.array([*seen_in, *near_duplicates(texts, near_duplicate)], dtype=np.int64).reshape(-1, 2)
-    size = len(texts) + len(names)
-    graph = coo_array((np.ones(len(edges), dtype=np.int8), (edges[:, 0], edges[:, 1])), shape=(size, size))
-    labels = connected_components(graph, directed=False)[1].tolist() if size else []
+    group = labels[num_clusters:]  # of each conversation
+    num_labels = int(labels.max()) + 1 if len(labels) else 0
+    touched = np.zeros(num_labels, dtype=np.bool_)
+    touched[group[conversation[is_hub[cluster]]]] = True
+    holds_eval, holds_train = (_any(group, flags, num_labels) for flags in (was_eval, was_train))
+    smallest = np.full(num_labels, np.iinfo(np.uint64).max, dtype=np.uint64)
+    np.minimum.at(smallest, group, names)
+    name = mixed(smallest ^ mixed(np.array([seed], dtype=np.uint64)))
+    is_oversize = np.bincount(group, minlength=num_labels) * 2 > max(len(names), 2)
+    is_chosen = (name / 2**64 < eval_share) & ~touched & ~is_oversize
+    is_eval = holds_eval | (is_chosen & ~holds_train)
+    is_live = np.bincount(group, minlength=num_labels) > 0
+    if is_eval[is_live].all():
+        is_eval[:] = False
+    is_recent = ~is_eval & ~holds_train & ~touched & _all_since(seen, group[conversation], num_labels, recent_since)
 
-    first: dict[int, str] = {}
-    for name, label in zip(names, labels[len(texts) :], strict=True):
-        first.setdefault(label, name)
-    group = {label: digest_json({"seed": seed, "first": name}) for label, name in first.items()}
-    held_out = frozenset(name[:16] for name in group.values() if int(name[-16:], 16) / 2**64 < eval_share)
-    group_of = {prompt: group[labels[text_index[text]]][:16] for prompt, text in text_of.items()}
-    sizes = Counter(group_of.values())
+    side = np.where(is_eval, EVAL, np.where(is_recent, RECENT, TRAIN))
+    home = _home(cluster, conversation, names, num_clusters)  # a hub's: the group of its smallest conversation
+    of_cluster = np.where(is_hub, group[home] if len(home) else home, labels[:num_clusters])
+    sides = np.where(is_hub, TRAIN, side[of_cluster]) if num_clusters else np.zeros(0, dtype="<U6")
+    decided = ~is_recent[group]
     return Split(
-        group_of=group_of,
-        eval_groups=held_out if len(held_out) < len(group) else frozenset(),
-        num_groups=len(group),
-        largest_group=max(sizes.values(), default=0),
+        clusters=pl.DataFrame(
+            {
+                "cluster": np.arange(num_clusters, dtype=np.int32),
+                "group": hexadecimal(name[of_cluster]),
+                "side": pl.Series(sides.tolist(), dtype=pl.String),
+            }
+        ),
+        conversations=pl.DataFrame({"conversation": names[decided], "is_eval": is_eval[group][decided]}, schema=FROZEN),
+        num_groups=int(is_live.sum()),
+        num_eval_groups=int((is_eval & is_live).sum()),
+        num_hubs=int(is_hub.sum()),
+        num_recent_groups=int((is_recent & is_live).sum()),
+        largest_group=int(np.bincount(labels[:num_clusters]).max()) if num_clusters else 0,
     )
 
 
-def near_duplicates(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int]]:
-    """Every pair of indices whose word shingles have Jaccard similarity >= `threshold`, once each.
+def hexadecimal(numbers: "NDArray[np.uint64]") -> pl.Series:
+    """Sixteen hexadecimal digits each."""
+    digits = numbers.astype(">u8").tobytes().hex().encode()
+    return pl.Series(np.frombuffer(digits, dtype="S16").astype(str).tolist(), dtype=pl.String)
 
-    Exact, by prefix filtering (Bayardo, Ma and Srikant, WWW 2007): order each set's shingles rarest first; two sets
-    that are similar enough share one among the first |x| - ceil(t|x|) + 1, so only those are indexed. MinHash would
-    miss some, and here a miss is a leak.
+
+def _graph(
+    cluster: "NDArray[np.int64]",
+    conversation: "NDArray[np.int64]",
+    num_clusters: int,
+    was_eval: "NDArray[np.bool_]",
+    hub_conversations: int,
+) -> tuple["NDArray[np.bool_]", "Labels"]:
+    """Which clusters are hubs, and the group of each cluster and then each conversation.
+
+    No hub may touch a group that was held out before, or the two would leak; such a cluster joins the graph after all.
     """
-    shingled = [shingles(text) for text in texts]
-    frequency = Counter(chain.from_iterable(shingled))
-    index: dict[str, list[int]] = defaultdict(list)
-    for place, words in enumerate(shingled):
-        rarest_first = sorted(words, key=lambda shingle: (frequency[shingle], shingle))
-        least_shared = math.ceil(threshold * len(words) - 1e-9)
-        prefix = rarest_first[: len(words) - least_shared + 1]
-        for other in sorted({found for shingle in prefix for found in index[shingle]}):
-            shared = len(words & shingled[other])
-            if shared >= threshold * (len(words) + len(shingled[other]) - shared):
-                yield other, place
-        for shingle in prefix:
-            index[shingle].append(place)
+    packed = np.unique((cluster << 32) | conversation)
+    pairs = np.stack([packed >> 32, packed & 0xFFFFFFFF], axis=1)
+    nodes = pairs + np.array([0, num_clusters])
+    is_hub = np.bincount(pairs[:, 0], minlength=num_clusters) > hub_conversations
+    # Where hubs are most of what there is, the data is small or narrow, and there would be nothing left to hold out.
+    if len(np.unique(pairs[is_hub[pairs[:, 0]], 1])) * 2 > len(was_eval):
+        is_hub[:] = False
+    while True:
+        edges = nodes[~is_hub[pairs[:, 0]]]
+        labels = components(num_clusters + len(was_eval), edges)
+        group = labels[num_clusters:]
+        held_out = _any(group, was_eval, int(labels.max()) + 1 if len(labels) else 0)
+        clash = np.unique(pairs[is_hub[pairs[:, 0]] & held_out[group[pairs[:, 1]]], 0])
+        if not len(clash):
+            return is_hub, labels
+        is_hub[clash] = False
 
 
-def shingles(text: str) -> frozenset[str]:
-    """Runs of three words; for a short text its words."""
-    words = re.findall(r"\w+", text)
-    if len(words) < SHORT_WORDS:
-        return frozenset(words)
-    return frozenset(" ".join(words[start : start + SHINGLE_WORDS]) for start in range(len(words) - SHINGLE_WORDS + 1))
+def _frozen_sides(
+    names: "NDArray[np.uint64]", frozen: pl.DataFrame | None
+) -> tuple["NDArray[np.bool_]", "NDArray[np.bool_]"]:
+    known = pl.DataFrame(schema=FROZEN) if frozen is None else frozen
+    found = pl.DataFrame({"conversation": names}, schema={"conversation": pl.UInt64}).join(
+        known.group_by("conversation").agg(pl.col("is_eval").any()),
+        on="conversation",
+        how="left",
+        maintain_order="left",
+    )["is_eval"]
+    return (~found).fill_null(False).to_numpy(), found.fill_null(False).to_numpy()
 
 
-def prompt_text(messages: str) -> str:
-    """What makes two prompts the same: the chat without system messages, which whole products share, normalised."""
-    return normalise("\n".join(turn["content"] for turn in json.loads(messages) if turn["role"] != "system"))
+def _any(group: "Labels", flags: "NDArray[np.bool_]", num_labels: int) -> "NDArray[np.bool_]":
+    found = np.zeros(num_labels, dtype=np.bool_)
+    found[group[flags]] = True
+    return found
 
 
-def normalise(text: str) -> str:
-    """Unicode NFC, case folded, runs of white space as one space."""
-    return unicodedata.normalize("NFC", " ".join(unicodedata.normalize("NFC", text).casefold().split()))
+def _all_since(seen: pl.DataFrame, group: "Labels", num_labels: int, since: float | None) -> "NDArray[np.bool_]":
+    if since is None:
+        return np.zeros(num_labels, dtype=np.bool_)
+    return ~_any(group, (seen["first_at"] < since).to_numpy(), num_labels)
+
+
+def _home(
+    cluster: "NDArray[np.int64]", conversation: "NDArray[np.int64]", names: "NDArray[np.uint64]", num_clusters: int
+) -> "NDArray[np.int64]":
+    """The smallest conversation of each cluster; `names` are sorted, so their places are in order too."""
+    home = np.full(num_clusters, len(names), dtype=np.int64)
+    np.minimum.at(home, cluster, conversation)
+    return home

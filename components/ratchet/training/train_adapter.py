@@ -50,7 +50,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
                 f"dataset {dataset.digest[:12]} has nothing to train on: dropped {dict(drops)}; collect more feedback, "
                 "or look at train_adapter.max_tokens and epochs"
             )
-        facts = _train(config, store, work, model, tokenizer, phases)
+        facts = _train(config, store, work, dataset, model, tokenizer, phases)
         with tempfile.TemporaryDirectory() as aside:
             write_adapter(Path(aside), model, tokenizer, config, dataset.digest)
             digest = digest_tree(Path(aside))
@@ -165,6 +165,7 @@ def _train(
     config: Config,
     store: Store,
     work: str,
+    dataset: Artifact,
     model: "PeftModel",
     tokenizer: "PreTrainedTokenizerBase",
     phases: dict[str, "Selection"],
@@ -188,7 +189,7 @@ def _train(
     facts = _describe(config, phases, layout)
     client = connect(config, store)
     history: list[dict[str, Any]] = []
-    with _mlflow_run(client, config, store, work, facts) as run_id:
+    with _mlflow_run(client, config, store, work, dataset, facts) as run_id:
         for name, selection in phases.items():
             if not selection.rows:
                 continue
@@ -237,9 +238,10 @@ def _describe(config: Config, phases: dict[str, "Selection"], layout: "Layout") 
 
 @contextmanager
 def _mlflow_run(
-    client: "MlflowClient", config: Config, store: Store, work: str, facts: dict[str, Any]
+    client: "MlflowClient", config: Config, store: Store, work: str, dataset: Artifact, facts: dict[str, Any]
 ) -> Iterator[str]:
     """One run a training: a resumed training goes on with the run that it began."""
+    from ratchet.datasets.tracking import log_dataset
     from ratchet.registry.tracking import experiment_id
 
     note = f"{work}/mlflow_run_id"
@@ -250,6 +252,7 @@ def _mlflow_run(
         run_id = client.create_run(experiment_id(client, config), run_name="train_adapter").info.run_id
         store.create(note, run_id.encode())
         _log_settings(client, run_id, config, facts)
+        log_dataset(client, run_id, dataset, store)
     try:
         yield run_id
     except BaseException:

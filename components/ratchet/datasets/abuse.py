@@ -1,0 +1,130 @@
+"""Votes that look organised wait, and nobody's votes fill a dataset.
+
+A vote is held while two kinds of sign point at whoever cast it and it is younger than the hold; a later build finds
+it older and lets it pass, by when other people's votes on the same answers have shown how far its rater is to be
+trusted (`reliability`). Time is read from the votes, never from a clock.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from ratchet.config import BuildDatasets
+from ratchet.datasets.weights import DAY_S
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+HOUR_S = 3_600
+MIN_CROWD = 20  # subjects; in a smaller circle everybody stands out
+SUSPICIOUS = 2  # signs; one alone has innocent reasons
+MIN_VOTES = 5  # fewer say nothing about a rater
+MAX_Z = 4.0  # of a rater's share of up votes, against what others give the same adapters: 1 in 16 000 by chance
+BURST_VOTES = 15  # within an hour
+YOUNG_DAYS = 2.0
+MIN_COPIES, MIN_COMMENT_CHARS = 3, 12  # so many subjects with the same words, if they are not "thanks" or "wrong"
+MIN_TOGETHER, TOGETHER = 5, 0.8  # votes in common; Jaccard
+FAIR_SHARES = 3  # so many times a rater's fair share is no flood, however few the raters are
+
+
+def signs(votes: pl.DataFrame) -> pl.DataFrame:
+    """(subject, num_signs) for every subject that any sign points at; `votes` are signals that say something."""
+    found = [subjects.unique() for subjects in (_one_way(votes), _bursts(votes), _young(votes), _copies(votes))]
+    # Who acted together matters only among those whom something else points at, and they are few.
+    suspects = votes.join(pl.concat(found), on="subject", how="semi")
+    told = pl.concat([*found, _together(suspects)])
+    return told.group_by("subject").agg(pl.len().alias("num_signs")).sort("subject")
+
+
+def held(signals: pl.DataFrame, hold_hours: float) -> pl.DataFrame:
+    """(row) of the votes that wait."""
+    if signals["subject"].n_unique() < MIN_CROWD:
+        return signals.clear().select("row")
+    newest = signals.select(pl.col("created_at").max()).item()
+    suspects = signs(signals).filter(pl.col("num_signs") >= SUSPICIOUS)
+    is_young = pl.col("created_at") > newest - hold_hours * HOUR_S
+    return signals.filter(is_young).join(suspects, on="subject", how="semi").select("row")
+
+
+def over_cap(signals: pl.DataFrame, settings: BuildDatasets) -> pl.DataFrame:
+    """(row) of the votes beyond what one subject may say in a day, and in a dataset: the latest ones.
+
+    Where raters are few, as with hired annotators, a multiple of a fair share is allowed in any case.
+    """
+    votes = signals.select("row", "subject", "created_at", day=(pl.col("created_at") // DAY_S)).sort(
+        "created_at", "row"
+    )
+    daily = votes.with_columns(
+        place=pl.int_range(pl.len()).over("subject", "day"),
+        fair=FAIR_SHARES * pl.len().over("day") / pl.col("subject").n_unique().over("day"),
+    )
+    kept = daily.filter(pl.col("place") < pl.max_horizontal(pl.lit(settings.max_votes_per_day), "fair"))
+    fair = FAIR_SHARES * len(kept) / max(1, kept["subject"].n_unique())
+    most = max(settings.max_rater_share * len(kept), fair)
+    kept = kept.filter(pl.int_range(pl.len()).over("subject") < most)
+    return votes.join(kept, on="row", how="anti").select("row")
+
+
+def _ballots(votes: pl.DataFrame) -> pl.DataFrame:
+    return votes.filter(pl.col("kind").is_in(["thumb", "rating"]))
+
+
+def _one_way(votes: pl.DataFrame) -> pl.DataFrame:
+    """Far more of one opinion than others have of the same adapters: a z-score of each subject's up votes."""
+    ballots = _ballots(votes).with_columns(pl.col("is_up").cast(pl.Int64))
+    expected = (pl.col("is_up").sum().over("adapter") + 1) / (pl.len().over("adapter") + 2)
+    raters = (
+        ballots.with_columns(expected=expected)
+        .group_by("subject")
+        .agg(pl.len().alias("num"), pl.col("is_up").sum().alias("up"), pl.col("expected").mean().round(6))
+    )
+    spread = (pl.col("num") * pl.col("expected") * (1 - pl.col("expected"))).sqrt()
+    z = (pl.col("up") - pl.col("num") * pl.col("expected")).abs() / spread
+    return raters.filter(pl.col("num") >= MIN_VOTES, z >= MAX_Z).select("subject")
+
+
+def _bursts(votes: pl.DataFrame) -> pl.DataFrame:
+    timed = votes.select("subject", "created_at").sort("subject", "created_at")
+    since = pl.col("created_at") - pl.col("created_at").shift(BURST_VOTES - 1).over("subject")
+    return timed.filter(since <= HOUR_S).select("subject")
+
+
+def _young(votes: pl.DataFrame) -> pl.DataFrame:
+    """Accounts that begin by voting a lot."""
+    raters = votes.group_by("subject").agg(pl.len().alias("num"), pl.col("account_age_days").min())
+    return raters.filter(pl.col("num") >= MIN_VOTES, pl.col("account_age_days") < YOUNG_DAYS).select("subject")
+
+
+def _copies(votes: pl.DataFrame) -> pl.DataFrame:
+    said = votes.filter(pl.col("comment").str.len_chars() >= MIN_COMMENT_CHARS)
+    is_copied = pl.col("subject").n_unique().over("comment") >= MIN_COPIES
+    return said.filter(is_copied).select("subject")
+
+
+def _together(votes: pl.DataFrame) -> pl.DataFrame:
+    """Subjects who gave the same votes to the same answers, beyond chance: Jaccard of their (answer, opinion) sets."""
+    from scipy.sparse import csr_array
+
+    cast = _ballots(votes).select("subject", vote=pl.struct("prompt", "answer", "is_up").hash()).unique()
+    cast = cast.filter(pl.len().over("vote") > 1)
+    cast = cast.filter(pl.len().over("subject") >= MIN_TOGETHER).sort("subject", "vote")
+    if cast.is_empty():
+        return cast.select("subject")
+    subjects, rater = np.unique(cast["subject"].to_numpy(), return_inverse=True)
+    vote = np.unique(cast["vote"].to_numpy(), return_inverse=True)[1]
+    given = csr_array((np.ones(len(rater), dtype=np.int32), (rater, vote)))
+    common = (given @ given.T).tocoo()
+    # Of all their votes, also those that nobody else gave: two people who share five of five hundred share little.
+    totals = _ballots(votes).join(cast.select("subject").unique(), on="subject", how="semi").group_by("subject").len()
+    sizes = totals.sort("subject")["len"].to_numpy().astype(np.int64)
+    return pl.DataFrame({"subject": subjects[_are_together(common.row, common.col, common.data, sizes)]})
+
+
+def _are_together(
+    one: "NDArray[np.int32]", other: "NDArray[np.int32]", shared: "NDArray[np.int32]", sizes: "NDArray[np.int64]"
+) -> "NDArray[np.int32]":
+    is_pair = (one != other) & (shared >= MIN_TOGETHER)
+    one, other, shared = one[is_pair], other[is_pair], shared[is_pair]
+    jaccard = shared / (sizes[one] + sizes[other] - shared)
+    return np.unique(one[jaccard >= TOGETHER])

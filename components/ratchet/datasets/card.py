@@ -1,0 +1,169 @@
+"""The dataset's card: what is in it, what was left out and why, how much it weighs. For machines, people and eyes.
+
+`card.json` holds the numbers, `card.md` tells them, `card.svg` draws the four pictures that are looked at first. All
+three are part of the dataset's digest, so they hold no time and no place, and the drawing has whole coordinates.
+"""
+
+import itertools
+import json
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ratchet.datasets.keys import Keyed
+from ratchet.datasets.language import languages
+from ratchet.datasets.weights import FACTORS
+
+TEXT_KEYS = {"prompt": "prompt", "answer": "completion", "chosen": "chosen", "rejected": "rejected"}
+WIDTH_PX, BAR_PX, PANEL_GAP_PX, LABEL_PX = 720, 16, 34, 190
+LENGTH_EDGES = (0, 50, 100, 200, 500, 1000, 2000, 5000)
+WEIGHT_EDGES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.1)
+SAMPLE_TEXTS = 5000
+
+Bars = dict[str, int]
+
+
+def describe(name: str, table: pl.DataFrame, triplets: Keyed) -> dict[str, Any]:
+    """Rows, total weight, effective sample size (Kish: the square of the sum over the sum of squares), lengths."""
+    total, squares = table.select(pl.col("weight").sum(), squares=(pl.col("weight") ** 2).sum()).row(0)
+    chars = {TEXT_KEYS[key]: _lengths(table, key, triplets) for key in TEXT_KEYS if key in table.columns}
+    means = table.select(pl.col(factor).mean().round_sig_figs(4) for factor in FACTORS).row(0, named=True)
+    return {
+        "rows": len(table),
+        "groups": table["group"].n_unique(),
+        "weight": round(total, 3),
+        "effective_rows": round(total**2 / squares, 1) if squares else 0.0,
+        "mean_factors": means,
+        "median_chars": {text: lengths.median() for text, lengths in chars.items()},
+        "chars": {text: _histogram(lengths, LENGTH_EDGES) for text, lengths in chars.items()},
+        "weights": _histogram(table["weight"], WEIGHT_EDGES),
+    }
+
+
+def write_card(folder: Path, card: dict[str, Any], files: dict[str, pl.DataFrame], triplets: Keyed) -> None:
+    """Write the three files. Adds the languages of a sample of prompts to the card."""
+    prompts = pl.concat([table["prompt"] for table in files.values()]).unique().sort()
+    sample = triplets.prompts.gather(prompts.gather_every(max(1, len(prompts) // SAMPLE_TEXTS)))
+    card = {**card, "languages": languages(sample)}
+    (folder / "card.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
+    (folder / "card.svg").write_text(draw(_panels(card)))
+    (folder / "card.md").write_text(tell(card))
+
+
+def tell(card: dict[str, Any]) -> str:
+    """The card in Markdown."""
+    triplets, split = card["triplets"], card["split"]
+    files = [
+        f"| {name} | {told['rows']:,} | {told['groups']:,} | {told['weight']:,} | {told['effective_rows']:,} | "
+        + ", ".join(f"{text} {chars:,.0f}" for text, chars in told["median_chars"].items() if chars is not None)
+        + " |"
+        for name, told in card["files"].items()
+    ]
+    drops = [f"| {reason} | {count:,} |" for reason, count in _falling(triplets["drops"]).items()]
+    means = [
+        f"| {factor} | {meaning} | " + " | ".join(_mean(told, factor) for told in _trained(card).values()) + " |"
+        for factor, meaning in FACTORS.items()
+    ]
+    found = ", ".join(f"{language} {count:,}" for language, count in _falling(card["languages"]).items())
+    return "\n".join(
+        [
+            "# Dataset card",
+            "",
+            f"{triplets['rows_out']:,} of {triplets['rows_in']:,} triplets shaped at least one row. Every row names "
+            "the feedback that it came from; `places.parquet` says where each triplet went.",
+            "",
+            "![rows, drops, weights and lengths](card.svg)",
+            "",
+            "| file | rows | groups | weight | effective rows | median characters |",
+            "|---|---|---|---|---|---|",
+            *files,
+            "",
+            "## Left out",
+            "",
+            *(["| reason | triplets |", "|---|---|", *drops] if drops else ["Nothing."]),
+            "",
+            "## Weights",
+            "",
+            "A row's weight is the product of these, each a column beside it. Means:",
+            "",
+            "| factor | meaning | " + " | ".join(_trained(card)) + " |",
+            "|---|---|" + "---|" * len(_trained(card)),
+            *means,
+            "",
+            "## Split",
+            "",
+            f"{split['groups']:,} groups of conversations and nearly equal prompts, {split['eval_groups']:,} held out"
+            f" ({card['settings']['eval_share']:.0%} asked), {split['recent_groups']:,} held out by time. "
+            f"{split['hubs']:,} prompts that too many conversations share are only trained on. The largest group has "
+            f"{split['largest_group']:,} prompts. {split['note']}".rstrip(),
+            "",
+            "## Languages",
+            "",
+            f"Of a sample of prompts, by their letters and commonest words: {found or 'none'}.",
+            "",
+        ]
+    )
+
+
+def draw(panels: dict[str, Bars]) -> str:
+    """Horizontal bars, a panel below another, as SVG."""
+    parts, y = [], 0
+    for title, bars in panels.items():
+        y += PANEL_GAP_PX
+        parts.append(f'<text x="0" y="{y - 8}" font-weight="bold">{escape(title)}</text>')
+        longest = max([*bars.values(), 1])
+        for label, count in bars.items():
+            length = count * (WIDTH_PX - LABEL_PX - 80) // longest
+            parts.append(f'<text x="{LABEL_PX - 8}" y="{y + 12}" text-anchor="end">{escape(label)}</text>')
+            parts.append(f'<rect x="{LABEL_PX}" y="{y + 2}" width="{length}" height="{BAR_PX - 4}" fill="#3b6ea5"/>')
+            parts.append(f'<text x="{LABEL_PX + length + 6}" y="{y + 12}">{count:,}</text>')
+            y += BAR_PX
+    size = f'viewBox="0 0 {WIDTH_PX} {y + 10}" width="{WIDTH_PX}" height="{y + 10}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">'
+    return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *parts, "</svg>", ""])
+
+
+def _panels(card: dict[str, Any]) -> dict[str, Bars]:
+    trained = _trained(card)
+    return {
+        "Rows": {name: told["rows"] for name, told in card["files"].items()},
+        "Triplets left out, by reason": _falling(card["triplets"]["drops"]),
+        **{f"Weights, {name}": told["weights"] for name, told in trained.items()},
+        **{
+            f"Characters, {name}, {text}": bars
+            for name, told in trained.items()
+            for text, bars in told["chars"].items()
+        },
+    }
+
+
+def _trained(card: dict[str, Any]) -> dict[str, Any]:
+    return {name: told for name, told in card["files"].items() if name.endswith("-train")}
+
+
+def _falling(counts: Bars) -> Bars:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _mean(told: dict[str, Any], factor: str) -> str:
+    mean = told["mean_factors"][factor]
+    return "" if mean is None else f"{mean:.3f}"
+
+
+def _lengths(table: pl.DataFrame, key: str, triplets: Keyed) -> pl.Series:
+    texts = triplets.prompts if key == "prompt" else triplets.answers
+    return texts.gather(table[key]).str.len_chars()
+
+
+def _histogram(values: pl.Series, edges: tuple[float, ...]) -> Bars:
+    """How many lie at each edge or above it, up to the next."""
+    place = (
+        values.cast(pl.Float64)
+        .to_frame("value")
+        .select(pl.sum_horizontal([pl.col("value") >= edge for edge in edges]).alias("place"))
+    )
+    counts = dict(place.group_by("place").len().iter_rows())
+    labels = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)] + [f"{edges[-1]:g} and more"]
+    return {label: counts.get(place, 0) for place, label in enumerate(labels, start=1)}

@@ -1,0 +1,49 @@
+"""Rows that say nearly the same about nearly the same prompt: the best supported one stays."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from ratchet.datasets.near_duplicates import components, near_duplicates
+from ratchet.datasets.pairs import Rows, unnamed
+from ratchet.datasets.shingles import mixed
+
+if TYPE_CHECKING:
+    from ratchet.datasets.near_duplicates import Labels
+
+
+def prompt_clusters(texts: pl.Series, threshold: float) -> "Labels":
+    """The cluster of each prompt text: prompts are in one if near duplicates connect them."""
+    return components(len(texts), near_duplicates(texts, threshold))
+
+
+def without_near_duplicates(rows: Rows, answers: pl.Series, judged: pl.DataFrame, threshold: float) -> Rows:
+    """Rows without those that are near another of the same kind, label and prompt `cluster`, which each row has.
+
+    Pairs stay: two nearly equal answers, one of them better, are what there is to learn.
+    """
+    sft = _best(rows.sft, answers, ["cluster"], threshold)
+    kto = _best(rows.kto, answers, ["cluster", "label"], threshold)
+    gone = unnamed(judged, (sft, rows.dpo, kto), [rows.drops, _near(judged, rows.drops)])
+    return replace(rows, sft=sft, kto=kto, drops=gone)
+
+
+def _near(judged: pl.DataFrame, drops: pl.DataFrame) -> pl.DataFrame:
+    left = judged.select("row").join(drops, on="row", how="anti")
+    return left.with_columns(reason=pl.lit("near_duplicate"))
+
+
+def _best(rows: pl.DataFrame, answers: pl.Series, same: list[str], threshold: float) -> pl.DataFrame:
+    is_alone = pl.len().over(same) == 1
+    crowd = rows.filter(~is_alone)
+    texts = answers.gather(crowd["answer"])
+    within = mixed(crowd.select(pl.struct(same).hash()).to_series().to_numpy().astype(np.uint64))
+    labels = components(len(crowd), near_duplicates(texts, threshold, within=within))
+    best = (
+        crowd.with_columns(alike=pl.Series(labels), support=pl.col("votes").list.len())
+        .sort("alike", "support", "weight", "prompt", "answer", descending=[False, True, True, False, False])
+        .unique("alike", keep="first", maintain_order=True)
+    )
+    return pl.concat([rows.filter(is_alone), best.select(rows.columns)])

@@ -1,0 +1,272 @@
+"""Texts that are nearly the same, all of them, at a million a few seconds.
+
+Two texts are near if their shingles (`ratchet.datasets.shingles`) have Jaccard similarity of a threshold t or more.
+MinHash would miss some, and here a miss is a leak, so both halves of the search are exact (but for hashes of 43 bits
+that collide, which can only join texts, not part them):
+
+- Long texts by prefix filtering (Bayardo, Ma and Srikant, WWW 2007): order each set's shingles by any one order of
+  all shingles; two near sets share one among the first |x| - ceil(t|x|) + 1. Rarest first, as counted on a sample,
+  leaves few candidates, whose similarity is then counted. What is connected already is not compared again.
+- Short texts, whose sets have fewer than eight words, by what they must share: sets of a and b words are near exactly
+  if they have ceil(t(a + b) / (1 + t)) words in common, and all subsets of that size can be written out.
+"""
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations, pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from ratchet.datasets.shingles import SHORT_WORDS, Sets, mixed, shingles
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ratchet.datasets.shingles import Hashes, Numbers
+
+    Pairs = NDArray[np.int64]  # one row a pair, two columns
+    Labels = NDArray[np.int32]
+
+CHUNK_BYTES = 4 << 20  # of text at once: more falls out of the cache
+CHUNK_TEXTS = 1 << 16  # what leaves 48 bits for a shingle beside the number of its text
+HASH_BITS, TEXT_BITS = 43, 26
+SAMPLE_TEXTS = 1 << 15
+RARITY_BITS = 18
+PAIR_BITS = 20
+EPSILON = 1e-9  # keeps ceil() of a product that is whole from going up
+
+
+def near_duplicates(texts: pl.Series, threshold: float, *, within: "Hashes | None" = None) -> "Pairs":
+    """Pairs of indices that connect every two near texts. Each pair is near; of a crowd only enough to connect it.
+
+    With `within`, a number for each text, only texts of equal number are near. Nulls are not allowed.
+    """
+    return np.concatenate([_wordless(texts, within), *_near(texts, threshold, within)])
+
+
+def components(num_nodes: int, pairs: "Pairs") -> "Labels":
+    """The connected component of each node, numbered from 0."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = (np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1]))
+    labels: Labels = connected_components(coo_array(edges, shape=(num_nodes, num_nodes)), directed=False)[1]
+    return labels
+
+
+def _near(texts: pl.Series, threshold: float, within: "Hashes | None") -> Iterator["Pairs"]:
+    rarity = _rarity(texts)
+    chunks = _chunks(texts)
+
+    def read(chunk: tuple[int, int]) -> tuple["Hashes", "Pairs"]:
+        first, last = chunk
+        sets = _distinct(texts[first:last], None if within is None else within[first:last], rarity)
+        is_short = _is_short(sets)
+        return _prefixes(sets, first, threshold, ~is_short), _subsets(sets, first, threshold, is_short)
+
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        found = list(pool.map(read, chunks))
+    yield _link_subsets(np.concatenate([subsets for _, subsets in found] or [_none()]))
+    prefixes = np.concatenate([prefixes for prefixes, _ in found] or [np.zeros(0, dtype=np.uint64)])
+    yield from _verify(texts, within, threshold, prefixes)
+
+
+def _chunks(texts: pl.Series) -> list[tuple[int, int]]:
+    ends = np.cumsum(texts.str.len_bytes().to_numpy().astype(np.int64))
+    edges = [0]
+    while edges[-1] < len(texts):
+        done = ends[edges[-1] - 1] if edges[-1] else 0
+        full = int(np.searchsorted(ends, done + CHUNK_BYTES))
+        edges.append(min(max(full, edges[-1] + 1), edges[-1] + CHUNK_TEXTS, len(texts)))
+    return list(pairwise(edges))
+
+
+def _rarity(texts: pl.Series) -> "Hashes":
+    """By the low bits of a shingle: about how common it is, as a power of two, on a sample."""
+    step = max(1, len(texts) // SAMPLE_TEXTS)
+    items = shingles(texts.gather_every(step))[0].items
+    counts = np.bincount((items & np.uint64((1 << RARITY_BITS) - 1)).astype(np.int64), minlength=1 << RARITY_BITS)
+    return np.ceil(np.log2(counts + 1)).astype(np.uint64)
+
+
+SHORT = np.uint64(1 << (HASH_BITS - 1))
+"""A bit of every shingle says whether it is a word of a short text, so that those match none of a long one."""
+
+
+def _distinct(texts: pl.Series, within: "Hashes | None", rarity: "Hashes") -> Sets:
+    """Each text's set of shingles as sorted numbers, rarest first."""
+    found, num_words = shingles(texts)
+    items, owners = found.items, found.owners
+    common = rarity[(items & np.uint64((1 << RARITY_BITS) - 1)).astype(np.int64)]
+    if within is not None:
+        items = mixed(items ^ within[owners])
+    is_short = (num_words < SHORT_WORDS)[owners]
+    hashes = np.where(
+        is_short, (items >> np.uint64(64 - HASH_BITS)) | SHORT, (items >> np.uint64(64 - HASH_BITS)) & ~SHORT
+    )
+    packed = np.sort((owners.astype(np.uint64) << np.uint64(48)) | (common << np.uint64(HASH_BITS)) | hashes)
+    packed = packed[np.append(True, packed[1:] != packed[:-1])] if len(packed) else packed
+    starts = np.searchsorted(packed >> np.uint64(48), np.arange(len(texts) + 1, dtype=np.uint64))
+    return Sets(packed & np.uint64((1 << 48) - 1), starts)
+
+
+def _is_short(sets: Sets) -> "NDArray[np.bool_]":
+    is_short = np.zeros(len(sets.starts) - 1, dtype=np.bool_)
+    has_items = sets.sizes > 0
+    is_short[has_items] = (sets.items[sets.starts[:-1][has_items]] & SHORT) != 0
+    return is_short
+
+
+def _prefixes(sets: Sets, first: int, threshold: float, is_wanted: "NDArray[np.bool_]") -> "Hashes":
+    """A number for each prefix shingle of each wanted text: the shingle above, the text below."""
+    sizes = sets.sizes
+    lengths = np.where(is_wanted & (sizes > 0), sizes - np.ceil(threshold * sizes - EPSILON).astype(np.int64) + 1, 0)
+    rank = np.arange(len(sets.items)) - np.repeat(sets.starts[:-1], sizes)
+    is_prefix = rank < np.repeat(lengths, sizes)
+    owners = (sets.owners[is_prefix] + first).astype(np.uint64)
+    # The shingle itself is mixed, so its top bits, which say how rare it is, are not all that is kept of it.
+    return (mixed(sets.items[is_prefix]) >> np.uint64(TEXT_BITS) << np.uint64(TEXT_BITS)) | owners
+
+
+def _subsets(sets: Sets, first: int, threshold: float, is_wanted: "NDArray[np.bool_]") -> "Pairs":
+    """(subset, text) for every subset that would make a short text near to one of some size, by both sizes.
+
+    A subset is named by the two sizes that it is for (4 bits each) and a hash; the text's own size says which it is.
+    """
+    found = [_none()]
+    for size in range(1, SHORT_WORDS):
+        texts = np.flatnonzero(is_wanted & (sets.sizes == size))
+        if not len(texts):
+            continue
+        words = mixed(sets.items[sets.starts[texts][:, None] + np.arange(size)])
+        for other in range(1, SHORT_WORDS):
+            small, large = min(size, other), max(size, other)
+            shared = math.ceil(threshold * (small + large) / (1 + threshold) - EPSILON)
+            for chosen in combinations(range(size), shared) if shared <= small else ():
+                names = mixed(words[:, chosen].sum(axis=1, dtype=np.uint64)) >> np.uint64(10)
+                tagged = (names << np.uint64(8)) | np.uint64(small << 4 | large)
+                sided = (tagged.astype(np.int64) << 1) | int(size > other)
+                found.append(np.stack([sided, texts + first], axis=1))
+    return np.concatenate(found)
+
+
+def _link_subsets(subsets: "Pairs") -> "Pairs":
+    """Texts with a subset in common, each linked to the first of the other size; of equal sizes, to the first."""
+    is_shared = pl.DataFrame({"name": subsets[:, 0] >> 1}).select(pl.len().over("name") > 1).to_series()
+    subsets = subsets[is_shared.to_numpy()]  # most are not, and what is left is sorted sooner
+    subsets = subsets[np.lexsort((subsets[:, 1], subsets[:, 0]))]
+    names, side, texts = subsets[:, 0] >> 1, subsets[:, 0] & 1, subsets[:, 1]
+    kinds = names & 0xFF
+    is_equal = (kinds >> 4) == (kinds & 0xF)
+    lower, first = np.unique(subsets[:, 0], return_index=True)
+    # Of equal sizes all are on side 0 and meet there; of unequal sizes each meets the first on the other side.
+    wanted = (names << 1) | np.where(is_equal, 0, 1 - side)
+    place = np.searchsorted(lower, wanted)
+    is_there = (place < len(lower)) & (lower[np.minimum(place, len(lower) - 1)] == wanted) if len(lower) else place > 0
+    links = np.stack([texts[is_there], texts[first[place[is_there]]]], axis=1)
+    return np.unique(links[links[:, 0] != links[:, 1]], axis=0)
+
+
+def _verify(texts: pl.Series, within: "Hashes | None", threshold: float, prefixes: "Hashes") -> Iterator["Pairs"]:
+    """Compare texts that share a prefix shingle, neighbours first, until all that are near are connected."""
+    prefixes = np.unique(prefixes)
+    names, owners = prefixes >> np.uint64(TEXT_BITS), (prefixes & np.uint64((1 << TEXT_BITS) - 1)).astype(np.int64)
+    names, owners = _shared_only(names, owners)
+    known, owners = np.unique(owners, return_inverse=True)
+    sets = _candidates(texts, known, within)
+    labels = np.arange(len(known), dtype=np.int32)
+    near = _none()
+    first, last = 1, 8
+    while len(names) > first:
+        pairs = _neighbours(names, owners, first, last, sets.sizes, threshold)
+        pairs = pairs[labels[pairs[:, 0]] != labels[pairs[:, 1]]]
+        near = np.concatenate([near, pairs[_is_near(sets, pairs, threshold)]])
+        labels = components(len(known), near)
+        is_crowded = _group_sizes(names) > last
+        names, owners = names[is_crowded], owners[is_crowded]
+        first, last = last + 1, last * 2
+    yield known[near]
+
+
+def _shared_only(names: "Hashes", owners: "Numbers") -> tuple["Hashes", "Numbers"]:
+    is_shared = _group_sizes(names) > 1
+    return names[is_shared], owners[is_shared]
+
+
+def _group_sizes(names: "Hashes") -> "Numbers":
+    """For each of sorted names, how often it occurs."""
+    if not len(names):
+        return np.zeros(0, dtype=np.int64)
+    first = np.flatnonzero(np.append(True, names[1:] != names[:-1]))
+    sizes = np.diff(np.append(first, len(names)))
+    return np.repeat(sizes, sizes)
+
+
+def _neighbours(
+    names: "Hashes", owners: "Numbers", first: int, last: int, sizes: "Numbers", threshold: float
+) -> "Pairs":
+    """Pairs of owners of one name that are `first` to `last` places apart and of sizes that allow them to be near."""
+    found = [np.zeros(0, dtype=np.int64)]
+    for apart in range(first, min(last, len(names) - 1) + 1):
+        is_pair = names[apart:] == names[:-apart]
+        one, other = owners[:-apart][is_pair], owners[apart:][is_pair]
+        small, large = np.minimum(sizes[one], sizes[other]), np.maximum(sizes[one], sizes[other])
+        is_possible = small >= threshold * large - EPSILON
+        found.append((one[is_possible] << 32) | other[is_possible])
+    packed = np.unique(np.concatenate(found))
+    return np.stack([packed >> 32, packed & 0xFFFFFFFF], axis=1)
+
+
+def _candidates(texts: pl.Series, known: "Numbers", within: "Hashes | None") -> Sets:
+    """The sets of the texts that share something with another: few, so read again rather than kept."""
+    some = texts.gather(known)
+    flat = np.zeros(1 << RARITY_BITS, dtype=np.uint64)
+    parts = [
+        _distinct(some[first:last], None if within is None else within[known[first:last]], flat)
+        for first, last in _chunks(some)
+    ]
+    sizes = np.concatenate([part.sizes for part in parts] or [np.zeros(0, dtype=np.int64)])
+    items = np.concatenate([part.items for part in parts] or [np.zeros(0, dtype=np.uint64)])
+    return Sets(items, np.concatenate([[0], np.cumsum(sizes)]))
+
+
+def _is_near(sets: Sets, pairs: "Pairs", threshold: float) -> "NDArray[np.bool_]":
+    """Whether the sets of each pair are near, by counting what they share."""
+    sizes = sets.sizes
+    shared = np.zeros(len(pairs), dtype=np.int64)
+    for start in range(0, len(pairs), 1 << PAIR_BITS - 4):
+        some = pairs[start : start + (1 << PAIR_BITS - 4)]
+        packed = np.sort(np.concatenate([_pack(sets, some[:, side]) for side in (0, 1)]))
+        twice = packed[1:][packed[1:] == packed[:-1]] >> np.uint64(64 - PAIR_BITS)
+        shared[start : start + len(some)] = np.bincount(twice.astype(np.int64), minlength=len(some))
+    either = sizes[pairs[:, 0]] + sizes[pairs[:, 1]] - shared
+    return shared >= threshold * either - EPSILON
+
+
+def _pack(sets: Sets, texts: "Numbers") -> "Hashes":
+    """The items of each text, below the number of its place in `texts`."""
+    sizes = sets.sizes[texts]
+    place = np.repeat(np.arange(len(texts)), sizes)
+    within = np.arange(len(place)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    items = sets.items[np.repeat(sets.starts[texts], sizes) + within]
+    packed: Hashes = (place.astype(np.uint64) << np.uint64(64 - PAIR_BITS)) | items
+    return packed
+
+
+def _wordless(texts: pl.Series, within: "Hashes | None") -> "Pairs":
+    """Texts without words are near if they are equal but for space around them."""
+    has_words = texts.str.contains(r"\w")
+    if has_words.all():
+        return _none()
+    frame = pl.DataFrame({"text": texts, "within": within if within is not None else [0] * len(texts)}).with_row_index()
+    alike = frame.filter(~has_words).with_columns(pl.col("text").str.strip_chars())
+    first = alike.with_columns(first=pl.col("index").first().over("text", "within"))
+    links = first.filter(pl.col("first") != pl.col("index")).select("first", "index")
+    return links.to_numpy().astype(np.int64).reshape(-1, 2)
+
+
+def _none() -> "Pairs":
+    return np.zeros((0, 2), dtype=np.int64)

@@ -1,0 +1,24 @@
+"""What makes two prompts the same: the chat without system messages, which whole products share."""
+
+import polars as pl
+
+MESSAGE = pl.Struct({"role": pl.String, "content": pl.String})
+# Most prompts are one message of a user; where nothing in it is escaped, its text stands there as it is.
+HEAD, TAIL = '[{"content":"', '","role":"user"}]'
+
+
+def prompt_texts(messages: pl.Series) -> pl.Series:
+    """The text of each chat (JSON): what its turns say, without system messages, a line each."""
+    inner = messages.str.strip_prefix(HEAD).str.strip_suffix(TAIL)
+    is_plain = (inner.str.len_bytes() + len(HEAD) + len(TAIL) == messages.str.len_bytes()) & ~inner.str.contains(
+        r'["\\]'
+    )
+    if is_plain.all():
+        return inner
+    turns = messages.filter(~is_plain).str.json_decode(pl.List(MESSAGE)).to_frame("turns")
+    is_said = pl.element().struct.field("role") != "system"
+    said = turns.select(
+        pl.col("turns").list.eval(pl.element().struct.field("content").filter(is_said)).list.join("\n")
+    ).to_series()
+    place = ((~is_plain).cast(pl.Int64).cum_sum() - 1).clip(0)
+    return inner.zip_with(is_plain, said.gather(place))
