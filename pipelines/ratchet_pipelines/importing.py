@@ -95,9 +95,11 @@ def _list(as_json: bool) -> None:
 def _report(imported: "Imported") -> None:
     for unit, flow in imported.flows.items():
         drops = ", ".join(f"{count:,} {reason}" for reason, count in flow.drops.items())
-        say.print(f"{unit}: {flow.rows_in:,} rows in, {flow.rows_out:,} out; dropped: {drops or 'none'}")
+        say.print(
+            f"{unit}: {flow.rows_in:,} rows in, {flow.rows_out:,} out; dropped: {drops or 'none'}", soft_wrap=True
+        )
     if imported.scores_without_rule:
         names = ", ".join(f"{name} ({count:,})" for name, count in imported.scores_without_rule.items())
-        say.print(f"Scores dropped because nobody said what they mean: {escape(names)}. Say it: --score NAME=…")
+        say.print(f"Dropped, for nobody said what they mean: {escape(names)}. Say it: --score NAME=…", soft_wrap=True)
     for key in imported.quarantined:
-        say.print(f"Kept as they were: {key}")
+        say.print(f"Kept as they were: {key}", soft_wrap=True)
