@@ -17,7 +17,7 @@ from ratchet.release.watch import Watch
 from ratchet.store import Store
 from release.edges import NEW, OLD, TOKEN, FakeCluster, serving
 
-EXAMPLES = settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
+EXAMPLES = settings(max_examples=15, suppress_health_check=list(HealthCheck), deadline=None)
 OPEN = {"/", "/healthz", "/metrics", "/openapi.json"}
 
 

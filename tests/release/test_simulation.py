@@ -39,7 +39,7 @@ def test_arrays_decide_as_the_gate_does(process: EProcess, shape: tuple[int, int
 
 @pytest.fixture(scope="module")
 def simulated() -> Simulated:
-    return simulate(Gate(), 1000, 300, 20, seed=1)
+    return simulate(Gate(), 500, 250, 20, seed=1)
 
 
 def shares(found: Simulated, question: str, method: str = "gate") -> dict[str, float]:
