@@ -16,7 +16,7 @@ from rich.table import Table
 from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.rehearsal.analysis import Canary, read_canary
-from ratchet.rehearsal.argo import merge, render
+from ratchet.rehearsal.argo import render
 from ratchet_pipelines.rehearse.faults import Fault, Public
 from ratchet_pipelines.rehearse.live import live_once
 from ratchet_pipelines.rehearse.virtual import Ended, rehearse_once
@@ -63,8 +63,7 @@ def on_real_clock(config: Config, faults: Mapping[str, Fault], folder: Path | No
 def canary_of(chart: Path, values: Path | None) -> Canary:
     """The Canary that the chart renders. Raises UserError where it renders none."""
     given = (yaml.safe_load(values.read_text(encoding="utf-8")) or {}) if values else {}
-    needed = {"adapter": {"name": "adapter", "version": "1", "uri": "lake/adapters/1", "digest": "1" * 64}}
-    manifests = render(chart, merge(given, needed), "ratchet")
+    manifests = render(chart, given, "ratchet")
     found = next((manifest for manifest in manifests if manifest["kind"] == "Canary"), None)
     if found is None:
         raise UserError(f"{chart} renders no Canary; name the chart adapter-router with --chart")
