@@ -46,7 +46,7 @@ from ratchet_pipelines.rehearse.faults import Fault, Public
 from ratchet_pipelines.rehearse.supervisor import Supervisor, supervising
 
 LOOK_S = 0.2
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 240.0  # routers and MLflow import for long on a busy machine
 LIKED, DISLIKED = 0.94, 0.06  # what the demo's users think of the stub's two answers
 VALUES = """\
 adapter:
@@ -54,7 +54,7 @@ adapter:
   version: "0"
   uri: ""
   digest: base
-progressDeadlineSeconds: 60
+progressDeadlineSeconds: 300
 analysis:
   interval: {interval_s:.0f}s
   threshold: 3
