@@ -18,7 +18,7 @@ from ratchet.release.simulation import NEVER, Draws, Floats, Ints, Truth, draw, 
 
 APPROVAL = 0.80  # about what assistants see
 DRIFT = 0.15  # swing of approval that both arms share, up and down
-BRIGADE = 0.01  # the cap for voters who belong to no tenant; those of one tenant cannot decide at all (evidence.py)
+BRIGADE = 0.005  # the cap for voters who belong to no tenant; those of one tenant cannot decide at all (evidence.py)
 DROPS = (0.03, 0.05, 0.10, 0.20)
 PROMOTE_WEIGHT = 50  # promotion is decided at the last traffic step
 Decide = Callable[[Draws], Ints]
@@ -117,7 +117,7 @@ def _truths() -> list[tuple[str, str, Truth]]:
     false = [
         ("equal arms", Truth(baseline=APPROVAL)),
         (f"equal, drift of {100 * DRIFT:.0f} points", Truth(baseline=APPROVAL - 0.05, drift=DRIFT)),
-        (f"equal, {BRIGADE:.0%} brigade", Truth(baseline=APPROVAL, brigade=BRIGADE)),
+        (f"equal, {BRIGADE:.1%} brigade", Truth(baseline=APPROVAL, brigade=BRIGADE)),
     ]
     worse = [(f"{100 * drop:.0f} points worse", Truth(baseline=APPROVAL, drop=drop)) for drop in DROPS]
     return [("false rollback", *each) for each in false] + [("rolled back", *each) for each in worse]
