@@ -11,6 +11,7 @@ from ratchet.lake.landing import ROOT
 from ratchet.lake.rows import Table
 from ratchet.store import Store
 
+ROW_GROUP_ROWS = 131_072  # what `event_files` reads at a time: to get at part of a row group is to decode all of it
 LAST_DAY_S = 253_402_300_799  # of the year 9999; later times are broken clocks, and no calendar has them
 
 
@@ -26,7 +27,7 @@ def land_rows(store: Store, table: Table, rows: pl.DataFrame) -> list[str]:
     keys = []
     for (name,), part in sorted(days.items()):
         file = io.BytesIO()
-        part.write_parquet(file, compression="zstd", compression_level=1)
+        part.write_parquet(file, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS)
         data = file.getvalue()
         keys.append(f"{ROOT}/{table.event_type}/dt={name}/{digest_bytes(data)[:32]}.parquet")
         with suppress(Conflict):
