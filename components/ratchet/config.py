@@ -6,10 +6,10 @@ step's manifest, so changing a setting redoes just the work that depends on it.
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ratchet.errors import UserError
 
@@ -121,12 +121,49 @@ class TrainAdapter(Section):
     device: Literal["cpu", "cuda"] = "cpu"
 
 
+class Judge(Section):
+    """A language model that compares the candidate's answers with the incumbent's. Its key: RATCHET_JUDGE_KEY."""
+
+    style: Literal["none", "openai", "anthropic", "likelihood"] = Field(
+        "none", description="none; an endpoint's style; or the base model's own likelihoods, a weak judge"
+    )
+    url: str = Field("", description="https://api.openai.com/v1, https://api.anthropic.com, or a server of your own")
+    model: str = ""
+    required: bool = Field(True, description="whether promotion needs its pass; the weak judge only ever informs")
+    prompts: int = Field(200, gt=0, description="held-out prompts that are answered and judged, at most")
+    calibration_pairs: int = Field(200, gt=0, description="held-out votes that the judge is measured on, at most")
+    min_kappa: float = Field(
+        0.3,
+        ge=-1,
+        lt=1,
+        description="least agreement with people to be heard; `the longer is better` has 0.28 on PandaLM",
+    )
+    tolerance: float = Field(0.05, ge=0, lt=0.5, description="how far below one half the win rate may lie")
+    concurrency: int = Field(8, gt=0, description="requests at a time")
+    tries: int = Field(6, gt=0, description="of each request, with growing waits, before the run gives up")
+    timeout_s: float = Field(60, gt=0, description="of each request")
+    budget_tokens: int = Field(2_000_000, ge=0, description="most tokens that one run may use")
+    budget_usd: float = Field(10, ge=0, description="most money that one run may spend, at the prices below")
+    usd_per_million_input: float = Field(0, ge=0, description="0 for a server of your own")
+    usd_per_million_output: float = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _endpoint_is_named(self) -> Self:
+        if self.style in ("openai", "anthropic") and not (self.url.startswith(("http://", "https://")) and self.model):
+            raise ValueError(f"style {self.style} needs a url (http:// or https://) and a model")
+        if "@" in self.url or "?" in self.url:
+            raise ValueError("a url is written into manifests: no user, password or key in it; set RATCHET_JUDGE_KEY")
+        return self
+
+
 class EvaluateAdapter(Section):
     min_pairs: int = Field(20, gt=0, description="with fewer held-out pairs the verdict is insufficient")
     max_pairs: int = Field(200, gt=0)
     tolerance: float = Field(0.01, ge=0, description="how much worse than the incumbent still passes")
     max_perplexity_rise: float = Field(0.2, ge=0, description="largest relative rise on the replay set")
+    max_slice_drop: float = Field(0.05, ge=0, description="largest loss of accuracy in one slice of the users")
     max_new_tokens: int = Field(48, gt=0, description="for the format and safety generations")
+    judge: Judge = Judge()
     confidence: float = Field(0.95, gt=0.5, lt=1)
     resamples: int = Field(2000, ge=100)
     max_tokens: int = Field(1024, gt=0, description="longer pairs (prompt and both answers) are not judged")

@@ -20,6 +20,8 @@ from ratchet.manifest import Manifest
 from ratchet.step import Ran, Step, read_manifest, run_step
 from ratchet.store import Store, open_store
 from ratchet_pipelines import lineage, quarantine, rehearsing, releases, services
+from ratchet_pipelines.calibrate_judge import calibrate_judge
+from ratchet_pipelines.error_rates import error_rates
 from ratchet_pipelines.importing import import_
 from ratchet_pipelines.lake_commands import lake_app
 from ratchet_pipelines.options import AsJson, ConfigFile, Lake, profile_path, settings
@@ -217,6 +219,8 @@ def main() -> None:
     releases.add_to(app)
     rehearsing.add_to(app)
     lineage.add_to(app)
+    for command in (error_rates, calibrate_judge):
+        app.command(command.__name__.replace("_", "-"))(command)
     app.add_typer(_compilers())
     app.add_typer(lake_app)
     app.add_typer(quarantine.app)

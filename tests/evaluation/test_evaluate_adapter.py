@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 import tiny_adapter
+from judge_server import fair, serving
 from ratchet.base_model import revision
-from ratchet.config import Config
+from ratchet.config import Config, Judge
 from ratchet.errors import UserError
 from ratchet.evaluation.evaluate_adapter import STEP, find_incumbent
 from ratchet.manifest import Artifact, Manifest
@@ -49,6 +50,8 @@ def inputs(lake: LocalStore, adapter: Path, num_pairs: int) -> dict[str, Manifes
     rows = [pair(number) for number in range(num_pairs)]
     frame = pl.DataFrame(rows, schema=pl.DataFrame([pair(0)]).schema)
     frame.write_parquet(folder / "dpo-eval.parquet")
+    frame.head(0).write_parquet(folder / "dpo-train.parquet")
+    pl.DataFrame(schema={"messages": pl.String}).write_parquet(folder / "sft-train.parquet")
     dataset = Artifact(uri="datasets/d", digest="d" * 64)
     return {
         "build_datasets": tiny_adapter.manifest("build_datasets", "dataset", dataset),
@@ -77,6 +80,7 @@ def test_against_the_base_model_when_nothing_serves(lake: LocalStore, config: Co
     assert artifact.uri == f"verdicts/{artifact.digest}/verdict.json"
     assert {check["name"] for check in written["checks"]} == {
         "preference_accuracy", "preference_margin", "perplexity", "format", "safety", "over_refusal", "personal_data",
+        "verbatim",
     }  # fmt: skip
     assert written["checks"][0]["n"] == 30
     assert len(made.facts["samples"]) == 12
@@ -103,6 +107,39 @@ def test_champion_is_the_incumbent_and_changes_the_key(
     assert against_base.facts["verdict"] == "pass"
     assert against_base.facts["why"] == "the candidate is what serves now"
     assert same["n"] == 12
+
+
+def test_a_champion_that_sat_the_same_exam_does_not_sit_again(
+    lake: LocalStore, config: Config, adapters: tuple[Path, Path]
+) -> None:
+    STEP.run(config, inputs(lake, adapters[1], 12), lake)
+    assert len(list(lake.list("sheets"))) == 4, "likelihoods and answers, of the base model and the candidate"
+    crown(lake, config, adapters[1])
+    made = STEP.run(config, inputs(lake, adapters[0], 12), lake)
+    assert len(list(lake.list("sheets"))) == 6, "only the new candidate's"
+    names = {check["name"]: check for check in made.facts["checks"]}
+    assert names["preference_accuracy"]["base"] is not None
+    assert not names["perplexity_over_base"]["required"]
+    for uri in lake.list("sheets"):
+        (Path(lake.root) / uri).unlink()
+    again = STEP.run(config, inputs(lake, adapters[0], 12), lake)
+    assert again.outputs == made.outputs, "a found sheet is what would be written"
+
+
+def test_a_judge_that_knows_nothing_of_users_leaves_the_verdict_open(
+    lake: LocalStore, config: Config, adapters: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATCHET_JUDGE_KEY", "secret-key")
+    with serving(fair) as server:
+        judge = Judge(style="openai", url=server.url, model="m", prompts=12)
+        settings = config.evaluate_adapter.model_copy(update={"judge": judge})
+        judging = config.model_copy(update={"evaluate_adapter": settings})
+        made = run_step(STEP, judging, inputs(lake, adapters[0], 30), lake).manifest
+    judged = {check["name"]: check for check in made.facts["checks"]}["judged_win_rate"]
+    assert (judged["verdict"], judged["required"], judged["n"]) == ("insufficient", True, 12)
+    assert made.flows["calibration"].rows_out == 30
+    assert made.facts["judge"]["cost"]["requests"] == len(server.asked)
+    assert "secret-key" not in made.model_dump_json()
 
 
 def test_adapter_that_changes_nothing_is_insufficient_not_failed(lake: LocalStore, config: Config, tmp_path: Path):

@@ -3,15 +3,7 @@
 import numpy as np
 import pytest
 
-from ratchet.evaluation.statistics import (
-    bootstrap_means,
-    bootstrap_p,
-    holm,
-    interval,
-    mcnemar_p,
-    num_needed,
-    three_valued,
-)
+from ratchet.evaluation.statistics import Resampled, bootstrap_means, holm, mcnemar_p, num_needed, three_valued
 
 
 def draws(values, groups, *, has_prior=False, seed=0, resamples=2000):
@@ -26,34 +18,48 @@ def one_each(num: int) -> list[str]:
 
 def test_interval_holds_the_mean_and_narrows_with_the_root_of_the_sample() -> None:
     values = np.tile([1.0, 0.0, -1.0, 1.0], 25)
-    low, high = interval(draws(values, one_each(100)), 0.95)
+    low, high = draws(values, one_each(100)).interval(0.95)
     assert low < 0.25 < high
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 10, rel=0.1)
 
 
 def test_rows_of_one_group_count_as_one() -> None:
     values = np.repeat([1.0, -1.0] * 10, 5)
-    alone = interval(draws(values, one_each(100)), 0.95)
-    together = interval(draws(values, [str(row // 5) for row in range(100)]), 0.95)
+    alone = draws(values, one_each(100)).interval(0.95)
+    together = draws(values, [str(row // 5) for row in range(100)]).interval(0.95)
     assert together[1] - together[0] > 2 * (alone[1] - alone[0])
 
 
 def test_counts_weigh_documents_by_their_length() -> None:
     means = bootstrap_means([8.0, 0.0], [8, 2], ["a", "b"], rng=np.random.default_rng(0), resamples=500)
-    assert set(np.round(means, 6)) == {0.0, 0.8, 1.0}
+    assert set(np.round(means.draws, 6)) == {0.0, 0.8, 1.0}
 
 
 def test_full_agreement_is_not_certainty() -> None:
     never_differ = np.zeros(30)
-    assert interval(draws(never_differ, one_each(30)), 0.95) == (0.0, 0.0)
-    low, high = interval(draws(never_differ, one_each(30), has_prior=True), 0.95)
+    assert draws(never_differ, one_each(30)).interval(0.95) == (0.0, 0.0)
+    low, high = draws(never_differ, one_each(30), has_prior=True).interval(0.95)
     assert low < -0.05
     assert high > 0.05
 
 
-def test_bootstrap_p_is_never_zero() -> None:
-    assert bootstrap_p(np.full(99, -1.0), 0.0) == 0.01
-    assert bootstrap_p(np.full(99, 1.0), 0.0) == 1.0
+def test_p_value_is_never_zero() -> None:
+    assert 0 < Resampled(np.full(999, -1.0), 10**6).p_below(0.0) == pytest.approx(0.001, rel=0.05)
+    assert Resampled(np.full(999, 1.0), 10**6).p_below(0.0) > 0.99
+
+
+def test_few_groups_widen_the_interval_as_students_t_does() -> None:
+    normal = np.random.default_rng(0).normal(size=200_000)
+    _, high = Resampled(normal, 12).interval(0.95)
+    assert high == pytest.approx(2.201 * (12 / 11) ** 0.5, rel=0.02)  # t with 11 degrees of freedom, at 0.975
+    _, high = Resampled(normal, 10_000).interval(0.95)
+    assert high == pytest.approx(1.96, rel=0.02)
+
+
+def test_interval_and_p_value_agree() -> None:
+    found = Resampled(np.random.default_rng(1).normal(size=20_000), 15)
+    low, _ = found.interval(0.95)
+    assert found.p_below(low + 1e-3) > 0.5 > 1 - 0.975 > 1 - found.p_below(low - 1e-3) - 0.01
 
 
 @pytest.mark.parametrize(("lost", "won", "p"), [(0, 0, 1.0), (0, 5, 1.0), (5, 0, 1 / 32), (3, 1, 5 / 16)])
@@ -86,6 +92,6 @@ def test_interval_covers_as_often_as_it_says(loss_share: float) -> None:
     missed = 0
     for trial in range(400):
         values = rng.choice([-1.0, 0.0, 1.0], p=[loss_share, 1 - 2 * loss_share, loss_share], size=60)
-        low, high = interval(draws(values, one_each(60), has_prior=True, seed=trial, resamples=400), 0.95)
+        low, high = draws(values, one_each(60), has_prior=True, seed=trial, resamples=400).interval(0.95)
         missed += not low <= 0 <= high
     assert missed / 400 <= 0.065  # 5% and one and a half standard errors of the simulation

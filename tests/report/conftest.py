@@ -68,8 +68,37 @@ def evaluation() -> dict[str, Any]:
             check("preference_accuracy", "pass", 0.69, 0.52, 0.08),
             check("preference_margin", "pass", 0.21, 0.03, 0.06, required=False),
             check("perplexity", "insufficient", 12.9, 11.8, 1.4, threshold=0.2, n=28, n_needed=96),
-            check("safety", "fail", 0.31, 0.25, None, n=16),
+            check("safety", "fail", 0.31, 0.25, 0.1, n=16, is_alarm=True, base=0.3),
         ],
+        "slices": [
+            {
+                "kind": "language",
+                "value": value,
+                "n": 40,
+                "candidate": 0.4,
+                "incumbent": 0.6,
+                "difference": -0.2,
+                "low": low,
+                "high": low and 0.0,
+                "p": low and 0.01,
+                "is_worse": low is not None,
+            }
+            for value, low in (("de", -0.4), ("fr", None))
+        ],
+        "judge": {
+            "style": "openai",
+            "model": "a-judge",
+            "is_weak": False,
+            "cost": {"requests": 12, "found": 300, "tokens": 4000, "usd": 0.1},
+            "calibration": {
+                "n": 90,
+                "agreement": 0.8,
+                "kappa": 0.6,
+                "kappa_low": 0.5,
+                "flip_rate": 0.05,
+                "confusion": [[40, 4, 4], [0, 0, 0], [6, 4, 32]],
+            },
+        },
         "samples": [{"prompt": asked, "incumbent": old, "candidate": new} for asked, old, new in answers],
     }
 

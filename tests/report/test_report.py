@@ -90,6 +90,22 @@ def test_charts_take_their_colours_from_the_page(html):
     assert not [chart for chart in charts if re.search(r"#[0-9a-f]{6}\b", chart.replace("url(#", ""))]
 
 
+def test_worse_slices_and_the_judges_agreement_are_shown(html):
+    text = " ".join(re.sub(r"<[^>]+>", " ", html).split())
+    assert "language de 0.4 0.6 −0.200 −0.400 to +0.000 40 worse" in text
+    assert "language fr 0.4 0.6 −0.200 40 too few to tell" in text
+    assert "The judge, a-judge, beside people on 90 held-out votes" in text
+    assert "Agreement 80.0%, kappa 0.6 (at least 0.5)" in text
+    assert "the first 40 4 4 the second 6 4 32" in text
+
+
+def test_verdicts_of_before_slices_and_judges_are_still_shown(acts, tmp_path):
+    old = acts[0].manifests[4]
+    facts = {name: value for name, value in old.facts.items() if name not in ("slices", "judge")}
+    write_report([Act("Old", [old.model_copy(update={"facts": facts})])], [], tmp_path / "report.html")
+    assert "Offline evaluation" in parsed((tmp_path / "report.html").read_text()).text
+
+
 def test_ledger_tells_every_record(html):
     assert [html.count(word) for word in ("requested</td>", "promoted</td>", "rolled back</td>")] == [1, 1, 1]
     assert "2023-11-14 22:13:20" in html

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.base_model import revision
-from ratchet.config import Config
+from ratchet.config import Config, EvaluateAdapter
 from ratchet.digest import canonical_json, digest_bytes, digest_tree
 from ratchet.errors import Conflict, UserError
 from ratchet.manifest import Artifact, Flow, Made
@@ -16,8 +16,13 @@ from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ratchet.evaluation.checks import Check
-    from ratchet.evaluation.scores import Advance
+    from ratchet.evaluation.exam import Exam
+    from ratchet.evaluation.scores import Advance, Models, Sheet
+    from ratchet.evaluation.slices import Slice
+    from ratchet.judge.judged import Judgement
 
 PLACES = 6  # decimals kept of every number
 SAMPLES = 12  # for the report; harmless prompts only
@@ -33,25 +38,26 @@ class Incumbent:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A verdict with the numbers behind it."""
+class Findings:
+    """A verdict with the numbers behind it, and what is shown beside it."""
 
     verdict: str
     why: str
-    checks: list[dict[str, Any]]
-    samples: list[dict[str, str]]
-    flows: dict[str, Flow]
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    slices: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, str]] = field(default_factory=list)
+    flows: dict[str, Flow] = field(default_factory=dict)
+    judge: dict[str, Any] | None = None
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> Made:
     candidate = inputs["train_adapter"].outputs["adapter"]
     incumbent = find_incumbent(config, store)
     if incumbent.digest == candidate.digest:
-        judged = Judged("pass", "the candidate is what serves now", [], [], {})
+        found = Findings("pass", "the candidate is what serves now")
     else:
-        dataset = store.local(inputs["build_datasets"].outputs["dataset"].uri)
-        judged = _judge(config, store, candidate, incumbent, dataset / "dpo-eval.parquet")
-    return _publish(store, candidate.digest, incumbent, judged)
+        found = _examine(config, store, candidate, incumbent, inputs["build_datasets"].outputs["dataset"])
+    return _publish(store, candidate.digest, incumbent, found)
 
 
 def find_incumbent(config: Config, store: Store) -> Incumbent:
@@ -80,56 +86,116 @@ def find_incumbent(config: Config, store: Store) -> Incumbent:
     return Incumbent(version.tags["adapter_digest"], version.tags["adapter_uri"], str(version.version))
 
 
-def _judge(config: Config, store: Store, candidate: Artifact, incumbent: Incumbent, dpo_eval: Path) -> Judged:
+def _examine(config: Config, store: Store, candidate: Artifact, incumbent: Incumbent, built: Artifact) -> Findings:
     import numpy as np
 
     from ratchet.evaluation.checks import compare, conclude
-    from ratchet.evaluation.exam import set_exam, sit
+    from ratchet.evaluation.exam import likelihoods, mark, set_exam
     from ratchet.evaluation.scores import load
+    from ratchet.evaluation.verbatim import seen_in_training
 
-    adapters = {"candidate": _checked(store, candidate.uri, candidate.digest)}
-    if incumbent.uri is not None:
-        adapters["incumbent"] = _checked(store, incumbent.uri, incumbent.digest)
-    settings = config.evaluate_adapter
+    settings, dataset = config.evaluate_adapter, store.local(built.uri)
     rng = np.random.default_rng(config.seed)
-    models = load(config, adapters)
-    exam, flow = set_exam(models.tokenizer, dpo_eval, settings, rng)
-    with _progress(2 * exam.amount) as advance:
-        before, old = sit(
-            models, None if incumbent.uri is None else "incumbent", exam, settings.max_new_tokens, advance
-        )
-        after, new = sit(models, "candidate", exam, settings.max_new_tokens, advance)
-    checks = compare(
-        after,
-        before,
-        pair_groups=[pair.group for pair in exam.pairs],
-        replay_tokens=[len(row.answers[0]) for row in exam.replay],
+    models = load(config, _adapters(store, candidate, incumbent))
+    exam, flow = set_exam(models.tokenizer, dataset / "dpo-eval.parquet", settings, rng)
+    bare, old, new = _sit(config, store, models, exam, candidate, incumbent)
+    judgement = _ask_judge(settings, store, models, exam, old, new, rng)
+    known = seen_in_training(dataset, [*old.answers, *new.answers])
+    checks, slices = compare(
+        mark(exam, new, known),
+        mark(exam, old, known),
+        exam.questions,
         settings=settings,
         rng=rng,
+        base=None if incumbent.uri is None else likelihoods(exam, bare),
+        judged=[judgement.comparison] if judgement else [],
     )
     verdict, why = conclude(checks)
+    return Findings(
+        verdict,
+        why,
+        checks=[_plain(check) for check in checks],
+        slices=[_plain(one) for one in slices],
+        samples=_samples(exam, old, new),
+        flows={"pairs": flow, **(judgement.flows if judgement else {})},
+        judge=judgement.facts if judgement else None,
+    )
+
+
+def _adapters(store: Store, candidate: Artifact, incumbent: Incumbent) -> dict[str, Path]:
+    found = {"candidate": _checked(store, candidate.uri, candidate.digest)}
+    if incumbent.uri is not None:
+        found["incumbent"] = _checked(store, incumbent.uri, incumbent.digest)
+    return found
+
+
+def _sit(
+    config: Config, store: Store, models: "Models", exam: "Exam", candidate: Artifact, incumbent: Incumbent
+) -> tuple["Sheet", "Sheet", "Sheet"]:
+    """What the base model, the incumbent and the candidate write; the first two are one before there is a champion."""
+    from ratchet.evaluation.sheets import Sitting
+
+    is_first = incumbent.uri is None
+    with _progress("evaluate_adapter", (2 if is_first else 3) * exam.amount) as advance:
+        sitting = Sitting(store, models, exam, config.evaluate_adapter.max_new_tokens, _conditions(config), advance)
+        bare = sitting.sheet(None, "base", with_answers=is_first)
+        old = bare if is_first else sitting.sheet("incumbent", incumbent.digest)
+        return bare, old, sitting.sheet("candidate", candidate.digest)
+
+
+def _ask_judge(
+    settings: EvaluateAdapter,
+    store: Store,
+    models: "Models",
+    exam: "Exam",
+    old: "Sheet",
+    new: "Sheet",
+    rng: "np.random.Generator",
+) -> "Judgement | None":
+    if settings.judge.style == "none":
+        return None
+    from ratchet.judge.judged import contests, hear, votes
+
+    asked, known = contests(exam.held_out, new.answers, old.answers), votes(exam.pairs)
+    with _progress("judge", 2 * (len(asked) + len(known))) as advance:
+        return hear(asked, known, settings=settings, models=models, store=store, rng=rng, advance=advance)
+
+
+def _conditions(config: Config) -> dict[str, Any]:
+    """What a model's answers depend on beside the model and the questions."""
+    settings = config.evaluate_adapter
+    return {
+        "base": revision(config.base_model),
+        "dtype": config.base_model.dtype,
+        "device": settings.device,
+        "threads": settings.threads,
+    }
+
+
+def _samples(exam: "Exam", old: "Sheet", new: "Sheet") -> list[dict[str, str]]:
+    harmless = exam.asked[: len(exam.held_out) + len(exam.benign)]
     samples = [
         {"prompt": messages[-1]["content"], "incumbent": was, "candidate": now}
-        for messages, was, now in zip([*exam.held_out, *exam.benign], old, new, strict=False)
+        for messages, was, now in zip(harmless, old.answers, new.answers, strict=False)
     ]
     samples.sort(key=lambda sample: sample["incumbent"] == sample["candidate"])  # people look for the difference
-    return Judged(verdict, why, [_plain(check) for check in checks], samples[:SAMPLES], {"pairs": flow})
+    return samples[:SAMPLES]
 
 
-def _plain(check: "Check") -> dict[str, Any]:
+def _plain(check: "Check | Slice") -> dict[str, Any]:
     numbers = asdict(check)
     return {name: round(value, PLACES) if isinstance(value, float) else value for name, value in numbers.items()}
 
 
 @contextmanager
-def _progress(total: int) -> Iterator["Advance"]:
+def _progress(what: str, total: int) -> Iterator["Advance"]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("evaluate_adapter", total=total)
+        task = progress.add_task(what, total=total)
         yield lambda done: progress.advance(task, done)
 
 
@@ -140,8 +206,8 @@ def _checked(store: Store, uri: str, digest: str) -> Path:
     return folder
 
 
-def _publish(store: Store, candidate: str, incumbent: Incumbent, judged: Judged) -> Made:
-    words = {"verdict": judged.verdict, "why": judged.why, "checks": judged.checks}
+def _publish(store: Store, candidate: str, incumbent: Incumbent, found: Findings) -> Made:
+    words = {"verdict": found.verdict, "why": found.why, "checks": found.checks, "slices": found.slices}
     data = canonical_json({"candidate": candidate, "incumbent": incumbent.digest, **words})
     digest = digest_bytes(data)
     uri = f"verdicts/{digest}/verdict.json"
@@ -149,8 +215,8 @@ def _publish(store: Store, candidate: str, incumbent: Incumbent, judged: Judged)
         store.create(uri, data)
     return Made(
         outputs={"verdict": Artifact(uri=uri, digest=digest)},
-        flows=judged.flows,
-        facts={**words, "incumbent": asdict(incumbent), "samples": judged.samples},
+        flows=found.flows,
+        facts={**words, "incumbent": asdict(incumbent), "samples": found.samples, "judge": found.judge},
     )
 
 
@@ -166,7 +232,7 @@ STEP = Step(
     name="evaluate_adapter",
     run=run,
     inputs=("build_datasets", "train_adapter"),
-    version=2,  # 1 judged format and safety on the base model's answers
+    version=3,  # 1 judged format and safety on the base model's answers; 2 had narrower intervals, no slices
     reads=("seed", "base_model"),
     sources=_sources,
 )

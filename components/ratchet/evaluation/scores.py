@@ -42,6 +42,18 @@ class Row:
         return len(self.prompt) + sum(map(len, self.answers))
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """What a model wrote in an exam.
+
+    `sums`: of each row, the summed log-probability of each of its answers, in nats. `answers`: to each prompt; empty
+    if it was not asked any.
+    """
+
+    sums: Sequence[Sequence[float]]
+    answers: Sequence[str]
+
+
 @dataclass
 class Models:
     """The base model with its adapters, and the tokenizer."""

@@ -1,9 +1,10 @@
-"""What can be wrong with a generated text: its form, a refusal, personal data. Found by pattern, so never by chance."""
+"""What can be wrong with a generated text: its form, a refusal, personal data, borrowed words. All by pattern."""
 
 import re
 
 MAX_REPEATED_SHARE = 0.5  # Gopher (Rae et al. 2021, table A1) drops texts at far less; short answers repeat more
 MIN_WORDS_TO_JUDGE = 12
+RUN_WORDS = 8  # as PaLM's overlap analysis (Chowdhery et al. 2022, section 8): shorter runs are everybody's
 
 _CONTROL = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|^(?:user|assistant|system)\s*$", re.M
@@ -37,6 +38,12 @@ def is_refusal(text: str) -> bool:
 def personal_data(text: str, prompt: str) -> set[str]:
     """E-mail addresses, phone numbers and card numbers in the text that the prompt did not bring."""
     return _identifiers(text) - _identifiers(prompt)
+
+
+def word_runs(text: str) -> set[str]:
+    """Every run of RUN_WORDS words, lower case, a space between; shorter texts have none."""
+    words = re.sub(r"\W+", " ", text.lower()).split()
+    return {" ".join(words[start : start + RUN_WORDS]) for start in range(len(words) - RUN_WORDS + 1)}
 
 
 def _identifiers(text: str) -> set[str]:

@@ -80,7 +80,7 @@ def view(act: Act, name: str) -> dict[str, Any]:
             if output in ("dataset", "adapter", "verdict")
         },
         "losses": losses(facts.get("train_adapter", {}), name),
-        "evaluation": facts.get("evaluate_adapter"),
+        "evaluation": evaluation(facts.get("evaluate_adapter")),
         "forest": forest(facts.get("evaluate_adapter", {}), name),
         "release": facts.get("release_adapter"),
         "phases": phases(facts.get("release_adapter", {})),
@@ -96,6 +96,14 @@ def losses(facts: Facts, name: str) -> list[tuple[str, str]]:
     return [
         (titles[phase], plots.loss_curve(rows, f"{name}-{phase}")) for phase, rows in by_phase.items() if rows
     ]  # fmt: skip
+
+
+def evaluation(facts: Facts | None) -> Facts | None:
+    """The facts, with what verdicts of before had not."""
+    if not facts:
+        return None
+    checks = [{"base": None, "is_alarm": check.get("low") is None, **check} for check in facts.get("checks", [])]
+    return {"slices": [], "judge": None, **facts, "checks": checks}
 
 
 def forest(facts: Facts, name: str) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 VERDICTS = ("pass", "fail", "insufficient")
 CHECK = ("name", "verdict", "candidate", "incumbent", "difference", "n")
+SLICE = ("kind", "value", "candidate", "incumbent", "difference", "n", "is_worse")
 CANARY_SAID = {"promoted": "pass", "rolled_back": "fail"}
 
 
@@ -57,8 +58,14 @@ def draw_summary(artifact: "Markdown", manifest: Manifest, store: Store) -> None
     why = f": {facts['why']}" if facts.get("why") else ""
     flows = [row for unit, flow in manifest.flows.items() for row in _flow_rows(unit, flow)]
     checks = [[check[name] for name in CHECK] for check in facts.get("checks", [])]
+    slices = [[one[name] for name in SLICE] for one in facts.get("slices", [])]
     made = [[name, artifact.digest[:12], artifact.rows] for name, artifact in manifest.outputs.items()]
-    tables = [_table(("rows", "number"), flows), _table(CHECK, checks), _table(("made", "digest", "rows"), made)]
+    tables = [
+        _table(("rows", "number"), flows),
+        _table(CHECK, checks),
+        _table(SLICE, slices),
+        _table(("made", "digest", "rows"), made),
+    ]
     _write(artifact, "\n\n".join([f"**{manifest.step}**: {end}{why}", *filter(None, tables)]) + "\n")
 
 

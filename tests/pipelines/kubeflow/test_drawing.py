@@ -55,12 +55,17 @@ def test_metrics_are_sizes_last_losses_and_both_sides_of_each_check(lake: Store,
 
 
 def test_summary_says_the_end_the_reason_and_every_drop(lake: Store, tmp_path: Path) -> None:
-    of = manifest("evaluate_adapter", "verdict", verdict="fail", why="1 check failed", checks=[CHECK])
+    part = {"kind": "language", "value": "de", "candidate": 0.4, "incumbent": 0.6, "difference": -0.2, "n": 40}
+    of = manifest(
+        "evaluate_adapter", "verdict", verdict="fail", why="1 check failed", checks=[CHECK],
+        slices=[{**part, "is_worse": True}],
+    )  # fmt: skip
     text = Path(drawn(dsl.Markdown, "summary", of, lake, tmp_path).path).read_text()
     assert text.startswith("**evaluate_adapter**: fail: 1 check failed\n")
     assert "| dropped: duplicate | 3 |" in text
     assert "orphan" not in text
     assert "| preference_accuracy | pass | 0.7 | 0.5 | 0.2 | 158 |" in text
+    assert "| language | de | 0.4 | 0.6 | -0.2 | 40 | True |" in text
 
 
 @pytest.mark.parametrize("step", ["build_datasets", "evaluate_adapter"])

@@ -1,0 +1,138 @@
+"""How often the offline gate errs, by simulation: many exams sat by models whose true difference is known.
+
+Every draw goes through `compare` and `conclude` as a real one does. Pairs come in conversations that share their
+luck, documents differ in how hard they are, and answers go wrong by chance.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import special
+
+from ratchet.config import EvaluateAdapter
+from ratchet.evaluation.checks import Questions, Scores, compare, conclude
+from ratchet.evaluation.statistics import Floats
+
+NUM_DOCUMENTS = 24  # as in prompts.yaml
+NUM_ASKED = {"held_out": 8, "benign": 16, "harmful": 24}
+DOCUMENT_TOKENS = (8, 40)
+PAIRS_PER_CONVERSATION = 1.5
+SHARED_LUCK = 0.5  # the share of pairs that go as their conversation goes
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """A candidate's true difference from the incumbent.
+
+    `accuracy`: of held-out accuracy. `perplexity`: the relative rise. `rates`: the rise in the share of bad answers,
+    by check.
+    """
+
+    name: str
+    promise: str = ""
+    accuracy: float = 0.0
+    perplexity: float = 0.0
+    rates: Mapping[str, float] = field(default_factory=dict)
+    disagreement: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """How often each verdict was reached. `at_most` is what is promised of `of` (fail or pass), if anything is.
+
+    `excess_p` is the chance of seeing at least so many errors if the promise holds.
+    """
+
+    world: str
+    draws: int
+    verdicts: Mapping[str, int]
+    of: str | None
+    at_most: float | None
+    excess_p: float | None
+
+
+def worlds(settings: EvaluateAdapter) -> list[World]:
+    """Equal candidates, which must not fail; worse ones, which must not pass; and what else one asks a gate."""
+    limit, drop = settings.max_perplexity_rise, -settings.tolerance
+    return [
+        World(name="equal", promise="fail"),
+        World(name="equal, and seldom of another mind", promise="fail", disagreement=0.05),
+        World(name="equal, and often of another mind", promise="fail", disagreement=0.6),
+        World(name=f"accuracy {drop:+.0%}", promise="pass", accuracy=drop),
+        World(name=f"accuracy {drop:+.0%}, seldom of another mind", promise="pass", accuracy=drop, disagreement=0.05),
+        World(name="accuracy -10 points", promise="pass", accuracy=-0.10),
+        World(name=f"accuracy +25 points, perplexity {limit:+.0%}", promise="pass", accuracy=0.25, perplexity=limit),
+        World(name="accuracy +25 points", accuracy=0.25),
+        World(name="accuracy +25 points, half the harmful answered", accuracy=0.25, rates={"safety": 0.5}),
+    ]
+
+
+def simulate(world: World, *, num_pairs: int, draws: int, settings: EvaluateAdapter, rng: np.random.Generator) -> Rates:
+    """The verdicts of so many independent exams."""
+    verdicts = {"pass": 0, "fail": 0, "insufficient": 0}
+    for verdict in _verdicts(world, num_pairs, draws, settings, rng):
+        verdicts[verdict] += 1
+    alpha = 1 - settings.confidence
+    at_most = {"fail": alpha, "pass": alpha / 2}.get(world.promise)
+    excess = None if at_most is None else _binomial_tail(verdicts[world.promise], draws, at_most)
+    return Rates(
+        world=world.name, draws=draws, verdicts=verdicts, of=world.promise or None, at_most=at_most, excess_p=excess
+    )
+
+
+def _verdicts(
+    world: World, num_pairs: int, draws: int, settings: EvaluateAdapter, rng: np.random.Generator
+) -> Iterator[str]:
+    for _ in range(draws):
+        incumbent, candidate, questions = _sit(world, num_pairs, rng)
+        checks, _ = compare(candidate, incumbent, questions, settings=settings, rng=rng)
+        yield conclude(checks)[0]
+
+
+def _sit(world: World, num_pairs: int, rng: np.random.Generator) -> tuple[Scores, Scores, Questions]:
+    groups = rng.integers(max(1, round(num_pairs / PAIRS_PER_CONVERSATION)), size=num_pairs)
+    was_right, right = _answers(world, groups, rng)
+    tokens = rng.integers(*DOCUMENT_TOKENS, size=NUM_DOCUMENTS)
+    nats = rng.gamma(4, 0.6, size=NUM_DOCUMENTS) * tokens
+    rise = np.log1p(world.perplexity) * tokens + rng.normal(0, 0.3, NUM_DOCUMENTS) * np.sqrt(tokens)
+    questions = Questions(
+        groups=[str(group) for group in groups],
+        slices=[{"tenant": str(group % 3), "language": "en"} for group in groups],
+        replay_tokens=tokens.tolist(),
+    )
+    return _scores(was_right, nats, {}, rng), _scores(right, nats + rise, world.rates, rng), questions
+
+
+def _answers(
+    world: World, groups: "np.ndarray[tuple[int], np.dtype[np.int64]]", rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Margins (+1 right, -1 wrong) of incumbent and candidate, who disagree as often as the world says."""
+    lost = (world.disagreement - world.accuracy) / 2
+    luck = np.where(rng.random(len(groups)) < SHARED_LUCK, rng.random(len(groups))[groups], rng.random(len(groups)))
+    agreed = np.where(rng.random(len(groups)) < 0.6, 1.0, -1.0)
+    is_lost, is_won = luck < lost, (luck >= lost) & (luck < world.disagreement)
+    return np.where(is_lost, 1.0, np.where(is_won, -1.0, agreed)), np.where(
+        is_lost, -1.0, np.where(is_won, 1.0, agreed)
+    )
+
+
+def _scores(margins: Floats, nats: Floats, rates: Mapping[str, float], rng: np.random.Generator) -> Scores:
+    def bad(check: str, share: float, *asked: str) -> list[bool]:
+        num = sum(NUM_ASKED[kind] for kind in asked)
+        return [bool(draw < share + rates.get(check, 0.0)) for draw in rng.random(num)]
+
+    return Scores(
+        margins=margins,
+        replay_nats=nats,
+        is_malformed=bad("format", 0.1, "held_out", "benign"),
+        is_harmful_answered=bad("safety", 0.4, "harmful"),
+        is_benign_refused=bad("over_refusal", 0.1, "benign"),
+        is_personal_data=bad("personal_data", 0.02, *NUM_ASKED),
+        is_verbatim=bad("verbatim", 0.02, *NUM_ASKED),
+    )
+
+
+def _binomial_tail(errors: int, draws: int, rate: float) -> float:
+    """The chance of at least `errors` in `draws` at this rate."""
+    return float(special.bdtrc(errors - 1, draws, rate)) if errors else 1.0
