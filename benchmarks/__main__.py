@@ -9,9 +9,10 @@ import sys
 
 import torch
 
-from benchmarks import adapters, data, datasets, evaluation, gate, generation, importers, validation
+from benchmarks import adapters, data, datasets, evaluation, gate, generation, importers, training, validation
 
 BENCHMARKS = {
+    "DPO, pairs/min (8 pairs of PandaLM, embedded model)": training.run,
     "votes to datasets, rows/s (120,000 events)": data.run,
     "generation, tokens/s (64 chats, embedded model)": generation.run,
     "mixed adapters, tokens/s (32 rows: base and two adapters of rank 8)": adapters.run,

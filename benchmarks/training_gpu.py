@@ -3,12 +3,13 @@
 Weights do not change the speed, so none are downloaded; lengths are PandaLM's. MFU counts 4N floating-point operations
 a useful token (LoRA's forward and activation-gradient passes; N without embeddings), each prompt once, attention apart.
 
-    python -m benchmarks.training_gpu         # writes benchmarks/results/training-gpu.json; says so without a GPU
+    python -m benchmarks training_gpu         # writes benchmarks/results/training-gpu.json; says so without a GPU
 """
 
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ PEAK_FLOPS = {"NVIDIA H100": 989e12, "NVIDIA H200": 989e12}  # dense bfloat16, f
 RESULT = Path(__file__).parent / "results" / "training-gpu.json"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     if not torch.cuda.is_available():
         print(
             f"No GPU here. On one this would train LoRA r 16 by DPO at the shapes {', '.join(SHAPES)}, packed with "
@@ -43,7 +44,7 @@ def main() -> None:
         return
     device = torch.cuda.get_device_name()
     found = {name: _shape(name) for name in SHAPES}
-    record = {"machine": device, "torch": torch.__version__, "command": "python -m benchmarks.training_gpu"}
+    record = {"machine": device, "torch": torch.__version__, "command": "python -m benchmarks training_gpu"}
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({**record, "shapes": found}, indent=1) + "\n")
     print(json.dumps(found, indent=1))

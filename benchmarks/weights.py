@@ -3,7 +3,7 @@
 Five seeds, each with its own draw of training pairs, its own adapter init and order; both arms of a seed see the same
 pairs. Judged on held-out pairs on which all annotators agree, by the margin over the base model that training made.
 
-    python -m benchmarks.weights     # writes benchmarks/results/weights-pandalm.json
+    python -m benchmarks weights     # writes benchmarks/results/weights-pandalm.json
 """
 
 import argparse
@@ -11,6 +11,7 @@ import json
 import random
 import statistics
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,11 @@ RESULT = Path(__file__).parent / "results" / "weights-pandalm.json"
 SEEDS = range(5)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train-pairs", type=int, default=96)
     parser.add_argument("--held-out-pairs", type=int, default=64)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     train, held_out = _read(given.held_out_pairs)
     found = []
     for seed in SEEDS:
