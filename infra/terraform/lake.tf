@@ -10,7 +10,7 @@ locals {
   # Who was live when, and what was made from what. Nobody deletes these, not even an administrator in a hurry.
   permanent = ["ledger", "manifests"]
   # Overwritten or deleted in the course of things; their old versions are the undo.
-  mutable = ["leases", "queue", "tables"]
+  mutable = ["leases", "queue", "tables", "work"]
 }
 
 resource "aws_s3_bucket" "this" {

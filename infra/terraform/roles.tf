@@ -9,8 +9,8 @@ locals {
     # collect_triplets to register_adapter. It never releases, and cannot write what a user said or who is live.
     steps = {
       read      = ["*"]
-      write     = ["adapters", "collections", "datasets", "manifests", "quarantine", "queue", "registry", "tables", "validated", "verdicts"]
-      delete    = ["tables"]
+      write     = ["adapters", "collections", "datasets", "manifests", "quarantine", "queue", "references", "registry", "tables", "validated", "verdicts", "work"]
+      delete    = ["tables", "work"]
       artifacts = ["ratchet"]
     }
     # release_adapter and the reconciler.
@@ -49,8 +49,8 @@ locals {
     # Kubeflow's one account: steps and release together.
     pipelines = {
       read      = ["*"]
-      write     = ["adapters", "collections", "datasets", "ledger", "leases", "manifests", "quarantine", "queue", "registry", "releases", "tables", "validated", "verdicts"]
-      delete    = ["tables"]
+      write     = ["adapters", "collections", "datasets", "ledger", "leases", "manifests", "quarantine", "queue", "references", "registry", "releases", "tables", "validated", "verdicts", "work"]
+      delete    = ["tables", "work"]
       artifacts = ["ratchet"]
     }
   }

@@ -104,7 +104,7 @@ def test_nothing_in_the_lake_expires_but_old_versions_of_what_changes(aws: Aws) 
     rules = aws("s3").get_bucket_lifecycle_configuration(Bucket="test-lake")["Rules"]
     assert not [rule for rule in rules if "Expiration" in rule]
     forgets = {rule["Filter"]["Prefix"] for rule in rules if "NoncurrentVersionExpiration" in rule}
-    assert forgets == {"team/lake/leases/", "team/lake/queue/", "team/lake/tables/"}
+    assert forgets == {"team/lake/leases/", "team/lake/queue/", "team/lake/tables/", "team/lake/work/"}
     moves = next(rule for rule in rules if "Transitions" in rule)
     assert moves["Filter"]["Prefix"] == "team/lake/events/"
     assert {move["StorageClass"]: move["Days"] for move in moves["Transitions"]} == {
