@@ -108,7 +108,7 @@ def _judge_evidence(store: Store, totals: "Totals", settings: ValidateTriplets) 
     table = evidence(totals.evidence)
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside) / "evidence"
-        frequent = judge_evidence(table, drops(), settings.max_bad_share, folder / DATA_DOCS)
+        frequent = judge_evidence(table, settings.max_bad_share, folder / DATA_DOCS)
         digest = digest_json(table.rows())  # not of the pages, which say when they were made
         table.write_parquet(folder / "evidence.parquet")
         store.put_tree(folder, f"evidence/{digest}")
