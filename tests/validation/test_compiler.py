@@ -139,6 +139,7 @@ def agree(rows: list[dict[str, object]], expectations: list[tuple[str, dict[str,
     check_parity(frame.with_columns(mask(rules)), [rule.reason for rule in rules], suite, {}, "id")
 
 
+@pytest.mark.timeout(400)  # a few seconds alone; Great Expectations is slow where cores are shared
 @pytest.mark.parametrize("half", [EVERY[::2], EVERY[1::2]])  # a mask has 63 bits
 def test_the_mask_is_what_great_expectations_says(half: list[tuple[str, dict[str, object]]]):
     rng = random.Random(len(half))
@@ -147,7 +148,7 @@ def test_the_mask_is_what_great_expectations_says(half: list[tuple[str, dict[str
     numbers = [None, float("nan"), float("inf"), -float("inf"), -0.0, 0.0, 1.0, 5.0, 1e308, 0.1]
     pools = {"id": texts, "text": texts, "other": texts, "x": numbers, "y": numbers, "n": [None, *range(-3, 7)]}
     pools["is_tie"] = [None, True, False]
-    agree([{name: rng.choice(pool) for name, pool in pools.items()} for _ in range(300)], half)
+    agree([{name: rng.choice(pool) for name, pool in pools.items()} for _ in range(100)], half)
 
 
 @pytest.mark.slow
