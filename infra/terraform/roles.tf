@@ -9,7 +9,7 @@ locals {
     # collect_triplets to register_adapter. It never releases, and cannot write what a user said or who is live.
     steps = {
       read      = ["*"]
-      write     = ["adapters", "collections", "datasets", "manifests", "quarantine", "queue", "references", "registry", "tables", "validated", "verdicts", "work"]
+      write     = ["adapters", "collections", "datasets", "evidence", "judgements", "manifests", "quarantine", "queue", "references", "registry", "sheets", "splits", "tables", "validated", "verdicts", "work"]
       delete    = ["tables", "work"]
       artifacts = ["ratchet"]
     }
@@ -49,7 +49,7 @@ locals {
     # Kubeflow's one account: steps and release together.
     pipelines = {
       read      = ["*"]
-      write     = ["adapters", "collections", "datasets", "ledger", "leases", "manifests", "quarantine", "queue", "references", "registry", "releases", "tables", "validated", "verdicts", "work"]
+      write     = ["adapters", "collections", "datasets", "evidence", "judgements", "leases", "ledger", "manifests", "quarantine", "queue", "references", "registry", "releases", "sheets", "splits", "tables", "validated", "verdicts", "work"]
       delete    = ["tables", "work"]
       artifacts = ["ratchet"]
     }
