@@ -1,27 +1,17 @@
 """The chart of gate and reconciler, rendered by Helm itself and held against the schema of Kubernetes."""
 
-import os
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
-import yaml
 
+from chart import Chart, Objects, check_valid
 from ratchet.config import Config, load_config
 from ratchet.errors import UserError
-from ratchet.rehearsal.argo import render
 from ratchet_pipelines.argo.settings import CONFIG_MAP, RELEASE_ACCOUNT
 
-CHARTS = Path(__file__).resolve().parents[2] / "charts"
-CHART = CHARTS / "release-services"
-GOLDEN = Path(__file__).parent / "release-services.golden.yaml"
-KUBERNETES = "1.31"
-Objects = dict[tuple[str, str], dict[str, Any]]
-
-
-def rendered(**values: Any) -> Objects:
-    return {(each["kind"], each["metadata"]["name"]): each for each in render(CHART, values, "ratchet")}
+CHART = Chart("release-services")
+rendered = CHART.objects
 
 
 def pod(name: str, objects: Objects | None = None) -> dict[str, Any]:
@@ -36,16 +26,11 @@ def settings(tmp_path: Path, objects: Objects) -> Config:
 
 
 def test_default_rendering_is_the_golden_file() -> None:
-    made = render(CHART, {}, "ratchet")
-    if os.environ.get("REGENERATE_GOLDEN") == "1":
-        GOLDEN.write_text(yaml.safe_dump_all(made, sort_keys=True, width=120))
-    golden = list(yaml.safe_load_all(GOLDEN.read_text()))
-    assert made == golden, "run once with REGENERATE_GOLDEN=1 and review the difference"
+    CHART.check_golden()
 
 
 def test_every_object_is_valid_kubernetes() -> None:
-    for manifest in render(CHART, {}, "ratchet"):
-        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+    check_valid(CHART.render())
 
 
 def test_the_config_map_holds_a_whole_valid_ratchet_yaml(tmp_path: Path) -> None:
@@ -58,7 +43,7 @@ def test_the_gate_is_where_flagger_and_reconciler_look_for_it(tmp_path: Path) ->
     objects = rendered()
     url = f"http://gate:{objects['Service', 'gate']['spec']['ports'][0]['port']}"
     assert settings(tmp_path, objects).release_adapter.gate_url == url
-    assert yaml.safe_load((CHARTS / "adapter-router" / "values.yaml").read_text())["gate"]["url"] == url
+    assert Chart("adapter-router").values()["gate"]["url"] == url
 
 
 def test_commands_are_ratchets_own() -> None:
