@@ -46,11 +46,11 @@ airflow: $(VENV)/.work $(AIRFLOW)/.airflow ## Airflow on this machine, with the 
 	infra/airflow/standalone.sh
 
 test: $(VENV)/.dev $(AIRFLOW)/.airflow check ## Lint, types, import rings and the tests that need minutes at most
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadfile
 	$(AIRFLOW)/bin/pytest tests/dags
 
 test-all: $(VENV)/.dev $(AIRFLOW)/.airflow check ## All of `test`, and the slow tests (the demo, kills, real engines)
-	$(BIN)/pytest -n 2 --dist loadgroup -m 'not gpu and not cluster'
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not gpu and not cluster'
 	$(AIRFLOW)/bin/pytest tests/dags -m 'not gpu and not cluster'
 
 check: $(VENV)/.dev ## Format, lint, types and import rings

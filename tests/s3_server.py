@@ -1,6 +1,7 @@
 """A real S3 server (moto) in a process of its own.
 
 In its bucket `careless` it accepts If-None-Match and ignores it; in `flaky` it is too busy for every eighth request.
+Conditional writes take turns: S3 looks and writes in one, moto in two, and of many creators two won.
 """
 
 import os
@@ -15,12 +16,14 @@ from contextlib import contextmanager
 SERVE = """
 import itertools
 import sys
+import threading
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple
 
 app = DomainDispatcherApplication(create_backend_app)
 port = int(sys.argv[1])
 turns = itertools.count(1)
+one_at_a_time = threading.Lock()
 
 def serve(environ, start_response):
     if environ["PATH_INFO"].startswith("/careless/"):
@@ -28,6 +31,9 @@ def serve(environ, start_response):
     if environ["PATH_INFO"].startswith("/flaky/") and next(turns) % 8 == 0:
         start_response("503 Slow Down", [("content-type", "application/xml")])
         return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
+    if {"HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH"} & set(environ):
+        with one_at_a_time:
+            return app(environ, start_response)
     return app(environ, start_response)
 
 run_simple("127.0.0.1", port, serve, threaded=True)

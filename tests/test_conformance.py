@@ -33,7 +33,6 @@ SECTIONS = {
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.xdist_group("loop"),
     pytest.mark.skipif(not AIRFLOW.is_dir(), reason=f"{AIRFLOW} is absent; `make airflow` makes it"),
 ]
 

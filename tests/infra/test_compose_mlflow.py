@@ -18,7 +18,7 @@ from ratchet.registry.tracking import connect, experiment_id
 from ratchet.store import open_store
 from s3_server import s3_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.xdist_group("images")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 IMAGE = "localhost/ratchet-test-mlflow"
 SERVICES = yaml.safe_load((ROOT / "infra/compose/compose.yaml").read_text())["services"]
 

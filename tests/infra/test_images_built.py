@@ -12,7 +12,7 @@ import pytest
 
 from container_engine import LOCKED_DOWN, ROOT, Podman
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("images")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 IMAGES = ROOT / "infra" / "images"
 SERVICES = "localhost/ratchet-test-release-services"
 COMPONENTS = "localhost/ratchet-test-components"

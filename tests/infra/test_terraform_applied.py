@@ -29,7 +29,7 @@ from ratchet_pipelines.loop import run_loop
 from s3_server import s3_server
 from terraform_code import ISSUER, Terraform, variables
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("terraform")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 KEY = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
 
 

@@ -10,7 +10,7 @@ import pytest
 from ratchet.release.ledger import read_ledger
 from ratchet.store import open_store
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("loop")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_the_demo_promotes_the_better_adapter_and_rolls_the_worse_one_back(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ratchet_pipelines.graph import BY_NAME
 from ratchet_pipelines.loop import run_loop, summarize
 from ratchet_pipelines.options import profile_path
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("loop")]
+pytestmark = [pytest.mark.timeout(600)]
 STEPS = [
     "collect_triplets", "validate_triplets", "build_datasets", "train_adapter", "evaluate_adapter",
     "register_adapter", "release_adapter",

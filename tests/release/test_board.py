@@ -16,7 +16,6 @@ from release.edges import NEW, TOKEN, FakeCluster, land_votes, open_release, ser
 PHONE, DESK = (360, 740), (1280, 800)
 pytestmark = [
     pytest.mark.skipif(browser.CHROMIUM is None, reason="no browser: apt-get install chromium"),
-    pytest.mark.xdist_group("browser"),
 ]
 
 

@@ -58,12 +58,11 @@ def _scrub_chats(chats: pl.Series, tier: Tier) -> Scrubbed:
     its `n` to the next word.
     """
     places = _with_findings(chats) if tier is scrub else pl.arange(len(chats), eager=True)
-    distinct = chats.gather(places).unique()
-    parsed = [json.loads(chat) for chat in distinct]
+    parsed = [json.loads(chat) for chat in chats.gather(places)]
     clean = tier(pl.Series([text for chat in parsed for text in _strings(chat)], dtype=pl.String))
     feed = iter(clean.texts)
     done = pl.Series([_dump(_filled(chat, feed)) for chat in parsed], dtype=pl.String)
-    return Scrubbed(_put(chats, places, chats.gather(places).replace_strict(distinct, done)), clean.found)
+    return Scrubbed(_put(chats, places, done), clean.found)
 
 
 def _with_findings(chats: pl.Series) -> pl.Series:

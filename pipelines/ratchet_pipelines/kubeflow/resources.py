@@ -18,6 +18,8 @@ GIT_SECRET = "ratchet-git"
 S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
 MLFLOW = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 HUB = ("HF_TOKEN",)
+JUDGE = ("RATCHET_JUDGE_KEY",)
+GATE = ("RATCHET_GATE_TOKEN",)
 GIT = ("GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0")
 
 
@@ -46,13 +48,13 @@ RESOURCES: Mapping[str, Resources] = {
     ),
     "evaluate_adapter": Resources(
         memory="16Gi", uses_gpu=True, timeout_s=6 * HOURS_S,
-        secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW, *HUB)},
+        secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW, *HUB, *JUDGE)},
     ),
     "register_adapter": Resources(secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW)}),
     # Longer than release_adapter.timeout_s of the profile `gpu`, a day: the step itself gives up with a message.
     "release_adapter": Resources(
         cpu="500m", memory="2Gi", timeout_s=25 * HOURS_S,
-        secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW), GIT_SECRET: GIT},
+        secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW, *GATE), GIT_SECRET: GIT},
     ),
     "notify": Resources(
         cpu="100m", memory="256Mi", timeout_s=5 * MINUTES_S, secrets={ENVIRONMENT_SECRET: ("RATCHET_NOTIFY_URL",)}

@@ -12,7 +12,7 @@ from ratchet.store import open_store
 from ratchet_pipelines.argo.compile import compile_documents
 from ratchet_pipelines.argo.settings import Settings
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("loop")]
+pytestmark = [pytest.mark.timeout(600)]
 TEMPLATES = compile_documents(Settings(image="ratchet-components:0.1.0"))
 
 

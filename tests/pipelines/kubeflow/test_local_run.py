@@ -12,7 +12,7 @@ from ratchet.lineage import all_manifests
 from ratchet.store import Store, open_store
 from ratchet_pipelines.kubeflow.pipelines import Pipeline
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("loop")]
+pytestmark = [pytest.mark.timeout(600)]
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from ratchet_pipelines.rehearse.live import Lived, live_once
 from ratchet_pipelines.rehearse.supervisor import Supervisor
 
 INTERVAL_S = 10.0  # Flagger's floor
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("live"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 Kill = Callable[[Supervisor], None]
 
 
