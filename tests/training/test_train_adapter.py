@@ -255,6 +255,7 @@ def test_training_killed_in_each_phase_ends_with_the_same_bytes(trained, setting
     assert [metric.step for metric in logged] == STEPS
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_training_killed_on_one_machine_is_finished_on_another(trained, settings, tmp_path, monkeypatch):
     from s3_server import s3_server  # not at the top: the process that is killed has no tests on its path

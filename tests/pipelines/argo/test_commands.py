@@ -33,6 +33,7 @@ def make_lake(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_parts_started_one_after_the_other_hand_on_manifests(tmp_path: Path, settings: Path) -> None:
     lake = make_lake(tmp_path / "lake")
     uris = run_workflow([*TEMPLATES, config_map(lake, settings)], {}, tmp_path / "pods", "ratchet-collect-feedback")

@@ -32,6 +32,7 @@ def test_each_fault_ends_as_documented(name: str, outcome: str, why: str) -> Non
     assert ended.agrees == (outcome != "open")
 
 
+@pytest.mark.slow
 def test_a_brigade_of_one_tenant_rolls_nothing_back_on_its_own_votes() -> None:
     canary = canary_of(CHART, None)
     for seed in range(3):
