@@ -26,7 +26,8 @@ def kubeflow_edges(spec: Mapping[str, Any]) -> Edges:
 
 def argo_edges(template: Mapping[str, Any]) -> Edges:
     """By what each task of a WorkflowTemplate's DAG depends on."""
-    [dag] = [each["dag"] for each in template["spec"]["templates"] if "dag" in each]
+    spec = template["spec"]
+    dag = next(each["dag"] for each in spec["templates"] if each["name"] == spec["entrypoint"])
     return {
         _step(task["name"]): [_step(before) for before in re.findall(r"[\w-]+", task.get("depends", ""))]
         for task in dag["tasks"]

@@ -31,7 +31,6 @@ SECTIONS = {
 }  # fmt: skip
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not AIRFLOW.is_dir(), reason=f"{AIRFLOW} is absent; `make airflow` makes it"),
 ]
@@ -81,6 +80,7 @@ FRONT_DOORS: dict[str, Callable[[Path, Path, Path], None]] = {
 }
 
 
+@pytest.mark.slow
 def test_every_front_door_makes_the_same_bytes(tmp_path: Path, tiny_model: Path) -> None:
     settings = tmp_path / "ratchet.yaml"
     settings.write_text(yaml.safe_dump({"base_model": {"model": str(tiny_model), "dtype": "float32"}, **SECTIONS}))
