@@ -151,6 +151,12 @@ def test_group_with_most_of_the_conversations_is_trained_on():
     assert {Divided(seen, share=0.9, seed=seed)["Hello!"] for seed in range(10)} == {TRAIN}
 
 
+def test_group_that_all_others_grew_into_stays_held_out():
+    seen = [("c1", "Hello!"), ("c2", "Bread?")]
+    sides = Divided([*seen, ("c1", "Bread?")], frozen=frozen({"c1": False, "c2": True}))
+    assert sides["Hello!"] == sides["Bread?"] == EVAL
+
+
 def test_newest_groups_are_held_out_by_time_and_stay_undecided():
     seen = [(f"c{n}", f"prompt{n}") for n in range(40)]
     sides = Divided(seen, first_at={"c7": 100.0, "c8": 100.0}, recent_since=50.0, frozen=frozen({"c8": False}))
@@ -172,7 +178,7 @@ def test_no_prompt_conversation_or_near_duplicate_on_both_sides(seen: Seen, thre
     assert leaks(seen, sides, threshold) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(conversations, texts), max_size=12),
     st.lists(st.tuples(st.sampled_from(["c1", "c3", "n1", "n2"]), texts), max_size=12),

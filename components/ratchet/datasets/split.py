@@ -77,8 +77,8 @@ def split(
     is_chosen = (name / 2**64 < eval_share) & ~touched & ~is_oversize
     is_eval = holds_eval | (is_chosen & ~holds_train)
     is_live = np.bincount(group, minlength=num_labels) > 0
-    if is_eval[is_live].all():
-        is_eval[:] = False
+    if is_eval[is_live].all():  # nothing to train on is no dataset, but what was held out stays so
+        is_eval = holds_eval
     is_recent = ~is_eval & ~holds_train & ~touched & _all_since(seen, group[conversation], num_labels, recent_since)
 
     side = np.where(is_eval, EVAL, np.where(is_recent, RECENT, TRAIN))
