@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chart import Chart, Objects, check_valid
+from chart import Chart, Objects, check_unprivileged, check_valid
 from ratchet.config import Config, load_config
 from ratchet.errors import UserError
 from ratchet_pipelines.argo.settings import CONFIG_MAP, RELEASE_ACCOUNT
@@ -89,12 +89,7 @@ def test_only_flagger_prometheus_and_our_own_reach_the_gate() -> None:
 
 def test_containers_run_without_privileges() -> None:
     for name in ("gate", "reconciler"):
-        spec = pod(name)
-        assert spec["securityContext"]["runAsNonRoot"] is True
-        context = spec["containers"][0]["securityContext"]
-        assert context["readOnlyRootFilesystem"] is True
-        assert context["allowPrivilegeEscalation"] is False
-        assert context["capabilities"] == {"drop": ["ALL"]}
+        check_unprivileged(pod(name))
 
 
 @pytest.mark.parametrize(
