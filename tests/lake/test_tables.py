@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import pytest
@@ -47,6 +48,16 @@ def test_a_writer_overtaken_before_its_commit_finds_the_work_done(lake: Store, m
     tables.append(lake, FEEDBACK, [feedback_rows("a")], collection=2)
     assert next(opened, None) is None, "the stale handle was not used"
     assert ids(lake, 2) == ["a"]
+
+
+def test_of_many_creators_one_wins(lake: Store):
+    """Delta's own create lets another commit its metadata after the winner, which fails appends under way."""
+    for round_number in range(10):
+        table = dataclasses.replace(FEEDBACK, key=f"tables/round-{round_number}")
+        with ThreadPoolExecutor(4) as creators:
+            opened = list(creators.map(lambda _, table=table: tables.open_table(lake, table).version(), range(4)))
+        assert opened == [0] * 4
+        assert tables.open_table(lake, table).version() == 0
 
 
 def test_an_earlier_state_stays_readable(lake: Store):

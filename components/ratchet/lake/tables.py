@@ -5,10 +5,13 @@ filter, and stays one after compaction. A collection's number is also the applic
 of two writers that append the same collection, one commits and the other finds it done.
 """
 
+import contextlib
+import tempfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ratchet.errors import UserError
+from ratchet.errors import Conflict, UserError
 from ratchet.lake.content import content_digest
 from ratchet.lake.rows import COLLECTION, TRIPLETS, Table
 from ratchet.store import Store
@@ -115,14 +118,28 @@ def matching(store: Store, table: Table, up_to: int, ids: "pl.Series") -> "Itera
 
 def open_table(store: Store, table: Table) -> Any:
     """The table's newest version, created empty if need be; of several creators one wins and all go on."""
-    import polars as pl
     from deltalake import DeltaTable
 
     uri, options = store.delta_uri(table.key)
     if not DeltaTable.is_deltatable(uri, storage_options=options):
-        arrow = pl.DataFrame(schema=table.schema).to_arrow().schema
-        DeltaTable.create(uri, arrow, mode="ignore", storage_options=options)
+        _create(store, table)
     return DeltaTable(uri, storage_options=options)
+
+
+def _create(store: Store, table: Table) -> None:
+    """Publish the table's first commit, once.
+
+    Delta itself lets a second creator commit its metadata as version 1, which fails whoever is appending by then.
+    """
+    import polars as pl
+    from deltalake import DeltaTable
+
+    first_commit = "_delta_log/00000000000000000000.json"
+    with tempfile.TemporaryDirectory() as folder:
+        DeltaTable.create(folder, pl.DataFrame(schema=table.schema).to_arrow().schema)
+        commit = Path(folder, first_commit).read_bytes()
+    with contextlib.suppress(Conflict):
+        store.create(f"{table.key}/{first_commit}", commit)
 
 
 def writer_properties(compression: str) -> Any:
