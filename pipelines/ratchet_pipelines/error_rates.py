@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,11 +33,11 @@ def error_rates(
     from ratchet.evaluation.error_rates import simulate, worlds
 
     whole = settings(config)
-    rng = np.random.default_rng(whole.seed)
-    found = [
-        simulate(world, num_pairs=pairs, draws=draws, settings=whole.evaluate_adapter, rng=rng)
-        for world in track(worlds(whole.evaluate_adapter), "exams", console=say, transient=True)
-    ]
+    kinds = worlds(whole.evaluate_adapter)
+    sit = partial(simulate, num_pairs=pairs, draws=draws, settings=whole.evaluate_adapter)
+    with ProcessPoolExecutor() as pool:
+        sat = pool.map(sit, kinds, np.random.default_rng(whole.seed).spawn(len(kinds)))
+        found = list(track(sat, "exams", total=len(kinds), console=say, transient=True))
     if as_json:
         print(json.dumps([asdict(rates) for rates in found], indent=1))
     else:

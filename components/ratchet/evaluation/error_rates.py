@@ -68,7 +68,7 @@ def worlds(settings: EvaluateAdapter) -> list[World]:
     ]
 
 
-def simulate(world: World, *, num_pairs: int, draws: int, settings: EvaluateAdapter, rng: np.random.Generator) -> Rates:
+def simulate(world: World, rng: np.random.Generator, *, num_pairs: int, draws: int, settings: EvaluateAdapter) -> Rates:
     """The verdicts of so many independent exams."""
     verdicts = {"pass": 0, "fail": 0, "insufficient": 0}
     for verdict in _verdicts(world, num_pairs, draws, settings, rng):
