@@ -1,10 +1,13 @@
 """One epoch of DPO on the same pairs: ours, TRL with its defaults, TRL tuned, and ours with one lever off at a time.
 
 Every arm is a process of its own, so that peak memory is its own, and the arms take turns, so that a slow minute of the
-machine falls on all of them. Timed are the reference's log-probabilities and the training; loading and tokenising are
-not. All arms see the same pairs, in the order of our own plan (TRL tuned in that of our padded plan, by like length).
+machine falls on all of them. Timed are the reference's log-probabilities and the training, by the clock and in CPU
+seconds, which a busy machine distorts less; loading and tokenising are not. All arms see the same pairs, in the order
+of our own plan (TRL tuned in that of our padded plan, by like length).
 
     python -m benchmarks training pandalm     # writes benchmarks/results/training-pandalm.json
+
+A run that was cut short is gone on with by the same command.
 """
 
 import argparse
@@ -38,27 +41,37 @@ OURS = {
     "ours, PEFT's layers": {"fuse": False},
     "ours, torch's attention": {"plain_tokens": 0},
 }
-TRL = {"TRL tuned": True, "TRL defaults": False}
+WITHOUT_CHECKPOINTING = {
+    "gradient_checkpointing": False, "precompute_ref_log_probs": True, "model_init_kwargs": {"dtype": "bfloat16"},
+}  # fmt: skip
+MICRO = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": BATCH_PAIRS // 2}  # pads and holds less
+TRL: dict[str, dict[str, Any]] = {
+    "TRL tuned": {**WITHOUT_CHECKPOINTING, **MICRO},
+    "TRL tuned, no autocast": {**WITHOUT_CHECKPOINTING, **MICRO, "bf16": False},
+    "TRL tuned, whole batches": WITHOUT_CHECKPOINTING,
+    "TRL defaults": {},
+}
+MAIN = ("ours", "TRL tuned", "TRL defaults")
 ARMS = (*OURS, *TRL)
 
 
 def run() -> dict[str, float]:
     """Pairs a minute of ours, TRL tuned and TRL with defaults, on a few of PandaLM's pairs."""
-    taken = measure("pandalm", pairs=8, repeats=1, arms=("ours", *TRL))
+    taken = measure("pandalm", pairs=8, repeats=1, arms=MAIN)
     return {arm: 60 * found["pairs_per_s"] for arm, found in summarize(list(taken)).items()}
 
 
 def measure(
-    corpus: str, *, pairs: int, repeats: int, arms: tuple[str, ...], layers: int | None = None
+    corpus: str, *, pairs: int, repeats: int, arms: tuple[str, ...], layers: int | None = None, num_done: int = 0
 ) -> Iterator[dict[str, Any]]:
     """One finding a run, the arms in turn. With `layers` the base model keeps only so many of its first ones."""
+    turns = [arm for repeat in range(repeats) for arm in arms[repeat % len(arms) :] + arms[: repeat % len(arms)]]
     with tempfile.TemporaryDirectory() as aside:
         task = Path(aside) / "task.json"
         model = EMBEDDED if layers is None else _shortened(Path(aside) / "model", layers)
         task.write_text(json.dumps({"model": model, "table": _records(corpus, pairs)}))
-        for repeat in range(repeats):
-            for arm in arms[repeat % len(arms) :] + arms[: repeat % len(arms)]:
-                yield {"arm": arm, **_apart(arm, task)}
+        for arm in turns[num_done:]:
+            yield {"arm": arm, **_apart(arm, task)}
 
 
 def _shortened(folder: Path, layers: int) -> str:
@@ -83,6 +96,7 @@ def summarize(taken: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "pairs_per_s": round(statistics.median(rates), 3),
             "range": [round(rates[0], 3), round(rates[-1], 3)],
             "useful_tokens_per_s": round(statistics.median(rates) * runs[0]["tokens"] / runs[0]["pairs"]),
+            "cpu_s": round(statistics.median(run["cpu_s"] for run in runs), 1),
             "peak_mib": round(max(run["peak_mib"] for run in runs)),
             "losses": [round(loss, 4) for loss in runs[0]["losses"]],
         }
@@ -154,14 +168,30 @@ def _child(arm: str, model: str, table: list[dict[str, Any]]) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(2)
-    seconds, losses = _ours(model, table, **OURS[arm]) if arm in OURS else _trl(model, table, is_tuned=TRL[arm])
+    spent = Spent()
+    losses = _ours(model, table, spent, **OURS[arm]) if arm in OURS else _trl(model, table, spent, TRL[arm])
     return {
-        "seconds": seconds,
+        "seconds": round(spent.seconds, 2),
+        "cpu_s": round(spent.cpu_s, 2),
         "losses": losses,
         "pairs": len(table),
         "tokens": sum(row.num_distinct for row in _rows(table)),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
+
+
+class Spent:
+    """Time spent inside `with` blocks: by the clock, and by all threads of this process."""
+
+    def __init__(self) -> None:
+        self.seconds = self.cpu_s = 0.0
+
+    def __enter__(self) -> None:
+        self.started = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds += time.perf_counter() - self.started[0]
+        self.cpu_s += time.process_time() - self.started[1]
 
 
 def _rows(table: list[dict[str, Any]]) -> list[Any]:
@@ -183,11 +213,12 @@ def _config(model: str, packing: str) -> Any:
 def _ours(
     model_name: str,
     table: list[dict[str, Any]],
+    spent: Spent,
     *,
     packing: str = "shared",
     fuse: bool = True,
     plain_tokens: int | None = None,
-) -> tuple[float, list[float]]:
+) -> list[float]:
     from ratchet.store import open_store
     from ratchet.training import attention, fused_lora, train_adapter
     from ratchet.training.checkpoints import Place
@@ -202,18 +233,17 @@ def _ours(
         attention.PLAIN_TOKENS = plain_tokens
     model, tokenizer = train_adapter.fresh_adapter(config)
     layout, rows = train_adapter.layout_of(config.train_adapter, tokenizer), _rows(table)
-    with tempfile.TemporaryDirectory() as aside:
+    with tempfile.TemporaryDirectory() as aside, spent:
         store = open_store(aside)
-        start = time.perf_counter()
         rows = with_reference(model, rows, layout=layout, store=store, origin={})
         curve = train_phase(
             model, rows, dpo_objective("sigmoid", BETA), config.train_adapter.dpo, place=Place(store, "dpo"),
             layout=layout, seed=0, checkpoint_steps=1000, device="cpu", callbacks=[],
         )  # fmt: skip
-        return time.perf_counter() - start, [entry["loss"] for entry in curve]
+    return [entry["loss"] for entry in curve]
 
 
-def _trl(model: str, table: list[dict[str, Any]], *, is_tuned: bool) -> tuple[float, list[float]]:
+def _trl(model: str, table: list[dict[str, Any]], spent: Spent, settings: dict[str, Any]) -> list[float]:
     import torch
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
@@ -224,27 +254,20 @@ def _trl(model: str, table: list[dict[str, Any]], *, is_tuned: bool) -> tuple[fl
     from ratchet.training.batches import Layout, plan
 
     tokenizer, rows = load_tokenizer(BaseModelSource()), _rows(table)
-    layout = Layout(packing="off" if is_tuned else "shared", pass_tokens=10**9, pad_id=0)
+    layout = Layout(packing="off" if settings else "shared", pass_tokens=10**9, pad_id=0)
     steps = plan(rows, batch_rows=BATCH_PAIRS, epochs=1, seed=0, layout=layout)
     order = [index for step in steps for chosen in step for index in chosen]
     with tempfile.TemporaryDirectory() as aside:
-        tuned: dict[str, Any] = {
-            "gradient_checkpointing": False, "precompute_ref_log_probs": True,
-            "model_init_kwargs": {"dtype": "bfloat16"}, "precompute_ref_batch_size": BATCH_PAIRS,
-        }  # fmt: skip
         arguments = DPOConfig(
-            output_dir=aside, num_train_epochs=1, per_device_train_batch_size=BATCH_PAIRS, beta=BETA, seed=0,
-            learning_rate=LEARNING_RATE, lr_scheduler_type="cosine", train_sampling_strategy="sequential",
-            logging_steps=1, save_strategy="no", use_cpu=True, disable_tqdm=True, **(tuned if is_tuned else {}),
+            output_dir=aside, num_train_epochs=1, beta=BETA, seed=0, learning_rate=LEARNING_RATE,
+            lr_scheduler_type="cosine", train_sampling_strategy="sequential", logging_steps=1, save_strategy="no",
+            use_cpu=True, disable_tqdm=True, **{"per_device_train_batch_size": BATCH_PAIRS, **settings},
         )  # fmt: skip
-        precompute, spent = DPOTrainer._precompute_ref_logps, [0.0]
+        precompute = DPOTrainer._precompute_ref_logps
 
         def timed(*given: Any, **named: Any) -> Any:
-            start = time.perf_counter()
-            try:
+            with spent:
                 return precompute(*given, **named)
-            finally:
-                spent[0] += time.perf_counter() - start
 
         DPOTrainer._precompute_ref_logps = timed
         torch.manual_seed(0)
@@ -253,10 +276,9 @@ def _trl(model: str, table: list[dict[str, Any]], *, is_tuned: bool) -> tuple[fl
             train_dataset=Dataset.from_list([_as_trl(table[index], tokenizer) for index in order]),
             peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
         )  # fmt: skip
-        start = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - start + spent[0]
-    return seconds, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        with spent:
+            trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
 def _as_trl(record: dict[str, Any], tokenizer: Any) -> dict[str, str]:
@@ -270,7 +292,7 @@ def _tell(told: dict[str, dict[str, Any]]) -> None:
         print(
             f"  {arm:<26} {found['pairs_per_s']:7.3f} pairs/s {found['range']}  {found['useful_tokens_per_s']:6} "
             f"useful tokens/s  {found['peak_mib']:6} MiB  ours is {ours['pairs_per_s'] / found['pairs_per_s']:.2f} "
-            f"times this; losses {found['losses']}"
+            f"times this ({found['cpu_s'] / ours['cpu_s']:.2f} in CPU seconds); losses {found['losses']}"
         )
 
 
@@ -280,29 +302,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--layers", type=int, help="of the base model's 30; a shorter model where time is short")
-    parser.add_argument("--arms", nargs="+", default=ARMS)
+    parser.add_argument("--arms", nargs="+", default=MAIN, choices=ARMS, metavar="ARM", help="; ".join(ARMS))
+    parser.add_argument("--name", help="of the result's file; training-CORPUS without it")
     parser.add_argument("--arm", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.arm:
         print(json.dumps(_child(given.arm, **json.loads(Path(given.corpus).read_text()))))
         return
-    packages = {name: version(name) for name in ("torch", "transformers", "trl", "peft", "accelerate")}
-    machine = f"{os.cpu_count()} cores, {platform.machine()}{', AMX' if _has_amx() else ''}"
-    record = {"command": " ".join(["python -m benchmarks training", *(arguments or sys.argv[1:])]), "machine": machine}
-    record |= {"layers": given.layers or "all", "packages": packages}
-    arms, taken = tuple(given.arms), []
+    command = " ".join(["python -m benchmarks training", *(arguments or sys.argv[1:])])
+    record = {"command": command, "machine": machine_name(), "packages": packages(), "layers": given.layers or "all"}
+    path = RESULTS / f"{given.name or f'training-{given.corpus}'}.json"
+    taken = _taken(path, record)
     RESULTS.mkdir(exist_ok=True)
-    runs = measure(given.corpus, pairs=given.pairs, repeats=given.repeats, arms=arms, layers=given.layers)
-    for found in runs:  # written after every run, so that a run cut short leaves what it found
+    sizes = {"pairs": given.pairs, "repeats": given.repeats, "layers": given.layers}
+    for found in measure(given.corpus, arms=tuple(given.arms), num_done=len(taken), **sizes):
         taken.append(found)
-        print(f"{found['arm']}: {found['seconds']:.1f} s", file=sys.stderr)
-        text = json.dumps({**record, "runs": len(taken), "arms": summarize(taken)}, indent=1)
-        (RESULTS / f"training-{given.corpus}.json").write_text(text + "\n")
+        print(f"{found['arm']}: {found['seconds']:.1f} s, {found['cpu_s']:.1f} CPU s", file=sys.stderr, flush=True)
+        path.write_text(json.dumps({**record, "arms": summarize(taken), "runs": taken}, indent=1) + "\n")
     _tell(summarize(taken))
 
 
-def _has_amx() -> bool:
-    return Path("/proc/cpuinfo").exists() and "amx_bf16" in Path("/proc/cpuinfo").read_text()
+def _taken(path: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """What an earlier run of the same command found."""
+    before = json.loads(path.read_text()) if path.exists() else {}
+    return before["runs"] if record.items() <= before.items() else []
+
+
+def packages() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "transformers", "trl", "peft", "accelerate")}
+
+
+def machine_name() -> str:
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return f"{os.cpu_count()} cores, {platform.machine()}{', AMX' if 'amx_bf16' in flags else ''}"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import torch
+from scipy import stats
+
+from benchmarks.training import machine_name, packages
+from ratchet.base_model import load_tokenizer
 from ratchet.config import Config
+from ratchet.lake.importers import import_files
+from ratchet.store import open_store
+from ratchet.training.checkpoints import Place
+from ratchet.training.losses import normalized
+from ratchet.training.objectives import dpo_objective
+from ratchet.training.policy import reference_table, with_reference
+from ratchet.training.rows import dpo_rows, select
+from ratchet.training.train_adapter import fresh_adapter, layout_of
+from ratchet.training.trainer import train_phase
+from ratchet_pipelines.graph import STEPS
+from ratchet_pipelines.loop import run_loop
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "pandalm-testset-v1.json"
 RESULT = Path(__file__).parent / "results" / "weights-pandalm.json"
@@ -25,27 +42,44 @@ SEEDS = range(5)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train-pairs", type=int, default=96)
-    parser.add_argument("--held-out-pairs", type=int, default=64)
+    parser.add_argument("--train-pairs", type=int, default=128)
+    parser.add_argument("--held-out-pairs", type=int, default=200, help="at most; there are fewer in PandaLM")
     given = parser.parse_args(arguments)
+    torch.set_num_threads(_config(0).train_adapter.threads)
     train, held_out = _read(given.held_out_pairs)
-    found = []
-    for seed in SEEDS:
+    size = {"train_pairs": given.train_pairs, "held_out_unanimous_pairs": len(held_out)}
+    found = _finished(size)
+    before = None
+    for seed in SEEDS[len(found) :]:
+        before = _base(held_out) if before is None else before
         drawn = random.Random(seed).sample(train, given.train_pairs)
         plain = [replace(row, weight=1.0, flip_probability=0.0) for row in drawn]
-        found.append({"seed": seed, "weighted": _score(drawn, held_out, seed), "plain": _score(plain, held_out, seed)})
+        arms = {"weighted": drawn, "plain": plain}
+        found.append({"seed": seed, **{arm: _score(rows, held_out, before, seed) for arm, rows in arms.items()}})
         print(json.dumps(found[-1]), flush=True)
-    told = {name: _difference(found, name) for name in ("accuracy", "margin")}
-    print(json.dumps(told, indent=1))
-    record = {"train_pairs": given.train_pairs, "held_out_unanimous_pairs": len(held_out), "seeds": found, **told}
+        _write({**size, "seeds": found})  # after every seed, so that a run cut short goes on from there
+
+
+def _finished(size: dict[str, int]) -> list[dict[str, Any]]:
+    record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    return record["seeds"] if size.items() <= record.items() else []
+
+
+def _write(record: dict[str, Any]) -> None:
+    command = f"python -m benchmarks weights --train-pairs {record['train_pairs']}"
+    machine = {"command": command, "machine": machine_name(), "packages": packages()}
+    told = {name: _difference(record["seeds"], name) for name in ("accuracy", "margin")}
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(record, indent=1) + "\n")
+    RESULT.write_text(json.dumps({**machine, **record, "weighted_minus_plain": told}, indent=1) + "\n")
 
 
-def _difference(found: list[dict[str, Any]], name: str) -> dict[str, float]:
-    """Weighted minus plain: mean over seeds, and the standard error of that mean."""
+def _difference(found: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Weighted minus plain: mean over seeds, and Student's 95 percent interval of that mean."""
     gaps = [one["weighted"][name] - one["plain"][name] for one in found]
-    return {"mean": round(statistics.mean(gaps), 4), "error": round(statistics.stdev(gaps) / len(gaps) ** 0.5, 4)}
+    if len(gaps) < 2:
+        return {"mean": gaps[0]}
+    low, high = stats.t.interval(0.95, len(gaps) - 1, statistics.mean(gaps), stats.sem(gaps))
+    return {"mean": round(statistics.mean(gaps), 4), "interval": [round(low, 4), round(high, 4)]}
 
 
 def _config(seed: int) -> Config:
@@ -55,15 +89,6 @@ def _config(seed: int) -> Config:
 
 def _read(num_held_out: int) -> tuple[list[Any], list[Any]]:
     """Training pairs with their weights, and held-out pairs of the highest agreement."""
-    import polars as pl
-
-    from ratchet.base_model import load_tokenizer
-    from ratchet.lake.importers import import_files
-    from ratchet.store import open_store
-    from ratchet.training.rows import dpo_rows, select
-    from ratchet_pipelines.graph import STEPS
-    from ratchet_pipelines.loop import run_loop
-
     config = _config(0)
     tokenizer = load_tokenizer(config.base_model)
     with tempfile.TemporaryDirectory() as lake:
@@ -80,24 +105,18 @@ def _read(num_held_out: int) -> tuple[list[Any], list[Any]]:
     return train, [row for row in held_out if row.flip_probability == surest][:num_held_out]
 
 
-def _score(rows: list[Any], held_out: list[Any], seed: int) -> dict[str, float]:
-    import torch
+def _base(held_out: list[Any]) -> Any:
+    """What the base model gives the held-out answers: an adapter that is still zero changes nothing."""
+    model, tokenizer = fresh_adapter(_config(0))
+    return reference_table(model, held_out, layout_of(_config(0).train_adapter, tokenizer))
 
-    from ratchet.store import open_store
-    from ratchet.training.checkpoints import Place
-    from ratchet.training.losses import normalized
-    from ratchet.training.objectives import dpo_objective
-    from ratchet.training.policy import reference_table, with_reference
-    from ratchet.training.train_adapter import fresh_adapter, layout_of
-    from ratchet.training.trainer import train_phase
 
+def _score(rows: list[Any], held_out: list[Any], before: Any, seed: int) -> dict[str, float]:
     config = _config(seed)
-    torch.set_num_threads(config.train_adapter.threads)
     model, tokenizer = fresh_adapter(config)
     layout = layout_of(config.train_adapter, tokenizer)
-    weights = normalized([row.weight for row in rows])
-    rows = [replace(row, weight=weight) for row, weight in zip(rows, weights, strict=True)]
-    before = reference_table(model, held_out, layout)
+    scaled = normalized([row.weight for row in rows])
+    rows = [replace(row, weight=weight) for row, weight in zip(rows, scaled, strict=True)]
     with tempfile.TemporaryDirectory() as aside:
         store = open_store(aside)
         rows = with_reference(model, rows, layout=layout, store=store, origin={})
