@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ratchet.config import BaseModelSource
 from ratchet.digest import digest_tree
@@ -33,8 +33,13 @@ def load_tokenizer(source: BaseModelSource) -> "PreTrainedTokenizerBase":
         raise UserError(f"base_model.model = {source.model!r} cannot be loaded: {error}") from None
 
 
-def load_base(source: BaseModelSource) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """Model in evaluation mode and tokenizer padding on the left. Raises UserError where there is no such model."""
+def load_base(
+    source: BaseModelSource, *, quantize: str = "none"
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """Model in evaluation mode and tokenizer padding on the left. Raises UserError where there is no such model.
+
+    With `quantize` nf4 its linear layers lie on the GPU in 4 bits, as in QLoRA (arXiv:2305.14314).
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -42,11 +47,28 @@ def load_base(source: BaseModelSource) -> tuple["PreTrainedModel", "PreTrainedTo
     place = str(base_folder(source) or source.model)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            place, revision=source.revision, dtype=getattr(torch, source.dtype), use_safetensors=True
-        )
+            place, revision=source.revision, dtype=getattr(torch, source.dtype), use_safetensors=True,
+            **({} if quantize == "none" else _four_bits(source)),
+        )  # fmt: skip
     except OSError as error:
         raise UserError(f"base_model.model = {source.model!r} cannot be loaded: {error}") from None
     return model.eval(), tokenizer
+
+
+def _four_bits(source: BaseModelSource) -> dict[str, Any]:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            "train_adapter.quantize = 'nf4' needs a CUDA device and bitsandbytes (pip install bitsandbytes); "
+            f"CUDA is {'there' if torch.cuda.is_available() else 'not there'}. Without them set quantize: none"
+        )
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, source.dtype),
+    )  # fmt: skip
+    return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
 
 
 def revision(source: BaseModelSource) -> str:

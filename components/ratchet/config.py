@@ -84,6 +84,7 @@ class Lora(Section):
     r: Rank = Field(8, description="rank; vLLM serves these and no others")
     alpha: int = Field(16, gt=0, description="updates are scaled by alpha / r")
     rank_stabilized: bool = Field(False, description="rsLoRA: updates are scaled by alpha / sqrt(r) instead")
+    dora: bool = Field(False, description="DoRA: a learned magnitude for each output besides; for target peft only")
 
 
 class Phase(Section):
@@ -94,18 +95,49 @@ class Phase(Section):
     batch_rows: int = Field(8, gt=0, description="rows (or pairs) an optimiser step")
     learning_rate: float = Field(2e-4, gt=0, description="peak; a cosine takes it down from there")
     warmup_share: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises")
+    replay_share: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="share of max_rows that is drawn from the lighter, older rows; they weigh the mean",
+    )
+
+    @model_validator(mode="after")
+    def _replay_has_rows_to_draw_from(self) -> Self:
+        if self.replay_share and self.max_rows is None:
+            raise ValueError("replay_share draws from the rows that max_rows leaves out; set max_rows, or 0")
+        return self
+
+
+class EarlyStop(Section):
+    """Stop where held-out pairs no longer gain, and keep the best adapter seen."""
+
+    share: float = Field(0.0, ge=0, lt=1, description="share of the conversations that is watched, not trained on")
+    every_steps: int = Field(5, gt=0, description="optimiser steps between looks")
+    patience: int = Field(3, gt=0, description="looks without a better accuracy before it stops")
+    max_kl: float | None = Field(
+        None, gt=0, description="nats a token of drift from the reference; a look above it stops and is not kept"
+    )
 
 
 class DpoPhase(Phase):
     learning_rate: float = Field(5e-5, gt=0, description="peak; preferences want a gentler rate than answers")
+    stop: EarlyStop = EarlyStop()
 
 
-class KtoPhase(DpoPhase):
+class KtoPhase(Phase):
     epochs: float = Field(0.0, ge=0, description="passes over lone votes; 0 leaves them out")
+    learning_rate: float = Field(5e-5, gt=0, description="peak; preferences want a gentler rate than answers")
 
 
 class TrainAdapter(Section):
+    target: Literal["vllm", "peft"] = Field(
+        "vllm", description="who is to load the adapter; what vLLM would not serve is refused unless it is PEFT alone"
+    )
     lora: Lora = Lora()
+    quantize: Literal["none", "nf4"] = Field(
+        "none", description="nf4: QLoRA, the base model in 4 bits while training; needs CUDA and bitsandbytes"
+    )
     sft: Phase = Phase()
     dpo: DpoPhase = DpoPhase()
     kto: KtoPhase = KtoPhase()
@@ -118,7 +150,19 @@ class TrainAdapter(Section):
     max_tokens: int = Field(512, gt=1, description="longer rows are cut on the left of the prompt, or dropped")
     checkpoint_steps: int = Field(10, gt=0, description="optimiser steps between resumable checkpoints")
     threads: int = Field(2, gt=0, description="CPU threads; part of the result, since float sums depend on it")
+    processes: int = Field(1, gt=0, description="one a GPU, started by `accelerate launch`; part of the result too")
     device: Literal["cpu", "cuda"] = "cpu"
+
+    @model_validator(mode="after")
+    def _is_servable(self) -> Self:
+        if self.lora.dora and self.target == "vllm":
+            raise ValueError(
+                "lora.dora: vLLM does not serve DoRA's magnitudes and would answer as something else; "
+                "set target: peft, or lora.dora: false"
+            )
+        if self.quantize != "none" and self.device != "cuda":
+            raise ValueError(f"quantize: {self.quantize} needs device: cuda; bitsandbytes' 4-bit kernels run there")
+        return self
 
 
 class Judge(Section):

@@ -35,6 +35,8 @@ class Step:
     """Whether runs of it on one lake wait for each other."""
     sources: Callable[[Config, Inputs, Store], Mapping[str, str]] = field(default=lambda config, inputs, store: {})
     """State outside the inputs on which the result depends, as name to digest: new files, the champion."""
+    assist: Callable[[Config, Inputs, Store], None] | None = None
+    """What further processes do that were started beside the one that runs the step; they publish nothing."""
     tidy: Callable[[Config, Inputs, Store], None] = lambda config, inputs, store: None
     """Removes, once the manifest is published, what only an unfinished run needs."""
 
@@ -76,6 +78,14 @@ def _find_or_make(step: Step, key: str, config: Config, inputs: Inputs, store: S
         return Ran(read_manifest(store, uri), is_new=False)
     step.tidy(config, inputs, store)
     return Ran(manifest, is_new=True)
+
+
+def assist_step(step: Step, config: Config, inputs: Inputs, store: Store) -> None:
+    """Assist the process that runs the step, unless it will find the work done. Raises UserError for a lone step."""
+    if step.assist is None:
+        raise UserError(f"{step.name} runs in one process; start it without a launcher")
+    if not store.exists(manifest_uri(step.name, key_of(step, config, inputs, store))):
+        step.assist(config, inputs, store)
 
 
 def key_of(step: Step, config: Config, inputs: Inputs, store: Store) -> str:

@@ -9,8 +9,9 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from ratchet.errors import Conflict
 from ratchet.lease import hold, holder_of, let_go, new_holder
 from ratchet.store import Store
 
@@ -39,7 +40,8 @@ def turn(store: Store, name: str) -> Iterator[None]:
     finally:
         done.set()
         renewing.join()
-        let_go(store, key, holder)
+        with suppress(Conflict):  # taken over while this machine slept
+            let_go(store, key, holder)
 
 
 def _renew(store: Store, key: str, holder: str, done: threading.Event) -> None:

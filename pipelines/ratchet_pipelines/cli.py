@@ -5,6 +5,7 @@ Exit codes: 0 done; 2 something outside the code must be mended (said on stderr)
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from rich.markup import escape
 from ratchet.config import load_config
 from ratchet.errors import UserError
 from ratchet.manifest import Manifest
-from ratchet.step import Ran, Step, read_manifest, run_step
+from ratchet.step import Ran, Step, assist_step, read_manifest, run_step
 from ratchet.store import Store, open_store
 from ratchet_pipelines import lineage, quarantine, rehearsing, releases, services
 from ratchet_pipelines.calibrate_judge import calibrate_judge
@@ -149,6 +150,9 @@ def _add_step(step: Step) -> None:
         ] = None,
     ) -> None:
         store = open_store(lake)
+        if os.environ.get("RANK", "0") != "0":  # `accelerate launch` started this process beside the first
+            assist_step(step, settings(config), _read_inputs(store, given or []), store)
+            return
         ran = run_step(step, settings(config), _read_inputs(store, given or []), store)
         announce(step, ran)
         if out is not None:

@@ -5,6 +5,7 @@ import pytest
 from ratchet.training.alarms import alarms
 
 CALM = {"chosen_gain": 1.0, "margin": 1.0, "accuracy": 0.6, "longer_gains": 0.5, "longer_chosen": 0.5}
+CALM |= {"entropy": 2.0}
 
 
 def curve(**end: float) -> list[dict]:
@@ -21,6 +22,7 @@ def test_healthy_training_raises_none():
         ({"chosen_gain": -3.0}, "chosen answers lost 3.0 nats"),
         ({"accuracy": 0.6}, "no more pairs are told apart"),
         ({"longer_gains": 0.9}, "learns length"),
+        ({"entropy": 0.9}, "entropy fell from 2.00 to 0.90 nats"),
     ],
 )
 def test_each_sign_is_told(end, words):

@@ -13,6 +13,7 @@ from ratchet.training.losses import (
     dpo_loss,
     drift_estimate,
     effective_sample_size,
+    mean_entropy,
     normalized,
     schedule,
     token_log_probs,
@@ -160,3 +161,10 @@ def test_schedule_rises_then_falls_and_never_idles():
     assert shares[0] < shares[1] < shares[2] == 1.0
     assert shares[2:] == sorted(shares[2:], reverse=True)
     assert min(shares) > 0
+
+
+def test_entropy_is_that_of_the_models_distributions():
+    torch.manual_seed(0)
+    states, head = torch.randn(5, 8), torch.randn(30, 8)
+    expected = torch.distributions.Categorical(logits=states @ head.T).entropy().mean()
+    torch.testing.assert_close(mean_entropy(states, head), expected)

@@ -1,11 +1,12 @@
 """Which tokens are trained on, and which rows are left out."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from ratchet.errors import UserError
-from ratchet.training.rows import Row, dpo_rows, kto_rows, select, sft_rows
+from ratchet.training.rows import Row, Selection, dpo_rows, hold_out, kto_rows, select, sft_rows
 
 USER = {"role": "user", "content": "Tell me about bread."}
 
@@ -82,3 +83,23 @@ def test_every_drop_has_its_reason():
     selection = select(rows, max_tokens=8, max_rows=2)
     assert selection.drops == {"empty": 1, "too_long": 1, "over_max_rows": 1}
     assert [kept.weight for kept in selection.rows] == [0.5, 0.9]
+
+
+def test_replay_draws_from_the_lighter_rows_at_the_mean_weight():
+    rows = [row(weight=weight) for weight in (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)]
+    selection = select(rows, max_tokens=8, max_rows=3, replay_share=0.4)
+    heavy = [kept.weight for kept in selection.rows if kept.weight != pytest.approx(0.7)]
+    assert (len(selection.rows), sorted(heavy), selection.drops) == (3, [0.6, 0.8], {"over_max_rows": 3})
+
+
+def test_whole_groups_are_watched_and_not_trained_on():
+    rows = [replace(row(prompt=n + 1), group=f"g{n // 3}") for n in range(12)]
+    selection = hold_out(Selection(rows), share=0.25, seed=0)
+    assert {one.group for one in selection.rows}.isdisjoint({one.group for one in selection.watched})
+    assert (len(selection.rows), len(selection.watched), selection.drops) == (9, 3, {"watched": 3})
+    assert hold_out(Selection(rows), share=0.0, seed=0) == Selection(rows)
+
+
+def test_one_conversation_cannot_be_watched_and_trained_on():
+    with pytest.raises(UserError, match=r"share = 0.2 of 1 conversations"):
+        hold_out(Selection([row(), row()]), share=0.2, seed=0)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from ratchet.base_model import revision
 from ratchet.config import Config
@@ -20,10 +21,10 @@ from ratchet.digest import digest_tree
 from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Manifest
 from ratchet.registry.tracking import connect
-from ratchet.step import run_step
+from ratchet.step import read_manifest, run_step
 from ratchet.store import Store, open_store
 from ratchet.training.servable import check_servable
-from ratchet.training.train_adapter import STEP, _work, plan_training
+from ratchet.training.train_adapter import STEP, _work, fresh_adapter, plan_training
 
 QUESTIONS = [
     "What is the capital of France?",
@@ -35,6 +36,10 @@ ENDS = {"chosen_ends": True, "rejected_ends": True}
 SFT = [
     {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": f"Because {q} " * (n % 3 + 1)}]}
     for n, q in enumerate(QUESTIONS * 3)
+]
+KTO = [
+    {"prompt": [{"role": "user", "content": q}], "completion": f"Bread {q}", "label": n % 2 == 0}
+    for n, q in enumerate(QUESTIONS * 2)
 ]
 DPO = [
     {"prompt": [{"role": "user", "content": q}], "chosen": "Bread is made of flour.", "rejected": "No " * (n % 4 + 1)}
@@ -75,14 +80,16 @@ def settings(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
 def publish(store: Store, aside: Path, sft: list[dict], dpo: list[dict]) -> Manifest:
     """A dataset as `build_datasets` leaves it."""
     aside.mkdir()
-    origin = {"feedback_ids": ["f"], "group": "g"}
+    origins = [{"feedback_ids": ["f"], "group": f"g{n}"} for n in range(len(sft) + len(dpo))]
     sft = [
-        {"weight": 1.0 + n % 2, **row, "messages": json.dumps(row["messages"]), **origin} for n, row in enumerate(sft)
+        {"weight": 1.0 + n % 2, **row, "messages": json.dumps(row["messages"]), **origins[n]}
+        for n, row in enumerate(sft)
     ]
     dpo = [
-        {"weight": 1.0, "flip_probability": 0.1, **ENDS, **row, "prompt": json.dumps(row["prompt"]), **origin}
-        for row in dpo
+        {"weight": 1.0, "flip_probability": 0.1, **ENDS, **row, "prompt": json.dumps(row["prompt"]), **origins[n]}
+        for n, row in enumerate(dpo)
     ]
+    kto = [{**row, "prompt": json.dumps(row["prompt"]), "weight": 1.0} for row in KTO]
     sft_columns = {"messages": pl.String, "weight": pl.Float64}
     texts = dict.fromkeys(("prompt", "chosen", "rejected"), pl.String)
     answers_end = dict.fromkeys(ENDS, pl.Boolean)
@@ -90,6 +97,7 @@ def publish(store: Store, aside: Path, sft: list[dict], dpo: list[dict]) -> Mani
     ends = {"feedback_ids": pl.List(pl.String), "group": pl.String}
     pl.DataFrame(sft, schema={**sft_columns, **ends}).write_parquet(aside / "sft-train.parquet")
     pl.DataFrame(dpo, schema={**dpo_columns, **ends}).write_parquet(aside / "dpo-train.parquet")
+    pl.DataFrame(kto).write_parquet(aside / "kto-train.parquet")
     digest = digest_tree(aside)
     store.put_tree(aside, f"datasets/{digest}")
     return Manifest(
@@ -233,14 +241,27 @@ def test_two_trainings_of_one_adapter_do_not_share_checkpoints(settings, tmp_pat
             run_step(STEP, settings(), {"build_datasets": dataset}, store)
 
 
+@pytest.fixture(scope="module")
+def all_phases(settings) -> Config:
+    """SFT, DPO that stops early, and KTO."""
+    stop = {"share": 0.25, "every_steps": 1, "patience": 4}
+    phase = {"batch_rows": 4, "epochs": 2, "learning_rate": 1e-2}
+    return settings(dpo={**phase, "epochs": 8, "stop": stop}, kto=phase)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(all_phases, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return train(all_phases, tmp_path_factory.mktemp("undisturbed") / "first")[1]
+
+
 @pytest.mark.timeout(300)
-def test_training_killed_in_each_phase_ends_with_the_same_bytes(trained, settings, tmp_path):
-    config = settings()
+def test_training_killed_in_each_phase_ends_with_the_same_bytes(undisturbed, all_phases, tmp_path):
+    config = all_phases
     store = open_store(tmp_path / "lake")
     dataset = publish(store, tmp_path / "dataset", SFT, DPO)
     (tmp_path / "config.json").write_text(config.model_dump_json())
     (tmp_path / "dataset.json").write_text(dataset.model_dump_json())
-    for phase in ("sft", "dpo"):
+    for phase in ("sft", "dpo", "kto"):
         kill_after(f"lake/work/train_adapter/*/{phase}/checkpoint-2/COMPLETE", tmp_path)
         assert not store.exists("adapters")
         (scratch,) = store.local("work/train_adapter").iterdir()
@@ -248,35 +269,131 @@ def test_training_killed_in_each_phase_ends_with_the_same_bytes(trained, setting
         cut_short.mkdir()
     run_id = (scratch / "mlflow_run_id").read_text()
     resumed = run_step(STEP, config, {"build_datasets": dataset}, store).manifest
-    assert resumed.outputs == trained[1].outputs
+    assert resumed.outputs == undisturbed.outputs
     assert resumed.facts["mlflow_run_id"] == run_id
-    assert curve(resumed) == curve(trained[1])
+    assert resumed.facts["kept"] == undisturbed.facts["kept"]
+    assert curve(resumed) == curve(undisturbed)
     logged = connect(config, store).get_metric_history(run_id, "sft/loss")
     assert [metric.step for metric in logged] == STEPS
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_training_killed_on_one_machine_is_finished_on_another(trained, settings, tmp_path, monkeypatch):
+@pytest.mark.parametrize("checkpoint", ["sft/checkpoint-4", "dpo/checkpoint-2", "dpo/checkpoint-4", "kto/checkpoint-4"])
+def test_training_killed_on_one_machine_is_finished_on_another(
+    checkpoint, undisturbed, all_phases, tmp_path, monkeypatch
+):
     from s3_server import s3_server  # not at the top: the process that is killed has no tests on its path
 
     with s3_server("lake"):
         store = open_store("s3://lake/killed")
         dataset = publish(store, tmp_path / "dataset", SFT, DPO)
-        (tmp_path / "config.json").write_text(settings().model_dump_json())
+        (tmp_path / "config.json").write_text(all_phases.model_dump_json())
         (tmp_path / "dataset.json").write_text(dataset.model_dump_json())
-        work = _work(settings(), {"build_datasets": dataset})
+        work = _work(all_phases, {"build_datasets": dataset})
         (tmp_path / "first").mkdir()
-        start_and_kill(tmp_path, store.root, lambda: any("dpo/checkpoint-2/COM" in key for key in store.list(work)))
+        start_and_kill(tmp_path, store.root, lambda: any(f"{checkpoint}/COM" in key for key in store.list(work)))
         assert not store.exists("adapters")
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "second"))
         (tmp_path / "second").mkdir()
         elsewhere = open_store(store.root)
-        resumed = run_step(STEP, settings(), {"build_datasets": dataset}, elsewhere).manifest
-        assert resumed.outputs == trained[1].outputs
-        assert curve(resumed) == curve(trained[1])
+        resumed = run_step(STEP, all_phases, {"build_datasets": dataset}, elsewhere).manifest
+        assert resumed.outputs == undisturbed.outputs
+        assert curve(resumed) == curve(undisturbed)
         assert not list(elsewhere.list("work"))
         assert (tmp_path / "second" / "ratchet").is_dir()
+
+
+def weights(store: Store, manifest: Manifest) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(store.local(manifest.outputs["adapter"].uri) / "adapter_model.safetensors")
+
+
+def test_early_stop_publishes_the_best_adapter_that_it_saw(settings, tmp_path):
+    import torch
+
+    kept, ends, found = [], [], []
+    for patience in (2, 4):
+        stop = {"share": 0.25, "every_steps": 1, "patience": patience}
+        dpo = {"batch_rows": 4, "epochs": 8, "learning_rate": 1e-2, "stop": stop}
+        store, manifest = train(settings(sft={"epochs": 0}, dpo=dpo), tmp_path / f"{patience}")
+        kept.append(manifest.facts["kept"]["step"])
+        ends.append(max(entry["step"] for entry in manifest.facts["history"]))
+        found.append(weights(store, manifest))
+    assert kept[0] == kept[1] > 0
+    assert ends == [kept[0] + 2, kept[0] + 4]
+    assert manifest.flows["rows"].drops == {"over_max_rows": 12, "watched": 3}
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+def test_drift_over_budget_leaves_the_adapter_as_it_was(settings, tmp_path):
+    stop = {"share": 0.25, "every_steps": 1, "max_kl": 1e-9}
+    store, manifest = train(settings(sft={"epochs": 0}, dpo={"batch_rows": 4, "stop": stop}), tmp_path / "budget")
+    assert (manifest.facts["kept"]["step"], len(manifest.facts["history"])) == (0, 1)
+    assert not any(tensor.any() for name, tensor in weights(store, manifest).items() if "lora_B" in name)
+
+
+def test_dora_is_trained_for_peft_and_would_not_be_served(settings, tiny_model, tmp_path):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    with pytest.raises(ValidationError, match="vLLM does not serve DoRA"):
+        settings(lora={"dora": True})
+    store, manifest = train(settings(lora={"dora": True}, target="peft"), tmp_path / "dora")
+    folder = store.local(manifest.outputs["adapter"].uri)
+    assert any("magnitude" in name for name in weights(store, manifest))
+    losses = [entry["loss"] for entry in manifest.facts["history"] if entry["phase"] == "sft"]
+    assert losses[-1] < losses[0]
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), folder)
+    ids = torch.arange(3, 20)[None]
+    with torch.no_grad():
+        adapted, plain = model(ids).logits, model.unload()(ids).logits
+    assert not torch.allclose(adapted, plain, atol=1e-3)
+    with pytest.raises(UserError, match="use_dora"):
+        check_servable(folder)
+
+
+def test_four_bits_need_a_gpu_and_say_so(settings):
+    with pytest.raises(ValidationError, match="needs device: cuda"):
+        settings(quantize="nf4")
+    if not torch_sees_a_gpu():
+        with pytest.raises(UserError, match="CUDA is not there"):
+            fresh_adapter(settings(quantize="nf4", device="cuda"))
+
+
+def torch_sees_a_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def test_more_processes_than_were_started_are_refused(settings, tmp_path):
+    with pytest.raises(UserError, match="processes = 2, but started were 1"):
+        train(settings(processes=2), tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_processes_train_what_one_does(settings, tmp_path):
+    """Through the launcher that `accelerate launch` starts, on CPUs. Each step's passes fall to either process."""
+    import torch
+
+    section = {"pass_tokens": 96}  # several passes a step, and an odd number
+    store, alone = train(settings(**section), tmp_path / "alone")
+    config = settings(**section, processes=2)
+    (tmp_path / "ratchet.yaml").write_text(config.model_dump_json())
+    dataset = publish(store, tmp_path / "dataset", SFT, DPO)
+    store.create("dataset.json", dataset.model_dump_json().encode())
+    command = ["torch.distributed.run", "--nproc-per-node=2", "-m", "ratchet_pipelines.cli", "train_adapter"]
+    given = ["--config", tmp_path / "ratchet.yaml", "--lake", store.root, "--in", "build_datasets=dataset.json"]
+    done = subprocess.run([sys.executable, "-m", *command, *given], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (uri,) = done.stdout.split()
+    together = read_manifest(store, uri)
+    assert [loss for *_, loss in curve(together)] == pytest.approx([loss for *_, loss in curve(alone)], rel=1e-4)
+    torch.testing.assert_close(weights(store, together), weights(store, alone), rtol=1e-3, atol=1e-4)
 
 
 def curve(manifest: Manifest) -> list[tuple[str, int, float]]:

@@ -25,10 +25,12 @@ def write_adapter(
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
     target_modules = sorted(model.peft_config["default"].target_modules)
     write_folder(folder, tensors, peft_config(config, target_modules), card(config, tokenizer, dataset_digest))
+    if config.train_adapter.target == "vllm":
+        check_servable(folder)
 
 
 def write_folder(folder: Path, tensors: dict[str, Any], settings: dict[str, Any], origin: dict[str, Any]) -> None:
-    """Write LoRA factors, PEFT's settings and our card. Raises UserError for numbers that nobody could serve."""
+    """Write LoRA factors, PEFT's settings and our card. Raises UserError for numbers that are none."""
     import torch
     from safetensors.torch import save_file
 
@@ -42,13 +44,14 @@ def write_folder(folder: Path, tensors: dict[str, Any], settings: dict[str, Any]
     )
     _write_json(folder / CONFIG, settings)
     _write_json(folder / CARD, origin)
-    check_servable(folder)
 
 
 def peft_config(config: Config, target_modules: list[str]) -> dict[str, Any]:
     """What PEFT and vLLM read. PEFT's own file would carry the machine's path of the base and a set's order."""
     lora: Lora = config.train_adapter.lora
+    variant = {"use_dora": True} if lora.dora else {}
     return {
+        **variant,
         "base_model_name_or_path": base_name(config.base_model),
         "bias": "none",
         "inference_mode": True,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 QUARTERS = 4  # the last quarter of the steps is compared with the first
+ENTROPY_LEFT = 0.5  # of the first quarter's; half the entropy is the square root of the choices
 LENGTH_DRIFT = 0.2  # by how much more often the longer answer may gain than it is the chosen one
 
 
@@ -25,6 +26,11 @@ def alarms(history: Sequence[dict[str, Any]]) -> list[str]:
             f"the margin rose from {first['margin']:.2f} to {last['margin']:.2f} nats, but no more pairs are told "
             f"apart ({first['accuracy']:.0%} to {last['accuracy']:.0%})"
         )
+    if last["entropy"] < ENTROPY_LEFT * first["entropy"]:
+        found.append(
+            f"the next token's entropy fell from {first['entropy']:.2f} to {last['entropy']:.2f} nats: answers become "
+            "alike"
+        )
     if last["longer_gains"] > last["longer_chosen"] + LENGTH_DRIFT:
         found.append(
             f"the longer answer gained in {last['longer_gains']:.0%} of the pairs, but was chosen in "
@@ -34,5 +40,5 @@ def alarms(history: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _means(curve: Sequence[dict[str, Any]]) -> dict[str, float]:
-    names = ("chosen_gain", "margin", "accuracy", "longer_gains", "longer_chosen")
+    names = ("chosen_gain", "margin", "accuracy", "longer_gains", "longer_chosen", "entropy")
     return {name: sum(entry[name] for entry in curve) / len(curve) for name in names}

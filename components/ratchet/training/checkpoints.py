@@ -57,4 +57,5 @@ class Publish(TrainerCallback):  # type: ignore[misc]
         self.place = place
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self.place.publish(f"checkpoint-{state.global_step}")
+        if state.is_world_process_zero:
+            self.place.publish(f"checkpoint-{state.global_step}")

@@ -10,10 +10,12 @@ from ratchet.training.losses import CHUNK_TOKENS, effective_sample_size
 from ratchet.training.rows import Row, Selection
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
 
 # Adapter weights, gradients and AdamW's two moments, all in float32.
 BYTES_PER_TRAINED = 4 * 4
+NF4_BYTES = 0.516  # a weight: 4 bits, and its share of doubly quantised scales (arXiv:2305.14314, section 3)
 # Hidden-wide and MLP-wide tensors that a layer keeps for its backward pass, counted on Llama with our LoRA layers.
 KEPT_HIDDEN, KEPT_MLP = 14, 5
 
@@ -64,7 +66,10 @@ def memory_mib(config: Config) -> int:
     width = 4 if config.base_model.dtype == "float32" else 2
     shape = model.config
     base = model.num_parameters() * width
-    trained = BYTES_PER_TRAINED * settings.lora.r * sum(_sides(model))
+    linears = _linears(model)
+    if settings.quantize == "nf4":
+        base -= int(sum(layer.weight.numel() for layer in linears) * (width - NF4_BYTES))
+    trained = BYTES_PER_TRAINED * settings.lora.r * sum(layer.in_features + layer.out_features for layer in linears)
     kept = KEPT_HIDDEN * shape.hidden_size + KEPT_MLP * shape.intermediate_size
     kept += shape.num_attention_heads * settings.max_tokens  # the shares of attention, at worst
     activations = settings.pass_tokens * shape.num_hidden_layers * kept * width
@@ -84,10 +89,9 @@ def skeleton(source: BaseModelSource) -> "PreTrainedModel":
         return AutoModelForCausalLM.from_config(shape)
 
 
-def _sides(model: "PreTrainedModel") -> list[int]:
-    """Inputs and outputs of each linear layer that is adapted: all but the output head."""
-    import torch
+def _linears(model: "PreTrainedModel") -> list["nn.Linear"]:
+    """The layers that are adapted: all linear ones but the output head."""
+    from torch import nn
 
     head = model.get_output_embeddings()
-    linears = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear) and layer is not head]
-    return [layer.in_features + layer.out_features for layer in linears]
+    return [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not head]

@@ -16,12 +16,13 @@ from torch.nn.functional import linear
 def fuse(model: nn.Module, adapter: str = "default") -> None:
     """Replace the forward pass of every PEFT LoRA layer over a plain `nn.Linear`, for good.
 
-    Switching or disabling adapters has no effect on the model afterwards. Dropout is not applied.
+    Switching or disabling adapters has no effect on the model afterwards. Dropout is not applied. Variants such as
+    DoRA, and quantised layers, stay PEFT's.
     """
     from peft.tuners.lora import Linear
 
     for layer in model.modules():
-        if isinstance(layer, Linear) and isinstance(layer.base_layer, nn.Linear):
+        if isinstance(layer, Linear) and type(layer.base_layer) is nn.Linear and not layer.lora_variant:
             layer.forward = partial(_forward, layer, adapter)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import log_softmax, logsigmoid
 
 from ratchet.config import PairLoss
 
@@ -54,6 +54,13 @@ class _TokenLogProbs(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (slopes,) = ctx.saved_tensors
         return slopes * grads[0].to(slopes.dtype)[:, None], None, None
+
+
+@torch.no_grad()
+def mean_entropy(hidden: Tensor, head: Tensor) -> Tensor:
+    """How undecided the next token is, in nats: the mean over [n, width] states of the entropy of softmax(states)."""
+    log_probs = log_softmax((hidden @ head.T).float(), dim=-1)
+    return -(log_probs.exp() * log_probs).sum(-1).mean()
 
 
 def sft_loss(log_probs: tuple[Tensor, ...], weights: Tensor) -> Tensor:

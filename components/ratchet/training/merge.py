@@ -59,6 +59,7 @@ def _run(config: Config, inputs: Inputs, store: Store, recipe: dict[str, Any]) -
     del origin["dataset_digest"]
     with tempfile.TemporaryDirectory() as aside:
         write_folder(Path(aside), tensors, settings, origin)
+        check_servable(Path(aside))
         digest = digest_tree(Path(aside))
         store.put_tree(Path(aside), f"adapters/{digest}")
     merged = {artifact.digest: weight for artifact, weight in zip(artifacts, recipe["weights"], strict=True)}

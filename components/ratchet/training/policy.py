@@ -21,14 +21,33 @@ if TYPE_CHECKING:
 
 
 def completion_log_probs(model: "PeftModel", batch: Batch) -> tuple[Tensor, ...]:
-    """Log-probabilities of each completion's tokens; logits are made nowhere else."""
-    base = model.get_base_model()
-    hidden = base.get_decoder()(
-        input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False, **_attention(model, batch)
-    ).last_hidden_state
-    head = base.get_output_embeddings().weight
-    log_probs = token_log_probs(hidden.flatten(0, 1)[batch["predicts"]], head, batch["targets"])
-    return torch.split(log_probs, batch["lengths"])
+    """Log-probabilities of each completion's tokens; no table of all logits is made."""
+    return log_probs_at(predicting_states(model, batch), model, batch)
+
+
+def predicting_states(model: "PeftModel", batch: Batch) -> Tensor:
+    """[n, width], the hidden states that predict the completion tokens."""
+    hidden: Tensor = (
+        model.get_base_model()
+        .get_decoder()(
+            input_ids=batch["input_ids"],
+            position_ids=batch["position_ids"],
+            use_cache=False,
+            **_attention(model, batch),
+        )
+        .last_hidden_state
+    )
+    return hidden.flatten(0, 1)[batch["predicts"]]
+
+
+def log_probs_at(states: Tensor, model: "PeftModel", batch: Batch) -> tuple[Tensor, ...]:
+    return torch.split(token_log_probs(states, output_head(model), batch["targets"]), batch["lengths"])
+
+
+def output_head(model: "PeftModel") -> Tensor:
+    """The frozen [vocabulary, width] table that makes logits of states."""
+    head: Tensor = model.get_base_model().get_output_embeddings().weight
+    return head
 
 
 def _attention(model: "PeftModel", batch: Batch) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Dataset rows as token ids: tokenised as a server would meet them, and what cannot be trained on left out."""
 
 import json
+import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from ratchet.errors import UserError
@@ -11,7 +13,7 @@ from ratchet.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-DROPS = ("empty", "too_long", "over_max_rows")
+DROPS = ("empty", "too_long", "over_max_rows", "watched")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,8 @@ class Row:
     """Whether a lone answer was liked."""
     reference: tuple[float, ...] = ()
     """Log-probability of each completion under the reference policy, once it is known."""
+    group: str = ""
+    """Rows of one group may tell of each other: never train on one side of it and watch the other."""
 
     @property
     def length(self) -> int:
@@ -48,6 +52,8 @@ class Selection:
 
     rows: list[Row] = field(default_factory=list)
     drops: dict[str, int] = field(default_factory=dict)
+    watched: list[Row] = field(default_factory=list)
+    """Kept out of training, to see when to stop; see `hold_out`."""
 
 
 def sft_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[Row | None]:
@@ -64,16 +70,12 @@ def dpo_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizer
 
     An answer that the length limit cut off (`chosen_ends`, `rejected_ends`) has no end of turn to learn.
     """
-    return [
-        _row(
-            json.loads(record["prompt"]),
-            [(record[side], record[f"{side}_ends"]) for side in ("chosen", "rejected")],
-            record["weight"],
-            record["flip_probability"],
-            tokenizer,
-        )
-        for record in table
-    ]
+    rows: list[Row | None] = []
+    for record in table:
+        answers = [(record[side], record[f"{side}_ends"]) for side in ("chosen", "rejected")]
+        row = _row(json.loads(record["prompt"]), answers, record["weight"], record["flip_probability"], tokenizer)
+        rows.append(row and replace(row, group=record.get("group", "")))
+    return rows
 
 
 def kto_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[Row | None]:
@@ -142,8 +144,14 @@ def _encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return ids
 
 
-def select(rows: Sequence[Row | None], *, max_tokens: int, max_rows: int | None) -> Selection:
-    """Rows that fit: long prompts lose their beginning, rows without room for a prompt go, then the lightest go."""
+def select(
+    rows: Sequence[Row | None], *, max_tokens: int, max_rows: int | None, replay_share: float = 0.0, seed: int = 0
+) -> Selection:
+    """Rows that fit: long prompts lose their beginning, rows without room for a prompt go, then the lightest go.
+
+    Weight halves with age, so the lightest are mostly the oldest. A `replay_share` of `max_rows` is drawn from them
+    all the same, evenly, and weighs as much as the others do in the mean: what was learnt is not to be forgotten.
+    """
     drops = Counter({reason: 0 for reason in DROPS})
     kept: list[Row] = []
     for row in rows:
@@ -155,6 +163,29 @@ def select(rows: Sequence[Row | None], *, max_tokens: int, max_rows: int | None)
             kept.append(replace(row, prompt=row.prompt[-room:]))
     if max_rows is not None and len(kept) > max_rows:
         drops["over_max_rows"] = len(kept) - max_rows
-        heaviest = sorted(range(len(kept)), key=lambda index: (-kept[index].weight, index))[:max_rows]
-        kept = [kept[index] for index in sorted(heaviest)]
+        by_weight = sorted(range(len(kept)), key=lambda index: (-kept[index].weight, index))
+        num_heavy = max_rows - round(max_rows * replay_share)
+        heavy, light = by_weight[:num_heavy], by_weight[num_heavy:]
+        replayed = random.Random(seed).sample(light, max_rows - num_heavy)
+        mean = sum(kept[index].weight for index in heavy) / max(1, num_heavy)
+        kept = [replace(kept[n], weight=mean) if n in replayed else kept[n] for n in sorted([*heavy, *replayed])]
     return Selection(kept, {reason: count for reason, count in drops.items() if count})
+
+
+def hold_out(selection: Selection, share: float, seed: int) -> Selection:
+    """Keep whole groups, about `share` of the rows, out of training. Raises UserError where that leaves either none."""
+    if not share or not selection.rows:
+        return selection
+    groups = sorted({row.group for row in selection.rows})
+    random.Random(seed).shuffle(groups)
+    sizes = Counter(row.group for row in selection.rows)
+    before = accumulate((sizes[group] for group in groups), initial=0)
+    kept_out = {group for group, rows in zip(groups, before, strict=False) if rows < share * len(selection.rows)}
+    watched = [row for row in selection.rows if row.group in kept_out]
+    rows = [row for row in selection.rows if row.group not in kept_out]
+    if not rows:
+        raise UserError(
+            f"train_adapter.dpo.stop.share = {share} of {len(groups)} conversations leaves none to train on; "
+            "lower it, or collect more feedback"
+        )
+    return Selection(rows, {**selection.drops, "watched": len(watched)}, watched)

@@ -7,9 +7,9 @@ an undisturbed one, on whichever machine.
 import fcntl
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from ratchet.store import Store
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
 
     from ratchet.training.batches import Layout
     from ratchet.training.rows import Selection
@@ -37,8 +37,10 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
     """
     from ratchet.training.adapter import write_adapter
     from ratchet.training.determinism import deterministic
+    from ratchet.training.processes import join
     from ratchet.training.rows import DROPS
 
+    join(config.train_adapter)
     dataset = inputs["build_datasets"].outputs["dataset"]
     work = _work(config, inputs)
     with _sole_user(store.local(work)), deterministic(config.train_adapter.threads):
@@ -65,6 +67,19 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
         },
         facts=facts,
     )
+
+
+def assist(config: Config, inputs: Inputs, store: Store) -> None:
+    """The part of a further process of `processes`: the same steps, a share of their passes, nothing published."""
+    from ratchet.training.determinism import deterministic
+    from ratchet.training.processes import join
+
+    join(config.train_adapter)
+    dataset = inputs["build_datasets"].outputs["dataset"]
+    with deterministic(config.train_adapter.threads):
+        model, tokenizer = fresh_adapter(config)
+        phases = read_phases(config, store.local(dataset.uri), tokenizer)
+        _run_phases(config, store, _work(config, inputs), model, tokenizer, phases, lambda name: [])
 
 
 def _work(config: Config, inputs: Inputs) -> str:
@@ -98,13 +113,14 @@ def fresh_adapter(config: Config) -> tuple["PeftModel", "PreTrainedTokenizerBase
     from ratchet.training.policy import require_plain_head
 
     settings = config.train_adapter
-    model, tokenizer = load_base(config.base_model)
+    model, tokenizer = load_base(config.base_model, quantize=settings.quantize)
     attend_by_row(model, settings)
     torch.manual_seed(config.seed)
     lora = LoraConfig(
         r=settings.lora.r,
         lora_alpha=settings.lora.alpha,
         use_rslora=settings.lora.rank_stabilized,
+        use_dora=settings.lora.dora,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
@@ -131,7 +147,7 @@ def read_phases(config: Config, folder: Path, tokenizer: "PreTrainedTokenizerBas
     import polars as pl
 
     from ratchet.training.losses import normalized
-    from ratchet.training.rows import dpo_rows, kto_rows, select, sft_rows
+    from ratchet.training.rows import dpo_rows, hold_out, kto_rows, select, sft_rows
 
     settings = config.train_adapter
     phases = {}
@@ -141,7 +157,15 @@ def read_phases(config: Config, folder: Path, tokenizer: "PreTrainedTokenizerBas
             continue
         table = pl.read_parquet(folder / f"{name}-train.parquet").iter_rows(named=True)
         max_rows = phase.max_rows if phase.epochs else 0
-        selection = select(encode(table, tokenizer), max_tokens=settings.max_tokens, max_rows=max_rows)
+        selection = select(
+            encode(table, tokenizer),
+            max_tokens=settings.max_tokens,
+            max_rows=max_rows,
+            replay_share=phase.replay_share,
+            seed=config.seed,
+        )
+        if name == "dpo":
+            selection = hold_out(selection, settings.dpo.stop.share, config.seed)
         weights = normalized([row.weight for row in selection.rows])
         rows = [replace(row, weight=weight) for row, weight in zip(selection.rows, weights, strict=True)]
         phases[name] = replace(selection, rows=rows)
@@ -173,10 +197,38 @@ def _train(
     """Every phase, in place; the facts for the report."""
     from ratchet.registry.tracking import connect
     from ratchet.training.alarms import alarms
-    from ratchet.training.checkpoints import Place
     from ratchet.training.curves import MlflowCurve, ProgressBar
+    from ratchet.training.early_stop import Watch, best
+
+    facts = _describe(config, phases, layout_of(config.train_adapter, tokenizer))
+    client = connect(config, store)
+    with _mlflow_run(client, config, store, work, dataset, facts) as run_id:
+
+        def callbacks(name: str) -> list["TrainerCallback"]:
+            phase: Phase = getattr(config.train_adapter, name)
+            return [ProgressBar(name, phase.batch_rows), MlflowCurve(client, run_id, name)]
+
+        history = _run_phases(config, store, work, model, tokenizer, phases, callbacks)
+    looks = Watch.looks([entry for entry in history if entry["phase"] == "dpo"])
+    kept = {"kept": asdict(best(looks, config.train_adapter.dpo.stop))} if len(looks) > 1 else {}
+    return {**facts, **kept, "history": history, "alarms": alarms(history), "mlflow_run_id": run_id}
+
+
+def _run_phases(
+    config: Config,
+    store: Store,
+    work: str,
+    model: "PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    phases: dict[str, "Selection"],
+    callbacks: Callable[[str], list["TrainerCallback"]],
+) -> list[dict[str, Any]]:
+    """Train `model` in place; the curves of all phases."""
+    from ratchet.training.checkpoints import Place
+    from ratchet.training.early_stop import Watch
     from ratchet.training.objectives import dpo_objective, kto_objective, sft_objective
     from ratchet.training.policy import with_reference
+    from ratchet.training.processes import first_goes_first
     from ratchet.training.trainer import train_phase
 
     settings = config.train_adapter
@@ -186,30 +238,30 @@ def _train(
         "dpo": dpo_objective(settings.loss, settings.beta),
         "kto": kto_objective(settings.beta),
     }
-    facts = _describe(config, phases, layout)
-    client = connect(config, store)
     history: list[dict[str, Any]] = []
-    with _mlflow_run(client, config, store, work, dataset, facts) as run_id:
-        for name, selection in phases.items():
-            if not selection.rows:
-                continue
-            rows, phase = selection.rows, getattr(settings, name)
-            if name != "sft":
+    for name, selection in phases.items():
+        if not selection.rows:
+            continue
+        rows, place = selection.rows, Place(store, f"{work}/{name}")
+        if name != "sft":
+            with first_goes_first():
                 rows = with_reference(model, rows, layout=layout, store=store, origin=_origin(config))
-            curve = train_phase(
-                model,
-                rows,
-                objectives[name],
-                phase,
-                place=Place(store, f"{work}/{name}"),
-                layout=layout,
-                seed=config.seed,
-                checkpoint_steps=settings.checkpoint_steps,
-                device=settings.device,
-                callbacks=[ProgressBar(name, phase.batch_rows), MlflowCurve(client, run_id, name)],
-            )
-            history += [{"phase": name, **entry} for entry in curve]
-    return {**facts, "history": history, "alarms": alarms(history), "mlflow_run_id": run_id}
+        watched = selection.watched
+        curve = train_phase(
+            model,
+            rows,
+            objectives[name],
+            getattr(settings, name),
+            place=place,
+            layout=layout,
+            seed=config.seed,
+            checkpoint_steps=settings.checkpoint_steps,
+            device=settings.device,
+            callbacks=callbacks(name),
+            watch=Watch(model, watched, settings.dpo.stop, place=place, layout=layout) if watched else None,
+        )
+        history += [{"phase": name, **entry} for entry in curve]
+    return history
 
 
 def _origin(config: Config) -> dict[str, Any]:
@@ -217,7 +269,7 @@ def _origin(config: Config) -> dict[str, Any]:
     base, settings = config.base_model, config.train_adapter
     return {
         "base": revision(base), "dtype": base.dtype, "device": settings.device, "threads": settings.threads,
-        "scale": settings.lora.model_dump(),
+        "scale": settings.lora.model_dump(), "quantize": settings.quantize,
     }  # fmt: skip
 
 
@@ -281,7 +333,8 @@ STEP = Step(
     name="train_adapter",
     is_alone=True,
     run=run,
-    version=2,
+    assist=assist,
+    version=3,
     inputs=("build_datasets",),
     reads=("seed", "base_model"),
     sources=lambda config, inputs, store: {"base": revision(config.base_model)},
