@@ -66,8 +66,9 @@ format: $(VENV)/.dev ## Rewrite the code as ruff wants it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.dev ## Speed and memory beside a peer and the physical floor; prints ratios
+bench: $(VENV)/.dev $(AIRFLOW)/.airflow ## Speed and memory beside a peer and the physical floor; prints ratios
 	$(BIN)/python -m benchmarks
+	$(AIRFLOW)/bin/python -m benchmarks.dags
 
 requirements: $(UV) ## Pin requirements/*.txt anew from pyproject.toml
 	$(COMPILE) --extra work 2>/dev/null | sed 's/+cpu$$//' > requirements/work.txt

@@ -53,8 +53,9 @@ def run() -> dict[str, float]:
     return {name: result.per_core_s for name, result in measure().items() if name != "stub alone"}
 
 
-def report() -> None:
+def main(_: list[str]) -> None:
     """Print latencies, and what each arm adds to the stub's."""
+    print(f"{LITELLM}; {NUM_PACED} requests at {RATE} a second, then {NUM_FLAT_OUT} on {NUM_CONNECTIONS} connections")
     results = measure()
     floor = results["stub alone"]
     for name, one in results.items():
@@ -182,7 +183,3 @@ def _running(command: list[str], probe: str, **environment: str) -> Iterator[psu
 def _cpu_s(process: psutil.Process) -> float:
     """Processor time of a process and those that it started, in seconds."""
     return sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))
-
-
-if __name__ == "__main__":
-    report()

@@ -63,9 +63,9 @@ def check_valid(manifests: Iterable[dict[str, Any]]) -> None:
 
 
 def check_unprivileged(pod: dict[str, Any]) -> None:
-    """No container of the pod runs as root, gains rights, or writes outside its volumes."""
+    """No container of the pod, no init container either, runs as root, gains rights, or writes outside its volumes."""
     assert pod["securityContext"]["runAsNonRoot"] is True
-    for container in pod["containers"]:
+    for container in (*pod["containers"], *pod.get("initContainers", ())):
         context = container["securityContext"]
         assert context["readOnlyRootFilesystem"] is True
         assert context["allowPrivilegeEscalation"] is False

@@ -11,7 +11,7 @@ from ratchet.config import Config
 from ratchet.lease import hold, let_go, new_holder
 from ratchet.manifest import Artifact, Made
 from ratchet.step import Step, run_step
-from ratchet.store import Store
+from ratchet.store import LocalStore, Store
 from ratchet.turn import turn
 
 KEY = "queue/train_adapter.json"
@@ -82,3 +82,16 @@ def test_a_lease_that_is_let_go_is_free_at_once_and_only_by_its_holder(lake: Sto
     assert not hold(lake, KEY, other, now=0.0, lease_s=5.0)
     let_go(lake, KEY, mine)
     assert hold(lake, KEY, other, now=0.0, lease_s=5.0)
+
+
+def test_work_is_done_though_the_store_is_away_when_the_lease_should_end(
+    lake: LocalStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Away(LocalStore):
+        def replace(self, key: str, data: bytes, expected: bytes) -> None:
+            raise ConnectionError("no route to the store")
+
+    with turn(Away(lake.path), "train_adapter"):
+        lake.create("made", b"")
+    assert "could not be given back" in caplog.text
+    assert hold(lake, KEY, "another-host:1:next", now=time.time() + 60, lease_s=5.0)

@@ -9,9 +9,8 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from ratchet.errors import Conflict
 from ratchet.lease import hold, holder_of, let_go, new_holder
 from ratchet.store import Store
 
@@ -40,8 +39,7 @@ def turn(store: Store, name: str) -> Iterator[None]:
     finally:
         done.set()
         renewing.join()
-        with suppress(Conflict):  # taken over while this machine slept
-            let_go(store, key, holder)
+        let_go(store, key, holder)
 
 
 def _renew(store: Store, key: str, holder: str, done: threading.Event) -> None:

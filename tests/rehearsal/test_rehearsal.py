@@ -77,7 +77,9 @@ class Stage:
         return self.users.post("/v1/chat/completions", json=body)
 
     def routers(self) -> list[psutil.Process]:
-        return [child for child in psutil.Process(self.process.pid).children() if "ratchet.rehearsal.pod" in cmd(child)]
+        return [
+            child for child in psutil.Process(self.process.pid).children() if "ratchet.serving.router" in cmd(child)
+        ]
 
 
 def cmd(process: psutil.Process) -> list[str]:

@@ -1,13 +1,19 @@
 """A tiny model that heeds its context, adapters that change what it says, and servers on free ports."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from ratchet.config import BaseModelSource, Config
+from ratchet.serving.router import create_app
+from ratchet.serving.router_settings import RouterSettings
+from ratchet.store import LocalStore
+from serving.routers import SECRET, Start
 from serving.servers import Serve, running
 
 
@@ -77,3 +83,20 @@ def pool(config: Config, adapters: dict[str, Path]) -> Iterator[str]:
             body = {"lora_name": f"{name}@v1", "lora_path": str(folder)}
             httpx.post(f"{url}/v1/load_lora_adapter", json=body).raise_for_status()
         yield url
+
+
+@pytest.fixture
+def start(serve: Callable[[FastAPI], str], lake: LocalStore, request: pytest.FixtureRequest) -> Iterator[Start]:
+    """Start a router before the model server, or before another pool; a client of it."""
+    clients: list[httpx.Client] = []
+
+    def start(store: LocalStore = lake, **settings: Any) -> httpx.Client:
+        known = {"lake": store.root, "secret": SECRET, **settings}
+        known = known if "pool_url" in known else {**known, "pool_url": request.getfixturevalue("pool")}
+        url = serve(create_app(RouterSettings(**known), store))
+        clients.append(httpx.Client(base_url=url, timeout=60))
+        return clients[-1]
+
+    yield start
+    for client in clients:
+        client.close()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 BUSY = b"HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -23,7 +24,7 @@ class FaultyProxy:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            request = await _message(reader)
+            request = await _message(reader, writer)
             fault = next(self._faults)
             self.calls[fault] += 1
             if fault == "busy":
@@ -50,9 +51,11 @@ class FaultyProxy:
         return b"\r\n".join([*lines, b"connection: close", b"", b""]) + body
 
 
-async def _message(reader: asyncio.StreamReader) -> bytes:
+async def _message(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
     fields = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:] if b":" in line)
+    if b"expect" in fields:  # without this, S3's clients wait for a second before they send what they have
+        writer.write(CONTINUE)
     return head + await reader.readexactly(int(fields.get(b"content-length", b"0")))
 
 

@@ -29,7 +29,6 @@ from ratchet.rehearsal.world import ClusterWorld
 from ratchet.release.credentials import VARIABLE, hook_token
 from ratchet.serving.adapter_pool import AdapterPool
 
-POLL_S = 30.0  # Argo CD's own default is three minutes; with a Git webhook it is seconds
 MIN_POLL_S = 0.2
 CANARY = "adapter-router"
 
@@ -43,13 +42,14 @@ class Rehearsal:
     kubelet: Kubelet
     world: ClusterWorld
     speed: float
+    git_poll_s: float
 
     def loops(self) -> tuple[Callable[[threading.Event], None], ...]:
         """What runs, each in a thread of its own, until the event is set."""
         return self._follow_git, self.kubelet.run, self._run_flagger
 
     def _follow_git(self, stop: threading.Event) -> None:
-        self.argo.run(stop, max(MIN_POLL_S, POLL_S / self.speed))
+        self.argo.run(stop, max(MIN_POLL_S, self.git_poll_s / self.speed))
 
     def _run_flagger(self, stop: threading.Event) -> None:
         """Tick once an interval, divided by the speed; a late tick is not made up for, as with Go's ticker."""
@@ -75,6 +75,7 @@ def main(
     values_path: str = "environments/local/values.yaml",
     chart: Path = Path("charts/adapter-router"),
     speed: Annotated[float, typer.Option(min=0.001, help="how much faster than its interval Flagger ticks")] = 30.0,
+    git_poll_s: Annotated[float, typer.Option(help="seconds between Argo CD's looks at Git, divided by speed")] = 30.0,
     namespace: str = "ratchet",
     seed: Annotated[int, typer.Option(help="of the gateway's choices")] = 0,
     state: Annotated[Path | None, typer.Option(help="file that keeps the cluster's objects through a restart")] = None,
@@ -94,7 +95,7 @@ def main(
             argo = Argo(cluster, git_url, branch, values_path, chart, scratch / "clone.git", parameters)
             argo.sync()
             kubelet = Kubelet(cluster, AdapterPool(pool_url), logs)
-            rehearsal = Rehearsal(cluster, argo, kubelet, ClusterWorld(cluster, CANARY), speed)
+            rehearsal = Rehearsal(cluster, argo, kubelet, ClusterWorld(cluster, CANARY), speed, git_poll_s)
             asyncio.run(serve(rehearsal, {for_api: api(cluster), for_users: gateway(cluster, CANARY, seed)}))
     except UserError as error:
         print(error, file=sys.stderr)

@@ -6,7 +6,6 @@ stops the old one. A Deployment's replicas count as one if above zero.
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any
 import httpx
 
 from ratchet.errors import UserError
+from ratchet.rehearsal import child
 from ratchet.rehearsal.cluster import Cluster, Object, spec_hash, timestamp
 from ratchet.rehearsal.ports import free_port
 from ratchet.release.adapter_ref import PREFIX, AdapterRef
@@ -103,12 +103,7 @@ class Kubelet:
             pod.process.terminate()
         deadline = time.monotonic() + GRACE_S
         for pod in self.leaving:
-            try:
-                pod.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                pod.process.kill()
-                pod.process.wait()
-            _close_pipe(pod)
+            child.bury(pod.process, deadline - time.monotonic())
         self.client.close()
         self.pool.close()
 
@@ -143,13 +138,7 @@ class Kubelet:
         log = self.logs / f"{name}.log"
         environment = os.environ | resolve(template) | {"RATCHET_HOST": HOST, "RATCHET_PORT": str(port)}
         with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "ratchet.rehearsal.pod"],
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+            process = child.start("ratchet.serving.router", output=output, env=environment)
         return Pod(spec_hash(template), adapter, f"http://{HOST}:{port}", log, process)
 
     def _bury(self, name: str, workload: Workload) -> None:
@@ -159,7 +148,7 @@ class Kubelet:
                 continue
             lines = pod.log.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
             self._tell(name, workload, f"exited {pod.process.returncode}: {lines[-1]}")
-            _close_pipe(pod)
+            child.bury(pod.process, 0.0)
             if pod is workload.serving:
                 workload.serving = None
             else:
@@ -225,7 +214,7 @@ class Kubelet:
         now = time.monotonic()
         for pod in list(self.leaving):
             if pod.process.poll() is not None:
-                _close_pipe(pod)
+                child.bury(pod.process, 0.0)
                 self.leaving.remove(pod)
             elif now >= pod.kill_at:
                 pod.process.kill()
@@ -276,8 +265,3 @@ def _progressing(deployment: Object, is_complete: bool, is_late: bool) -> dict[s
     before: Object = next(iter(deployment["status"].get("conditions", ())), {})
     since = before["lastUpdateTime"] if before.get("reason") == reason else timestamp()
     return {"type": "Progressing", "status": str(not is_late), "reason": reason, "lastUpdateTime": since}
-
-
-def _close_pipe(pod: Pod) -> None:
-    if pod.process.stdin:
-        pod.process.stdin.close()

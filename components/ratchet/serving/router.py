@@ -7,16 +7,16 @@ starts within a second or two and imports nothing that touches a model.
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from ratchet.serving.credentials import parse_keys, tenant_of
@@ -30,8 +30,12 @@ from ratchet.store import Store, open_store
 
 MAX_BODY_BYTES = 4 << 20
 
-key_door = HTTPBearer(auto_error=False, description="a tenant's API key, where the router has any")
-vote_door = HTTPBearer(auto_error=False, description="the x-feedback-token that came with the answer")
+key_door = HTTPBearer(
+    scheme_name="ApiKey", auto_error=False, description="a tenant's API key, where the router has any"
+)
+vote_door = HTTPBearer(
+    scheme_name="FeedbackToken", auto_error=False, description="the x-feedback-token that came with the answer"
+)
 ApiKey = Annotated[HTTPAuthorizationCredentials | None, Security(key_door)]
 Token = Annotated[HTTPAuthorizationCredentials | None, Security(vote_door)]
 
@@ -68,7 +72,7 @@ def _add_doors(app: FastAPI, relay: Relay, tenants: dict[str, str]) -> None:
             raise Refused(401, "send your tenant's key: authorization: Bearer KEY")
         return found
 
-    @app.post("/v1/chat/completions", openapi_extra=_json_body(ChatRequest.model_json_schema()))
+    @app.post("/v1/chat/completions", openapi_extra=_json_body(ChatRequest))
     async def chat(request: Request, key: ApiKey) -> Response:
         status = 500
         try:
@@ -86,28 +90,39 @@ def _add_doors(app: FastAPI, relay: Relay, tenants: dict[str, str]) -> None:
             metrics.requests.labels(metrics.arm, status).inc()
         return response
 
-    @app.post("/v1/feedback")
-    async def feedback(vote: Vote, token: Token) -> dict[str, str]:
+    # The body is read by hand, here too: votes come by the thousand, and FastAPI's way costs a tenth of a vote.
+    @app.post("/v1/feedback", openapi_extra=_json_body(Vote))
+    async def feedback(request: Request, token: Token) -> Response:
         try:
-            return {"feedback_id": await relay.vote(vote, token.credentials if token else "")}
+            with _telling_faults():
+                vote = Vote.model_validate_json(await request.body())
+            feedback_id = await relay.vote(vote, token.credentials if token else "")
         except Refused as error:
             metrics.refused_votes.labels(metrics.arm, error.status).inc()
             raise
+        return JSONResponse({"feedback_id": feedback_id})
 
 
 async def _chat_request(request: Request) -> tuple[dict[str, Any], ChatRequest]:
     """The request as it came, for the pool, and the part of it that the router reads."""
-    try:
+    with _telling_faults():
         body = await request.json()
         return body, ChatRequest.model_validate(body)
+
+
+@contextmanager
+def _telling_faults() -> Iterator[None]:
+    """Faults of a body as FastAPI tells them."""
+    try:
+        yield
     except ValidationError as error:
         raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]) from None
     except (ValueError, RecursionError) as error:
         raise RequestValidationError([{"loc": ("body",), "msg": f"not JSON: {error}"}]) from None
 
 
-def _json_body(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+def _json_body(model: type[BaseModel]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
 
 
 def _add_probes(app: FastAPI, relay: Relay) -> None:

@@ -3,10 +3,8 @@
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +17,7 @@ import yaml
 
 from ratchet.config import Config
 from ratchet.errors import UserError
+from ratchet.rehearsal import child
 from ratchet.release.credentials import VARIABLE
 
 CHART = Path(__file__).parents[3] / "charts" / "adapter-router"
@@ -32,6 +31,7 @@ adapter:
   digest: base
 """
 START_TIMEOUT_S = 180
+GRACE_S = 15
 CLOCK_SPEED = 30  # a look of Flagger every 30 s becomes one every second
 CLI = "ratchet_pipelines.cli"
 
@@ -103,18 +103,12 @@ def _process(lake: Path, name: str, module: str, *args: str) -> Iterator[Service
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {"OMP_NUM_THREADS": str(os.cpu_count()), **os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
     with log.open("wb") as file:
-        # -P: a folder called `ratchet`, such as the clone seen from beside it, must not pass for the package.
-        command = [sys.executable, "-P", "-m", module, *args]
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+        process = child.start(module, *args, output=file, env=environment)
     try:
         yield Service(name, log, process)
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.terminate()
+        child.bury(process, GRACE_S)
 
 
 def canary_url(config: Config, api_url: str) -> str:

@@ -46,6 +46,7 @@ from ratchet_pipelines.rehearse.faults import Fault, Public
 from ratchet_pipelines.rehearse.supervisor import Supervisor, supervising
 
 LOOK_S = 0.2
+GIT_POLL_S = 2.0  # as with a Git webhook
 START_TIMEOUT_S = 240.0  # routers and MLflow import for long on a busy machine
 LIKED, DISLIKED = 0.94, 0.06  # what the demo's users think of the stub's two answers
 VALUES = """\
@@ -182,8 +183,8 @@ def _start(
     supervisor.start(
         "cluster", "ratchet.rehearsal", "--git-url", stack.git_url, "--values-path", VALUES_PATH, "--chart", CHART,
         "--pool-url", stack.pool_url, "--gate-url", stack.gate_url, "--lake", folder, "--api-port", api,
-        "--gateway-port", gateway, "--speed", 1, "--namespace", config.release_adapter.namespace,
-        "--state", folder / "cluster.json",
+        "--gateway-port", gateway, "--speed", 1, "--git-poll-s", GIT_POLL_S,
+        "--namespace", config.release_adapter.namespace, "--state", folder / "cluster.json",
     )  # fmt: skip
     if not fault.is_gate_dead:
         _wait_for(f"{stack.gate_url}/healthz", folder)

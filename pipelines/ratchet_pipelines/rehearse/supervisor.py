@@ -1,15 +1,16 @@
-"""Services as processes that are started again when they die, as Kubernetes does with pods."""
+"""Services as processes that are started again when they die, as Kubernetes does with pods, and end with ours."""
 
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from ratchet.rehearsal import child
 
 LOOK_S = 0.1
 GRACE_S = 15.0
@@ -29,9 +30,7 @@ class Supervised:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         with self.log.open("ab") as file:
-            # -P: a folder called `ratchet` in the working directory must not pass for the package.
-            command = [sys.executable, "-P", "-m", *self.command]
-            self.process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+            self.process = child.start(*self.command, output=file, env=environment)
         self.starts += 1
 
     def kill(self) -> None:
@@ -60,6 +59,7 @@ class Supervisor:
             with self._lock:
                 for service in self.services.values():
                     if service.process.poll() is not None and not stop.is_set():
+                        child.bury(service.process, 0.0)
                         service.start()
 
     def end(self) -> None:
@@ -68,10 +68,7 @@ class Supervisor:
                 service.process.terminate()
             deadline = time.monotonic() + GRACE_S
             for service in self.services.values():
-                try:
-                    service.process.wait(max(0.1, deadline - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    service.kill()
+                child.bury(service.process, deadline - time.monotonic())
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ratchet_pipelines.rehearse.supervisor import Supervisor
 INTERVAL_S = 10.0  # Flagger's floor
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 Kill = Callable[[Supervisor], None]
+Moment = Callable[[dict[str, Any]], bool]
 
 
 def play(tmp_path: Path, fault: str, on_look: Any = lambda supervisor, state: None) -> Lived:
@@ -31,7 +33,7 @@ def test_a_better_candidate_is_promoted_everywhere(tmp_path: Path) -> None:
 def a_router(supervisor: Supervisor) -> None:
     """One of the cluster's own children: the pods."""
     children = psutil.Process(supervisor.services["cluster"].process.pid).children()
-    pods = [child for child in children if "ratchet.rehearsal.pod" in " ".join(child.cmdline())]
+    pods = [child for child in children if "ratchet.serving.router" in " ".join(child.cmdline())]
     random.choice(pods).kill()
 
 
@@ -39,31 +41,44 @@ def service(name: str) -> Kill:
     return lambda supervisor: supervisor.services[name].kill()
 
 
-VICTIMS = {
+VICTIMS: dict[str, Kill] = {
     "nobody": lambda supervisor: None,
     "gate": service("gate"),
     "reconciler": service("reconciler"),
-    "cluster": service("cluster"),
+    "cluster": service("cluster"),  # Flagger, Argo CD, gateway and kubelet are one process here
     "pool": service("pool"),
     "router": a_router,
 }
+MOMENTS: dict[str, Moment] = {
+    "traffic": lambda state: state.get("weight", 0) > 0,
+    "verdict": lambda state: bool(state.get("rollback")),
+    "failed": lambda state: state.get("phase") == "Failed",
+}
 
 
-@pytest.mark.parametrize("victim", VICTIMS)
-def test_a_rollback_is_complete_within_two_intervals_of_the_verdict(tmp_path: Path, victim: str) -> None:
-    """Killed at some moment between the canary's first traffic and some looks after the verdict."""
-    rng = random.Random(victim)
-    moment, looks = rng.choice(["traffic", "verdict"]), iter(range(rng.randrange(8), -1, -1))
+@pytest.mark.parametrize(
+    ("victim", "moment"),
+    [
+        ("nobody", "verdict"),
+        *product(("gate", "reconciler", "cluster", "pool", "router"), ("traffic", "verdict")),
+        ("reconciler", "failed"),
+        ("cluster", "failed"),
+    ],
+)
+def test_a_rollback_is_complete_within_two_intervals_of_the_verdict(tmp_path: Path, victim: str, moment: str) -> None:
+    """Killed at the verdict, at Flagger's rollback, or up to two seconds after the canary's first traffic."""
+    num_looks = random.Random(victim).randrange(8) if moment == "traffic" else 0
+    looks = iter(range(num_looks, -1, -1))
     killed: list[str] = []
 
     def on_look(supervisor: Supervisor, state: dict[str, Any]) -> None:
-        is_time = state.get("rollback") if moment == "verdict" else state.get("weight")
-        if is_time and not killed and next(looks) == 0:
+        if not killed and MOMENTS[moment](state) and next(looks) == 0:
             VICTIMS[victim](supervisor)
             killed.append(victim)
 
     lived = play(tmp_path, "worse", on_look)
-    assert killed or lived.verdict_to_agreement_s is not None
+    print(victim, moment, lived)
+    assert killed == [victim]
     assert (lived.outcome, lived.agrees) == ("rolled_back", True), lived
     assert lived.verdict_to_agreement_s is not None
     assert lived.verdict_to_agreement_s < 2 * INTERVAL_S, lived

@@ -1,4 +1,4 @@
-"""A router process and the life of its parent."""
+"""A child process and the life of its parent."""
 
 import os
 import subprocess
@@ -13,9 +13,9 @@ from ratchet.rehearsal.ports import free_port
 
 PATIENCE_S = 60.0  # for a busy machine; an idle one needs two
 PARENT = """
-import subprocess, sys, time
-pod = subprocess.Popen([sys.executable, "-m", "ratchet.rehearsal.pod"], stdin=subprocess.PIPE)
-print(pod.pid, flush=True)
+import sys, time
+from ratchet.rehearsal import child
+print(child.start("ratchet.serving.router", output=sys.stderr).pid, flush=True)
 time.sleep(600)
 """
 

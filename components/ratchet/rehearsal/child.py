@@ -1,0 +1,47 @@
+"""Processes that cannot outlive the one that started them, not even when that is killed.
+
+`python -m ratchet.rehearsal.child MODULE ARG…` runs a module whose standard input is a pipe that the parent holds
+open. The kernel closes the pipe with the parent, however that ends, on every platform.
+"""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import IO
+
+GRACE_S = 5.0
+
+
+def start(module: str, *args: object, output: IO[bytes], env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Run `python -m module args…`; what it prints goes to `output`."""
+    # -P: a folder called `ratchet`, such as the clone seen from beside it, must not pass for the package.
+    command = [sys.executable, "-P", "-m", "ratchet.rehearsal.child", module, *map(str, args)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=env)
+
+
+def bury(process: subprocess.Popen[bytes], patience_s: float) -> None:
+    """Wait for a process that was told to end, and end it by force after `patience_s`."""
+    try:
+        process.wait(max(0.0, patience_s))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    assert process.stdin
+    process.stdin.close()
+
+
+def die_with_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)  # returns when the other end is gone; a buffered read would hold up the exit
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=die_with_parent, daemon=True).start()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
