@@ -15,7 +15,8 @@ SCHEMA = {
     "created_at": pl.Float64, "served_at": pl.Float64, "base_model": pl.String, "adapter_name": pl.String,
     "adapter_version": pl.String, "adapter_digest": pl.String, "arm": pl.String,
     "parent_interaction_id": pl.String, "propensity": pl.Float64, "consent_training": pl.String,
-    "retention_until": pl.Float64, "comment": pl.String, "supersedes_id": pl.String, "is_retracted": pl.Boolean,
+    "retention_until": pl.Float64, "other_consent": pl.String, "other_retention_until": pl.Float64,
+    "score_name": pl.String, "comment": pl.String, "supersedes_id": pl.String, "is_retracted": pl.Boolean,
     "account_age_days": pl.Float64, "collection": pl.Int64,
 }  # fmt: skip
 QUESTION = "What is the capital of France?"
@@ -71,7 +72,7 @@ def correction(subject: str, answer: str, edit: str, **more: Any) -> Triplet:
 
 
 def preference(subject: str, winner: str, loser: str, *, prompt: str = QUESTION, **more: Any) -> Triplet:
-    values = {"value_text": f"{prompt}|{loser}", "other_response": loser, **more}
+    values = {"value_text": f"{prompt}|{loser}", "other_response": loser, "other_consent": "granted", **more}
     return triplet(subject, winner, "preference", prompt=prompt, **values)
 
 

@@ -73,6 +73,7 @@ class Feedback(Event):
     value: float | str
     is_tie: bool = False
     source: Source = "human"
+    score_name: str | None = Field(None, description="which of several opinions of one kind: helpful, safe, well put")
     created_at: float = Field(description="Unix seconds, UTC")
     comment: str | None = Field(None, description="what was said beside the value")
     supersedes_id: str | None = Field(None, description="the feedback that this one takes the place of")

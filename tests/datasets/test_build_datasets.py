@@ -116,7 +116,17 @@ def test_columns_are_those_that_training_reads_and_every_factor_of_the_weight(la
     ends = ["chosen_ends", "rejected_ends"]
     assert columns == {
         "sft-train": ["messages", *learnt, "feedback_ids", "group"],
-        "dpo-train": ["prompt", "chosen", "rejected", *ends, *learnt, "flip_probability", "feedback_ids", "group"],
+        "dpo-train": [
+            "prompt",
+            "chosen",
+            "rejected",
+            *ends,
+            *learnt,
+            "flip_probability",
+            "tenant",
+            "feedback_ids",
+            "group",
+        ],
         "kto-train": ["prompt", "completion", "label", *learnt, "feedback_ids", "group"],
     }
 

@@ -68,6 +68,19 @@ def test_votes_of_two_kinds_or_subjects_do_not_supersede():
     assert make(thumb("ann", "Paris."), rating("ann", "Paris.", 5), thumb("bob", "Paris.")).drops.is_empty()
 
 
+def test_scores_of_two_names_are_two_opinions_and_a_later_one_of_a_name_counts():
+    helpful, safe = thumb("ann", "Paris.", score_name="helpful"), thumb("ann", "Paris.", score_name="safe")
+    assert make(helpful, safe).drops.is_empty()
+    later = make(helpful, safe, thumb("ann", "Paris.", -1, days=1, score_name="helpful"))
+    assert later.drops.filter(reason="superseded")["triplet_id"].to_list() == [helpful["triplet_id"]]
+
+
+def test_a_pair_names_its_tenant_if_it_has_one():
+    votes = [preference("ann", "Paris.", "Lyon.", tenant="a"), preference("bob", "Paris.", "Lyon.", tenant="b")]
+    alone = preference("ann", "Bonn.", "Kiel.", prompt="And Germany?", tenant="b")
+    assert make(*votes, alone).dpo.select("chosen", "tenant").rows() == [("Paris.", "several"), ("Bonn.", "b")]
+
+
 def test_one_subject_may_prefer_an_answer_to_several():
     rows = make(preference("ann", "Paris.", "Lyon."), preference("ann", "Paris.", "Nice."))
     assert rows.dpo.select("chosen", "rejected").rows() == [("Paris.", "Lyon."), ("Paris.", "Nice.")]
@@ -201,6 +214,18 @@ def test_only_granted_consent_trains(consent: str | None):
     rows = make(thumb("ann", "Paris.", consent_training=consent), thumb("bob", "Paris."))
     assert reasons(rows) == ["no_consent"]
     assert len(rows.kto["feedback_ids"].item()) == 1
+
+
+@pytest.mark.parametrize("consent", ["denied", "withdrawn", "unknown", None])
+def test_a_preference_trains_only_if_both_answers_were_granted(consent: str | None):
+    rows = make(preference("ann", "Paris.", "Lyon.", other_consent=consent))
+    assert (reasons(rows), rows.dpo.height, rows.sft.height) == (["no_consent"], 0, 0)
+
+
+def test_a_preference_expires_with_the_first_of_its_answers():
+    vote = preference("ann", "Paris.", "Lyon.", retention_until=200.0, other_retention_until=100.0)
+    assert reasons(make(vote, expired_through=100.0)) == ["expired"]
+    assert make(vote, expired_through=99.0).drops.is_empty()
 
 
 def test_what_was_kept_long_enough_trains_no_more():

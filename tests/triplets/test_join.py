@@ -48,9 +48,10 @@ def test_consent_that_nobody_gave_is_unknown():
 
 
 def test_a_preference_brings_the_losing_answer():
-    served = [interaction("a", response="good"), interaction("b", response="bad")]
-    joined = join([vote("f", "a", "preference", "b")], served)
-    assert joined.triplets["other_response"].to_list() == ["bad"]
+    lost = interaction("b", response="bad", finish_reason="length", consent_training="denied", retention_until=NOW_S)
+    joined = join([vote("f", "a", "preference", "b")], [interaction("a", response="good"), lost])
+    other = joined.triplets.select("other_response", "other_finish_reason", "other_consent", "other_retention_until")
+    assert other.row(0) == ("bad", "length", "denied", NOW_S)
 
 
 def test_only_a_preference_has_an_other_answer():

@@ -24,6 +24,7 @@ FILES = "*.parquet"
 PLACES = "places.parquet"
 ROW_GROUP_ROWS = 100_000  # fixed, since it shapes the bytes and so the digest
 DAY_S = 86_400
+RETENTION = ("retention_until", "other_retention_until")
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> Made:
@@ -131,11 +132,10 @@ def _expired_through(inputs: Inputs, store: Store) -> float | None:
     import polars as pl
 
     found = pl.scan_parquet(store.local(inputs["validate_triplets"].outputs["valid"].uri) / FILES)
-    if "retention_until" not in found.collect_schema().names():
-        return None
+    ends = [pl.col(name) for name in RETENTION if name in found.collect_schema().names()]
     today = time.time() // DAY_S * DAY_S
-    past = found.filter(pl.col("retention_until") < today).select(pl.col("retention_until").max())
-    latest: float | None = past.collect().item()
+    past = found.select(pl.when(end < today).then(end).max() for end in ends)
+    latest: float | None = past.select(pl.max_horizontal(pl.all())).collect().item() if ends else None
     return latest
 
 
@@ -176,4 +176,4 @@ def _write(table: "pl.DataFrame", path: Path) -> None:
     table.write_parquet(path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS)
 
 
-STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), version=2, reads=("seed",), sources=_sources)
+STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), version=3, reads=("seed",), sources=_sources)

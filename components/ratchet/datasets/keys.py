@@ -15,7 +15,9 @@ COLUMNS = {
     "messages": pl.String, "response": pl.String, "kind": pl.String, "value_num": pl.Float64, "value_text": pl.String,
     "is_tie": pl.Boolean, "other_response": pl.String, "finish_reason": pl.String, "other_finish_reason": pl.String,
     "created_at": pl.Float64, "parent_interaction_id": pl.String, "propensity": pl.Float64,
-    "consent_training": pl.String, "retention_until": pl.Float64, "comment": pl.String, "supersedes_id": pl.String,
+    "consent_training": pl.String, "retention_until": pl.Float64, "other_consent": pl.String,
+    "other_retention_until": pl.Float64, "tenant": pl.String, "score_name": pl.String,
+    "comment": pl.String, "supersedes_id": pl.String,
     "is_retracted": pl.Boolean, "account_age_days": pl.Float64, "adapter_digest": pl.String,
     "injection_risk": pl.Int64,
 }  # fmt: skip
@@ -32,6 +34,7 @@ class Keyed:
     keys: pl.DataFrame
     triplet_ids: pl.Series
     conversations: pl.Series
+    tenants: pl.Series
     prompts: pl.Series
     answers: pl.Series
 
@@ -63,16 +66,18 @@ def keyed(triplets: pl.DataFrame) -> Keyed:
         pl.when(pl.col("parent_interaction_id").is_not_null())
         .then(pl.col("parent_interaction_id").hash()).alias("parent"),
         pl.when(is_preference).then(pl.col("value_text").hash()).otherwise(pl.lit(0, dtype=pl.UInt64)).alias("rival"),
+        pl.col("score_name").fill_null("").hash().alias("score"),
         pl.when(pl.col("comment").is_not_null()).then(pl.col("comment").str.to_lowercase().str.strip_chars())
         .alias("comment"),
         "kind", "value_num", pl.col("is_tie").fill_null(False), "created_at", "propensity", "consent_training",
-        "retention_until", pl.col("is_retracted").fill_null(False), "supersedes_id", "account_age_days",
+        "retention_until", "other_consent", "other_retention_until",
+        pl.col("is_retracted").fill_null(False), "supersedes_id", "account_age_days",
         pl.col("adapter_digest").hash().alias("adapter"),
         (pl.col("injection_risk").fill_null(0) > 0).alias("is_risky"),
         pl.col("finish_reason").is_in(UNFINISHED).fill_null(False).alias("is_cut"),
         pl.col("other_finish_reason").is_in(UNFINISHED).fill_null(False).alias("is_other_cut"),
     )  # fmt: skip
-    return Keyed(keys, rows["triplet_id"], rows["conversation_id"], rows["messages"], answers)
+    return Keyed(keys, rows["triplet_id"], rows["conversation_id"], rows["tenant"], rows["messages"], answers)
 
 
 def first_equal(texts: pl.Series) -> pl.Series:

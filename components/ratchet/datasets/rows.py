@@ -17,10 +17,12 @@ ORIGIN = {"feedback_ids": pl.List(pl.String), "group": pl.String}
 SFT = {"messages": pl.String, **LEARNT, **ORIGIN}
 DPO = {
     "prompt": pl.String, "chosen": pl.String, "rejected": pl.String,
-    "chosen_ends": pl.Boolean, "rejected_ends": pl.Boolean, **LEARNT, "flip_probability": pl.Float64, **ORIGIN,
+    "chosen_ends": pl.Boolean, "rejected_ends": pl.Boolean, **LEARNT, "flip_probability": pl.Float64,
+    "tenant": pl.String, **ORIGIN,
 }  # fmt: skip
 KTO = {"prompt": pl.String, "completion": pl.String, "label": pl.Boolean, **LEARNT, **ORIGIN}
 KEYS = {"sft": ["prompt", "answer"], "dpo": ["prompt", "chosen", "rejected"], "kto": ["prompt", "answer"]}
+SEVERAL = "several"
 PLACES = {"feedback_id": pl.String, "file": pl.String, "place": pl.UInt32, "reason": pl.String}
 
 
@@ -40,7 +42,8 @@ def write_out(name: str, table: pl.DataFrame, texts: Keyed) -> pl.DataFrame:
     prompt = texts.prompts.gather(table["prompt"]).alias("prompt")
     if name.startswith("dpo"):
         sides = [texts.answers.gather(table[side]).alias(side) for side in ("chosen", "rejected")]
-        return named.with_columns(prompt, *sides).select(list(DPO))
+        tenant = _tenants(table["votes"], texts.tenants)
+        return named.with_columns(prompt, *sides, tenant=tenant).select(list(DPO))
     answer = texts.answers.gather(table["answer"])
     if name.startswith("kto"):
         return named.with_columns(prompt, completion=answer).select(list(KTO))
@@ -52,6 +55,15 @@ def _answered() -> pl.Expr:
     turn = pl.struct(content="answer", role=pl.lit("assistant")).struct.json_encode()
     before = pl.col("prompt").str.strip_suffix("]")
     return pl.concat_str(before, pl.when(before == "[").then(pl.lit("")).otherwise(pl.lit(",")), turn, pl.lit("]"))
+
+
+def _tenants(votes: pl.Series, tenants: pl.Series) -> pl.Series:
+    """Whose customers each pair is from; `several` where votes of more than one made it."""
+    named = pl.DataFrame({"row": votes}).with_row_index("pair").explode("row", empty_as_null=True, keep_nulls=True)
+    named = named.with_columns(tenant=tenants.gather(named["row"]))
+    is_one = pl.col("tenant").n_unique() == 1
+    found = named.group_by("pair").agg(pl.when(is_one).then(pl.col("tenant").first()).otherwise(pl.lit(SEVERAL)))
+    return found.sort("pair")["tenant"]
 
 
 def feedback_ids(votes: pl.Series, triplet_ids: pl.Series) -> pl.Series:

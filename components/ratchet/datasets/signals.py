@@ -42,17 +42,27 @@ def judge(triplets: Keyed, settings: BuildDatasets, expired_through: float | Non
         exposure=exposure(pl.col("propensity"), settings.max_inverse_propensity),
         is_up=pl.col("value_num") > pl.when(kind == "rating").then(NEUTRAL_RATING).otherwise(0),
     )
-    has_expired = pl.lit(False) if expired_through is None else pl.col("retention_until") <= expired_through
+    is_about_two = kind == "preference"  # which teaches from both answers, so both were to be granted
+    is_refused = _not_granted("consent_training") | (is_about_two & _not_granted("other_consent"))
     judged = keys.with_columns(
-        reason=pl.when((pl.col("consent_training") != "granted").fill_null(True)).then(pl.lit("no_consent"))
-        .when(has_expired).then(pl.lit("expired"))
+        reason=pl.when(is_refused).then(pl.lit("no_consent"))
+        .when(_has_expired(expired_through)).then(pl.lit("expired"))
         .when(pl.col("reason").is_not_null()).then("reason")
         .when(kind == "comment").then(pl.lit("comment_only"))
         .when((kind == "rating") & (pl.col("value_num") == NEUTRAL_RATING)).then(pl.lit("neutral_rating"))
         .when(pl.col("edit") < MIN_EDIT).then(pl.lit("unchanged_correction"))
-        .when((kind == "preference") & (pl.col("answer") == pl.col("other"))).then(pl.lit("identical_answers"))
+        .when(is_about_two & (pl.col("answer") == pl.col("other"))).then(pl.lit("identical_answers"))
     )  # fmt: skip
     return _overrule(judged)
+
+
+def _not_granted(consent: str) -> pl.Expr:
+    return (pl.col(consent) != "granted").fill_null(True)
+
+
+def _has_expired(through: float | None) -> pl.Expr:
+    ends = pl.min_horizontal("retention_until", "other_retention_until")
+    return pl.lit(False) if through is None else ends <= through
 
 
 def _resolved(triplets: Keyed) -> pl.DataFrame:
@@ -61,8 +71,8 @@ def _resolved(triplets: Keyed) -> pl.DataFrame:
     sides = [pl.min_horizontal("interaction", "rival"), pl.max_horizontal("interaction", "rival")]
     texts = [pl.min_horizontal("answer", "other"), pl.max_horizontal("answer", "other")]
     keys = triplets.keys.sort("created_at", "row")
-    same = pl.struct("subject", "kind", one=sides[0], two=sides[1]).hash()
-    alike = pl.struct("subject", "kind", "prompt", one=texts[0], two=texts[1]).hash()
+    same = pl.struct("subject", "kind", "score", one=sides[0], two=sides[1]).hash()
+    alike = pl.struct("subject", "kind", "score", "prompt", one=texts[0], two=texts[1]).hash()
     keys = keys.with_columns(same=same, alike=alike).with_columns(
         last=pl.col("row").last().over("same"), is_taken_back=pl.col("is_retracted").last().over("same")
     )

@@ -63,9 +63,11 @@ def waiting_after(store: Store, number: int) -> "pl.DataFrame":
     """Feedback that had not met its interaction after a collection; none after collection 0."""
     import polars as pl
 
+    none = pl.DataFrame(schema={name: kind for name, kind in FEEDBACK.schema.items() if name != COLLECTION})
     if number == 0:
-        return pl.DataFrame(schema={name: kind for name, kind in FEEDBACK.schema.items() if name != COLLECTION})
-    return pl.read_parquet(io.BytesIO(store.read(_waiting_key(number))))
+        return none
+    waiting = pl.read_parquet(io.BytesIO(store.read(_waiting_key(number))))
+    return pl.concat([none, waiting], how="diagonal")  # a lake of an older version lacks the newest columns
 
 
 def flow(rows_in: int, rows_out: int, **drops: int) -> Flow:

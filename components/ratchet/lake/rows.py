@@ -40,8 +40,8 @@ FEEDBACK = Table(
     "feedback",
     {
         "feedback_id": str, "interaction_id": str, "subject_id": str, "kind": str, "value_num": float,
-        "value_text": str, "is_tie": bool, "source": str, "created_at": float, "comment": str, "supersedes_id": str,
-        "is_retracted": bool, "account_age_days": float, "extra": str, COLLECTION: int,
+        "value_text": str, "is_tie": bool, "source": str, "score_name": str, "created_at": float, "comment": str,
+        "supersedes_id": str, "is_retracted": bool, "account_age_days": float, "extra": str, COLLECTION: int,
     },
 )  # fmt: skip
 TRIPLETS = Table(
@@ -53,10 +53,10 @@ TRIPLETS = Table(
         "triplet_id": str, "interaction_id": str, "conversation_id": str, "subject_id": str, "tenant": str,
         "messages": str, "response": str, "kind": str, "value_num": float, "value_text": str, "is_tie": bool,
         "other_response": str, "finish_reason": str, "other_finish_reason": str,
-        "source": str, "created_at": float, "served_at": float, "base_model": str,
+        "source": str, "score_name": str, "created_at": float, "served_at": float, "base_model": str,
         "adapter_name": str, "adapter_version": str, "adapter_digest": str, "arm": str,
         "parent_interaction_id": str, "candidate_group_id": str, "propensity": float,
-        "consent_training": str, "retention_until": float,
+        "consent_training": str, "retention_until": float, "other_consent": str, "other_retention_until": float,
         "comment": str, "supersedes_id": str, "is_retracted": bool, "account_age_days": float, COLLECTION: int,
     },
 )  # fmt: skip

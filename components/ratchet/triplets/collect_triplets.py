@@ -56,6 +56,6 @@ def _content(store: Store, intents: Iterable[Intent]) -> "Content":
 STEP = Step(
     name="collect_triplets",
     run=run,
-    version=2,
+    version=3,
     sources=lambda config, inputs, store: {"landing": landing_digest(store)},
 )

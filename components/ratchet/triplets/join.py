@@ -10,6 +10,13 @@ DAY_S = 86_400
 # Times beyond these are broken clocks (milliseconds taken for seconds, mostly) and must not move the late window.
 FIRST_SANE_S = 946_684_800.0  # 2000-01-01
 LAST_SANE_S = 4_102_444_800.0  # 2100-01-01
+# What a preference's triplet tells of the answer that lost, and that answer's own column.
+OTHER = {
+    "other_response": "response",
+    "other_finish_reason": "finish_reason",
+    "other_consent": "consent_training",
+    "other_retention_until": "retention_until",
+}
 
 
 def first_of_each(events: pl.DataFrame, table: Table) -> pl.DataFrame:
@@ -56,15 +63,14 @@ def join_triplets(feedback: pl.DataFrame, interactions: pl.DataFrame, may_wait: 
     """
     served = interactions.drop("extra", "params", COLLECTION, strict=False).rename({"subject_id": "asked_by"})
     others = interactions.select(
-        value_text=pl.col(INTERACTIONS.id), other_response="response", other_finish_reason="finish_reason"
+        value_text=pl.col(INTERACTIONS.id), **{name: pl.col(own) for name, own in OTHER.items()}
     )
     is_preference = pl.col("kind") == "preference"
     found = (
         feedback.join(served, on=INTERACTIONS.id, how="left")
         .join(others, on="value_text", how="left")
         .with_columns(
-            pl.when(is_preference).then("other_response").alias("other_response"),
-            pl.when(is_preference).then("other_finish_reason").alias("other_finish_reason"),
+            *(pl.when(is_preference).then(name).alias(name) for name in OTHER),
             triplet_id=pl.col(FEEDBACK.id),
         )
     )
