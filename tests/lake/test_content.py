@@ -33,7 +33,7 @@ def as_set(rows: list[dict]) -> list[str]:
             return "nan" if math.isnan(value) else value + 0.0
         return value
 
-    return sorted(repr({name: plain(value) for name, value in row.items()}) for row in rows)
+    return sorted(repr([plain(row[name]) for name in SCHEMA]) for row in rows)
 
 
 @given(rows=ROWS, order=st.randoms(use_true_random=False), cut=st.integers(0, 6))
@@ -68,10 +68,15 @@ def test_which_collection_brought_a_row_does_not_count():
     assert digests == {content_digest(rows)}
 
 
+def test_a_column_without_values_does_not_count():
+    rows = table([{"name": "a"}])
+    assert content_digest(rows.with_columns(later=pl.lit(None, dtype=pl.String))) == content_digest(rows)
+
+
 def test_column_names_count():
     assert content_digest(pl.DataFrame({"a": ["x"]})) != content_digest(pl.DataFrame({"b": ["x"]}))
 
 
 def test_the_digest_of_today_is_the_digest_of_tomorrow():
     rows = table([{"name": "naïve\n", "number": 1e16, "count": -1, "flag": True, "tags": ["a"]}, {"number": math.nan}])
-    assert content_digest(rows) == "83bc12d6bad17db790f7779013f40023ab24a4b2b87d5c3171c2e2f778064f05"
+    assert content_digest(rows) == "3353e9a722c6b0335c72b2d93969cb1fcd40b822c49a8197d98eeb8d170ee36d"

@@ -8,7 +8,7 @@ import polars as pl
 
 from ratchet.datasets.near_duplicates import components, near_duplicates
 from ratchet.datasets.pairs import Rows, unnamed
-from ratchet.datasets.shingles import mixed
+from ratchet.mixing import mixed
 
 if TYPE_CHECKING:
     from ratchet.datasets.near_duplicates import Labels

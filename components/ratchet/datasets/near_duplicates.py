@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from ratchet.datasets.shingles import SHORT_WORDS, Sets, mixed, shingles
+from ratchet.datasets.shingles import SHORT_WORDS, Sets, shingles
+from ratchet.mixing import mixed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

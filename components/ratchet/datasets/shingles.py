@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from ratchet.mixing import mixed
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -137,10 +139,3 @@ def powers(base: np.uint64, count: int) -> "Hashes":
         steps[0] = 1
         known = _known_powers[int(base)] = np.multiply.accumulate(steps)
     return known[:count]
-
-
-def mixed(numbers: "Hashes") -> "Hashes":
-    """Every bit of the result depends on every bit: SplitMix64's finaliser (Steele, Lea and Flood, OOPSLA 2014)."""
-    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return numbers ^ (numbers >> np.uint64(31))

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from ratchet.datasets.near_duplicates import components
-from ratchet.datasets.shingles import mixed
+from ratchet.mixing import mixed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,11 +1,11 @@
 """The digest of rows as a set: whatever order, file, batch or collection they came in. Pure.
 
 Each row is hashed (XXH3, two lanes) and the hashes are added up, so digests of parts combine into the digest of the
-whole, and a table that grows by a day is digested by reading a day. Sums of hashes tell any two tables apart that
-differ by accident; they do not withstand somebody who builds rows to collide (Wagner, CRYPTO 2002).
+whole, and a table that grows by a day is digested by reading a day. A null adds nothing, so a column that an older
+version did not know leaves older rows what they were. Sums of hashes tell any two tables apart that differ by
+accident; they do not withstand somebody who builds rows to collide (Wagner, CRYPTO 2002).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -13,11 +13,15 @@ from ratchet.digest import digest_json
 from ratchet.lake.rows import COLLECTION
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
+
+    Hashes = NDArray[np.uint64]
 
 LANES = 2
-BATCH_ROWS = 250_000  # rows are written out as text to be hashed; so many at a time bound the memory
 MASK_32 = 0xFFFF_FFFF
+SEED = 0x9E37_79B9_7F4A_7C15  # so that the number 0 is not nothing
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,7 @@ class Content:
 
     @classmethod
     def of(cls, rows: "pl.DataFrame") -> Self:
-        found = cls()
-        for start in range(0, rows.height, BATCH_ROWS):
-            found += _content(rows[start : start + BATCH_ROWS])
-        return found
+        return cls(rows.height, tuple(_sum(lane) for lane in _row_hashes(rows)))
 
     def __add__(self, other: "Content") -> Self:
         sums = (mine + theirs for mine, theirs in zip(self.sums, other.sums, strict=True))
@@ -47,39 +48,50 @@ def content_digest(rows: "pl.DataFrame") -> str:
     return Content.of(rows).digest()
 
 
-def _content(rows: "pl.DataFrame") -> Content:
+def _row_hashes(rows: "pl.DataFrame") -> "list[Hashes]":
+    """By lane, a hash of each row: the sum, mixed, of its values' hashes, each times a number of its column and lane."""
+    import numpy as np
+
+    from ratchet.mixing import mixed
+
+    lanes = [np.zeros(rows.height, dtype=np.uint64) for _ in range(LANES)]
+    for column in rows:
+        if column.name != COLLECTION and column.null_count() < len(column):
+            hashes = _value_hashes(column)
+            for number, lane in enumerate(lanes):
+                lane += hashes * np.uint64(int(digest_json([column.name, number])[:16], 16) | 1)
+    return [mixed(lane) for lane in lanes]
+
+
+def _value_hashes(column: "pl.Series") -> "Hashes":
+    """0 for null; of texts, and of what is written as one, XXH3; of numbers their bits, mixed."""
+    import numpy as np
     import polars as pl
     import polars_hash
 
-    names = sorted(name for name in rows.columns if name != COLLECTION)
-    seed = int(digest_json(names)[:15], 16)  # rows of other columns are other rows
-    written = rows.select(_written(rows, names).alias("row"))
-    hashes = written.select(
-        polars_hash.col("row").nchash.xxh3_64(seed=seed + lane).alias(str(lane)) for lane in range(LANES)
-    )
-    # In halves, since a sum of 64-bit numbers overflows.
-    low = hashes.select((pl.all() & MASK_32).sum()).row(0)
-    high = hashes.select((pl.all() // (MASK_32 + 1)).sum()).row(0)
-    return Content(rows.height, tuple((top << 32) + bottom for top, bottom in zip(high, low, strict=True)))
+    from ratchet.mixing import mixed
+
+    is_there = column.is_not_null()
+    values = column.drop_nulls()
+    if column.dtype.is_nested():
+        values = values.to_frame("value").select(pl.struct("value").struct.json_encode()).to_series()
+    if values.dtype == pl.String:
+        found = values.to_frame("text").select(polars_hash.col("text").nchash.xxh3_64(seed=0)).to_series().to_numpy()
+    else:
+        found = mixed(_bits(values) ^ np.uint64(SEED))
+    hashes = np.zeros(len(column), dtype=np.uint64)
+    hashes[is_there.to_numpy()] = found
+    return hashes
 
 
-def _written(rows: "pl.DataFrame", names: Sequence[str]) -> "pl.Expr":
-    """Each row as one text, different for different rows: the values by column name, then how long each of them is."""
+def _bits(numbers: "pl.Series") -> "Hashes":
     import polars as pl
 
-    values = [_value(pl.col(name), rows.schema[name]) for name in names]
-    lengths = [value.str.len_bytes().cast(pl.String) for value in values]
-    return pl.concat_str([part.fill_null("\x00") for part in (*values, *lengths)], separator="\x1f")
+    if numbers.dtype.is_float():  # all NaNs are the same, and 0.0 is -0.0
+        return (numbers.fill_nan(float("nan")) + 0.0).cast(pl.Float64).to_numpy().view("uint64")
+    return numbers.cast(pl.Int64, wrap_numerical=True).to_numpy().view("uint64")
 
 
-def _value(column: "pl.Expr", kind: "pl.DataType") -> "pl.Expr":
-    import polars as pl
-
-    if kind == pl.String:
-        return column
-    if kind.is_float():  # by its bits, for all NaNs the same, and 0.0 for -0.0
-        same = pl.when(column.is_nan()).then(float("nan")).otherwise(column + 0.0)
-        return same.cast(pl.Float64).reinterpret(dtype=pl.UInt64).cast(pl.String)
-    if kind.is_nested():
-        return pl.struct(column).struct.json_encode()
-    return column.cast(pl.String)
+def _sum(hashes: "Hashes") -> int:
+    """In halves, since a sum of 64-bit numbers overflows."""
+    return (int((hashes >> 32).sum()) << 32) + int((hashes & MASK_32).sum())
