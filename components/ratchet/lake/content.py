@@ -49,7 +49,7 @@ def content_digest(rows: "pl.DataFrame") -> str:
 
 
 def _row_hashes(rows: "pl.DataFrame") -> "list[Hashes]":
-    """By lane, a hash of each row: the sum, mixed, of its values' hashes, each times a number of its column and lane."""
+    """By lane, a hash of each row: its values' hashes, each times a number of its column and lane, summed and mixed."""
     import numpy as np
 
     from ratchet.mixing import mixed
