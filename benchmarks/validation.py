@@ -25,10 +25,11 @@ from benchmarks.planted import (
     score_personal,
     triplets,
 )
+from ratchet.lake.artifact import PART_ROWS
 from ratchet.privacy.scrub import scrub
 from ratchet.privacy.triplets import scrub_triplets
 from ratchet.validation.gx import failed_rows
-from ratchet.validation.parts import cut, process
+from ratchet.validation.parts import process
 from ratchet.validation.suite import compile_rules, judge, load_suite, view
 
 NUM_ROWS = 1_000_000
@@ -68,15 +69,15 @@ def run(num_rows: int = NUM_ROWS) -> dict[str, float]:
 def _ours(table: pl.DataFrame) -> None:
     rules = compile_rules(table, LIMITS)
     with TemporaryDirectory() as folder:
-        for number, rows in enumerate(cut(table)):
+        for number, rows in enumerate(table.iter_slices(PART_ROWS)):
             part = process(rows, rules, [scrub], 0.01, **MARKS)
             for name, found in (("good", part.good), ("bad", part.bad)):
-                found.write_parquet(Path(folder) / f"{name}-{number}.parquet", compression_level=1)
+                found.write_parquet(Path(folder) / f"{name}-{number}.parquet", compression="lz4", statistics=False)
 
 
 def _judge(table: pl.DataFrame) -> None:
     rules = compile_rules(table, LIMITS)
-    for rows in cut(table):
+    for rows in table.iter_slices(PART_ROWS):
         judge(rows, rules)
 
 
@@ -86,8 +87,8 @@ def _peer(table: pl.DataFrame) -> None:
 
 def _write(table: pl.DataFrame) -> None:
     with TemporaryDirectory() as folder:
-        for number, rows in enumerate(cut(table)):
-            rows.write_parquet(Path(folder) / f"{number}.parquet", compression_level=1)
+        for number, rows in enumerate(table.iter_slices(PART_ROWS)):
+            rows.write_parquet(Path(folder) / f"{number}.parquet", compression="lz4", statistics=False)
 
 
 def _seconds(arm: Callable[[], None]) -> float:

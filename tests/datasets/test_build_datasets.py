@@ -16,8 +16,8 @@ from leaks import leaks
 from ratchet.config import Config
 from ratchet.datasets.build_datasets import STEP
 from ratchet.digest import digest_tree
+from ratchet.lake.artifact import read_artifact
 from ratchet.lake.importers import import_files
-from ratchet.lake.tables import read_artifact
 from ratchet.manifest import Artifact, Manifest
 from ratchet.step import key_of, run_step
 from ratchet.store import Store

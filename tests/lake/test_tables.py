@@ -8,10 +8,8 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from ratchet.errors import UserError
 from ratchet.lake import tables
-from ratchet.lake.content import content_digest
-from ratchet.lake.rows import FEEDBACK, TRIPLETS
+from ratchet.lake.rows import FEEDBACK
 from ratchet.store import Store
 
 
@@ -69,27 +67,6 @@ def test_an_earlier_state_stays_readable(lake: Store):
 def test_an_empty_collection_counts_as_done(lake: Store):
     tables.append(lake, FEEDBACK, [feedback_rows()], collection=1)
     assert tables.last_collection(lake, FEEDBACK) == 1
-
-
-def triplets(*ids: str, value: float = 1.0):
-    return pl.DataFrame([{"triplet_id": name, "value_num": value} for name in ids], TRIPLETS.schema)
-
-
-def test_an_artifact_is_found_after_more_was_collected(lake: Store):
-    tables.append(lake, TRIPLETS, [triplets("b", "a")], collection=1)
-    digest = content_digest(tables.sorted_triplets(lake, 1))
-    tables.append(lake, TRIPLETS, [triplets()], collection=2)
-    tables.append(lake, TRIPLETS, [triplets("c")], collection=3)
-    assert tables.read_artifact(lake, digest, 2)["triplet_id"].to_list() == ["a", "b"]
-
-
-def test_a_table_that_lost_rows_is_named(lake: Store):
-    tables.append(lake, TRIPLETS, [triplets("a", "b")], collection=1)
-    uri, _ = lake.delta_uri(TRIPLETS.key)
-    digest = content_digest(tables.sorted_triplets(lake, 1))
-    DeltaTable(uri).delete("triplet_id = 'a'")
-    with pytest.raises(UserError, match="no longer holds the 2 rows"):
-        tables.read_artifact(lake, digest, 2)
 
 
 def test_a_fault_among_the_rows_is_told_as_it_is_and_commits_nothing(lake: Store):

@@ -72,7 +72,7 @@ def describe(lake: Path, out: Path) -> None:
     """Finish the lake's work and say what it holds."""
     store = open_store(lake)
     manifest = run_step(STEP, Config(), {}, store).manifest
-    triplets = tables.sorted_triplets(store, 2**40)
+    triplets = tables.scan(store, rows.TRIPLETS, 2**40).sort("triplet_id").collect()
     found = {
         "digest": manifest.outputs["triplets"].digest,
         "triplets": triplets["triplet_id"].to_list(),

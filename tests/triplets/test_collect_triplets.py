@@ -16,6 +16,7 @@ from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.events import Event, Feedback, Interaction
 from ratchet.lake import event_lines, tables
+from ratchet.lake.artifact import read_artifact
 from ratchet.lake.bulk import land_rows
 from ratchet.lake.collected import DROPS
 from ratchet.lake.intents import plan
@@ -238,7 +239,7 @@ def test_feedback_waits_over_many_collections(lake: Store):
     land(lake, [interaction("a")])
     manifest = collect(lake)
     assert counts(manifest, "feedback") == (2, 2, {})
-    found = tables.read_artifact(lake, manifest.outputs["triplets"].digest, 2)
+    found = read_artifact(lake, manifest.outputs["triplets"].digest, 2)
     assert found["other_response"].to_list() == [None, "It is good."]
 
 

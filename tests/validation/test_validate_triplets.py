@@ -24,7 +24,7 @@ from ratchet.triplets.collect_triplets import STEP as COLLECT
 from ratchet.validation.compiler import reasons as reasons_of
 from ratchet.validation.evidence import evidence
 from ratchet.validation.gx import Disagreement
-from ratchet.validation.parts import cut, process
+from ratchet.validation.parts import process
 from ratchet.validation.suite import compile_rules, drops, judge, suite_digest, view
 from ratchet.validation.validate_triplets import STEP as VALIDATE
 
@@ -265,21 +265,11 @@ def test_a_plain_chat_is_counted_as_a_parsed_one(chats: list[list[dict[str, str]
     assert found.to_dict(as_series=False) == {"prompt_chars": chars, "unknown_roles": wizards}
 
 
-@given(st.lists(st.sampled_from("abcd"), max_size=12).map(sorted), st.integers(1, 5))
-def test_parts_are_all_rows_and_equal_ids_meet_in_one(ids: list[str], part_rows: int):
-    parts = [
-        part["triplet_id"].to_list()
-        for part in cut(pl.DataFrame({"triplet_id": ids}, schema={"triplet_id": pl.String}), part_rows)
-    ]
-    assert [name for part in parts for name in part] == ids
-    assert sum(len(set(part)) for part in parts) == len(set(ids))
-
-
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_what_is_judged_does_not_depend_on_where_parts_are_cut(size: int):
     table, _ = plant_broken(triplets(2_000), each=2)
     rules = compile_rules(table, LIMITS)
-    parts = [process(part, rules, [scrub], 0.3, suite="s", batch="b") for part in cut(table, 2_000 // size)]
+    parts = [process(part, rules, [scrub], 0.3, suite="s", batch="b") for part in table.iter_slices(2_100 // size)]
     whole = process(table, rules, [scrub], 0.3, suite="s", batch="b")
     for name in ("good", "bad", "sample"):
         assert_frame_equal(pl.concat(getattr(part, name) for part in parts), getattr(whole, name))

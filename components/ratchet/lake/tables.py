@@ -15,9 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ratchet.errors import Conflict, UserError
-from ratchet.lake.content import content_digest
-from ratchet.lake.rows import COLLECTION, TRIPLETS, Table
+from ratchet.errors import Conflict
+from ratchet.lake.rows import COLLECTION, Table
 from ratchet.store import Store
 
 if TYPE_CHECKING:
@@ -76,27 +75,16 @@ def scan(store: Store, table: Table, up_to: int) -> "pl.LazyFrame":
     return pl.scan_delta(uri, storage_options=options).filter(pl.col(COLLECTION) <= up_to)
 
 
-def read_artifact(store: Store, digest: str, rows: int) -> "pl.DataFrame":
-    """The triplets that a manifest names, whatever was collected since, sorted by id.
-
-    Collections only add rows, so a row count names one state of the table; the digest then proves it.
-    """
+def stretches(store: Store, table: Table, up_to: int) -> "Iterator[pl.DataFrame]":
+    """The table as it was after collection `up_to`, a row group or so at a time, in no order that lasts."""
     import polars as pl
 
-    counts = scan(store, TRIPLETS, up_to=2**62).group_by(COLLECTION).len().sort(COLLECTION)
-    sizes = counts.with_columns(pl.col("len").cum_sum()).filter(pl.col("len") <= rows).collect()
-    up_to = int(sizes[COLLECTION][-1]) if sizes.height else 0
-    found = sorted_triplets(store, up_to)
-    if found.height != rows or content_digest(found) != digest:
-        raise UserError(
-            f"{store.root}/{TRIPLETS.key} no longer holds the {rows} rows with digest {digest[:12]} that were "
-            "collected; run collect_triplets again"
-        )
-    return found
-
-
-def sorted_triplets(store: Store, up_to: int) -> "pl.DataFrame":
-    return scan(store, TRIPLETS, up_to).sort(TRIPLETS.id).collect()
+    _, options = store.delta_uri(table.key)
+    for file in open_table(store, table).file_uris():
+        rows = pl.scan_parquet(file, storage_options=options or None)
+        for start in range(0, rows.select(pl.len()).collect().item(), ROW_GROUP_ROWS):
+            found = rows.slice(start, ROW_GROUP_ROWS).collect().filter(pl.col(COLLECTION) <= up_to)
+            yield pl.concat([pl.DataFrame(schema=table.schema), found], how="diagonal").select(list(table.schema))
 
 
 def matching(store: Store, table: Table, up_to: int, ids: "pl.Series") -> "Iterator[pl.DataFrame]":

@@ -1,11 +1,11 @@
-"""The triplets of a lake in parts that fit in memory, and what is made of a part: good rows scrubbed, bad rows named.
+"""What is made of a part of the triplets (`ratchet.lake.artifact`): good rows scrubbed, bad rows named.
 
-A part is a range of ids, so equal ids meet in one. Its rows depend on nothing outside it, so parts may be taken in any
-order, by anybody; their number of rows is fixed, since it shapes the files and so the digest.
+Its rows depend on nothing outside it, so parts may be taken in any order, by anybody; their number of rows is fixed,
+since it shapes the files and so the digest.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -18,7 +18,6 @@ from ratchet.validation.evidence import count
 from ratchet.validation.suite import KEY, judge
 
 REASONS = "reasons"
-PART_ROWS = 250_000
 LAST_HASH = 2**64 - 1
 
 
@@ -55,17 +54,6 @@ class Totals:
         self.failed.update(part.bad[REASONS].explode())
         self.scrubbed.update(part.scrubbed)
         self.at_risk += int(part.good[INJECTION_RISK].sum())
-
-
-def cut(triplets: pl.DataFrame, part_rows: int = PART_ROWS) -> Iterator[pl.DataFrame]:
-    """Parts of about `part_rows` rows of a table that is sorted by id; at least one, be it empty."""
-    start = 0
-    while start < triplets.height or start == 0:
-        end = min(start + part_rows, triplets.height)
-        while end < triplets.height and triplets[end, KEY] == triplets[end - 1, KEY]:
-            end += 1
-        yield triplets[start:end]
-        start = max(end, 1)
 
 
 def process(
