@@ -173,7 +173,7 @@ def _write_tables(folder: Path, files: dict[str, "pl.DataFrame"], triplets: "Key
 
 
 def _write(table: "pl.DataFrame", path: Path) -> None:
-    table.write_parquet(path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS)
+    table.write_parquet(path, compression="lz4", statistics=False, row_group_size=ROW_GROUP_ROWS)
 
 
 STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), version=3, reads=("seed",), sources=_sources)

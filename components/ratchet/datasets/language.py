@@ -30,13 +30,21 @@ def languages(texts: pl.Series) -> dict[str, int]:
         pl.when(pl.col("text").str.count_matches(script) >= MIN_SHARE * letters).then(pl.lit(name))
         for name, script in SCRIPTS.items()
     ]
-    hits = {
-        name: pl.col("text").str.count_matches(rf"(?i)\b(?:{'|'.join(words.split())})\b")
-        for name, words in COMMON.items()
-    }
-    best = pl.max_horizontal(hits.values())
-    in_latin = [pl.when((count == best) & (best > 0)).then(pl.lit(name)) for name, count in hits.items()]
+    hits = _common_words(texts)
+    best = pl.max_horizontal(*COMMON)
+    in_latin = [pl.when((pl.col(name) == best) & (best > 0)).then(pl.lit(name)) for name in COMMON]
     # Kana before Han: Japanese uses both.
     order = [in_script[1], in_script[0], *in_script[2:], *in_latin, pl.lit("other")]
-    found = texts.to_frame("text").select(language=pl.coalesce(order))
+    found = hits.with_columns(text=texts).select(language=pl.coalesce(order))
     return dict(found.group_by("language").len().sort("language").iter_rows())
+
+
+def _common_words(texts: pl.Series) -> pl.DataFrame:
+    """How many words of each text are common in each language; a column a language."""
+    known = pl.DataFrame(
+        [(word, name) for name, words in COMMON.items() for word in words.split()], ["word", "name"], orient="row"
+    )
+    said = texts.str.to_lowercase().str.extract_all(r"\w+").alias("word").to_frame().with_row_index("text")
+    found = said.explode("word", empty_as_null=True, keep_nulls=True).join(known, on="word")
+    counts = found.group_by("text").agg((pl.col("name") == name).sum().alias(name) for name in COMMON)
+    return said.select("text").join(counts, on="text", how="left", maintain_order="left").drop("text").fill_null(0)
