@@ -13,7 +13,6 @@ A run that was cut short is gone on with by the same command.
 import argparse
 import json
 import os
-import platform
 import random
 import resource
 import statistics
@@ -26,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.__main__ import machine
 from ratchet.base_model import EMBEDDED
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -56,9 +56,14 @@ ARMS = (*OURS, *TRL)
 
 
 def run() -> dict[str, float]:
-    """Pairs a minute of ours, TRL tuned and TRL with defaults, on a few of PandaLM's pairs."""
-    taken = measure("pandalm", pairs=8, repeats=1, arms=MAIN)
-    return {arm: 60 * found["pairs_per_s"] for arm, found in summarize(list(taken)).items()}
+    """Pairs a minute of ours, TRL tuned and TRL with defaults on a few pairs of PandaLM; prints all that was found."""
+    found = {}
+    for corpus in CORPORA:
+        arms = ARMS if corpus == "pandalm" else MAIN
+        found[corpus] = summarize(list(measure(corpus, pairs=8, repeats=2, arms=arms)))
+        print(corpus)
+        _tell(found[corpus])
+    return {arm: 60 * found["pandalm"][arm]["pairs_per_s"] for arm in MAIN}
 
 
 def measure(
@@ -333,8 +338,7 @@ def packages() -> dict[str, str]:
 
 
 def machine_name() -> str:
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return f"{os.cpu_count()} cores, {platform.machine()}{', AMX' if 'amx_bf16' in flags else ''}"
+    return machine() + (", AMX" if "amx_bf16" in Path("/proc/cpuinfo").read_text() else "")
 
 
 if __name__ == "__main__":
