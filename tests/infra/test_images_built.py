@@ -75,16 +75,18 @@ def test_router_serves_from_its_image(podman: Podman, services: str) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     started = podman(
-        "run", "--detach", "--rm", "--read-only", "--cap-drop=all", "--tmpfs=/tmp", f"--env=RATCHET_PORT={port}",
+        "run", "--detach", "--read-only", "--cap-drop=all", "--tmpfs=/tmp", f"--env=RATCHET_PORT={port}",
         "--env=RATCHET_LAKE=/tmp/lake", "--env=RATCHET_POOL_URL=http://127.0.0.1:9",
-        services, "ratchet", "serve-router",
+        "--env=RATCHET_SECRET=a-secret-of-thirty-two-characters-or-more", services, "ratchet", "serve-router",
     )  # fmt: skip
     assert started.returncode == 0, started.stderr
     container = started.stdout.strip()
     try:
         assert _answer(f"http://127.0.0.1:{port}/healthz") == 200
+    except TimeoutError as error:
+        raise AssertionError(podman("logs", container).stderr) from error
     finally:
-        podman("stop", "--time=10", container)
+        podman("rm", "--force", "--time=10", container)
 
 
 def _answer(url: str, timeout_s: float = 60) -> int:
