@@ -71,6 +71,8 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """One finding a run, the arms in turn. With `layers` the base model keeps only so many of its first ones."""
     turns = [arm for repeat in range(repeats) for arm in arms[repeat % len(arms) :] + arms[: repeat % len(arms)]]
+    if num_done == len(turns):
+        return
     with tempfile.TemporaryDirectory() as aside:
         task = Path(aside) / "task.json"
         model = EMBEDDED if layers is None else _shortened(Path(aside) / "model", layers)

@@ -1,7 +1,8 @@
 """Do weights help? DPO on PandaLM with the annotators' agreement as weight and flip probability, and without.
 
 Five seeds, each with its own draw of training pairs, its own adapter init and order; both arms of a seed see the same
-pairs. Judged on held-out pairs on which all annotators agree, by the margin over the base model that training made.
+pairs, half of them disputed (of all of PandaLM's an eighth is, too few to see an effect). Judged on held-out pairs on
+which all annotators agree, by the margin over the base model that training made.
 
     python -m benchmarks weights     # writes benchmarks/results/weights-pandalm.json
 """
@@ -42,8 +43,8 @@ SEEDS = range(5)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train-pairs", type=int, default=128)
-    parser.add_argument("--held-out-pairs", type=int, default=200, help="at most; there are fewer in PandaLM")
+    parser.add_argument("--train-pairs", type=int, default=64, help="half of them disputed")
+    parser.add_argument("--held-out-pairs", type=int, default=100)
     given = parser.parse_args(arguments)
     torch.set_num_threads(_config(0).train_adapter.threads)
     train, held_out = _read(given.held_out_pairs)
@@ -52,12 +53,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     before = None
     for seed in SEEDS[len(found) :]:
         before = _base(held_out) if before is None else before
-        drawn = random.Random(seed).sample(train, given.train_pairs)
+        drawn = _draw(train, given.train_pairs, random.Random(seed))
         plain = [replace(row, weight=1.0, flip_probability=0.0) for row in drawn]
-        arms = {"weighted": drawn, "plain": plain}
-        found.append({"seed": seed, **{arm: _score(rows, held_out, before, seed) for arm, rows in arms.items()}})
+        with tempfile.TemporaryDirectory() as lake:  # the arms share the reference
+            arms = {
+                name: _score(rows, held_out, before, seed, Place(open_store(lake), name))
+                for name, rows in (("weighted", drawn), ("plain", plain))
+            }
+        found.append({"seed": seed, **arms})
         print(json.dumps(found[-1]), flush=True)
         _write({**size, "seeds": found})  # after every seed, so that a run cut short goes on from there
+
+
+def _draw(train: list[Any], num_pairs: int, draw: random.Random) -> list[Any]:
+    """So many training pairs, half of them disputed, in random order."""
+    surest = min(row.flip_probability for row in train)
+    disputed = [row for row in train if row.flip_probability > surest]
+    unanimous = [row for row in train if row.flip_probability == surest]
+    rows = draw.sample(disputed, num_pairs // 2) + draw.sample(unanimous, num_pairs - num_pairs // 2)
+    draw.shuffle(rows)
+    return rows
 
 
 def _finished(size: dict[str, int]) -> list[dict[str, Any]]:
@@ -67,6 +82,7 @@ def _finished(size: dict[str, int]) -> list[dict[str, Any]]:
 
 def _write(record: dict[str, Any]) -> None:
     command = f"python -m benchmarks weights --train-pairs {record['train_pairs']}"
+    command += f" --held-out-pairs {record['held_out_unanimous_pairs']}"
     machine = {"command": command, "machine": machine_name(), "packages": packages()}
     told = {name: _difference(record["seeds"], name) for name in ("accuracy", "margin")}
     RESULT.parent.mkdir(exist_ok=True)
@@ -111,19 +127,17 @@ def _base(held_out: list[Any]) -> Any:
     return reference_table(model, held_out, layout_of(_config(0).train_adapter, tokenizer))
 
 
-def _score(rows: list[Any], held_out: list[Any], before: Any, seed: int) -> dict[str, float]:
+def _score(rows: list[Any], held_out: list[Any], before: Any, seed: int, place: Place) -> dict[str, float]:
     config = _config(seed)
     model, tokenizer = fresh_adapter(config)
     layout = layout_of(config.train_adapter, tokenizer)
     scaled = normalized([row.weight for row in rows])
     rows = [replace(row, weight=weight) for row, weight in zip(rows, scaled, strict=True)]
-    with tempfile.TemporaryDirectory() as aside:
-        store = open_store(aside)
-        rows = with_reference(model, rows, layout=layout, store=store, origin={})
-        train_phase(
-            model, rows, dpo_objective("sigmoid", 0.1), config.train_adapter.dpo, place=Place(store, "dpo"),
-            layout=layout, seed=seed, checkpoint_steps=10_000, device="cpu", callbacks=[],
-        )  # fmt: skip
+    rows = with_reference(model, rows, layout=layout, store=place.store, origin={})
+    train_phase(
+        model, rows, dpo_objective("sigmoid", 0.1), config.train_adapter.dpo, place=place,
+        layout=layout, seed=seed, checkpoint_steps=10_000, device="cpu", callbacks=[],
+    )  # fmt: skip
     gains = reference_table(model, held_out, layout) - before
     margins = gains[:, 0] - gains[:, 1]
     return {"accuracy": round((margins > 0).float().mean().item(), 4), "margin": round(margins.mean().item(), 4)}
