@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ratchet.errors import UserError
 from ratchet.lake import quarantine
 from ratchet.manifest import Flow
 from ratchet.store import Store, open_store
@@ -74,7 +75,10 @@ def replay(
 ) -> None:
     """Put back what is good by now: lines land again (each event once), triplets are judged by today's contract."""
     store = open_store(lake)
-    _, keys = quarantine.find(store, batch)
+    digest, keys = quarantine.find(store, batch)
+    for refused in quarantine.refused(store, keys):
+        if refused.importer:
+            raise UserError(_say_import(digest[:ID_CHARS], refused.importer))
     if mended is not None:
         flow = quarantine.land_again(store, mended.read_bytes().splitlines())
     elif lines := [refused.data for refused in quarantine.refused(store, keys)]:
@@ -83,6 +87,14 @@ def replay(
         flow = _look_again(store, keys, config)
     if as_json:
         print(flow.model_dump_json())
+
+
+def _say_import(batch: str, importer: str) -> str:
+    return (
+        f"quarantine {batch} holds records of {importer} files, which only their importer reads: save them with "
+        f"`ratchet quarantine show {batch} --raw`, mend them, and `ratchet import {importer} FILE`, with the --score "
+        "and --traces that they need; what landed before is known and lands no second time"
+    )
 
 
 def _look_again(store: Store, keys: list[str], config: Path | None) -> Flow:

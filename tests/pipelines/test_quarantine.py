@@ -5,6 +5,7 @@ from pathlib import Path
 
 from events import interaction, vote
 from ratchet.config import Config
+from ratchet.lake.importers import import_files
 from ratchet.lake.landing import land
 from ratchet.step import run_step
 from ratchet.store import Store
@@ -47,6 +48,18 @@ def test_a_mended_line_enters_the_lake_exactly_once(lake: Store, tmp_path: Path)
     assert collect(lake) == {"in": 1, "out": 1}
     flow = json.loads(quarantine(lake, "replay", batch["batch"], "--with", str(raw), "--json"))
     assert flow == {"rows_in": 2, "rows_out": 0, "drops": {"malformed": 1, "known": 1}}
+
+
+def test_records_of_an_import_are_sent_back_to_their_importer(lake: Store, tmp_path: Path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"prompt":"How?","chosen":"So.","rejected":"Not so."}\n{"prompt":"How?","chosen":"So."}\n')
+    [batch] = import_files(lake, "preference", [file]).quarantined
+    name = batch.split("/")[1]
+    assert quarantine(lake, "show", name, "--raw") == '{"prompt":"How?","chosen":"So."}\n'
+    command = [sys.executable, "-m", "ratchet_pipelines.cli", "quarantine", "replay", name, "--lake", lake.root]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "ratchet import preference FILE" in " ".join(done.stderr.split())
 
 
 def test_triplets_in_quarantine_are_judged_by_todays_limits_and_return_once(lake: Store, tmp_path: Path):

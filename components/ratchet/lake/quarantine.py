@@ -34,12 +34,17 @@ class Refused:
     offset: int
     data: bytes
     why: str
+    importer: str | None = None
+    """The format that the record was imported as; None for a line of a landing file."""
 
 
 def keep(store: Store, refused: Sequence[Refused]) -> str:
     """Save refused bytes, base64 in JSON lines, under a name that is their content; the key."""
     lines = [
-        canonical_json({"file": r.file, "offset": r.offset, "why": r.why, "bytes": base64.b64encode(r.data).decode()})
+        canonical_json(
+            {"file": r.file, "offset": r.offset, "why": r.why, "bytes": base64.b64encode(r.data).decode()}
+            | ({"importer": r.importer} if r.importer else {})
+        )
         for r in refused
     ]
     data = b"\n".join(lines) + b"\n"
@@ -79,7 +84,8 @@ def refused(store: Store, keys: Iterable[str]) -> Iterator[Refused]:
         if key.endswith(REFUSED):
             for line in store.read(key).splitlines():
                 kept = json.loads(line)
-                yield Refused(kept["file"], kept["offset"], base64.b64decode(kept["bytes"]), kept["why"])
+                data = base64.b64decode(kept["bytes"])
+                yield Refused(kept["file"], kept["offset"], data, kept["why"], kept.get("importer"))
 
 
 def land_again(store: Store, lines: Iterable[bytes]) -> Flow:

@@ -167,7 +167,7 @@ class Intake:
     def _refuse(self, unit: Unit, reason: str, why: str, num_votes: int, data: bytes | None) -> None:
         self._drops[unit][reason] += num_votes
         kept = self._record.data if data is None else data
-        self._refused.append(Refused(self._file, self._record.offset, kept, f"{reason}: {why}"))
+        self._refused.append(Refused(self._file, self._record.offset, kept, f"{reason}: {why}", self.origin))
 
     def _flush(self) -> None:
         if self._refused:
