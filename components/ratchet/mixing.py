@@ -1,4 +1,4 @@
-"""Numbers mixed until nothing of their order is left: what hashes are made of. The same on any machine. Pure."""
+"""Arrays of numbers by the million: mixed, made distinct, numbered anew. The same on any machine. Pure."""
 
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Hashes = NDArray[np.uint64]
+    Numbers = NDArray[np.int64]
 
 
 def mixed(numbers: "Hashes") -> "Hashes":
@@ -15,3 +16,16 @@ def mixed(numbers: "Hashes") -> "Hashes":
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return numbers ^ (numbers >> np.uint64(31))
+
+
+def distinct(numbers: "Hashes") -> "Hashes":
+    """Each number once, sorted. NumPy's own hashes them first, which takes three times as long."""
+    ordered = np.sort(numbers)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
+
+
+def renumbered(numbers: "Numbers") -> tuple["Numbers", "Numbers"]:
+    """The distinct ones among small numbers, sorted; and the place of each number among them."""
+    is_there = np.zeros(int(numbers.max(initial=-1)) + 1, dtype=np.bool_)
+    is_there[numbers] = True
+    return np.flatnonzero(is_there), (np.cumsum(is_there) - 1)[numbers]

@@ -53,17 +53,24 @@ def over_cap(signals: pl.DataFrame, settings: BuildDatasets) -> pl.DataFrame:
     Where raters are few, as with hired annotators, a multiple of a fair share is allowed in any case.
     """
     votes = signals.select("row", "subject", "created_at", day=(pl.col("created_at") // DAY_S)).sort(
-        "created_at", "row"
+        "subject", "created_at", "row"
     )
     daily = votes.with_columns(
-        place=pl.int_range(pl.len()).over("subject", "day"),
+        place=place_in("subject", "day"),
         fair=FAIR_SHARES * pl.len().over("day") / pl.col("subject").n_unique().over("day"),
     )
     kept = daily.filter(pl.col("place") < pl.max_horizontal(pl.lit(settings.max_votes_per_day), "fair"))
     fair = FAIR_SHARES * len(kept) / max(1, kept["subject"].n_unique())
     most = max(settings.max_rater_share * len(kept), fair)
-    kept = kept.filter(pl.int_range(pl.len()).over("subject") < most)
+    kept = kept.filter(place_in("subject") < most)
     return votes.join(kept, on="row", how="anti").select("row")
+
+
+def place_in(*group: str) -> pl.Expr:
+    """A row's place in its group, from 0, where the rows of a group stand together: a window costs ten times that."""
+    place = pl.int_range(pl.len())
+    is_first = pl.any_horizontal(pl.col(name) != pl.col(name).shift() for name in group).fill_null(True)
+    return place - pl.when(is_first).then(place).forward_fill()
 
 
 def _ballots(votes: pl.DataFrame) -> pl.DataFrame:

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from ratchet.datasets.shingles import SHORT_WORDS, Sets, shingles
-from ratchet.mixing import mixed
+from ratchet.mixing import distinct, mixed, renumbered
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,8 +108,8 @@ def _distinct(texts: pl.Series, within: "Hashes | None", rarity: "Hashes") -> Se
     hashes = np.where(
         is_short, (items >> np.uint64(64 - HASH_BITS)) | SHORT, (items >> np.uint64(64 - HASH_BITS)) & ~SHORT
     )
-    packed = np.sort((owners.astype(np.uint64) << np.uint64(48)) | (common << np.uint64(HASH_BITS)) | hashes)
-    packed = packed[np.append(True, packed[1:] != packed[:-1])] if len(packed) else packed
+    order: Hashes = (owners.astype(np.uint64) << np.uint64(48)) + (common << np.uint64(HASH_BITS))
+    packed = distinct(order + hashes)
     starts = np.searchsorted(packed >> np.uint64(48), np.arange(len(texts) + 1, dtype=np.uint64))
     return Sets(packed & np.uint64((1 << 48) - 1), starts)
 
@@ -173,10 +173,10 @@ def _link_subsets(subsets: "Pairs") -> "Pairs":
 
 def _verify(texts: pl.Series, within: "Hashes | None", threshold: float, prefixes: "Hashes") -> Iterator["Pairs"]:
     """Compare texts that share a prefix shingle, neighbours first, until all that are near are connected."""
-    prefixes = np.unique(prefixes)
+    prefixes = distinct(prefixes)
     names, owners = prefixes >> np.uint64(TEXT_BITS), (prefixes & np.uint64((1 << TEXT_BITS) - 1)).astype(np.int64)
     names, owners = _shared_only(names, owners)
-    known, owners = np.unique(owners, return_inverse=True)
+    known, owners = renumbered(owners)
     sets = _candidates(texts, known, within)
     labels = np.arange(len(known), dtype=np.int32)
     near = _none()
@@ -217,7 +217,7 @@ def _neighbours(
         small, large = np.minimum(sizes[one], sizes[other]), np.maximum(sizes[one], sizes[other])
         is_possible = small >= threshold * large - EPSILON
         found.append((one[is_possible] << 32) | other[is_possible])
-    packed = np.unique(np.concatenate(found))
+    packed = distinct(np.concatenate(found).view(np.uint64)).view(np.int64)
     return np.stack([packed >> 32, packed & 0xFFFFFFFF], axis=1)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from ratchet.config import BuildDatasets
-from ratchet.datasets.abuse import held, over_cap
+from ratchet.datasets.abuse import held, over_cap, place_in
 from ratchet.datasets.reliability import trusted
 from ratchet.datasets.signals import SILENT, VOTES, is_explicit
 from ratchet.datasets.weights import FACTORS, FULL, agreement, is_unsure, opposed_flip, smoothed, stable, weight
@@ -235,7 +235,7 @@ def _choose_pairs(
     ranked = pl.concat([comparisons.select(*columns, is_direct=True), indirect.select(*columns, is_direct=False)]).sort(
         "prompt", "is_direct", "margin", "chosen", "rejected", descending=[False, True, True, False, False]
     )
-    place = pl.int_range(pl.len()).over("prompt")
+    place = place_in("prompt")
     return ranked.filter(pl.col("is_direct") | (place < settings.max_pairs_per_prompt))
 
 
@@ -269,7 +269,7 @@ def _oppose(answers: pl.DataFrame, settings: BuildDatasets) -> pl.DataFrame:
 
 def _top(answers: pl.DataFrame, count: int, *, descending: bool) -> pl.DataFrame:
     ordered = answers.sort("prompt", "up", "answer", descending=[False, descending, False])
-    return ordered.filter(pl.int_range(pl.len()).over("prompt") < count)
+    return ordered.filter(place_in("prompt") < count)
 
 
 def _targets(

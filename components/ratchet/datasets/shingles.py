@@ -26,6 +26,7 @@ SIGNS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2**64
 INVERSE = np.uint64(pow(int(BASE), -1, 2**64))
 STRIDE = 8
+SLICE_TEXTS = 1 << 16  # eight numbers a byte are held while they are hashed
 MASKS = np.array([(1 << 8 * size) - 1 for size in range(STRIDE + 1)], dtype=np.uint64)
 
 
@@ -103,9 +104,14 @@ def _hash_spans(signs: "NDArray[np.uint8]", first: "Numbers", sizes: "Numbers") 
 
 def stable_hash(texts: pl.Series) -> "Hashes":
     """A 64-bit hash of each whole text that may be stored: Polars' own changes between versions."""
-    data, offsets = text_bytes(texts)
+    parts = [_whole_hashes(some) for some in texts.to_frame().iter_slices(SLICE_TEXTS)]
+    return np.concatenate(parts or [np.zeros(0, dtype=np.uint64)])
+
+
+def _whole_hashes(frame: pl.DataFrame) -> "Hashes":
+    data, offsets = text_bytes(frame.to_series())
     sizes = np.diff(offsets)
-    hashes = np.zeros(len(texts), dtype=np.uint64)
+    hashes = np.zeros(len(sizes), dtype=np.uint64)
     if len(data):
         is_there = sizes > 0
         first = offsets[:-1][is_there]

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from ratchet.datasets.near_duplicates import components
-from ratchet.mixing import mixed
+from ratchet.mixing import distinct, mixed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,7 +120,7 @@ def _graph(
 
     No hub may touch a group that was held out before, or the two would leak; such a cluster joins the graph after all.
     """
-    packed = np.unique((cluster << 32) | conversation)
+    packed = distinct(((cluster << 32) | conversation).view(np.uint64)).view(np.int64)
     pairs = np.stack([packed >> 32, packed & 0xFFFFFFFF], axis=1)
     nodes = pairs + np.array([0, num_clusters])
     is_hub = np.bincount(pairs[:, 0], minlength=num_clusters) > hub_conversations
