@@ -1,6 +1,7 @@
 """A real S3 server (moto) in a process of its own.
 
-In its bucket `careless` it accepts If-None-Match and ignores it; in `flaky` it is too busy for every eighth request.
+In its bucket `careless` it accepts If-None-Match and ignores it; in `flaky` it is too busy for every eighth request,
+and answers every third conditional write as S3 does while another write to the key is under way.
 Conditional writes take turns: S3 looks and writes in one, moto in two, and of many creators two won.
 """
 
@@ -22,15 +23,20 @@ from werkzeug.serving import run_simple
 
 app = DomainDispatcherApplication(create_backend_app)
 port = int(sys.argv[1])
-turns = itertools.count(1)
+turns, writes = itertools.count(1), itertools.count(1)
 one_at_a_time = threading.Lock()
+
+def refuse(start_response, status, code):
+    start_response(status, [("content-type", "application/xml")])
+    return [f"<Error><Code>{code}</Code><Message>Please try again.</Message></Error>".encode()]
 
 def serve(environ, start_response):
     if environ["PATH_INFO"].startswith("/careless/"):
         environ.pop("HTTP_IF_NONE_MATCH", None)
     if environ["PATH_INFO"].startswith("/flaky/") and next(turns) % 8 == 0:
-        start_response("503 Slow Down", [("content-type", "application/xml")])
-        return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
+        return refuse(start_response, "503 Slow Down", "SlowDown")
+    if environ["PATH_INFO"].startswith("/flaky/") and "HTTP_IF_NONE_MATCH" in environ and next(writes) % 3 == 0:
+        return refuse(start_response, "409 Conflict", "ConditionalRequestConflict")
     if {"HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH"} & set(environ):
         with one_at_a_time:
             return app(environ, start_response)

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from benchmarks.planted_events import collect_twice, plant
 
 from events import NOW_S, interaction, vote
 from ratchet.config import Config
@@ -253,14 +254,22 @@ def test_a_vote_on_an_answer_of_long_ago_finds_it(lake: Store):
 
 
 def test_a_store_that_stumbles_loses_nothing(lake: Store):
+    """It is too busy (503), and it knows not yet which of two writers wins (409)."""
     events = many_events(20)
     with s3_server("flaky"):
         store = S3Store("s3://flaky/prefix")
-        for place in (lake, store):
-            land(place, events)
-        assert collect(store).outputs == collect(lake).outputs
-        assert tables.scan(store, TRIPLETS, 1).collect().height == collect(lake).outputs["triplets"].rows
+        for batch in (events[::2], events[1::2]):
+            for place in (lake, store):
+                land(place, batch)
+            assert collect(store).outputs == collect(lake).outputs
+        assert tables.scan(store, TRIPLETS, 2).collect().height == collect(lake).outputs["triplets"].rows
         store.client.close()
+
+
+def test_planted_repeats_late_votes_orphans_and_broken_rows_are_counted_exactly(lake: Store):
+    scores = collect_twice(lake, plant(3000))
+    assert min(score.planted for score in scores.values()) > 10
+    assert {name: (score.recall, score.precision) for name, score in scores.items()} == dict.fromkeys(scores, (1, 1))
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])

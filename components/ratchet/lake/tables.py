@@ -182,7 +182,8 @@ def _write(store: Store, table: Table, rows: "pl.DataFrame") -> Any:
     rows.write_parquet(file, compression="lz4", statistics=False, row_group_size=ROW_GROUP_ROWS)
     data = file.getvalue()
     name = f"part-{uuid.uuid4()}.parquet"
-    store.create(f"{table.key}/{name}", data)
+    with contextlib.suppress(Conflict):  # an earlier try was stored, and its answer was lost
+        store.create(f"{table.key}/{name}", data)
     stats = json.dumps({"numRecords": rows.height})
     return AddAction(name, len(data), {}, int(time.time() * 1000), True, stats)
 
