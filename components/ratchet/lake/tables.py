@@ -12,6 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def append(store: Store, table: Table, batches: "Iterable[pl.DataFrame]", collec
         return
     stamp = pl.lit(collection, dtype=pl.Int64).alias(COLLECTION)
     stamped = (rows.with_columns(stamp).select(list(table.schema)) for rows in batches)
-    files = [_write(store, table, rows) for rows in _gathered(stamped)]
+    files = _write_all(store, table, _gathered(stamped))
     try:
         # Delta compares transactions only with commits newer than this handle, so it must not be opened anew here.
         delta.create_write_transaction(
@@ -168,6 +169,17 @@ def _gathered(batches: "Iterable[pl.DataFrame]") -> "Iterator[pl.DataFrame]":
             lot = []
     if lot:
         yield pl.concat(lot)
+
+
+def _write_all(store: Store, table: Table, lots: "Iterable[pl.DataFrame]") -> list[Any]:
+    """Write each lot while the next one is made, so that no more than two are in memory."""
+    written: list[Any] = []
+    with ThreadPoolExecutor(1) as writer:
+        for rows in lots:
+            if written:
+                written[-1].result()
+            written.append(writer.submit(_write, store, table, rows))
+    return [file.result() for file in written]
 
 
 def _write(store: Store, table: Table, rows: "pl.DataFrame") -> Any:

@@ -3,7 +3,9 @@
 Importing it takes seconds, so it is imported where it is used.
 """
 
+import importlib
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,17 @@ from ratchet.validation.evidence import DAY
 
 ROW = "row"
 SITE = "data_docs"
+NO_REPORTS = {"GX_ANALYTICS_ENABLED": "false"}  # read when the library is imported; it reports home otherwise
 
 
 class Disagreement(Exception):
     """Great Expectations and the compiled mask judge the same rows differently: one of the two is wrong."""
+
+
+def import_ahead() -> None:
+    """Begin to import the library on another core; whoever needs it waits for what is left of that."""
+    os.environ.update(NO_REPORTS)
+    threading.Thread(target=importlib.import_module, args=["great_expectations"]).start()
 
 
 def check_parity(
@@ -95,7 +104,7 @@ def _site(folder: Path) -> Any:
 
 
 def _context() -> Any:
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the library is imported; it reports home otherwise
+    os.environ.update(NO_REPORTS)
     import great_expectations as gx
 
     context = gx.get_context(mode="ephemeral")

@@ -23,6 +23,9 @@ DATA_DOCS = "data_docs"
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> Made:
+    from ratchet.validation.gx import import_ahead
+
+    import_ahead()
     settings = config.validate_triplets
     collected = inputs["collect_triplets"].outputs["triplets"]
     with tempfile.TemporaryDirectory() as aside:
