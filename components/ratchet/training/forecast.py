@@ -71,7 +71,8 @@ def memory_mib(config: Config) -> int:
         base -= int(sum(layer.weight.numel() for layer in linears) * (width - NF4_BYTES))
     trained = BYTES_PER_TRAINED * settings.lora.r * sum(layer.in_features + layer.out_features for layer in linears)
     kept = KEPT_HIDDEN * shape.hidden_size + KEPT_MLP * shape.intermediate_size
-    kept += shape.num_attention_heads * settings.max_tokens  # the shares of attention, at worst
+    if settings.device == "cpu":
+        kept += shape.num_attention_heads * settings.max_tokens  # the shares of attention, at worst; a GPU's keep none
     activations = settings.pass_tokens * shape.num_hidden_layers * kept * width
     logits = 3 * CHUNK_TOKENS * shape.vocab_size * 4
     return int((base + trained + activations + logits) // 2**20)
