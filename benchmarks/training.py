@@ -227,7 +227,7 @@ def _ours(
     plain_tokens: int | None = None,
 ) -> list[float]:
     from ratchet.store import open_store
-    from ratchet.training import attention, fused_lora, train_adapter
+    from ratchet.training import attention, fused_lora, phases, train_adapter
     from ratchet.training.checkpoints import Place
     from ratchet.training.objectives import dpo_objective
     from ratchet.training.policy import with_reference
@@ -239,7 +239,7 @@ def _ours(
     if plain_tokens is not None:
         attention.PLAIN_TOKENS = plain_tokens
     model, tokenizer = train_adapter.fresh_adapter(config)
-    layout, rows = train_adapter.layout_of(config.train_adapter, tokenizer), _rows(table)
+    layout, rows = phases.layout_of(config.train_adapter, tokenizer), _rows(table)
     with tempfile.TemporaryDirectory() as aside, spent:
         store = open_store(aside)
         rows = with_reference(model, rows, layout=layout, store=store, origin={})

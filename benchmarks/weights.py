@@ -29,9 +29,10 @@ from ratchet.store import open_store
 from ratchet.training.checkpoints import Place
 from ratchet.training.losses import normalized
 from ratchet.training.objectives import dpo_objective
+from ratchet.training.phases import layout_of
 from ratchet.training.policy import reference_table, with_reference
 from ratchet.training.rows import dpo_rows, select
-from ratchet.training.train_adapter import fresh_adapter, layout_of
+from ratchet.training.train_adapter import fresh_adapter
 from ratchet.training.trainer import train_phase
 from ratchet_pipelines.graph import STEPS
 from ratchet_pipelines.loop import run_loop

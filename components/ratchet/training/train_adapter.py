@@ -7,19 +7,20 @@ an undisturbed one, on whichever machine.
 import fcntl
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.base_model import revision
-from ratchet.config import Config, Phase, TrainAdapter
+from ratchet.config import Config, Phase
 from ratchet.digest import digest_json, digest_tree
 from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Flow, Made
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
+from ratchet.training.phases import layout_of, read_phases, run_phases
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,7 +80,7 @@ def assist(config: Config, inputs: Inputs, store: Store) -> None:
     with deterministic(config.train_adapter.threads):
         model, tokenizer = fresh_adapter(config)
         phases = read_phases(config, store.local(dataset.uri), tokenizer)
-        _run_phases(config, store, _work(config, inputs), model, tokenizer, phases, lambda name: [])
+        run_phases(config, store, _work(config, inputs), model, tokenizer, phases, lambda name: [])
 
 
 def _work(config: Config, inputs: Inputs) -> str:
@@ -142,49 +143,6 @@ def plan_training(config: Config, inputs: Inputs, store: Store) -> dict[str, Any
     return {**forecast(config, phases, layout_of(config.train_adapter, tokenizer)), "drops": drops}
 
 
-def read_phases(config: Config, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> dict[str, "Selection"]:
-    """The rows of the train split that each phase will be trained on, in the order of training; weights of mean 1."""
-    import polars as pl
-
-    from ratchet.training.losses import normalized
-    from ratchet.training.rows import dpo_rows, hold_out, kto_rows, select, sft_rows
-
-    settings = config.train_adapter
-    phases = {}
-    for name, encode in (("sft", sft_rows), ("dpo", dpo_rows), ("kto", kto_rows)):
-        phase: Phase = getattr(settings, name)
-        if name == "kto" and not phase.epochs:
-            continue
-        table = pl.read_parquet(folder / f"{name}-train.parquet").iter_rows(named=True)
-        max_rows = phase.max_rows if phase.epochs else 0
-        selection = select(
-            encode(table, tokenizer),
-            max_tokens=settings.max_tokens,
-            max_rows=max_rows,
-            replay_share=phase.replay_share,
-            seed=config.seed,
-        )
-        if name == "dpo":
-            selection = hold_out(selection, settings.dpo.stop.share, config.seed)
-        weights = normalized([row.weight for row in selection.rows])
-        rows = [replace(row, weight=weight) for row, weight in zip(selection.rows, weights, strict=True)]
-        phases[name] = replace(selection, rows=rows)
-    return phases
-
-
-def layout_of(settings: TrainAdapter, tokenizer: "PreTrainedTokenizerBase") -> "Layout":
-    from ratchet.training.attention import FLEX_TOKENS
-    from ratchet.training.batches import Layout
-
-    is_flex = settings.device == "cuda" and settings.packing != "off"
-    return Layout(
-        packing=settings.packing,
-        pass_tokens=settings.pass_tokens,
-        pad_id=int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id),
-        multiple=FLEX_TOKENS if is_flex else 1,
-    )
-
-
 def _train(
     config: Config,
     store: Store,
@@ -208,69 +166,10 @@ def _train(
             phase: Phase = getattr(config.train_adapter, name)
             return [ProgressBar(name, phase.batch_rows), MlflowCurve(client, run_id, name)]
 
-        history = _run_phases(config, store, work, model, tokenizer, phases, callbacks)
+        history = run_phases(config, store, work, model, tokenizer, phases, callbacks)
     looks = Watch.looks([entry for entry in history if entry["phase"] == "dpo"])
     kept = {"kept": asdict(best(looks, config.train_adapter.dpo.stop))} if len(looks) > 1 else {}
     return {**facts, **kept, "history": history, "alarms": alarms(history), "mlflow_run_id": run_id}
-
-
-def _run_phases(
-    config: Config,
-    store: Store,
-    work: str,
-    model: "PeftModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    phases: dict[str, "Selection"],
-    callbacks: Callable[[str], list["TrainerCallback"]],
-) -> list[dict[str, Any]]:
-    """Train `model` in place; the curves of all phases."""
-    from ratchet.training.checkpoints import Place
-    from ratchet.training.early_stop import Watch
-    from ratchet.training.objectives import dpo_objective, kto_objective, sft_objective
-    from ratchet.training.policy import with_reference
-    from ratchet.training.processes import first_goes_first
-    from ratchet.training.trainer import train_phase
-
-    settings = config.train_adapter
-    layout = layout_of(settings, tokenizer)
-    objectives = {
-        "sft": sft_objective(),
-        "dpo": dpo_objective(settings.loss, settings.beta),
-        "kto": kto_objective(settings.beta),
-    }
-    history: list[dict[str, Any]] = []
-    for name, selection in phases.items():
-        if not selection.rows:
-            continue
-        rows, place = selection.rows, Place(store, f"{work}/{name}")
-        if name != "sft":
-            with first_goes_first():
-                rows = with_reference(model, rows, layout=layout, store=store, origin=_origin(config))
-        watched = selection.watched
-        curve = train_phase(
-            model,
-            rows,
-            objectives[name],
-            getattr(settings, name),
-            place=place,
-            layout=layout,
-            seed=config.seed,
-            checkpoint_steps=settings.checkpoint_steps,
-            device=settings.device,
-            callbacks=callbacks(name),
-            watch=Watch(model, watched, settings.dpo.stop, place=place, layout=layout) if watched else None,
-        )
-        history += [{"phase": name, **entry} for entry in curve]
-    return history
-
-
-def _origin(config: Config) -> dict[str, Any]:
-    """What log-probabilities depend on besides the tokens, their layout and the adapter."""
-    base, settings = config.base_model, config.train_adapter
-    return {
-        "base": revision(base), "dtype": base.dtype, "device": settings.device, "threads": settings.threads,
-        "scale": settings.lora.model_dump(), "quantize": settings.quantize,
-    }  # fmt: skip
 
 
 def _describe(config: Config, phases: dict[str, "Selection"], layout: "Layout") -> dict[str, Any]:
