@@ -12,6 +12,9 @@ from ratchet.serving.generation import Batch, Row
 from ratchet.serving.lora import Lora
 
 MAX_ROWS = 64
+STEPS_BETWEEN_JOINS = (
+    4  # one prompt takes as long to read as all rows take to write a token; four, less than twice that
+)
 MAX_CELLS = 1 << 17  # rows times the longest row: bounds the KV cache, to 3 GB for the embedded model
 
 
@@ -31,6 +34,7 @@ class Engine:
         self._listeners: dict[Row, Callable[[], object]] = {}
         self._retired: set[str] = set()
         self._slots = 0
+        self._steps = 0
         self._is_closed = False
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -98,10 +102,12 @@ class Engine:
 
     def _advance(self) -> list[Row]:
         finished = []
-        if newcomers := self._admit():
+        is_time = not self._batch.rows or self._steps % STEPS_BETWEEN_JOINS == 0
+        if is_time and (newcomers := self._admit()):
             finished += self._batch.join(newcomers)
         if self._batch.rows:
             finished += self._batch.step()
+            self._steps += 1
         return finished
 
     def _admit(self) -> list[Row]:
