@@ -1,6 +1,7 @@
 """Hooks answered a second by one caller, while the gate weighs 20,000 votes again and again; the floor is /healthz.
 
-Flagger waits for each hook within its tick, so what counts is the slowest answer: it is printed too.
+The ledger holds 1,000 releases before the one under way. Flagger waits for each hook within its tick, so what counts
+is the slowest answer: it is printed too.
 """
 
 import subprocess
@@ -20,12 +21,13 @@ from ratchet.release.adapter_ref import AdapterRef
 from ratchet.release.cluster import Seen
 from ratchet.release.credentials import hook_token
 from ratchet.release.gate import build_app
-from ratchet.release.ledger import Entry, Ledger, request
+from ratchet.release.ledger import ROOT, Entry, Ledger, Record, request
 from ratchet.release.watch import Watch
 from ratchet.serving.server import run_server
 from ratchet.store import Store, open_store
 
 NUM_VOTES = 20_000
+NUM_RELEASES = 1_000
 NUM_CALLS = 2_000
 TOKEN = "benchmark-of-the-gate"
 OLD, NEW = AdapterRef(), AdapterRef(name="adapter", version="1", uri="lake", digest="b" * 64)
@@ -90,6 +92,11 @@ def _wait(client: httpx.Client) -> None:
 def _land(store: Store) -> None:
     """Two arms alike, so that the gate goes on weighing; everybody votes once."""
     now = time.time()
+    for number in range(NUM_RELEASES):
+        past = {"at": now, "who": "benchmark", "adapter": OLD, "baseline": OLD, "verdict": "pass"}
+        for seq, event in ((2 * number + 1, "requested"), (2 * number + 2, "promoted")):
+            record = Record(event=event, seq=seq, **past)
+            store.create(f"{ROOT}/{seq:08d}.json", record.model_dump_json().encode())
     entry = Entry(event="requested", at=now, who="benchmark", adapter=NEW, baseline=OLD, verdict="pass")
     request(Ledger(store), entry)
     events: list[Interaction | Feedback] = []
