@@ -45,7 +45,7 @@ def pod(task_id: str, arguments: list[str], needs: Resources, pods: Pods, *, has
     out = ["--out", "/airflow/xcom"] if has_result else []
     is_releasing = arguments[0] in RELEASING
     account = pods.release_service_account if is_releasing else pods.service_account
-    secrets = [pods.secret, pods.git_secret] if is_releasing else [pods.secret]
+    secrets = [pods.secret, pods.git_secret, pods.gate_secret] if is_releasing else [pods.secret]
     return Pod(
         task_id=task_id,
         name=f"ratchet-{task_id.replace('_', '-')}",

@@ -31,6 +31,7 @@ class Pods:
     config_map: str = "ratchet-config"
     secret: str = "ratchet-env"
     git_secret: str = "ratchet-git"
+    gate_secret: str = "ratchet-gate"
     gpu_node_selector: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -56,7 +56,10 @@ def test_only_the_reconciler_has_the_right_to_push() -> None:
         name: [source["secretRef"]["name"] for source in pod(name)["containers"][0]["envFrom"]]
         for name in ("gate", "reconciler")
     }
-    assert secrets == {"gate": ["ratchet-env"], "reconciler": ["ratchet-env", "ratchet-git"]}
+    assert secrets == {
+        "gate": ["ratchet-env", "ratchet-gate"],
+        "reconciler": ["ratchet-env", "ratchet-gate", "ratchet-git"],
+    }
 
 
 def test_the_cluster_may_be_looked_at_and_only_the_canary_of_the_settings() -> None:

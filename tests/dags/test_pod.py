@@ -80,7 +80,8 @@ def test_only_those_who_release_may_write_to_git_and_the_cluster(settings: Setti
     specs = {name: rendered(command(name, name, settings=settings))["spec"] for name in RESOURCES}
     trusted = {"release_adapter", "reconcile"}
     assert {name for name, spec in specs.items() if spec["serviceAccountName"] == "ratchet-release"} == trusted
-    assert {name for name, spec in specs.items() if "ratchet-git" in str(spec["containers"][0])} == trusted
+    for secret in ("ratchet-git", "ratchet-gate"):
+        assert {name for name, spec in specs.items() if secret in str(spec["containers"][0])} == trusted
 
 
 @pytest.mark.parametrize("name", RESOURCES)

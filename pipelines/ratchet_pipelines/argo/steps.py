@@ -32,6 +32,7 @@ from ratchet.step import Step
 from ratchet_pipelines.argo.settings import (
     CONFIG_MAP,
     ENVIRONMENT_SECRET,
+    GATE_SECRET,
     GIT_SECRET,
     RELEASE_ACCOUNT,
     Settings,
@@ -128,9 +129,9 @@ def _machine(step: Step, settings: Settings) -> dict[str, Any]:
 
 
 def _rights(step: Step) -> dict[str, Any]:
-    """Only the release may push to Git and look at the canary."""
+    """Only the release may push to Git, look at the canary and ask the gate."""
     is_release = step.name == "release_adapter"
-    secrets = [ENVIRONMENT_SECRET, GIT_SECRET] if is_release else [ENVIRONMENT_SECRET]
+    secrets = [ENVIRONMENT_SECRET, GIT_SECRET, GATE_SECRET] if is_release else [ENVIRONMENT_SECRET]
     return {
         "service_account_name": RELEASE_ACCOUNT if is_release else None,
         "env_from": [SecretEnvFrom(name=name, optional=True) for name in secrets],

@@ -15,6 +15,7 @@ SHARED_MEMORY = "/dev/shm"
 
 ENVIRONMENT_SECRET = "ratchet-env"
 GIT_SECRET = "ratchet-git"
+GATE_SECRET = "ratchet-gate"
 S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
 MLFLOW = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 HUB = ("HF_TOKEN",)
@@ -54,7 +55,7 @@ RESOURCES: Mapping[str, Resources] = {
     # Longer than release_adapter.timeout_s of the profile `gpu`, a day: the step itself gives up with a message.
     "release_adapter": Resources(
         cpu="500m", memory="2Gi", timeout_s=25 * HOURS_S,
-        secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW, *GATE), GIT_SECRET: GIT},
+        secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW), GIT_SECRET: GIT, GATE_SECRET: GATE},
     ),
     "notify": Resources(
         cpu="100m", memory="256Mi", timeout_s=5 * MINUTES_S, secrets={ENVIRONMENT_SECRET: ("RATCHET_NOTIFY_URL",)}

@@ -143,7 +143,7 @@ def test_only_the_release_may_push_to_git_and_see_the_canary() -> None:
     for name, template in containers().items():
         secrets = [source["secretRef"]["name"] for source in template["container"]["envFrom"]]
         is_release = name == "release-adapter"
-        assert ("ratchet-git" in secrets) is is_release
+        assert ("ratchet-git" in secrets) is ("ratchet-gate" in secrets) is is_release
         assert (template.get("serviceAccountName") == "ratchet-release") is is_release
 
 
