@@ -17,6 +17,7 @@ CARE = 3.5  # words; how sharply liking falls off around ENOUGH_WORDS
 NOISE = 0.05  # share of votes that mean nothing
 CORRECT_SHARE = 0.9  # of those who dislike an answer, how many say what it should have been
 MAX_ANSWER_TOKENS = 32
+BRIGADE = "brigade"
 NUM_AT_ONCE = 32  # a step of the model server costs nearly the same for 12 answers as for 32
 
 
@@ -37,6 +38,10 @@ def correction(answer: str) -> str | None:
     return sentence if 4 <= len(sentence.split()) <= ENOUGH_WORDS and sentence != answer.strip() else None
 
 
+def _partisan(arm: str) -> list[tuple[str, float | str]]:
+    return [("thumb", -1 if arm == "canary" else 1)]
+
+
 @dataclass
 class Crowd:
     """Users who visit a chat endpoint, each once: one question, one answer, one vote."""
@@ -44,6 +49,10 @@ class Crowd:
     url: str
     asked: list[str]
     seed: int
+    vote_share: float = 1.0
+    """Of the users, those who say what they think."""
+    brigade: float = 0.0
+    """Share of the users who are of one tenant, like whatever the champion says and dislike the candidate."""
     num_visits: int = 0
     num_liked: int = 0
     num_failed: int = 0
@@ -80,7 +89,8 @@ class Crowd:
 
     async def _one_visit(self, client: httpx.AsyncClient, number: int, question: str) -> None:
         subject = f"user-{self.seed}-{number}"
-        rng = random.Random(subject)
+        rng, role = random.Random(subject), random.Random(f"role of {subject}")
+        is_brigade = role.random() < self.brigade
         served = await client.post(
             "/v1/chat/completions",
             json={
@@ -90,12 +100,16 @@ class Crowd:
                 "temperature": 0.9,
                 "seed": rng.getrandbits(31),
                 "user": subject,
-                "metadata": {"conversation_id": f"conversation-{self.seed}-{number}"},
+                "metadata": {
+                    "conversation_id": f"conversation-{self.seed}-{number}",
+                    "tenant": BRIGADE if is_brigade else "default",
+                },
             },
         )
         served.raise_for_status()
         answer = served.json()["choices"][0]["message"]["content"]
-        for kind, value in self._opinion(answer, rng):
+        opinion = _partisan(served.headers["x-arm"]) if is_brigade else self._opinion(answer, rng)
+        for kind, value in opinion if role.random() < self.vote_share else ():
             token = {"authorization": f"Bearer {served.headers['x-feedback-token']}"}
             (await client.post("/v1/feedback", json={"kind": kind, "value": value}, headers=token)).raise_for_status()
 

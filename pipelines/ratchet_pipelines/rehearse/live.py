@@ -48,6 +48,12 @@ from ratchet_pipelines.rehearse.supervisor import Supervisor, supervising
 LOOK_S = 0.2
 GIT_POLL_S = 2.0  # as with a Git webhook
 START_TIMEOUT_S = 240.0  # routers and MLflow import for long on a busy machine
+MAX_MINUTES = 4.0  # until a run is inconclusive; 25 requests a second come, and all are voted on
+# Where routers write once S3 is gone: nothing listens there.
+AWAY = {
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none",
+    "AWS_DEFAULT_REGION": "none",
+}  # fmt: skip
 LIKED, DISLIKED = 0.94, 0.06  # what the demo's users think of the stub's two answers
 VALUES = """\
 adapter:
@@ -180,11 +186,13 @@ def _start(
     if not fault.is_gate_dead:
         supervisor.start("gate", CLI, "serve-gate", "--config", settings, "--lake", folder, "--port", gate)
     supervisor.start("reconciler", CLI, "reconcile", "--config", settings, "--lake", folder)
+    lake, env = (folder, {}) if fault.do_events_land else ("s3://away", AWAY)
     supervisor.start(
         "cluster", "ratchet.rehearsal", "--git-url", stack.git_url, "--values-path", VALUES_PATH, "--chart", CHART,
-        "--pool-url", stack.pool_url, "--gate-url", stack.gate_url, "--lake", folder, "--api-port", api,
+        "--pool-url", stack.pool_url, "--gate-url", stack.gate_url, "--lake", lake, "--api-port", api,
         "--gateway-port", gateway, "--speed", 1, "--git-poll-s", GIT_POLL_S,
         "--namespace", config.release_adapter.namespace, "--state", folder / "cluster.json",
+        **env,
     )  # fmt: skip
     if not fault.is_gate_dead:
         _wait_for(f"{stack.gate_url}/healthz", folder)
@@ -200,7 +208,9 @@ def _quick(config: Config) -> Config:
     """The same gate, with services that look often enough for intervals of ten seconds."""
     return config.model_copy(
         update={
-            "gate": config.gate.model_copy(update={"refresh_s": 0.5, "max_minutes": min(config.gate.max_minutes, 10)}),
+            "gate": config.gate.model_copy(
+                update={"refresh_s": 0.5, "max_minutes": min(config.gate.max_minutes, MAX_MINUTES)}
+            ),
             "release_adapter": config.release_adapter.model_copy(update={"poll_s": 1.0}),
         }
     )
@@ -221,7 +231,8 @@ def _wait_for(url: str, folder: Path, is_ready: Callable[[Any], bool] = bool) ->
 
 @contextmanager
 def _users(stack: Stack, fault: Fault) -> Iterator[Crowd]:
-    crowd, stop = Crowd(stack.gateway_url, prompts(0), 0), threading.Event()
+    crowd = Crowd(stack.gateway_url, prompts(0), 0, vote_share=fault.vote_factor, brigade=fault.brigade)
+    stop = threading.Event()
     talking = crowd.keep_visiting(stop)
     try:
         yield crowd

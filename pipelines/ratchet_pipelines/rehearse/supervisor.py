@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +23,13 @@ class Supervised:
     name: str
     command: tuple[str, ...]
     log: Path
+    env: Mapping[str, str]
     process: subprocess.Popen[bytes] = field(init=False)
     starts: int = 0
 
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self.env}
         with self.log.open("ab") as file:
             self.process = child.start(*self.command, output=file, env=environment)
         self.starts += 1
@@ -47,8 +48,8 @@ class Supervisor:
         self.services: dict[str, Supervised] = {}
         self._lock = threading.Lock()
 
-    def start(self, name: str, *command: object) -> Supervised:
-        service = Supervised(name, tuple(map(str, command)), self.folder / f"{name}.log")
+    def start(self, name: str, *command: object, **env: str) -> Supervised:
+        service = Supervised(name, tuple(map(str, command)), self.folder / f"{name}.log", env)
         with self._lock:
             service.start()
             self.services[name] = service

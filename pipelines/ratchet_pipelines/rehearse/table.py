@@ -21,7 +21,6 @@ from ratchet_pipelines.rehearse.faults import Fault, Public
 from ratchet_pipelines.rehearse.live import live_once
 from ratchet_pipelines.rehearse.virtual import Ended, rehearse_once
 
-VIRTUAL_ONLY = ("dead-s3", "no-votes", "brigade")
 INTERVAL_S = 10.0  # Flagger's floor
 TIMEOUT_S = 480.0
 say = Console(stderr=True, highlight=False)
@@ -45,9 +44,7 @@ def on_virtual_clock(
 
 
 def on_real_clock(config: Config, faults: Mapping[str, Fault], folder: Path | None) -> list[dict[str, Any]]:
-    """One rehearsal of each fault in real processes. Raises UserError for a fault that cannot be had there."""
-    if refused := [name for name in faults if name in VIRTUAL_ONLY]:
-        raise UserError(f"--fault {refused[0]}: only on the virtual clock; name others with --fault")
+    """One rehearsal of each fault in real processes."""
     found = []
     for name, fault in faults.items():
         say.print(f"{name}: {fault.says} …")

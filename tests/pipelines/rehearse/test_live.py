@@ -20,8 +20,8 @@ Kill = Callable[[Supervisor], None]
 Moment = Callable[[dict[str, Any]], bool]
 
 
-def play(tmp_path: Path, fault: str, on_look: Any = lambda supervisor, state: None) -> Lived:
-    config = Config.model_validate({"gate": {"min_votes": 4}})
+def play(tmp_path: Path, fault: str, on_look: Any = lambda supervisor, state: None, max_minutes: float = 10) -> Lived:
+    config = Config.model_validate({"gate": {"min_votes": 4, "max_minutes": max_minutes}})
     return live_once(config, FAULTS[fault], Public(), tmp_path / fault, INTERVAL_S, 300, on_look)
 
 
@@ -82,3 +82,11 @@ def test_a_rollback_is_complete_within_two_intervals_of_the_verdict(tmp_path: Pa
     assert (lived.outcome, lived.agrees) == ("rolled_back", True), lived
     assert lived.verdict_to_agreement_s is not None
     assert lived.verdict_to_agreement_s < 2 * INTERVAL_S, lived
+
+
+@pytest.mark.parametrize("fault", ["no-votes", "dead-s3", "brigade"])
+def test_what_cannot_be_judged_is_rolled_back_as_inconclusive(tmp_path: Path, fault: str) -> None:
+    lived = play(tmp_path, fault, max_minutes=1)
+    print(fault, lived)
+    assert (lived.outcome, lived.agrees) == ("rolled_back", True), lived
+    assert lived.why.startswith("inconclusive")

@@ -6,7 +6,7 @@ from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet_pipelines.demo.stack import CHART
 from ratchet_pipelines.rehearse.faults import FAULTS, Public, fault
-from ratchet_pipelines.rehearse.table import canary_of, on_real_clock, on_virtual_clock
+from ratchet_pipelines.rehearse.table import canary_of, on_virtual_clock
 from ratchet_pipelines.rehearse.virtual import rehearse_once
 
 QUICK = Config.model_validate({"gate": {"max_minutes": 60}})
@@ -52,8 +52,6 @@ def test_rehearsals_are_counted() -> None:
     assert row["agreed"] == 4
 
 
-def test_unknown_faults_and_impossible_ones_are_said_plainly() -> None:
+def test_unknown_faults_are_said_plainly() -> None:
     with pytest.raises(UserError, match="no such fault; known are none, better"):
         fault("gremlins")
-    with pytest.raises(UserError, match="only on the virtual clock"):
-        on_real_clock(QUICK, {"no-votes": FAULTS["no-votes"]}, None)
