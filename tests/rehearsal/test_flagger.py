@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ratchet.errors import UserError
-from ratchet.rehearsal.analysis import Canary, Hook, read_canary, seconds
+from ratchet.rehearsal.analysis import Canary, Hook, Metric, read_canary, seconds
 from ratchet.rehearsal.flagger import Phase, Readiness, Scheduler, Status
 
 SCENARIOS = yaml.safe_load((Path(__file__).parent / "scenarios.yaml").read_text())
@@ -28,6 +28,7 @@ class ScriptedWorld:
     refuse: list[str] = field(default_factory=list)
     fire: list[str] = field(default_factory=list)
     push_at: dict[str, str] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
     calls: list[tuple[str, str, str]] = field(default_factory=list)
     events: list[tuple[str, str]] = field(default_factory=list)
     published: Status = field(default_factory=Status)
@@ -61,6 +62,9 @@ class ScriptedWorld:
         self.template = self.push_at.get(hook.type, self.template)
         return hook.type in self.fire if hook.type == "rollback" else hook.type not in self.refuse
 
+    def measure(self, metric: Metric) -> float | None:
+        return self.values.get(metric.name)
+
     def record(self, text: str, phase: Phase, checksum: str, is_warning: bool) -> None:
         self.events.append((phase, self.published.phase))
 
@@ -87,7 +91,7 @@ def test_scheduler_follows_the_script(scenario: dict[str, Any]) -> None:
         do = turn.get("do", {})
         world.calls.clear()
         world.template = do.get("push", world.template)
-        for name in ("target", "primary", "refuse", "fire", "push_at"):
+        for name in ("target", "primary", "refuse", "fire", "push_at", "values"):
             setattr(world, name, do.get(name, getattr(world, name)))
         canary = replace(
             canary,
@@ -142,10 +146,17 @@ def test_failure_is_told_before_the_status_says_so() -> None:
     assert world.calls[-1] == ("post-rollout", "Failed", "B")
 
 
-@pytest.mark.parametrize("key", ["metrics", "iterations", "match", "mirror", "sessionAffinity"])
+@pytest.mark.parametrize("key", ["iterations", "match", "mirror", "sessionAffinity"])
 def test_what_is_not_modelled_is_refused_by_name(key: str) -> None:
     with pytest.raises(UserError, match=rf"analysis\.{key} is not modelled"):
         canary_of({key: [{"name": "request-success-rate"}]})
+
+
+@pytest.mark.parametrize("lacks", ["templateRef", "interval"])
+def test_a_metric_that_would_never_pass_is_refused(lacks: str) -> None:
+    metric = {"name": "errors", "templateRef": {"name": "router-errors"}, "interval": "1m"}
+    with pytest.raises(UserError, match="errors: give it a templateRef and an interval"):
+        canary_of({"metrics": [{key: value for key, value in metric.items() if key != lacks}]})
 
 
 def test_durations() -> None:

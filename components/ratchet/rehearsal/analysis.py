@@ -1,5 +1,6 @@
-"""What the scheduler reads of a Canary resource: its analysis, its webhooks, its steps of traffic."""
+"""What the scheduler reads of a Canary resource: its analysis, its webhooks, its metrics, its steps of traffic."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ from ratchet.errors import UserError
 
 TOTAL_WEIGHT = 100
 MIN_INTERVAL_S = 10.0  # Flagger's floor
-NOT_MODELLED = ("metrics", "iterations", "match", "mirror", "sessionAffinity")
+NOT_MODELLED = ("iterations", "match", "mirror", "sessionAffinity")
 UNITS_S = {"s": 1.0, "m": 60.0}
 
 
@@ -22,6 +23,18 @@ class Hook:
     timeout_s: float = 10.0
     retries: int = 0
     metadata: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A query of a MetricTemplate and the range that its value must be in, ends included."""
+
+    name: str
+    low: float = -math.inf
+    high: float = math.inf
+
+    def accepts(self, value: float | None) -> bool:
+        return value is not None and self.low <= value <= self.high
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +51,7 @@ class Canary:
     max_weight: int = TOTAL_WEIGHT
     step_weight_promotion: int = 0
     hooks: tuple[Hook, ...] = ()
+    metrics: tuple[Metric, ...] = ()
     skip_analysis: bool = False
     is_suspended: bool = False
 
@@ -66,10 +80,7 @@ def read_canary(resource: dict[str, Any]) -> Canary:
     analysis = spec["analysis"]
     name = metadata["name"]
     if present := [key for key in NOT_MODELLED if analysis.get(key)]:
-        raise UserError(
-            f"Canary {name}: analysis.{present[0]} is not modelled by the rehearsal; votes come through the gate's "
-            f"webhooks, so leave it empty here"
-        )
+        raise UserError(f"Canary {name}: analysis.{present[0]} is not modelled by the rehearsal; leave it empty here")
     steps = tuple(analysis.get("stepWeights", ()))
     return Canary(
         name=name,
@@ -82,6 +93,7 @@ def read_canary(resource: dict[str, Any]) -> Canary:
         max_weight=min(TOTAL_WEIGHT, steps[-1]) if steps else analysis.get("maxWeight") or TOTAL_WEIGHT,
         step_weight_promotion=analysis.get("stepWeightPromotion", 0),
         hooks=tuple(_hook(plain) for plain in analysis.get("webhooks", ())),
+        metrics=tuple(_metric(plain) for plain in analysis.get("metrics", ())),
         skip_analysis=spec.get("skipAnalysis", False),
         is_suspended=spec.get("suspend", False),
     )
@@ -104,3 +116,14 @@ def _hook(plain: dict[str, Any]) -> Hook:
         retries=plain.get("retries", 0),
         metadata=tuple(sorted(plain.get("metadata", {}).items())),
     )
+
+
+def _metric(plain: dict[str, Any]) -> Metric:
+    name = plain["name"]
+    if "templateRef" not in plain or "interval" not in plain:
+        raise UserError(
+            f"analysis.metrics, {name}: give it a templateRef and an interval; Flagger's own queries read series that "
+            f"routers do not export, and a template without an interval fails at every look"
+        )
+    limits = plain.get("thresholdRange", {})
+    return Metric(name, limits.get("min", -math.inf), limits.get("max", math.inf))

@@ -2,7 +2,7 @@
 
 A model for rehearsal, not a rollout engine. It follows Flagger v1.44, `pkg/controller/scheduler.go`: the order of the
 checks, the hooks and their phases, failed checks that only add up, and the places where Flagger surprises (kept on
-purpose, and named in tests/rehearsal/scenarios.yaml). Left out, and refused: metrics, iterations, A/B matching,
+purpose, and named in tests/rehearsal/scenarios.yaml). Left out, and refused: iterations, A/B matching,
 mirroring.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal, Protocol
 
-from ratchet.rehearsal.analysis import TOTAL_WEIGHT, Canary, Hook
+from ratchet.rehearsal.analysis import TOTAL_WEIGHT, Canary, Hook, Metric
 
 Phase = Literal[
     "",
@@ -72,6 +72,9 @@ class World(Protocol):
 
     def call_hook(self, hook: Hook, phase: Phase, checksum: str) -> bool:
         """Whether the webhook passed."""
+
+    def measure(self, metric: Metric) -> float | None:
+        """What the metric's query gives; None for no values."""
 
     def record(self, text: str, phase: Phase, checksum: str, is_warning: bool) -> None:
         """An event, for people and for the event webhooks."""
@@ -211,10 +214,11 @@ class Scheduler:
         if is_start:
             self._say(f"Starting canary analysis for {self.canary.target}.{self.canary.namespace}")
         refused = self._refused("pre-rollout" if is_start else "rollout", "Progressing")
-        if refused is None:
+        failed = refused or (None if is_start else self._metric_out_of_range())
+        if failed is None:
             return False
         check = "pre-rollout" if is_start else "external"
-        self._warn(f"Halt {self.canary} advancement {check} check {refused.name} failed")
+        self._warn(f"Halt {self.canary} advancement {check} check {failed.name} failed")
         self._publish(replace(self.status, failed_checks=self.status.failed_checks + 1))
         return True
 
@@ -286,6 +290,11 @@ class Scheduler:
         """The first webhook of this type that does not pass; later ones are not called."""
         hooks = self.canary.hooks_of(hook_type)
         return next((hook for hook in hooks if not self.world.call_hook(hook, phase, self._checksum)), None)
+
+    def _metric_out_of_range(self) -> Metric | None:
+        """The first metric whose value is not in its range; no value is none in range."""
+        metrics = self.canary.metrics
+        return next((metric for metric in metrics if not metric.accepts(self.world.measure(metric))), None)
 
     def _is_rollback_asked(self) -> bool:
         hooks = self.canary.hooks_of("rollback")

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import httpx
 
-from ratchet.rehearsal.analysis import TOTAL_WEIGHT, Canary, Hook, read_canary
+from ratchet.rehearsal.analysis import TOTAL_WEIGHT, Canary, Hook, Metric, read_canary
 from ratchet.rehearsal.cluster import Cluster, Object, spec_hash, timestamp
 from ratchet.rehearsal.flagger import Phase, Readiness, Status
+from ratchet.rehearsal.measures import measure
 
 EVENT_TIMEOUT_S = 5.0
 PASSING = (200, 201, 202)  # 204 fails: Flagger compares with 202
@@ -95,6 +96,13 @@ class ClusterWorld:
             if status != TOO_MANY_REQUESTS and status < RETRIED_ABOVE:
                 return status in PASSING
         return False
+
+    def measure(self, metric: Metric) -> float | None:
+        url = self.cluster.endpoint(self.name)
+        try:
+            return measure(metric.name, self.client.get(f"{url}/metrics").text) if url else None
+        except httpx.TransportError:
+            return None
 
     def record(self, text: str, phase: Phase, checksum: str, is_warning: bool) -> None:
         self.cluster.log("flagger", text)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from ratchet.config import Config
-from ratchet.rehearsal.analysis import Canary, Hook
+from ratchet.rehearsal.analysis import Canary, Hook, Metric
 from ratchet.rehearsal.flagger import Phase
 from ratchet.release.adapter_ref import AdapterRef
 from ratchet.release.blocks import Run, WeightSpan
@@ -69,6 +69,7 @@ class Rehearsal(VirtualCluster):
         self.num_steps = 0
         self.served: list[Served] = []
         self.votes: list[Vote] = []
+        self.failures: list[bool] = []
         self.num_kills = 0
         super().__post_init__()
 
@@ -92,6 +93,12 @@ class Rehearsal(VirtualCluster):
         gate = self.config.gate
         return answer(hook.type, self.view, Limits(min_votes=gate.min_votes, max_minutes=gate.max_minutes)).is_yes
 
+    def measure(self, metric: Metric) -> float | None:
+        """What Prometheus would say of the candidate since the last tick; 0 without traffic, as the templates do."""
+        number, failed = len(self.failures), sum(self.failures)
+        latency_s = LATENCY_S + self.fault.delay_s if failed < number else 0.0
+        return {"errors": 100 * failed / max(1, number), "latency": latency_s}.get(metric.name)
+
     def set_route(self, canary_weight: int) -> None:
         self.num_steps += canary_weight > self.weight
         super().set_route(canary_weight)
@@ -112,6 +119,7 @@ class Rehearsal(VirtualCluster):
         if self.status.phase in JUDGED_PHASES:
             RouteLog(self.store, 1).observe(self.now, self.weight)
             self.spans.append(WeightSpan(start=start, end=self.now, weight=self.weight))
+        self.failures.clear()
         number = round(self.public.requests_a_minute * self.spec.interval_s / 60)
         for at in sorted(self.rng.uniform(start, self.now) for _ in range(number)):
             self._request(at)
@@ -119,7 +127,10 @@ class Rehearsal(VirtualCluster):
     def _request(self, at: float) -> None:
         fault, rng = self.fault, self.rng
         is_canary = rng.random() * 100 < self.weight
-        if (is_canary and rng.random() < fault.errors) or not fault.do_events_land:
+        is_failed = (is_canary and rng.random() < fault.errors) or not fault.do_events_land
+        if is_canary:
+            self.failures.append(is_failed)
+        if is_failed:
             return
         name = f"i{len(self.served)}"
         is_hostile = rng.random() < fault.brigade

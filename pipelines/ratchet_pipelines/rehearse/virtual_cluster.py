@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from ratchet.rehearsal.analysis import Canary, Hook
+from ratchet.rehearsal.analysis import Canary, Hook, Metric
 from ratchet.rehearsal.flagger import Phase, Readiness, Scheduler, Status
 from ratchet.release.adapter_ref import AdapterRef
 from ratchet.release.cluster import Seen
@@ -80,6 +80,9 @@ class VirtualCluster:
 
     def call_hook(self, hook: Hook, phase: Phase, checksum: str) -> bool:
         return False
+
+    def measure(self, metric: Metric) -> float | None:
+        return None
 
     def record(self, text: str, phase: Phase, checksum: str, is_warning: bool) -> None: ...
 

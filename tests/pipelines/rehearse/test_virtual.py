@@ -1,5 +1,7 @@
 """What a release would do, on a virtual clock: each fault ends as its row in docs/release.md says."""
 
+from pathlib import Path
+
 import pytest
 
 from ratchet.config import Config
@@ -30,6 +32,15 @@ def test_each_fault_ends_as_documented(name: str, outcome: str, why: str) -> Non
     assert ended.outcome == outcome
     assert why in ended.why
     assert ended.agrees == (outcome != "open")
+
+
+@pytest.mark.parametrize("name", ["erroring", "slow"])
+def test_a_metric_catches_within_minutes_what_the_gate_only_holds(tmp_path: Path, name: str) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text("prometheus: {address: http://prometheus, maxLatencySeconds: 10}\nanalysis: {threshold: 2}\n")
+    ended = rehearse_once(canary_of(CHART, values), QUICK, FAULTS[name], Public(), seed=0)
+    assert (ended.outcome, ended.agrees) == ("rolled_back", True)
+    assert ended.minutes < 10
 
 
 @pytest.mark.slow
