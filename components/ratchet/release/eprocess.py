@@ -16,9 +16,9 @@ from typing import Self
 
 PRIOR_UP, PRIOR_VOTES = 4, 5  # approval before any vote: 4 of 5, about what assistants see; costs power only
 CLIP = 0.005  # rates stay this far from 0 and 1, where one surprising vote would be infinite evidence
-# Drops in approval, each with its share of the evidence: half of it on the ten points that are to be caught within 150
-# canary votes (`ratchet simulate-gate`), the rest on what is smaller and on disasters.
-HARM_GRID = {-0.05: 1 / 8, -0.10: 4 / 8, -0.20: 2 / 8, -0.40: 1 / 8}
+# Drops in approval, each with its share of the evidence: most of it on the ten points that are to be caught within 150
+# canary votes, the rest on disasters. More drops find none of any size sooner (`ratchet simulate-gate`).
+HARM_GRID = {-0.10: 3 / 4, -0.25: 1 / 4}
 # Near -margin finds the small effects; the large ones decide early for a candidate that is much better.
 IMPROVEMENT_GRID = (0.0, 0.03, 0.10, 0.20, 0.35)
 BISECTIONS = 60  # halvings of an interval no longer than 1: to float precision
