@@ -1,4 +1,4 @@
-"""Every acknowledged vote is in the lake exactly once: real router process, real S3 server, calls that fail."""
+"""Every acknowledged vote is in the lake exactly once: both arms' router processes, real S3 server, calls that fail."""
 
 import json
 import os
@@ -27,7 +27,7 @@ LOAD = Path(__file__).with_name("vote_load.py")
 
 
 @contextmanager
-def router(lake: str, **env: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def router(lake: str, **env: str) -> Iterator[str]:
     own = {
         "RATCHET_POOL_URL": "http://127.0.0.1:9",
         "RATCHET_LAKE": lake,
@@ -40,14 +40,14 @@ def router(lake: str, **env: str) -> Iterator[tuple[str, subprocess.Popen[str]]]
     )  # fmt: skip
     try:
         assert process.stderr
-        yield process.stderr.readline().removeprefix("router: ").strip(), process
+        yield process.stderr.readline().removeprefix("router: ").strip()
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
 
 
-def send_votes(url: str, rate: float, seconds: float) -> dict[str, float]:
-    command = [sys.executable, str(LOAD), url, SECRET, str(rate), str(seconds)]
+def send_votes(urls: tuple[str, ...], rate: float, seconds: float) -> dict[str, float]:
+    command = [sys.executable, str(LOAD), ",".join(urls), SECRET, str(rate), str(seconds)]
     sent: dict[str, float] = json.loads(subprocess.check_output(command, text=True))
     return sent
 
@@ -69,9 +69,10 @@ def test_acknowledged_votes_are_collected_once_though_s3_fails_one_call_in_five(
         land(store, [interaction(f"i{number}") for number in range(1000)])
         with (
             failing(s3, every=5) as (endpoint, proxy),
-            router("s3://lake/live", AWS_ENDPOINT_URL=endpoint) as (url, _),
+            router("s3://lake/live", AWS_ENDPOINT_URL=endpoint, RATCHET_ARM="canary") as canary,
+            router("s3://lake/live", AWS_ENDPOINT_URL=endpoint, RATCHET_ARM="primary") as primary,
         ):
-            sent = send_votes(url, rate, seconds)
+            sent = send_votes((canary, primary), rate, seconds)
         print(sent, dict(proxy.calls))
         assert sent["acknowledged"] == sent["sent"] == rate * seconds
         assert proxy.calls.total() - proxy.calls["none"] >= proxy.calls.total() // 5 > 0

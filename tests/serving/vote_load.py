@@ -1,7 +1,7 @@
 """Users who vote at a steady rate over kept connections, each until the vote is acknowledged. A process of its own.
 
-`python vote_load.py URL SECRET RATE SECONDS` prints one JSON object: votes sent, acknowledged, refused and tried again,
-and the latency of an acknowledgement.
+`python vote_load.py URL[,URL] SECRET RATE SECONDS` prints one JSON object: votes sent, acknowledged, refused and tried
+again, and the latency of an acknowledgement from when its vote was due. Connections are shared out among the routers.
 """
 
 import asyncio
@@ -31,9 +31,8 @@ def request(signer: Signer, number: int, host: str) -> bytes:
 class Load:
     """What was sent, and what came of it."""
 
-    def __init__(self, url: str, signer: Signer, rate: float, seconds: float) -> None:
-        place = urlsplit(url)
-        self.host, self.port, self.signer = str(place.hostname), place.port, signer
+    def __init__(self, urls: list[str], signer: Signer, rate: float, seconds: float) -> None:
+        self.urls, self.signer = urls, signer
         self.rate, self.num_votes = rate, int(rate * seconds)
         self.latencies_s: list[float] = []
         self.num_refused = 0
@@ -42,7 +41,7 @@ class Load:
 
     async def run(self) -> dict[str, float]:
         self.started = time.perf_counter()
-        await asyncio.gather(*(self._user() for _ in range(NUM_CONNECTIONS)))
+        await asyncio.gather(*(self._user(self.urls[number % len(self.urls)]) for number in range(NUM_CONNECTIONS)))
         took_s = time.perf_counter() - self.started
         waits = sorted(self.latencies_s)
         return {
@@ -55,12 +54,13 @@ class Load:
             "p99_ms": round(1000 * waits[len(waits) * 99 // 100], 1),
         }
 
-    async def _user(self) -> None:
-        reader, writer = await asyncio.open_connection(self.host, self.port)
+    async def _user(self, url: str) -> None:
+        place = urlsplit(url)
+        reader, writer = await asyncio.open_connection(place.hostname, place.port)
         for number in self._turns:
             due = self.started + number / self.rate
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            message = request(self.signer, number, self.host)
+            message = request(self.signer, number, place.netloc)
             for _ in range(MAX_TRIES):
                 writer.write(message)
                 status = await _status(reader)
@@ -82,5 +82,5 @@ async def _status(reader: asyncio.StreamReader) -> int:
 
 
 if __name__ == "__main__":
-    url, secret, rate, seconds = sys.argv[1:]
-    print(json.dumps(asyncio.run(Load(url, Signer.of(secret), float(rate), float(seconds)).run())))
+    urls, secret, rate, seconds = sys.argv[1:]
+    print(json.dumps(asyncio.run(Load(urls.split(","), Signer.of(secret), float(rate), float(seconds)).run())))

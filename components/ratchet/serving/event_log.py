@@ -88,10 +88,17 @@ class EventLog:
         self._waiting_bytes += waiting.size_bytes
         self._queue.append(waiting)
         self._work.set()
+        # wait_for would do the same, more slowly: it is on every vote's way.
+        late = asyncio.get_running_loop().call_later(self._patience_s, self._give_up, waiting)
         try:
-            await asyncio.wait_for(waiting.durable, self._patience_s)
-        except TimeoutError:
-            raise NotStored(f"the lake has not taken it within {self._patience_s:g} s{self._trouble}") from None
+            await waiting.durable
+        finally:
+            late.cancel()
+
+    def _give_up(self, waiting: Waiting) -> None:
+        if not waiting.durable.done():
+            why = f"the lake has not taken it within {self._patience_s:g} s{self._trouble}"
+            waiting.durable.set_exception(NotStored(why))
 
     async def __aenter__(self) -> "EventLog":
         self._task = asyncio.create_task(self._run())
