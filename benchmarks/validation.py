@@ -26,6 +26,7 @@ from benchmarks.planted import (
     triplets,
 )
 from ratchet.lake.artifact import PART_ROWS
+from ratchet.parquet import write_parquet
 from ratchet.privacy.scrub import scrub
 from ratchet.privacy.triplets import scrub_triplets
 from ratchet.validation.gx import failed_rows
@@ -72,7 +73,7 @@ def _ours(table: pl.DataFrame) -> None:
         for number, rows in enumerate(table.iter_slices(PART_ROWS)):
             part = process(rows, rules, [scrub], 0.01, **MARKS)
             for name, found in (("good", part.good), ("bad", part.bad)):
-                found.write_parquet(Path(folder) / f"{name}-{number}.parquet", compression="lz4", statistics=False)
+                write_parquet(found, Path(folder) / f"{name}-{number}.parquet")
 
 
 def _judge(table: pl.DataFrame) -> None:
@@ -88,7 +89,7 @@ def _peer(table: pl.DataFrame) -> None:
 def _write(table: pl.DataFrame) -> None:
     with TemporaryDirectory() as folder:
         for number, rows in enumerate(table.iter_slices(PART_ROWS)):
-            rows.write_parquet(Path(folder) / f"{number}.parquet", compression="lz4", statistics=False)
+            write_parquet(rows, Path(folder) / f"{number}.parquet")
 
 
 def _seconds(arm: Callable[[], None]) -> float:

@@ -10,6 +10,7 @@ from ratchet.config import Config
 from ratchet.datasets import assignments
 from ratchet.digest import digest_json, digest_tree
 from ratchet.manifest import Artifact, Flow, Made
+from ratchet.parquet import write_parquet
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 FILES = "*.parquet"
 PLACES = "places.parquet"
-ROW_GROUP_ROWS = 100_000  # fixed, since it shapes the bytes and so the digest
 DAY_S = 86_400
 RETENTION = ("retention_until", "other_retention_until")
 
@@ -57,7 +57,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
     }
     with tempfile.TemporaryDirectory() as aside:
         _write_tables(Path(aside), files, triplets)
-        _write(places(files, rows.drops, triplets.triplet_ids), Path(aside) / PLACES)
+        write_parquet(places(files, rows.drops, triplets.triplet_ids), Path(aside) / PLACES)
         write_card(Path(aside), card, files, triplets)
         digest = digest_tree(Path(aside))
         store.put_tree(Path(aside), f"datasets/{digest}")
@@ -169,11 +169,7 @@ def _write_tables(folder: Path, files: dict[str, "pl.DataFrame"], triplets: "Key
     from ratchet.datasets.rows import write_out
 
     for name, table in files.items():
-        _write(write_out(name, table, triplets), folder / f"{name}.parquet")
-
-
-def _write(table: "pl.DataFrame", path: Path) -> None:
-    table.write_parquet(path, compression="lz4", statistics=False, row_group_size=ROW_GROUP_ROWS)
+        write_parquet(write_out(name, table, triplets), folder / f"{name}.parquet")
 
 
 STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), version=3, reads=("seed",), sources=_sources)

@@ -18,18 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from ratchet.errors import Conflict
 from ratchet.lake.rows import COLLECTION, Table
+from ratchet.parquet import ROW_GROUP_ROWS, write_parquet
 from ratchet.store import Store
 
 if TYPE_CHECKING:
     import polars as pl
 
 WRITER = "collect_triplets"
-ROW_GROUP_ROWS = 122_880
 FILE_BYTES = 256 << 20
-FEW_VALUES = (
-    "tenant", "base_model", "adapter_name", "adapter_version", "adapter_digest", "arm", "params", "extra", "source",
-    "finish_reason", "other_finish_reason", "kind", "consent_training", COLLECTION,
-)  # fmt: skip
 
 
 def last_collection(store: Store, table: Table) -> int:
@@ -129,19 +125,6 @@ def _create(store: Store, table: Table) -> None:
         store.create(f"{table.key}/{first_commit}", commit)
 
 
-def writer_properties(compression: str) -> Any:
-    """How files are written. Only columns of few values get dictionaries: the others would be encoded twice."""
-    from deltalake import ColumnProperties, WriterProperties
-
-    return WriterProperties(
-        compression=compression,
-        compression_level=1 if compression == "ZSTD" else None,
-        max_row_group_size=ROW_GROUP_ROWS,
-        default_column_properties=ColumnProperties(dictionary_enabled=False),
-        column_properties=dict.fromkeys(FEW_VALUES, ColumnProperties(dictionary_enabled=True)),
-    )
-
-
 def _with_all_columns(store: Store, table: Table) -> Any:
     """The table, with the columns that one of an older version lacks."""
     from deltalake import Schema
@@ -183,15 +166,11 @@ def _write_all(store: Store, table: Table, lots: "Iterable[pl.DataFrame]") -> li
 
 
 def _write(store: Store, table: Table, rows: "pl.DataFrame") -> Any:
-    """Write a data file of the table, not yet part of it; what a commit says of it.
-
-    By Polars, since Delta's own writer takes one core and encodes texts twice. LZ4 takes half the time of zstd;
-    compaction saves the space.
-    """
+    """Write a data file of the table, not yet part of it; what a commit says of it."""
     from deltalake.transaction import AddAction
 
     file = io.BytesIO()
-    rows.write_parquet(file, compression="lz4", statistics=False, row_group_size=ROW_GROUP_ROWS)
+    write_parquet(rows, file)
     data = file.getvalue()
     name = f"part-{uuid.uuid4()}.parquet"
     with contextlib.suppress(Conflict):  # an earlier try was stored, and its answer was lost

@@ -1,12 +1,14 @@
 """Upkeep of the curated tables: many small files become few, what no version needs is removed, versions are listed."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from pydantic import BaseModel
 
 from ratchet.errors import UserError
 from ratchet.lake.rows import FEEDBACK, INTERACTIONS, TRIPLETS, Table
-from ratchet.lake.tables import FILE_BYTES, open_table, writer_properties
+from ratchet.lake.tables import FILE_BYTES, open_table
+from ratchet.parquet import FEW_VALUES, ROW_GROUP_ROWS
 from ratchet.store import Store
 
 TABLES = {table.key.rpartition("/")[2]: table for table in (INTERACTIONS, FEEDBACK, TRIPLETS)}
@@ -61,7 +63,20 @@ def snapshots(store: Store, name: str) -> list[Snapshot]:
 def _compact(store: Store, table: Table, retention_hours: int) -> Compacted:
     delta = open_table(store, table)
     before = len(delta.file_uris())
-    delta.optimize.compact(target_size=FILE_BYTES, writer_properties=writer_properties("ZSTD"))
+    delta.optimize.compact(target_size=FILE_BYTES, writer_properties=_writer_properties())
     after = len(delta.file_uris())
     removed = delta.vacuum(retention_hours, dry_run=False, enforce_retention_duration=False, full=True)
     return Compacted(files_before=before, files_after=after, files_removed=len(removed))
+
+
+def _writer_properties() -> Any:
+    """Smaller files than the lake's own, and slower to write."""
+    from deltalake import ColumnProperties, WriterProperties
+
+    return WriterProperties(
+        compression="ZSTD",
+        compression_level=1,
+        max_row_group_size=ROW_GROUP_ROWS,
+        default_column_properties=ColumnProperties(dictionary_enabled=False),
+        column_properties=dict.fromkeys(FEW_VALUES, ColumnProperties(dictionary_enabled=True)),
+    )

@@ -9,6 +9,7 @@ from ratchet.digest import digest_json, digest_tree
 from ratchet.errors import UserError
 from ratchet.lake.rows import TRIPLETS
 from ratchet.manifest import Artifact, Flow, Made
+from ratchet.parquet import write_parquet
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 from ratchet.validation.suite import KEY, compile_rules, drops, load_suite, suite_digest, view
@@ -80,7 +81,7 @@ def _write(rows: "pl.DataFrame", folder: Path, number: int) -> None:
     folder.mkdir(exist_ok=True)
     if rows.height or number == 0:
         file = folder / f"{number:05d}.parquet"
-        rows.write_parquet(file, compression="lz4", statistics=False)
+        write_parquet(rows, file)
 
 
 def _publish(store: Store, kind: str, aside: Path, rows: int) -> Artifact:

@@ -1,0 +1,34 @@
+"""Parquet as we write it: fast to encode, fast to decode, the same bytes from the same rows.
+
+By pyarrow, which takes a third less CPU than Polars' own writer, since only columns of few values get dictionaries:
+the others would be encoded twice. LZ4 takes half the time of zstd; compaction of the lake saves the space.
+"""
+
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ROW_GROUP_ROWS = 122_880  # fixed, since it shapes the bytes and so the digests
+FEW_VALUES = (
+    "tenant", "base_model", "adapter_name", "adapter_version", "adapter_digest", "arm", "params", "extra", "source",
+    "score_name", "finish_reason", "other_finish_reason", "kind", "consent_training", "other_consent", "collection",
+    "file", "reason",
+)  # fmt: skip
+
+
+def write_parquet(rows: "pl.DataFrame", where: Path | IO[bytes]) -> None:
+    """Write the rows as one file, whatever chunks they are in."""
+    import polars as pl
+    import pyarrow.parquet as pq
+
+    pq.write_table(
+        rows.rechunk().to_arrow(compat_level=pl.CompatLevel.newest()),
+        where,
+        row_group_size=ROW_GROUP_ROWS,
+        use_dictionary=[name for name in FEW_VALUES if name in rows.columns],
+        compression="lz4",
+        write_statistics=False,
+        store_schema=False,
+    )
