@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 4 << 20  # of text at once: more falls out of the cache
 CHUNK_TEXTS = 1 << 16  # what leaves 48 bits for a shingle beside the number of its text
 HASH_BITS, TEXT_BITS = 43, 26
-SAMPLE_TEXTS = 1 << 15
+SAMPLE_TEXTS = 1 << 13
 RARITY_BITS = 18
 PAIR_BITS = 20
 EPSILON = 1e-9  # keeps ceil() of a product that is whole from going up

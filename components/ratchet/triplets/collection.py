@@ -45,12 +45,15 @@ class _NewEvents:
 
     def __post_init__(self) -> None:
         self.table = self.files.table
-        ids = pl.concat([pl.Series(self.table.id, [], pl.String), *self.files.ids()])
-        self.num_ids = len(ids)
-        known = _known(self.files.store, self.table, self.earlier, ids)
-        hashes = ids.hash().sort()
-        self.repeated = hashes.filter(hashes == hashes.shift(1)).unique()
-        self.known = known
+        ids, hashes = [pl.Series(self.table.id, [], pl.String)], [pl.Series([], dtype=pl.UInt64)]
+        for some in self.files.ids():
+            hashes.append(some.hash())
+            if self.earlier:  # a day's; of a first collection, which may be a history, the hashes are enough
+                ids.append(some)
+        ordered = pl.concat(hashes).sort()
+        self.num_ids = len(ordered)
+        self.repeated = ordered.filter(ordered == ordered.shift(1)).unique()
+        self.known = _known(self.files.store, self.table, self.earlier, pl.concat(ids))
 
     def rows(self) -> Iterator[pl.DataFrame]:
         empty = _empty(self.table)
