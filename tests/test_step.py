@@ -3,7 +3,7 @@ import pytest
 from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Made, Manifest
-from ratchet.step import Step, key_of, run_step
+from ratchet.step import Step, assist_step, key_of, run_step
 from ratchet.store import Store
 
 
@@ -106,3 +106,16 @@ def test_leftovers_are_tidied_once_the_manifest_is_there(lake: Store):
     ran = run_step(work, Config(), {}, lake)
     run_step(work, Config(), {}, lake)
     assert seen == [ran.manifest.uri]
+
+
+def test_further_processes_assist_only_where_there_is_work_left(lake: Store):
+    helped = Counting()
+    assist_step(step(Counting(), assist=helped), Config(), {}, lake)
+    run_step(step(Counting(), assist=helped), Config(), {}, lake)
+    assist_step(step(Counting(), assist=helped), Config(), {}, lake)
+    assert helped.times == 1
+
+
+def test_further_processes_are_refused_by_a_step_of_one(lake: Store):
+    with pytest.raises(UserError, match="validate_triplets runs in one process"):
+        assist_step(step(Counting()), Config(), {}, lake)
