@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ratchet.ahead import one_ahead
 from ratchet.errors import UserError
 from ratchet.lake.content import Content
 from ratchet.lake.rows import COLLECTION, TRIPLETS
@@ -35,7 +36,7 @@ def artifact_parts(store: Store, digest: str, rows: int, part_rows: int = PART_R
     with tempfile.TemporaryDirectory(prefix="ratchet-parts-") as folder:
         parts = Spill(Path(folder) / "parts", pl.DataFrame(schema=TRIPLETS.schema))
         content = Content()
-        for found in stretches(store, TRIPLETS, up_to):
+        for found in one_ahead(stretches(store, TRIPLETS, up_to)):
             content += Content.of(found)
             parts.add(found.with_columns(bounds.search_sorted(found[TRIPLETS.id], side="right").alias(BUCKET)))
         if (content.num_rows, content.digest()) != (rows, digest):

@@ -54,6 +54,7 @@ def _process(store: Store, collected: Artifact, settings: ValidateTriplets, fold
     """Judge and scrub all parts; good rows to `folder/validated`, bad ones to `folder/quarantine`, a file a part."""
     import polars as pl
 
+    from ratchet.ahead import one_ahead
     from ratchet.lake.artifact import artifact_parts
     from ratchet.validation.parts import Totals, process
 
@@ -61,7 +62,7 @@ def _process(store: Store, collected: Artifact, settings: ValidateTriplets, fold
     rules = compile_rules(pl.DataFrame(schema=TRIPLETS.schema), settings.limits)
     totals, tiers = Totals(), _tiers(settings)
     sample_share = settings.parity_rows / max(num_rows, 1)
-    for number, rows in enumerate(artifact_parts(store, collected.digest, num_rows)):
+    for number, rows in enumerate(one_ahead(artifact_parts(store, collected.digest, num_rows))):
         part = process(rows, rules, tiers, sample_share, suite=suite_digest(), batch=collected.digest)
         totals.add(part)
         _write(part.good, folder / "validated", number)
