@@ -76,6 +76,7 @@ def aws(terraform: Terraform) -> Iterator[Aws]:
 def _drop_delete_markers(aws: Aws) -> None:
     """Terraform suspends versioning before it empties a bucket, and moto then fails on keys that have such a marker."""
     for bucket in aws("s3").list_buckets()["Buckets"]:
+        aws("s3").delete_bucket_policy(Bucket=bucket["Name"])
         for page in aws("s3").get_paginator("list_object_versions").paginate(Bucket=bucket["Name"]):
             for marker in page.get("DeleteMarkers", []):
                 aws("s3").delete_object(Bucket=bucket["Name"], Key=marker["Key"], VersionId=marker["VersionId"])
