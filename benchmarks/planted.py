@@ -148,7 +148,7 @@ def _iban(rng: random.Random) -> str:
 def _ip(rng: random.Random) -> str:
     if rng.random() < 0.3:
         return ":".join(f"{rng.randint(0x2000, 0x3FFF):x}" for _ in range(8))
-    return ".".join(str(rng.randint(11, 223)) for _ in range(4))
+    return ".".join([str(rng.randint(128, 223)), *(str(rng.randint(11, 223)) for _ in range(3))])  # 127 is nobody's
 
 
 def _token(rng: random.Random) -> str:
