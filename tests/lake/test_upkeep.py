@@ -1,3 +1,5 @@
+import os
+import time
 from pathlib import Path
 
 import polars as pl
@@ -48,6 +50,15 @@ def test_files_within_the_retention_stay_so_that_their_version_can_be_read(table
     assert len(data_files(table)) == 6
     version = [one.version for one in snapshots(table, "feedback") if one.operation == "WRITE"][-1]
     assert pl.read_delta(str(table.path / FEEDBACK.key), version=version).height == 5
+
+
+def test_what_a_killed_writer_left_half_written_goes_once_it_is_old(table: LocalStore):
+    folder = table.path / FEEDBACK.key
+    for name, age_s in ((".old", 10 * 86_400), (".new", 60)):
+        (folder / name).write_bytes(b"PAR1")
+        os.utime(folder / name, (time.time() - age_s,) * 2)
+    assert compact(table, retention_hours=168)["feedback"].files_removed == 1
+    assert [path.name for path in folder.glob(".*")] == [".new"]
 
 
 def test_a_retention_that_endangers_a_running_collector_is_refused(table: LocalStore):

@@ -1,6 +1,8 @@
 """Upkeep of the curated tables: many small files become few, what no version needs is removed, versions are listed."""
 
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,6 +14,7 @@ from ratchet.parquet import FEW_VALUES, ROW_GROUP_ROWS
 from ratchet.store import Store
 
 TABLES = {table.key.rpartition("/")[2]: table for table in (INTERACTIONS, FEEDBACK, TRIPLETS)}
+HOUR_S = 3600
 SAFE_HOURS = 24  # a collector may write for hours before it commits; its files must not look abandoned
 
 
@@ -66,7 +69,16 @@ def _compact(store: Store, table: Table, retention_hours: int) -> Compacted:
     delta.optimize.compact(target_size=FILE_BYTES, writer_properties=_writer_properties())
     after = len(delta.file_uris())
     removed = delta.vacuum(retention_hours, dry_run=False, enforce_retention_duration=False, full=True)
-    return Compacted(files_before=before, files_after=after, files_removed=len(removed))
+    num_swept = _sweep(Path(store.delta_uri(table.key)[0]), time.time() - retention_hours * HOUR_S)
+    return Compacted(files_before=before, files_after=after, files_removed=len(removed) + num_swept)
+
+
+def _sweep(folder: Path, before_s: float) -> int:
+    """Remove what killed writers left half-written on a disk; Delta looks at no hidden files. How many there were."""
+    left = [file for file in folder.glob(".*") if file.is_file() and file.stat().st_mtime < before_s]
+    for file in left:
+        file.unlink()
+    return len(left)
 
 
 def _writer_properties() -> Any:
