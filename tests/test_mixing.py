@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.mixing import distinct, mixed, renumbered
+from ratchet.mixing import are_among, distinct, mixed, renumbered
 
 
 @given(st.lists(st.integers(0, 2**64 - 1)))
@@ -20,3 +20,9 @@ def test_renumbering_tells_the_same_numbers_apart(numbers: list[int]):
 @given(st.lists(st.integers(0, 2**64 - 1), unique=True))
 def test_mixing_keeps_different_numbers_different(numbers: list[int]):
     assert len(set(mixed(np.array(numbers, dtype=np.uint64)).tolist())) == len(numbers)
+
+
+@given(st.lists(st.integers(0, 30)), st.lists(st.integers(0, 30)))
+def test_what_is_known_is_found(numbers: list[int], known: list[int]):
+    found = are_among(np.array(numbers, dtype=np.uint64), distinct(np.array(known, dtype=np.uint64)))
+    assert found.tolist() == [number in known for number in numbers]

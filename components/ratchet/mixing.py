@@ -29,3 +29,13 @@ def renumbered(numbers: "Numbers") -> tuple["Numbers", "Numbers"]:
     is_there = np.zeros(int(numbers.max(initial=-1)) + 1, dtype=np.bool_)
     is_there[numbers] = True
     return np.flatnonzero(is_there), (np.cumsum(is_there) - 1)[numbers]
+
+
+def are_among(numbers: "Hashes", known: "Hashes") -> "NDArray[np.bool_]":
+    """Which of the numbers are known; `known` is sorted. They are looked up in order, which spares the cache."""
+    found = np.zeros(len(numbers), dtype=np.bool_)
+    if len(known):
+        order = np.argsort(numbers)
+        place = np.searchsorted(known, numbers[order])
+        found[order] = known[np.minimum(place, len(known) - 1)] == numbers[order]
+    return found

@@ -19,7 +19,8 @@ from ratchet.lake.content import Content
 from ratchet.lake.event_files import EventFiles
 from ratchet.lake.intents import Intent
 from ratchet.lake.rows import COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, Table
-from ratchet.lake.spill import Spill, bucket_of
+from ratchet.lake.spill import BUCKET, Spill, bucket_of
+from ratchet.mixing import are_among, distinct
 from ratchet.store import Store
 from ratchet.triplets.join import Joined, first_of_each, join_triplets, may_still_join, needs, newest_time
 
@@ -123,8 +124,17 @@ class _Collection:
         return needs(rows).select(INTERACTIONS.id, bucket_of("on", self.num_buckets)).unique()
 
     def _answers(self, answers: _NewEvents, judged: Spill, places: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """All new answers; those that somebody judged go to the buckets where they are needed.
+
+        A join with all places for each stretch would cost the square of the votes. Nearly all are needed where their
+        own hash puts them, so that it is enough to know that they are.
+        """
+        needed = distinct(places[INTERACTIONS.id].hash().to_numpy())
+        elsewhere = places.filter(pl.col(BUCKET) != bucket_of(INTERACTIONS.id, self.num_buckets))
         for rows in answers.rows():
-            judged.add(rows.join(places, on=INTERACTIONS.id))
+            is_needed = pl.Series(are_among(rows[INTERACTIONS.id].hash().to_numpy(), needed))
+            judged.add(rows.filter(is_needed).with_columns(bucket_of(INTERACTIONS.id, self.num_buckets)))
+            judged.add(rows.join(elsewhere, on=INTERACTIONS.id))
             yield rows
 
     def _look_back(self, judged: Spill, places: pl.DataFrame) -> None:
