@@ -18,8 +18,11 @@ FEW_VALUES = (
 )  # fmt: skip
 
 
-def write_parquet(rows: "pl.DataFrame", where: Path | IO[bytes]) -> None:
-    """Write the rows as one file, whatever chunks they are in."""
+def write_parquet(rows: "pl.DataFrame", where: Path | IO[bytes], *, sorted_by: str | None = None) -> None:
+    """Write the rows as one file, whatever chunks they are in.
+
+    With `sorted_by`, whoever looks for a value of that column skips all row groups but one.
+    """
     import polars as pl
     import pyarrow.parquet as pq
 
@@ -29,6 +32,6 @@ def write_parquet(rows: "pl.DataFrame", where: Path | IO[bytes]) -> None:
         row_group_size=ROW_GROUP_ROWS,
         use_dictionary=[name for name in FEW_VALUES if name in rows.columns],
         compression="lz4",
-        write_statistics=False,
+        write_statistics=[sorted_by] if sorted_by else False,
         store_schema=False,
     )

@@ -57,7 +57,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
     }
     with tempfile.TemporaryDirectory() as aside:
         _write_tables(Path(aside), files, triplets)
-        write_parquet(places(files, rows.drops, triplets.triplet_ids), Path(aside) / PLACES)
+        write_parquet(places(files, rows.drops, triplets.triplet_ids), Path(aside) / PLACES, sorted_by="feedback_id")
         write_card(Path(aside), card, files, triplets)
         digest = digest_tree(Path(aside))
         store.put_tree(Path(aside), f"datasets/{digest}")
