@@ -254,6 +254,7 @@ def undisturbed(all_phases, tmp_path_factory: pytest.TempPathFactory) -> Manifes
     return train(all_phases, tmp_path_factory.mktemp("undisturbed") / "first")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_training_killed_in_each_phase_ends_with_the_same_bytes(undisturbed, all_phases, tmp_path):
     config = all_phases
