@@ -12,9 +12,7 @@ from ratchet.serving.generation import Batch, Row
 from ratchet.serving.lora import Lora
 
 MAX_ROWS = 64
-STEPS_BETWEEN_JOINS = (
-    4  # one prompt takes as long to read as all rows take to write a token; four, less than twice that
-)
+STEPS_BETWEEN_JOINS = 4  # reading one prompt alone takes as long as a token for all rows
 MAX_CELLS = 1 << 17  # rows times the longest row: bounds the KV cache, to 3 GB for the embedded model
 
 
