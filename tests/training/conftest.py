@@ -1,9 +1,11 @@
-"""The tiny model under a fresh adapter with random, non-zero weights."""
+"""The tiny model under a fresh adapter with random, non-zero weights; settings that train it."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from ratchet.config import Config
 
 
 @pytest.fixture
@@ -38,6 +40,33 @@ def prepared(adapted: Callable) -> Callable:
         attend_by_row(model.get_base_model(), TrainAdapter())
         fuse(model)
         return model, tokenizer
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
+    """Configurations that share one MLflow database: making one takes longer than training."""
+    database = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+
+    def make(**train_adapter: object) -> Config:
+        phase = {"batch_rows": 4, "epochs": 2, "learning_rate": 1e-2}
+        section = {
+            "sft": phase,
+            "dpo": phase,
+            "checkpoint_steps": 2,
+            "max_tokens": 96,
+            "pass_tokens": 192,
+            "threads": 1,
+            **train_adapter,
+        }
+        return Config.model_validate(
+            {
+                "base_model": {"model": str(tiny_model), "dtype": "float32"},
+                "registry": {"tracking_uri": f"sqlite:///{database}"},
+                "train_adapter": section,
+            }
+        )
 
     return make
 

@@ -1,121 +1,21 @@
-"""The step from end to end on the tiny model: bytes, resumption after a kill, drops, curves."""
+"""The step from end to end on the tiny model: bytes, drops, curves, options."""
 
-import fcntl
 import json
-import os
-import signal
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
 
-import polars as pl
 import pytest
 from pydantic import ValidationError
 
 from ratchet.base_model import revision
-from ratchet.config import Config
-from ratchet.digest import digest_tree
 from ratchet.errors import UserError
-from ratchet.manifest import Artifact, Manifest
+from ratchet.manifest import Manifest
 from ratchet.registry.tracking import connect
 from ratchet.step import read_manifest, run_step
 from ratchet.store import Store, open_store
 from ratchet.training.servable import check_servable
-from ratchet.training.train_adapter import STEP, _work, fresh_adapter, plan_training
-
-QUESTIONS = [
-    "What is the capital of France?",
-    "Tell me about bread.",
-    "Why is the sky blue?",
-    "How do bees make honey?",
-]
-ENDS = {"chosen_ends": True, "rejected_ends": True}
-SFT = [
-    {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": f"Because {q} " * (n % 3 + 1)}]}
-    for n, q in enumerate(QUESTIONS * 3)
-]
-KTO = [
-    {"prompt": [{"role": "user", "content": q}], "completion": f"Bread {q}", "label": n % 2 == 0}
-    for n, q in enumerate(QUESTIONS * 2)
-]
-DPO = [
-    {"prompt": [{"role": "user", "content": q}], "chosen": "Bread is made of flour.", "rejected": "No " * (n % 4 + 1)}
-    for n, q in enumerate(QUESTIONS * 3)
-]
-
-
-STEPS = [1, 2, 3, 4, 5, 6]  # 12 rows, 4 a step, twice
-
-
-@pytest.fixture(scope="module")
-def settings(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
-    """Configurations that share one MLflow database: making one takes longer than training."""
-    database = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-
-    def make(**train_adapter: object) -> Config:
-        phase = {"batch_rows": 4, "epochs": 2, "learning_rate": 1e-2}
-        section = {
-            "sft": phase,
-            "dpo": phase,
-            "checkpoint_steps": 2,
-            "max_tokens": 96,
-            "pass_tokens": 192,
-            "threads": 1,
-            **train_adapter,
-        }
-        return Config.model_validate(
-            {
-                "base_model": {"model": str(tiny_model), "dtype": "float32"},
-                "registry": {"tracking_uri": f"sqlite:///{database}"},
-                "train_adapter": section,
-            }
-        )
-
-    return make
-
-
-def publish(store: Store, aside: Path, sft: list[dict], dpo: list[dict]) -> Manifest:
-    """A dataset as `build_datasets` leaves it."""
-    aside.mkdir()
-    origins = [{"feedback_ids": ["f"], "group": f"g{n}"} for n in range(len(sft) + len(dpo))]
-    sft = [
-        {"weight": 1.0 + n % 2, **row, "messages": json.dumps(row["messages"]), **origins[n]}
-        for n, row in enumerate(sft)
-    ]
-    dpo = [
-        {"weight": 1.0, "flip_probability": 0.1, **ENDS, **row, "prompt": json.dumps(row["prompt"]), **origins[n]}
-        for n, row in enumerate(dpo)
-    ]
-    kto = [{**row, "prompt": json.dumps(row["prompt"]), "weight": 1.0} for row in KTO]
-    sft_columns = {"messages": pl.String, "weight": pl.Float64}
-    texts = dict.fromkeys(("prompt", "chosen", "rejected"), pl.String)
-    answers_end = dict.fromkeys(ENDS, pl.Boolean)
-    dpo_columns = {**texts, "weight": pl.Float64, "flip_probability": pl.Float64, **answers_end}
-    ends = {"feedback_ids": pl.List(pl.String), "group": pl.String}
-    pl.DataFrame(sft, schema={**sft_columns, **ends}).write_parquet(aside / "sft-train.parquet")
-    pl.DataFrame(dpo, schema={**dpo_columns, **ends}).write_parquet(aside / "dpo-train.parquet")
-    pl.DataFrame(kto).write_parquet(aside / "kto-train.parquet")
-    digest = digest_tree(aside)
-    store.put_tree(aside, f"datasets/{digest}")
-    return Manifest(
-        step="build_datasets",
-        key="k",
-        inputs={},
-        code_version="0",
-        created_at=0,
-        seconds=0,
-        outputs={"dataset": Artifact(uri=f"datasets/{digest}", digest=digest)},
-    )
-
-
-def train(config: Config, folder: Path, sft: list[dict] = SFT, dpo: list[dict] = DPO) -> tuple[Store, Manifest]:
-    folder.mkdir()
-    store = open_store(folder / "lake")
-    dataset = publish(store, folder / "dataset", sft, dpo)
-    return store, run_step(STEP, config, {"build_datasets": dataset}, store).manifest
+from ratchet.training.train_adapter import STEP, fresh_adapter, plan_training
+from training.trainings import DPO, SFT, STEPS, curve, publish, train, weights
 
 
 @pytest.fixture(scope="module")
@@ -230,87 +130,6 @@ def test_changed_base_model_trains_anew(trained, settings):
     assert STEP.sources(config, {}, store) == {"base": revision(config.base_model)}
 
 
-def test_two_trainings_of_one_adapter_do_not_share_checkpoints(settings, tmp_path):
-    store = open_store(tmp_path / "lake")
-    dataset = publish(store, tmp_path / "dataset", SFT, DPO)
-    scratch = store.local(_work(settings(), {"build_datasets": dataset}))
-    scratch.mkdir(parents=True)
-    with (scratch / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process"):
-            run_step(STEP, settings(), {"build_datasets": dataset}, store)
-
-
-@pytest.fixture(scope="module")
-def all_phases(settings) -> Config:
-    """SFT, DPO that stops early, and KTO."""
-    stop = {"share": 0.25, "every_steps": 1, "patience": 4}
-    phase = {"batch_rows": 4, "epochs": 2, "learning_rate": 1e-2}
-    return settings(dpo={**phase, "epochs": 8, "stop": stop}, kto=phase)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(all_phases, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return train(all_phases, tmp_path_factory.mktemp("undisturbed") / "first")[1]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_training_killed_in_each_phase_ends_with_the_same_bytes(undisturbed, all_phases, tmp_path):
-    config = all_phases
-    store = open_store(tmp_path / "lake")
-    dataset = publish(store, tmp_path / "dataset", SFT, DPO)
-    (tmp_path / "config.json").write_text(config.model_dump_json())
-    (tmp_path / "dataset.json").write_text(dataset.model_dump_json())
-    for phase in ("sft", "dpo", "kto"):
-        kill_after(f"lake/work/train_adapter/*/{phase}/checkpoint-2/COMPLETE", tmp_path)
-        assert not store.exists("adapters")
-        (scratch,) = store.local("work/train_adapter").iterdir()
-        cut_short = scratch / phase / "checkpoint-5"  # as if killed while saving it
-        cut_short.mkdir()
-    run_id = (scratch / "mlflow_run_id").read_text()
-    resumed = run_step(STEP, config, {"build_datasets": dataset}, store).manifest
-    assert resumed.outputs == undisturbed.outputs
-    assert resumed.facts["mlflow_run_id"] == run_id
-    assert resumed.facts["kept"] == undisturbed.facts["kept"]
-    assert curve(resumed) == curve(undisturbed)
-    logged = connect(config, store).get_metric_history(run_id, "sft/loss")
-    assert [metric.step for metric in logged] == STEPS
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("checkpoint", ["sft/checkpoint-4", "dpo/checkpoint-2", "dpo/checkpoint-4", "kto/checkpoint-4"])
-def test_training_killed_on_one_machine_is_finished_on_another(
-    checkpoint, undisturbed, all_phases, tmp_path, monkeypatch
-):
-    from s3_server import s3_server  # not at the top: the process that is killed has no tests on its path
-
-    with s3_server("lake"):
-        store = open_store("s3://lake/killed")
-        dataset = publish(store, tmp_path / "dataset", SFT, DPO)
-        (tmp_path / "config.json").write_text(all_phases.model_dump_json())
-        (tmp_path / "dataset.json").write_text(dataset.model_dump_json())
-        work = _work(all_phases, {"build_datasets": dataset})
-        (tmp_path / "first").mkdir()
-        start_and_kill(tmp_path, store.root, lambda: any(f"{checkpoint}/COM" in key for key in store.list(work)))
-        assert not store.exists("adapters")
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "second"))
-        (tmp_path / "second").mkdir()
-        elsewhere = open_store(store.root)
-        resumed = run_step(STEP, all_phases, {"build_datasets": dataset}, elsewhere).manifest
-        assert resumed.outputs == undisturbed.outputs
-        assert curve(resumed) == curve(undisturbed)
-        assert not list(elsewhere.list("work"))
-        assert (tmp_path / "second" / "ratchet").is_dir()
-
-
-def weights(store: Store, manifest: Manifest) -> dict:
-    from safetensors.torch import load_file
-
-    return load_file(store.local(manifest.outputs["adapter"].uri) / "adapter_model.safetensors")
-
-
 def test_early_stop_publishes_the_best_adapter_that_it_saw(settings, tmp_path):
     import torch
 
@@ -395,40 +214,3 @@ def test_two_processes_train_what_one_does(settings, tmp_path):
     together = read_manifest(store, uri)
     assert [loss for *_, loss in curve(together)] == pytest.approx([loss for *_, loss in curve(alone)], rel=1e-4)
     torch.testing.assert_close(weights(store, together), weights(store, alone), rtol=1e-3, atol=1e-4)
-
-
-def curve(manifest: Manifest) -> list[tuple[str, int, float]]:
-    return [(entry["phase"], entry["step"], entry["loss"]) for entry in manifest.facts["history"]]
-
-
-def kill_after(pattern: str, folder: Path) -> None:
-    """Train in another process and SIGKILL it as soon as a file matches."""
-    start_and_kill(folder, str(folder / "lake"), lambda: next(folder.glob(pattern), None))
-
-
-def start_and_kill(folder: Path, lake: str, condition: Callable[[], object]) -> None:
-    process = subprocess.Popen(
-        [sys.executable, __file__, str(folder), lake],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "TMPDIR": str(folder / "first")},
-    )
-    try:
-        wait_for(condition, process)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-
-def wait_for(condition, process: subprocess.Popen) -> None:
-    while not condition():
-        assert process.poll() is None, "training ended before it could be killed"
-        time.sleep(0.01)
-
-
-if __name__ == "__main__":  # the process that the tests kill
-    folder = Path(sys.argv[1])
-    run_step(
-        STEP,
-        Config.model_validate_json((folder / "config.json").read_text()),
-        {"build_datasets": Manifest.model_validate_json((folder / "dataset.json").read_text())},
-        open_store(sys.argv[2]),
-    )
