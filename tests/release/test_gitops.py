@@ -53,10 +53,26 @@ def test_a_commit_carries_its_run_and_is_made_once(values: ValuesFile, repositor
     again = values.write_adapter(lambda named: NEW, "Release adapter", "c/b/1")
     assert (first.is_new, again.is_new, first.sha == again.sha) == (True, False, True)
     assert commits(repository) == ["Release adapter", "Serve the base model"]
-    assert values.has_run("c/b/1")
-    assert not values.has_run("c/b/2")
-    assert values.read_adapter() == NEW
+    assert values.look("c/b/1") == (NEW, True)
+    assert values.look("c/b/2") == (NEW, False)
     assert "Canary-Run: c/b/1" in git("log", "-1", "--format=%(trailers)", "main", cwd=repository)
+
+
+def test_what_was_named_and_put_back_is_not_named_again(values: ValuesFile, repository: Path) -> None:
+    assert values.name_once(NEW, "Release", "c/b/1").is_new
+    values.write_adapter(lambda named: OLD, "Put back", "c/b/1", mark=True)
+    assert not values.name_once(NEW, "Release", "c/b/1").is_new
+    assert values.read_adapter() == OLD
+    assert commits(repository) == ["Put back", "Release", "Serve the base model"]
+
+
+def test_what_is_given_up_before_it_was_named_never_is(values: ValuesFile, repository: Path) -> None:
+    """The release step has read that the release is open, and sleeps; meanwhile it is aborted and closed."""
+    for _ in range(2):
+        values.write_adapter(lambda named: None, "Put back", "c/b/1", mark=True)
+    assert not values.name_once(NEW, "Release", "c/b/1").is_new
+    assert values.look("c/b/1") == (OLD, True)
+    assert commits(repository) == ["Put back", "Serve the base model"]
 
 
 def test_a_push_that_lost_is_decided_again(values: ValuesFile, repository: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ are fakes in memory, so that thousands of histories fit into a test.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import example, given, settings
@@ -125,8 +125,8 @@ class Universe(VirtualCluster):
 
     def name_in_git(self) -> None:
         opened = open_request(self.ledger.records())
-        if opened and not opened.restores and not self.git.has_run(run_id(self.canary, opened)):
-            self.git.write_adapter(lambda named: opened.adapter, "Release", run_id(self.canary, opened))
+        if opened and not opened.restores:
+            self.git.name_once(opened.adapter, "Release", run_id(self.canary, opened))
 
     def go_back(self, version: str) -> None:
         try:
@@ -141,6 +141,28 @@ class Universe(VirtualCluster):
     def reconcile(self, holder: str = "a") -> Pass:
         self.now += LEASE_S / 4
         return reconcile(self.world(holder), self.now)
+
+    def reconcile_in_company(self, calls: int, *actions: tuple[Any, ...]) -> None:
+        """A pass during which, before one of its calls to any place, others act."""
+        world, countdown = self.world("a"), iter(range(calls, -1000, -1))
+
+        class Watched:
+            def __init__(self, place: Any) -> None:
+                self.place = place
+
+            def __getattr__(self, name: str) -> Any:
+                if callable(found := getattr(self.place, name)) and next(countdown) == 0:
+                    for action in actions:
+                        act(universe, action)
+                return found
+
+        universe = self
+        ledger, cluster = Ledger(Watched(self.store)), cast(Any, Watched(self))
+        self.now += LEASE_S / 4
+        reconcile(
+            replace(world, ledger=ledger, cluster=cluster, values=Watched(self.git), registry=Watched(self.registry)),
+            self.now,
+        )
 
     def reconcile_interrupted(self, writes: int, takes_over: bool) -> None:
         """A pass that stops before one of its writes: killed there, or asleep while another does the work."""
@@ -204,9 +226,14 @@ def settle(universe: Universe) -> None:
             act(universe, (action,))
 
 
+OTHERS = ("name_in_git", "sync", "gate_looks", "tick")
+COMPANY = st.lists(
+    st.sampled_from([(name,) for name in OTHERS] * 2 + [("ask_release", "2"), ("ask_release", "3"), ("abort",)]),
+    max_size=6,
+)
 ACTIONS = st.one_of(
     st.sampled_from(
-        [(name,) for name in ("name_in_git", "sync", "gate_looks", "tick", "reconcile")] * 4
+        [(name,) for name in (*OTHERS, "reconcile")] * 4
         + [("abort",), ("restart_flagger",), ("restart_gate",), ("push", "primary"), ("push", "stray")]
         + [("sync during", hook) for hook in ("confirm-promotion", "confirm-traffic-increase")]
     ),
@@ -215,6 +242,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("go_back"), st.sampled_from(["base", "1", "2"])),
     st.tuples(st.just("readiness"), st.sampled_from(["target", "primary"]), st.sampled_from(list(Readiness))),
     st.tuples(st.just("reconcile_interrupted"), st.integers(0, 6), st.booleans()),
+    st.builds(lambda calls, others: ("reconcile_in_company", calls, *others), st.integers(0, 12), COMPANY),
 )
 ROUND = [("name_in_git",), ("sync",), ("gate_looks",), ("tick",), ("gate_looks",)]
 PROMOTED = [("ask_release", "1"), ("verdict", "pass"), *ROUND * 9]
@@ -223,6 +251,8 @@ PROMOTED = [("ask_release", "1"), ("verdict", "pass"), *ROUND * 9]
 @example(PROMOTED)
 @example([*PROMOTED, ("reconcile",), ("go_back", "base"), ("reconcile_interrupted", 0, False)])
 @example([*PROMOTED, ("reconcile_interrupted", 3, True), ("ask_release", "2")])
+@example([("ask_release", "1"), ("reconcile_in_company", 3, ("name_in_git",))])
+@example([("ask_release", "1"), ("reconcile_in_company", 4, ("name_in_git",))])
 @example([("ask_release", "1"), *ROUND * 4, ("push", "primary"), ("verdict", "pass"), *ROUND * 6])
 @settings(max_examples=150)
 @given(st.lists(ACTIONS, max_size=60))
@@ -242,20 +272,21 @@ def run(history: list[tuple[Any, ...]]) -> None:
     for action in history:
         act(universe, action)
     settle(universe)
-    _check_end(universe, has_stray=("push", "stray") in history)
+    _check_end(universe, {pushed for name, *rest in history if name == "push" for pushed in rest})
 
 
-def _check_end(universe: Universe, has_stray: bool) -> None:
+def _check_end(universe: Universe, pushed: set[str]) -> None:
     records = universe.ledger.records()
     if open_request(records) is not None:
         assert (universe.status.phase, universe.status.canary_weight) == ("Failed", 100), "open, and nobody is paged"
         return
     ends = [record for record in records if record.event in ("promoted", "rolled_back", "refused")]
+    assert pushed or not any("somebody withdrew" in end.why for end in ends), "nobody did"
     if not ends or ends[-1].event == "refused":
         return  # a person was asked; `check` has seen that no alias moved
     assert universe.weight == 0
     assert universe.spec.skip_analysis is False
-    if has_stray:
+    if "stray" in pushed:
         return  # somebody else's commit may stand in Git, and is theirs
     assert universe.git.adapter == universe.target == universe.primary
     champion = universe.registry.aliases.get("champion")

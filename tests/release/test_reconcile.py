@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -136,6 +136,30 @@ def test_a_fix_pushed_meanwhile_is_not_reverted(world: World, cluster: FakeClust
     assert pushed
     assert world.values.read_adapter() == fix
     assert places(world) | {"git": OLD} == ROLLED_BACK
+
+
+def test_a_release_named_while_we_look_is_not_taken_for_one_put_back(world: World, cluster: FakeCluster) -> None:
+    entry = Entry(
+        event="requested", at=time.time(), who="t", adapter=NEW, baseline=OLD, verdict="pass", applied_spec="spec-0"
+    )
+    assert request(world.ledger, entry)
+    named = []
+
+    class Raced:
+        def __getattr__(self, name: str) -> Any:
+            found = getattr(world.values, name)
+
+            def call(*arguments: Any) -> Any:
+                answer = found(*arguments)
+                if not named:
+                    named.append(world.values.name_once(NEW, "Release", f"adapter-router/{NEW.digest}/1"))
+                return answer
+
+            return call
+
+    assert reconcile(replace(world, values=cast(Any, Raced())), time.time()).action.does == "wait"
+    assert named
+    assert open_request(world.ledger.records()) is not None
 
 
 def test_a_failed_promotion_is_left_to_a_person(world: World, cluster: FakeCluster) -> None:

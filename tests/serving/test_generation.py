@@ -117,3 +117,47 @@ def test_columns_that_no_row_uses_are_cut_off(loaded: Any) -> None:
     batch.step()
     assert batch.rows == [short]
     assert batch._mask.shape[1] == batch._cache.get_seq_length() == 2
+
+
+def test_what_earlier_prompts_began_with_is_read_once_for_each_adapter(mixed: Any, loaded: Any) -> None:
+    tokenizer = loaded[1]
+    names = [None, "left", "right"]
+
+    def rows() -> list[Row]:
+        asked = [(prompt, name) for prompt in prompts(tokenizer) for name in names]
+        return [Row(prompt=prompt, max_tokens=8, adapter=name, temperature=0) for prompt, name in asked]
+
+    batch, one_by_one, apart = Batch(mixed, frozenset()), rows(), rows()
+    widths = []
+    hook = mixed.model.register_forward_pre_hook(
+        lambda _, __, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    for row in one_by_one:
+        batch.join([row])
+    hook.remove()
+    while batch.rows:
+        batch.step()
+    for row in apart:
+        generate(mixed, [row], frozenset())
+    assert [row.tokens for row in one_by_one] == [row.tokens for row in apart]
+    read = list(zip(one_by_one, widths, strict=True))
+    first, later = read[: len(names)], read[len(names) :]
+    assert all(width == len(row.prompt) for row, width in first), "another adapter's keys and values were taken"
+    assert all(width < len(row.prompt) for row, width in later)
+
+
+def test_forgotten_adapter_may_come_back_as_another(loaded: Any, adapters: dict[str, Path], config: Config) -> None:
+    lora, prompt = Lora(load_base(config.base_model)[0]), prompts(loaded[1])[0]
+    batch, answers = Batch(lora, frozenset()), {}
+    for side in ("left", "right"):
+        lora.load(adapters[side], "slot")
+        row = answers[side] = Row(prompt=prompt, max_tokens=12, adapter="slot", temperature=0)
+        batch.join([row])
+        while batch.rows:
+            batch.step()
+        lora.unload("slot")
+        batch.forget("slot")
+    alone = Row(prompt=prompt, max_tokens=12, adapter="right", temperature=0)
+    lora.load(adapters["right"], "right")
+    generate(lora, [alone], frozenset())
+    assert answers["right"].tokens == alone.tokens != answers["left"].tokens

@@ -12,7 +12,7 @@ IN_FLIGHT = ("Initializing", "Waiting", "Progressing", "WaitingPromotion", "Prom
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """Digests by place, and the Canary's status. Places are read in the order canary, pods, Git."""
+    """Digests by place, and the Canary's status. Places are read in the order ledger, canary, pods, Git."""
 
     requested: str | None
     """Digest of the open request in the ledger; None when no release is under way."""

@@ -61,6 +61,7 @@ def roll_back(world: World, ending: Ending) -> list[str]:
         f"Put back adapter {back}: the canary of {opened.adapter} failed",
         run_id(world.cluster.canary, opened),
         skip_analysis=False if opened.restores else None,
+        mark=True,  # whoever is about to name a release that was aborted first finds that it is over
     )
     _quarantine(world, opened.adapter)
     _withdraw_challenger(world, version)

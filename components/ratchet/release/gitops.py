@@ -60,13 +60,19 @@ class ValuesFile:
 
     def read_adapter(self) -> AdapterRef:
         """The adapter that the newest commit names."""
-        self._refresh()
-        return adapter_in(self._text(), self.path)
+        return self.look("")[0]
 
-    def has_run(self, run: str) -> bool:
-        """Whether a commit with this `Canary-Run` trailer is on the branch."""
+    def look(self, run: str) -> tuple[AdapterRef, bool]:
+        """The adapter that the newest commit names, and whether `run` is in its history: both of one moment.
+
+        Asked apart, a push in between makes a release that has just begun look like one that was put back.
+        """
         self._refresh()
-        return bool(self._git("log", "-1", "--format=%H", "--fixed-strings", f"--grep={TRAILER}: {run}"))
+        return adapter_in(self._text(), self.path), self._in_history(run)
+
+    def name_once(self, adapter: AdapterRef, subject: str, run: str) -> Commit:
+        """Make the branch name the adapter, unless `run` is in its history: it was named then, or given up."""
+        return self.write_adapter(lambda named: None if self._in_history(run) else adapter, subject, run)
 
     def write_adapter(
         self,
@@ -74,11 +80,13 @@ class ValuesFile:
         subject: str,
         run: str,
         skip_analysis: bool | None = None,
+        mark: bool = False,
     ) -> Commit:
         """Make the branch name the adapter that `decide` makes of the one it names now (None: leave it).
 
-        With `skip_analysis`, the file also says whether Flagger promotes without a canary. Someone else's push in
-        between is read, and `decide` asked again. Raises Conflict if that happens PUSH_ATTEMPTS times.
+        With `skip_analysis`, the file also says whether Flagger promotes without a canary. With `mark`, `run` is in
+        the history afterwards though nothing had to change. Someone else's push in between is read, and `decide`
+        asked again. Raises Conflict if that happens PUSH_ATTEMPTS times.
         """
         for _ in range(PUSH_ATTEMPTS):
             self._refresh()
@@ -86,14 +94,19 @@ class ValuesFile:
             wanted = with_adapter(text, decide(adapter_in(text, self.path)), self.path)
             if skip_analysis is not None:
                 wanted = with_skip_analysis(wanted, skip_analysis, self.path)
-            if wanted == text:
+            if wanted == text and (not mark or self._in_history(run)):
                 return Commit(self._git("log", "-1", "--format=%H", "--", self.path), is_new=False)
             (self._folder / self.path).write_bytes(wanted.encode())
             message = f"{subject}\n\n{TRAILER}: {run}\n"
-            self._git(*AUTHOR, "commit", "--quiet", "--no-verify", f"--message={message}", "--", self.path)
+            self._git(
+                *AUTHOR, "commit", "--quiet", "--no-verify", "--allow-empty", f"--message={message}", "--", self.path
+            )
             if self._push():
                 return Commit(self._git("rev-parse", "HEAD"), is_new=True)
         raise Conflict(f"{self.url} {self.branch}: another writer pushed first {PUSH_ATTEMPTS} times")
+
+    def _in_history(self, run: str) -> bool:
+        return bool(self._git("log", "-1", "--format=%H", "--fixed-strings", f"--grep={TRAILER}: {run}"))
 
     def _refresh(self) -> None:
         fetched = self._run("fetch", "--quiet", "origin", self.branch)

@@ -51,16 +51,16 @@ def reconcile(world: World, now: float) -> Pass:
     """One pass. Does nothing while another reconciler holds the lease, or a place cannot be seen."""
     is_holder = hold(world.store, LEASE, world.holder, now, world.lease_s)
     state = read_gate(world.gate_url, world.gate_token)
+    records = world.ledger.records()  # first: a request that is newer than what we see would compare with it wrongly
+    opened = open_request(records)
     try:
         seen = world.cluster.look()
         if not is_holder:
             return Pass(action=Action("wait", "another reconciler is at work"), seen=seen, state=state)
-        named = world.values.read_adapter()
+        git = world.values.look(effects.run_id(world.cluster.canary, opened) if opened else "")
     except (ClusterAway, GitAway) as away:
         return Pass(action=Action("wait", str(away)), state=state)
-    records = world.ledger.records()
-    opened = open_request(records)
-    action = decide(_observed(world, seen, named, records))
+    action = decide(_observed(world, seen, git, records))
     lines: list[str] = []
     if opened is not None and action.does in EFFECTS:
         why = _why(action, state, opened)
@@ -86,7 +86,8 @@ def read_gate(url: str | None, token: str) -> dict[str, Any]:
     return state
 
 
-def _observed(world: World, seen: Seen, named: AdapterRef, records: Sequence[Record]) -> Observed:
+def _observed(world: World, seen: Seen, git: tuple[AdapterRef, bool], records: Sequence[Record]) -> Observed:
+    named, was_named = git
     found = Observed(
         requested=None,
         git=named.digest,
@@ -100,13 +101,12 @@ def _observed(world: World, seen: Seen, named: AdapterRef, records: Sequence[Rec
     opened = open_request(records)
     if opened is None:
         return found
-    is_other = named.digest != opened.adapter.digest
     return replace(
         found,
         requested=opened.adapter.digest,
         has_started=seen.last_applied_spec != opened.applied_spec or was_seen(world.store, opened.seq),
         is_aborted=is_aborted(records, opened),
-        is_withdrawn=is_other and world.values.has_run(effects.run_id(world.cluster.canary, opened)),
+        is_withdrawn=was_named and named.digest != opened.adapter.digest,
         restores=opened.restores,
     )
 

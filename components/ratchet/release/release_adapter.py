@@ -143,9 +143,8 @@ class _Stay:
         """Once per request, though the step be killed and run again, or the release put back meanwhile."""
         run = run_id(self.world.cluster.canary, opened)
         self.story.start = min(self.story.start, opened.at)
-        if not self.world.values.has_run(run):
-            subject = f"Release adapter {opened.adapter}"
-            commit = self.world.values.write_adapter(lambda named: opened.adapter, subject, run)
+        commit = self.world.values.name_once(opened.adapter, f"Release adapter {opened.adapter}", run)
+        if commit.is_new:
             self.story.say(now, f"Git: values name {opened.adapter} (commit {commit.sha[:10]})")
         self.asked = opened
 

@@ -155,6 +155,7 @@ class Engine:
         in_use = {row.adapter for row in self._answers}
         for slot in sorted(self._retired - in_use):
             self._lora.unload(slot)
+            self._batch.forget(slot)
             self._retired.discard(slot)
 
 

@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from ratchet.serving.lora import Lora
+from ratchet.serving.prefixes import Prefixes
 
 TOP_K = 50  # sampling is cut to this many tokens: noise over a whole vocabulary costs more than the model does
 
@@ -59,20 +60,28 @@ class Batch:
         self.rows: list[Row] = []
         self._cache = DynamicCache()
         self._mask = torch.zeros(0, 0, dtype=torch.long)
+        self._prefixes = Prefixes()
 
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> list[Row]:
         """Read the prompts of new rows and give each its first token; those that are finished by it."""
         for row in rows:
             row.admitted_at = time.monotonic()
-        longest = max(len(row.prompt) for row in rows)
-        ids = torch.tensor([[0] * (longest - len(row.prompt)) + list(row.prompt) for row in rows])
-        mask = torch.tensor([[0] * (longest - len(row.prompt)) + [1] * len(row.prompt) for row in rows])
-        cache = DynamicCache()
+        cache, shared = DynamicCache(), self._prefixes.length(rows)
+        self._prefixes.fill(cache, rows, shared)
+        rests = [list(row.prompt[shared:]) for row in rows]
+        longest = max(map(len, rests))
+        ids = torch.tensor([[0] * (longest - len(rest)) + rest for rest in rests])
+        mask = torch.tensor([[1] * shared + [0] * (longest - len(rest)) + [1] * len(rest) for rest in rests])
         self._extend(rows, self._logits(rows, ids, mask, cache))
+        self._prefixes.remember(rows, cache, mask)
         self._cache, self._mask = _stack(self._cache, self._mask, cache, mask) if self.rows else (cache, mask)
         self.rows = [*self.rows, *rows]
         return self._leave()
+
+    def forget(self, adapter: str) -> None:
+        """Free what was kept of an adapter that is unloaded; its name may then stand for another."""
+        self._prefixes.forget(adapter)
 
     @torch.inference_mode()
     def step(self) -> list[Row]:

@@ -61,8 +61,11 @@ class MemoryGit:
     def read_adapter(self) -> AdapterRef:
         return self.adapter
 
-    def has_run(self, run: str) -> bool:
-        return run in self.runs
+    def look(self, run: str) -> tuple[AdapterRef, bool]:
+        return self.adapter, run in self.runs
+
+    def name_once(self, adapter: AdapterRef, subject: str, run: str) -> Commit:
+        return self.write_adapter(lambda named: None if run in self.runs else adapter, subject, run)
 
     def write_adapter(
         self,
@@ -70,12 +73,13 @@ class MemoryGit:
         subject: str,
         run: str,
         skip_analysis: bool | None = None,
+        mark: bool = False,
     ) -> Commit:
         before = self.adapter, self.skip_analysis
         self.adapter = decide(self.adapter) or self.adapter
         if skip_analysis is not None:
             self.skip_analysis = skip_analysis
-        is_new = (self.adapter, self.skip_analysis) != before
+        is_new = (self.adapter, self.skip_analysis) != before or (mark and run not in self.runs)
         self.runs += [run] if is_new else []
         return Commit(f"commit-{len(self.runs)}", is_new)
 
