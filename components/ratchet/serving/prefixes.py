@@ -3,8 +3,8 @@
 Of each adapter the prompt that was read last is remembered, as keys and values differ from adapter to adapter.
 """
 
-import os
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Protocol
 
 import torch
@@ -27,7 +27,7 @@ class Prefixes:
     """The beginnings of prompts. An adapter's name must stand for the same weights until it is forgotten."""
 
     def __init__(self) -> None:
-        self._read: dict[str | None, tuple[list[int], list[tuple[Tensor, Tensor]]]] = {}
+        self._read: dict[str | None, tuple[tuple[int, ...], list[tuple[Tensor, Tensor]]]] = {}
 
     def length(self, rows: Sequence[Asked]) -> int:
         """How many tokens at the beginning of every one of these prompts have been read before."""
@@ -47,12 +47,13 @@ class Prefixes:
         for adapter, row in {asked.adapter: row for row, asked in enumerate(rows)}.items():
             columns = mask[row].nonzero()[:MAX_TOKENS, 0]
             layers = [(one.keys[row, :, columns][None], one.values[row, :, columns][None]) for one in cache.layers]
-            self._read[adapter] = list(rows[row].prompt[:MAX_TOKENS]), layers
+            self._read[adapter] = tuple(rows[row].prompt[:MAX_TOKENS]), layers
 
     def forget(self, adapter: str) -> None:
         self._read.pop(adapter, None)
 
     def _length(self, row: Asked) -> int:
         """The last token is read in any case: the logits after it choose the answer's first."""
-        read = self._read[row.adapter][0] if row.adapter in self._read else []
-        return len(os.path.commonprefix([read, list(row.prompt[:-1])]))
+        read = self._read[row.adapter][0] if row.adapter in self._read else ()
+        pairs = zip(read, row.prompt[:-1], strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
