@@ -60,6 +60,16 @@ def open_store(root: str | Path) -> Store:
     return LocalStore(Path(root))
 
 
+def open_lake(root: str | Path) -> Store:
+    """A store that is there already, for those who only read or mend it: a mistyped folder is no empty lake."""
+    store = open_store(root)
+    if isinstance(store, LocalStore) and not store.path.is_dir():
+        raise UserError(
+            f"there is no lake at {store.root}; is --lake right? `ratchet import FORMAT FILE --lake …` begins one"
+        )
+    return store
+
+
 class LocalStore:
     """A folder. Atomic by writing aside and linking into place."""
 

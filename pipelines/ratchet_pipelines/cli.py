@@ -19,7 +19,7 @@ from ratchet.config import load_config
 from ratchet.errors import UserError
 from ratchet.manifest import Manifest
 from ratchet.step import Ran, Step, assist_step, read_manifest, run_step
-from ratchet.store import Store, open_store
+from ratchet.store import Store, open_lake, open_store
 from ratchet_pipelines import lineage, quarantine, rehearsing, releases, services
 from ratchet_pipelines.calibrate_judge import calibrate_judge
 from ratchet_pipelines.error_rates import error_rates
@@ -124,7 +124,7 @@ def report(
     """Write one self-contained HTML page on the latest run: data, training, evaluation, canary, ledger."""
     from ratchet_pipelines.reporting import report_latest
 
-    report_latest(open_store(lake), out)
+    report_latest(open_lake(lake), out)
     say.print(f"Report: {out}")
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ratchet.store import open_store
+from ratchet.store import open_lake
 from ratchet_pipelines.options import AsJson, Lake
 
 lake_app = typer.Typer(name="lake", help="How the lake stands, and its upkeep.", no_args_is_help=True)
@@ -21,7 +21,7 @@ def show_status(lake: Lake = "lake", as_json: AsJson = False) -> None:
     """Rows, days, lag, quarantine and drops."""
     from ratchet.lake.status import status
 
-    found = status(open_store(lake), time.time())
+    found = status(open_lake(lake), time.time())
     if as_json:
         print(found.model_dump_json(indent=1))
         return
@@ -64,7 +64,7 @@ def compact_tables(
 
     from ratchet.lake.upkeep import compact
 
-    done = compact(open_store(lake), retention_hours)
+    done = compact(open_lake(lake), retention_hours)
     if as_json:
         print(json.dumps({name: one.model_dump() for name, one in done.items()}))
         return
@@ -83,7 +83,7 @@ def list_snapshots(
 
     from ratchet.lake.upkeep import snapshots
 
-    found = snapshots(open_store(lake), table)
+    found = snapshots(open_lake(lake), table)
     if as_json:
         print(json.dumps([one.model_dump() for one in found]))
         return

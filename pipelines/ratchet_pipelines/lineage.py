@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from ratchet.errors import UserError
-from ratchet.store import open_store
+from ratchet.store import open_lake
 from ratchet_pipelines.options import AsJson, Lake
 
 out = Console(highlight=False, soft_wrap=True, markup=False)
@@ -21,7 +21,7 @@ def where_used(
     """Say which rows of which datasets name a vote, or why none does, and what was made from them."""
     from ratchet.lineage import where_used
 
-    uses = where_used(open_store(lake), feedback_id)
+    uses = where_used(open_lake(lake), feedback_id)
     if not uses:
         raise UserError(f"where-used {feedback_id}: no dataset of {lake} has seen it; is it collected and valid?")
     if as_json:
@@ -41,7 +41,7 @@ def explain(
     """Say what a dataset holds, what was left out and why, what it was made from and what was made from it."""
     from ratchet.lineage import explain
 
-    store = open_store(lake)
+    store = open_lake(lake)
     told = explain(store, dataset)
     if as_json:
         print(json.dumps(told, indent=1))

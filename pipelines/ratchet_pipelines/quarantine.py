@@ -15,7 +15,7 @@ from rich.table import Table
 from ratchet.errors import UserError
 from ratchet.lake import quarantine
 from ratchet.manifest import Flow
-from ratchet.store import Store, open_store
+from ratchet.store import Store, open_lake
 from ratchet_pipelines.options import AsJson, ConfigFile, Lake, settings
 
 app = typer.Typer(name="quarantine", help="What was refused, why, and how it gets back.", no_args_is_help=True)
@@ -28,7 +28,7 @@ SHOWN = ("triplet_id", "reasons", "kind", "value_num", "value_text", "response")
 @app.command("list")
 def list_(lake: Lake = "lake", as_json: AsJson = False) -> None:
     """Every batch: how many rows or lines it holds, and why they were refused."""
-    store = open_store(lake)
+    store = open_lake(lake)
     summaries = (_summary(store, *batch) for batch in quarantine.batches(store).items())
     found = [batch for batch in summaries if batch["rows"]]  # a run without bad rows leaves a table without rows
     if as_json:
@@ -52,7 +52,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """What a batch holds, with the reasons; lines that are no events also with their file and byte offset."""
-    store = open_store(lake)
+    store = open_lake(lake)
     _, keys = quarantine.find(store, batch)
     if raw:
         for line in quarantine.refused(store, keys):
@@ -74,7 +74,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Put back what is good by now: lines land again (each event once), triplets are judged by today's contract."""
-    store = open_store(lake)
+    store = open_lake(lake)
     digest, keys = quarantine.find(store, batch)
     for refused in quarantine.refused(store, keys):
         if refused.importer:

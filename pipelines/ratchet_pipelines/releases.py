@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ratchet.errors import UserError
-from ratchet.store import open_store
+from ratchet.store import open_lake
 from ratchet_pipelines.options import AsJson, ConfigFile, Lake, settings
 
 say = Console(stderr=True, highlight=False)
@@ -32,7 +32,7 @@ def releases(context: typer.Context, lake: Lake = "lake", as_json: AsJson = Fals
 
     if context.invoked_subcommand:
         return
-    records = read_ledger(open_store(lake))
+    records = read_ledger(open_lake(lake))
     if as_json:
         print(json.dumps([record.model_dump() for record in records], indent=1))
         return
@@ -56,7 +56,7 @@ def show(
     from ratchet.release.ledger import read_ledger
     from ratchet.release.ledger import releases as by_release
 
-    known = by_release(read_ledger(open_store(lake)))
+    known = by_release(read_ledger(open_lake(lake)))
     found = next((release for release in known if release_id in [record.seq for record in release]), None)
     if found is None:
         ids = ", ".join(str(release[0].seq) for release in known) or "none"
@@ -81,7 +81,7 @@ def abort(
     """Roll back the release that is under way, without waiting for the gate."""
     from ratchet.release.ledger import Ledger, request_abort
 
-    record = request_abort(Ledger(open_store(lake)), who, time.time(), why)
+    record = request_abort(Ledger(open_lake(lake)), who, time.time(), why)
     if record is None:
         raise UserError(f"abort: no release is under way in {lake}; `ratchet releases` shows how the last one ended")
     say.print(f"Asked for {record.adapter} to be rolled back; the reconciler takes it from here.")
@@ -107,7 +107,7 @@ def rollback(
         raise UserError("release_adapter.cluster_url is not set; a rollback has to see what serves")
     with Cluster(release.cluster_url, release.namespace, release.canary) as cluster:
         try:
-            record = ask(Ledger(open_store(lake)), cluster.look(), to, who, time.time(), why)
+            record = ask(Ledger(open_lake(lake)), cluster.look(), to, who, time.time(), why)
         except ClusterAway as away:
             raise UserError(f"rollback: {away}") from None
     say.print(f"Asked to go back to {record.adapter} from {record.baseline}; the reconciler takes it from here.")

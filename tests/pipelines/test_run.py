@@ -169,6 +169,7 @@ def test_a_full_disk_is_said_and_loses_nothing(
     ("args", "words"),
     [
         (["run", "--lake", "nowhere"], "ratchet import"),
+        (["releases", "--lake", "nowhere"], "is --lake right?"),
         (["run", "--until", "trian"], "no such step"),
         (["run", "--config", "missing.yaml"], "cannot be read"),
         (["import", "pandas", "x.json"], "no such format"),
