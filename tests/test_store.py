@@ -85,6 +85,8 @@ def test_list_is_sorted_and_keeps_to_the_folder(store: Store):
         store.create(key, b"")
     assert list(store.list("a")) == ["a/1", "a/2", "a/deep/3"]
     assert list(store.list("nothing")) == []
+    assert list(store.list("a", after="a/1")) == ["a/2", "a/deep/3"]
+    assert list(store.list("a", after="a/15")) == ["a/2", "a/deep/3"]
 
 
 def test_exists_knows_objects_and_folders_but_not_name_starts(store: Store):

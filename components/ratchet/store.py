@@ -31,8 +31,8 @@ class Store(Protocol):
 
     def exists(self, key: str) -> bool: ...
 
-    def list(self, prefix: str) -> Iterator[str]:
-        """Keys under the folder `prefix`, sorted."""
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Keys under the folder `prefix`, sorted; with `after`, only those that sort behind that key."""
 
     def create(self, key: str, data: bytes) -> None:
         """Write a new object. Raises Conflict if the key is taken, whatever it holds."""
@@ -86,10 +86,11 @@ class LocalStore:
     def exists(self, key: str) -> bool:
         return (self.path / key).exists()
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
         base = self.path / prefix
         found = (path for path in base.rglob("*") if path.is_file() and not path.name.startswith("."))
-        return iter(sorted(path.relative_to(self.path).as_posix() for path in found))
+        keys = (path.relative_to(self.path).as_posix() for path in found)
+        return iter(sorted(key for key in keys if key > after))
 
     def create(self, key: str, data: bytes) -> None:
         target = self.path / key
@@ -186,9 +187,10 @@ class S3Store:
         # "a-b" sorts before "a/b", so the first key that starts with "a" does not tell whether the folder "a" exists.
         return self._is_object(key) or self._first(self._full(key).rstrip("/") + "/") is not None
 
-    def list(self, prefix: str) -> Iterator[str]:
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        start = {"StartAfter": self._full(after)} if after else {}
         pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self._full(prefix).rstrip("/") + "/"
+            Bucket=self.bucket, Prefix=self._full(prefix).rstrip("/") + "/", **start
         )
         skip = len(self.prefix) + 1 if self.prefix else 0
         return iter(sorted(found["Key"][skip:] for page in pages for found in page.get("Contents", [])))

@@ -18,13 +18,14 @@ from ratchet.store import Store
 EventType = Literal["interaction", "feedback"]
 ROOT = "events"
 SUFFIXES = (".jsonl", ".parquet")
+UNTIMED = "x"  # sorts behind every time
 
 
-def land(store: Store, events: Iterable[Interaction | Feedback], name: str = "") -> list[str]:
+def land(store: Store, events: Iterable[Interaction | Feedback], name: str = UNTIMED) -> list[str]:
     """Write events durably; their keys. Returns only when every event is safe, or raises with none acknowledged.
 
-    Files are named by what they hold, after `name` if it is given: landing the same events under the same name again
-    writes nothing twice.
+    Files are named by what they hold, after `name`: landing the same events under the same name again writes nothing
+    twice. A name should be a `batch_name` or sort behind all of them, as none does; see `after`.
     """
     by_place: dict[str, list[bytes]] = defaultdict(list)
     for event in events:
@@ -33,7 +34,7 @@ def land(store: Store, events: Iterable[Interaction | Feedback], name: str = "")
     keys = []
     for folder, lines in sorted(by_place.items()):
         data = b"".join(lines)
-        key = f"{folder}/{f'{name}-' if name else ''}{digest_bytes(data)[:32]}.jsonl"
+        key = f"{folder}/{name}-{digest_bytes(data)[:32]}.jsonl"
         with suppress(Conflict):  # an earlier try was stored, and its answer was lost
             store.create(key, data)
         keys.append(key)
@@ -42,7 +43,12 @@ def land(store: Store, events: Iterable[Interaction | Feedback], name: str = "")
 
 def batch_name(writer: str) -> str:
     """A name for one writer's next batch: sorts by time, never the same twice."""
-    return f"{time.time_ns():020d}-{writer}"
+    return f"{_name_of(time.time_ns())}-{writer}"
+
+
+def after(folder: str, seconds: float) -> str:
+    """The key behind which a folder's files are that writers have named since then, and those not named by time."""
+    return f"{folder}/{_name_of(int(seconds * 1e9))}"
 
 
 def landed(store: Store, event_type: EventType) -> list[str]:
@@ -57,6 +63,10 @@ def lines(store: Store, key: str) -> Iterator[tuple[int, bytes]]:
         if line.strip():
             yield offset, line
         offset += len(line)
+
+
+def _name_of(nanoseconds: int) -> str:
+    return f"{nanoseconds:020d}"
 
 
 def _folder(event: Interaction | Feedback) -> str:

@@ -1,7 +1,12 @@
-"""Follows the lake's events: each landing file is read once, since landing files never change."""
+"""Follows the lake's events: each landing file is read once, since landing files never change.
+
+Writers name files by the time, so most looks list the newest only: routers leave up to millions a day. What came under
+another name, or later than LATE_S, is found by the next look at everything.
+"""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from math import inf
 
 from pydantic import ValidationError
 
@@ -10,9 +15,15 @@ from ratchet.lake import landing
 from ratchet.release.evidence import Served, Vote
 from ratchet.store import Store
 
+LATE_S = 900  # between the time in a file's name and its landing: a writer gives up within seconds, clocks may differ
+ALL_S = 600
+
 
 class EventTail:
-    """Answers served and votes cast since a moment, as far as they have landed at the last `read`."""
+    """Answers served and votes cast since a moment, as far as they have landed at the last `read`.
+
+    Files that are not named by their time may be missed for ALL_S.
+    """
 
     def __init__(self, store: Store, since: float) -> None:
         self.store, self.since = store, since
@@ -20,13 +31,17 @@ class EventTail:
         self.votes: list[Vote] = []
         self.num_malformed = 0
         self._read: set[str] = set()
+        self._saw_all_at = -inf
 
     def read(self, now: float) -> None:
         """Take in what is new. Lines that are no event are counted and skipped: the data contract reports them."""
-        for line in self._new_lines("feedback", now):
+        is_all = not 0 <= now - self._saw_all_at < ALL_S
+        for line in self._new_lines("feedback", now, is_all):
             self._take(line, self._take_vote)
-        for line in self._new_lines("interaction", now):
+        for line in self._new_lines("interaction", now, is_all):
             self._take(line, self._take_answer)
+        if is_all:
+            self._saw_all_at = now
 
     def _take(self, line: bytes, kind: Callable[[bytes], None]) -> None:
         try:
@@ -42,9 +57,10 @@ class EventTail:
     def _take_answer(self, line: bytes) -> None:
         self.served.append(Served.of(Interaction.model_validate_json(line)))
 
-    def _new_lines(self, event_type: landing.EventType, now: float) -> Iterator[bytes]:
+    def _new_lines(self, event_type: landing.EventType, now: float, is_all: bool) -> Iterator[bytes]:
         for day in _days(self.since, now):
-            for key in self.store.list(f"{landing.ROOT}/{event_type}/dt={day}"):
+            folder = f"{landing.ROOT}/{event_type}/dt={day}"
+            for key in self.store.list(folder, after="" if is_all else landing.after(folder, now - LATE_S)):
                 if key not in self._read and key.endswith(".jsonl"):
                     yield from (line for _, line in landing.lines(self.store, key))
                     self._read.add(key)

@@ -24,8 +24,8 @@ class MemoryStore:
     def exists(self, key: str) -> bool:
         return key in self.objects or any(known.startswith(f"{key}/") for known in self.objects)
 
-    def list(self, prefix: str) -> Iterator[str]:
-        return iter(sorted(key for key in self.objects if key.startswith(f"{prefix}/")))
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        return iter(sorted(key for key in self.objects if key.startswith(f"{prefix}/") and key > after))
 
     def create(self, key: str, data: bytes) -> None:
         if key in self.objects:
