@@ -47,16 +47,17 @@ class Syncer:
         """One pass. Raises UserError if ledger or server do not answer."""
         records = self.ledger.records()
         wanted = named_last(records, self.max_adapters)
-        self.troubles = {}
+        troubles = {}
         for adapter in wanted:
             try:
                 self.pool.ensure(adapter)
             except UserError as error:
-                self.troubles[str(adapter)] = str(error)
+                troubles[str(adapter)] = str(error)
         self.pool.keep_only(set(wanted))
+        self.troubles = troubles  # at once: probes and metrics are read meanwhile
         promoted = {str(record.adapter) for record in records if record.event == "promoted"}
         # A candidate that cannot be loaded keeps its own router from being ready; what serves has to go on.
-        self.is_ready = not promoted & set(self.troubles)
+        self.is_ready = not promoted & set(troubles)
 
 
 def create_app(syncer: Syncer, poll_s: float) -> FastAPI:
