@@ -48,8 +48,11 @@ demo: $(VENV)/.work ## The whole loop on this machine: one adapter promoted, one
 airflow: $(VENV)/.work $(AIRFLOW)/.airflow ## Airflow on this machine, with the DAGs in place (PORT=8080)
 	infra/airflow/standalone.sh
 
-test: $(VENV)/.dev $(AIRFLOW)/.airflow check ## Lint, types, import rings and the tests that need minutes at most
+test: $(VENV)/.dev ## Lint, types, import rings and the tests that need minutes at most
+	$(MAKE) --jobs=2 --output-sync check test-dags
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-dags: $(AIRFLOW)/.airflow
 	$(AIRFLOW)/bin/pytest tests/dags
 
 test-all: $(VENV)/.dev $(AIRFLOW)/.airflow check ## All of `test`, and the slow tests (the demo, kills, real engines)
@@ -88,4 +91,4 @@ images: ## Build every image: BASE_IMAGE=NAME@sha256:… (ENGINE=docker)
 clean: ## Remove the environment and what the demo left
 	rm -rf $(VENV) $(AIRFLOW) airflow-home demo
 
-.PHONY: help setup demo airflow test test-all check format bench requirements golden images clean
+.PHONY: help setup demo airflow test test-dags test-all check format bench requirements golden images clean

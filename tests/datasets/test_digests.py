@@ -114,6 +114,7 @@ def test_nothing_rests_on_the_order_of_polars_hashes(
     assert digests(lake) == expected
 
 
+@pytest.mark.slow
 def test_one_thread_is_as_good_as_two(events: Store, expected: dict[str, str], lake: Store):
     """Polars decides on its threads when it is imported, so this run has a process of its own."""
     land_slices(events, lake, lambda found: found, size=10**6)

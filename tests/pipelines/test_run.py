@@ -96,6 +96,7 @@ def test_two_clean_folders_give_the_same_digests(finished: tuple[Path, Any], set
     assert digests(run(make_lake(tmp_path / "another"), settings)) == digests(finished[1])
 
 
+@pytest.mark.slow
 def test_steps_run_one_by_one_make_what_the_whole_run_makes(
     finished: tuple[Path, Any], settings: Path, tmp_path: Path
 ) -> None:

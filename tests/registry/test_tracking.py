@@ -31,6 +31,7 @@ def start(lake: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_experiment_and_say_nothing(tmp_path: Path) -> None:
     processes = [start(tmp_path), start(tmp_path)]
     said = [process.communicate(timeout=100) for process in processes]
@@ -41,6 +42,7 @@ def test_two_processes_make_one_experiment_and_say_nothing(tmp_path: Path) -> No
         assert database.execute("select count(*) from experiments where name = 'ratchet'").fetchone() == (1,)
 
 
+@pytest.mark.slow
 def test_killed_while_the_schema_is_made_leaves_no_database(tmp_path: Path) -> None:
     process = start(tmp_path)
     while not list(tmp_path.glob(".*/mlflow.db")):
