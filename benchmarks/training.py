@@ -227,7 +227,7 @@ def _ours(
     plain_tokens: int | None = None,
 ) -> list[float]:
     from ratchet.store import open_store
-    from ratchet.training import attention, fused_lora, phases, train_adapter
+    from ratchet.training import attention, batches, fused_lora, phases, train_adapter
     from ratchet.training.checkpoints import Place
     from ratchet.training.objectives import dpo_objective
     from ratchet.training.policy import with_reference
@@ -242,10 +242,13 @@ def _ours(
     layout, rows = phases.layout_of(config.train_adapter, tokenizer), _rows(table)
     with tempfile.TemporaryDirectory() as aside, spent:
         store = open_store(aside)
-        rows = with_reference(model, rows, layout=layout, store=store, origin={})
+        steps = batches.plan(rows, batch_rows=BATCH_PAIRS, epochs=1, seed=0, layout=layout)
+        rows = with_reference(
+            model, rows, together=batches.first_passes(steps), layout=layout, store=store, origin={}
+        )  # fmt: skip
         curve = train_phase(
-            model, rows, dpo_objective("sigmoid", BETA), config.train_adapter.dpo, place=Place(store, "dpo"),
-            layout=layout, seed=0, checkpoint_steps=1000, device="cpu", callbacks=[],
+            model, rows, dpo_objective("sigmoid", BETA), config.train_adapter.dpo, steps=steps,
+            place=Place(store, "dpo"), layout=layout, seed=0, checkpoint_steps=1000, device="cpu", callbacks=[],
         )  # fmt: skip
     return [entry["loss"] for entry in curve]
 

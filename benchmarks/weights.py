@@ -26,6 +26,7 @@ from ratchet.base_model import load_tokenizer
 from ratchet.config import Config
 from ratchet.lake.importers import import_files
 from ratchet.store import open_store
+from ratchet.training.batches import first_passes, passes, plan
 from ratchet.training.checkpoints import Place
 from ratchet.training.losses import normalized
 from ratchet.training.objectives import dpo_objective
@@ -125,7 +126,8 @@ def _read(num_held_out: int) -> tuple[list[Any], list[Any]]:
 def _base(held_out: list[Any]) -> Any:
     """What the base model gives the held-out answers: an adapter that is still zero changes nothing."""
     model, tokenizer = fresh_adapter(_config(0))
-    return reference_table(model, held_out, layout_of(_config(0).train_adapter, tokenizer))
+    layout = layout_of(_config(0).train_adapter, tokenizer)
+    return reference_table(model, held_out, passes(held_out, layout), layout)
 
 
 def _score(rows: list[Any], held_out: list[Any], before: Any, seed: int, place: Place) -> dict[str, float]:
@@ -134,12 +136,14 @@ def _score(rows: list[Any], held_out: list[Any], before: Any, seed: int, place: 
     layout = layout_of(config.train_adapter, tokenizer)
     scaled = normalized([row.weight for row in rows])
     rows = [replace(row, weight=weight) for row, weight in zip(rows, scaled, strict=True)]
-    rows = with_reference(model, rows, layout=layout, store=place.store, origin={})
+    phase = config.train_adapter.dpo
+    steps = plan(rows, batch_rows=phase.batch_rows, epochs=phase.epochs, seed=seed, layout=layout)
+    rows = with_reference(model, rows, together=first_passes(steps), layout=layout, store=place.store, origin={})
     train_phase(
-        model, rows, dpo_objective("sigmoid", 0.1), config.train_adapter.dpo, place=place,
+        model, rows, dpo_objective("sigmoid", 0.1), phase, steps=steps, place=place,
         layout=layout, seed=seed, checkpoint_steps=10_000, device="cpu", callbacks=[],
     )  # fmt: skip
-    gains = reference_table(model, held_out, layout) - before
+    gains = reference_table(model, held_out, passes(held_out, layout), layout) - before
     margins = gains[:, 0] - gains[:, 1]
     return {"accuracy": round((margins > 0).float().mean().item(), 4), "margin": round(margins.mean().item(), 4)}
 

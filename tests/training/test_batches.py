@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.training.batches import Layout, collate, num_computed, passes, plan
+from ratchet.training.batches import Layout, collate, first_passes, num_computed, passes, plan
 from ratchet.training.rows import Row
 
 PACKINGS = ["shared", "separate", "off"]
@@ -92,3 +92,13 @@ def test_line_is_padded_to_whole_blocks():
 @pytest.mark.parametrize(("packing", "num_tokens"), [("shared", 6), ("separate", 8), ("off", 10)])
 def test_shared_prompts_are_computed_once(packing, num_tokens):
     assert num_computed(PAIR, packing) == collate([PAIR], layout(packing))["input_ids"].numel() == num_tokens
+
+
+@pytest.mark.parametrize("epochs", [0.5, 1, 3])
+def test_first_passes_are_those_in_which_rows_have_their_first_turn(epochs: float):
+    rows, how = rows_of([*range(2, 40)]), layout("shared")
+    steps = plan(rows, batch_rows=4, epochs=epochs, seed=1, layout=how)
+    first, every = first_passes(steps), [chosen for step in steps for chosen in step]
+    assert {index for chosen in first for index in chosen} == {index for chosen in every for index in chosen}
+    assert first == every[: len(first)] or epochs > 1
+    assert len(first) <= len(every) / max(1, epochs - 0.5)

@@ -1,6 +1,7 @@
 """The step from end to end on the tiny model: bytes, drops, curves, options."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -109,6 +110,14 @@ def test_reference_of_the_base_model_is_computed_once_for_all_runs(settings, tmp
         run_step(STEP, settings(dpo={"batch_rows": 12, "learning_rate": rate}), inputs, store)
     assert len(list(store.list("adapters"))) == 6
     assert len(list(store.list("references"))) == 1
+
+
+def test_rounding_is_no_preference(settings, tmp_path):
+    """In bfloat16 a row's log-probabilities depend on what else is in the pass; the reference saw the same passes."""
+    config = settings(sft={"epochs": 0}, dpo={"batch_rows": 4, "learning_rate": 1e-9, "warmup_share": 0})
+    base = config.base_model.model_copy(update={"dtype": "bfloat16"})
+    _, manifest = train(config.model_copy(update={"base_model": base}), tmp_path / "bf16")
+    assert [loss for *_, loss in curve(manifest)] == pytest.approx([math.log(2)] * 3, abs=1e-6)
 
 
 @pytest.mark.parametrize("skipped", ["sft", "dpo"])

@@ -7,7 +7,7 @@ import torch
 
 from ratchet.config import Phase
 from ratchet.store import open_store
-from ratchet.training.batches import Layout, collate, plan
+from ratchet.training.batches import Layout, collate, first_passes, passes, plan
 from ratchet.training.checkpoints import Place
 from ratchet.training.objectives import Objective, dpo_objective, kto_objective, sft_objective
 from ratchet.training.policy import completion_log_probs, with_reference
@@ -61,7 +61,10 @@ def trained_once(adapted) -> tuple:
 
 
 def referred(prepared, rows, tmp_path) -> list:
-    return with_reference(prepared(seed=0)[0], rows, layout=LAYOUT, store=open_store(tmp_path / "lake"), origin={})
+    return with_reference(
+        prepared(seed=0)[0], rows, together=passes(rows, LAYOUT), layout=LAYOUT, store=open_store(tmp_path / "lake"),
+        origin={},
+    )  # fmt: skip
 
 
 def test_sft_is_trls(adapted, prepared, tmp_path):
@@ -122,13 +125,14 @@ def test_packed_training_runs_down_trls_loss_curve(adapted, prepared, tmp_path):
     ]
     ours, _ = prepared(seed=0)
     store = open_store(tmp_path / "lake")
-    rows = with_reference(ours, dpo_rows(table, tokenizer), layout=LAYOUT, store=store, origin={})
     phase = Phase(epochs=2, batch_rows=2, learning_rate=1e-2, warmup_share=0.0)
-    curve = train_phase(
-        ours, rows, dpo_objective("sigmoid", beta=0.3), phase, place=Place(store, "dpo"), layout=LAYOUT, seed=0,
-        checkpoint_steps=100, device="cpu", callbacks=[],
-    )  # fmt: skip
+    rows = dpo_rows(table, tokenizer)
     steps = plan(rows, batch_rows=2, epochs=2, seed=0, layout=LAYOUT)
+    rows = with_reference(ours, rows, together=first_passes(steps), layout=LAYOUT, store=store, origin={})
+    curve = train_phase(
+        ours, rows, dpo_objective("sigmoid", beta=0.3), phase, steps=steps, place=Place(store, "dpo"),
+        layout=LAYOUT, seed=0, checkpoint_steps=100, device="cpu", callbacks=[],
+    )  # fmt: skip
     order = [index for step in steps for chosen in step for index in chosen]
     data = Dataset.from_list(
         [dict(zip(("prompt", "chosen", "rejected"), pairs[index][1:], strict=True)) for index in order]

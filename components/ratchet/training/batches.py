@@ -56,6 +56,17 @@ def plan(rows: Sequence[Row], *, batch_rows: int, epochs: float, seed: int, layo
     return [_pack(step, sizes, layout.pass_tokens) for step in _chunks(order[:wanted], batch_rows)]
 
 
+def first_passes(steps: Sequence[Sequence[list[int]]]) -> list[list[int]]:
+    """The passes of a plan in which a row has its first turn."""
+    seen: set[int] = set()
+    found = []
+    for chosen in (chosen for step in steps for chosen in step):
+        if not seen.issuperset(chosen):
+            found.append(chosen)
+            seen.update(chosen)
+    return found
+
+
 def passes(rows: Sequence[Row], layout: Layout) -> list[list[int]]:
     """Every row once, in few forward passes."""
     sizes = [num_computed(row, layout.packing) for row in rows]

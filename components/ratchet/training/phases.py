@@ -70,6 +70,7 @@ def run_phases(
     callbacks: Callable[[str], list["TrainerCallback"]],
 ) -> list[dict[str, Any]]:
     """Train `model` in place; the curves of all phases."""
+    from ratchet.training.batches import first_passes, plan
     from ratchet.training.checkpoints import Place
     from ratchet.training.early_stop import Watch
     from ratchet.training.objectives import dpo_objective, kto_objective, sft_objective
@@ -88,16 +89,19 @@ def run_phases(
     for name, selection in phases.items():
         if not selection.rows:
             continue
-        rows, place = selection.rows, Place(store, f"{work}/{name}")
+        rows, place, phase = selection.rows, Place(store, f"{work}/{name}"), getattr(settings, name)
+        steps = plan(rows, batch_rows=phase.batch_rows, epochs=phase.epochs, seed=config.seed, layout=layout)
         if name != "sft":
+            together, origin = first_passes(steps), _origin(config)
             with first_goes_first():
-                rows = with_reference(model, rows, layout=layout, store=store, origin=_origin(config))
+                rows = with_reference(model, rows, together=together, layout=layout, store=store, origin=origin)
         watched = selection.watched
         curve = train_phase(
             model,
             rows,
             objectives[name],
-            getattr(settings, name),
+            phase,
+            steps=steps,
             place=place,
             layout=layout,
             seed=config.seed,

@@ -12,7 +12,7 @@ from ratchet.digest import digest_bytes, digest_json, digest_members
 from ratchet.errors import Conflict, UserError
 from ratchet.store import Store
 from ratchet.training.attention import flex_mask, row_masks
-from ratchet.training.batches import Batch, Layout, collate, passes
+from ratchet.training.batches import Batch, Layout, collate
 from ratchet.training.losses import sequence_sums, token_log_probs
 from ratchet.training.rows import Row
 
@@ -60,20 +60,29 @@ def _attention(model: "PeftModel", batch: Batch) -> dict[str, Any]:
 
 
 def with_reference(
-    model: "PeftModel", rows: Sequence[Row], *, layout: Layout, store: Store, origin: Mapping[str, Any]
+    model: "PeftModel",
+    rows: Sequence[Row],
+    *,
+    together: Sequence[Sequence[int]],
+    layout: Layout,
+    store: Store,
+    origin: Mapping[str, Any],
 ) -> list[Row]:
     """The rows with the log-probabilities that `model`, as it is now, gives their completions.
 
-    Computed once for the same token ids, layout and `origin`, what else the numbers depend on: the base model's
-    revision, the threads. An adapter that is still zero does not count, so the base model's numbers serve every run.
+    `together` are the forward passes, as row indices, best those of the training: other rows in a pass round a row's
+    products otherwise, which in bfloat16 makes several nats of a long answer. Computed once for the same token ids,
+    passes, layout and `origin`, what else the numbers depend on: the base model's revision, the threads. An adapter
+    that is still zero does not count, so the base model's numbers serve every run.
     """
     from safetensors.torch import load, save
 
-    parts = [dict(origin), asdict(layout), _policy_digest(model), [[row.prompt, row.completions] for row in rows]]
+    tokens = [[row.prompt, row.completions] for row in rows]
+    parts = [dict(origin), asdict(layout), _policy_digest(model), tokens, [list(chosen) for chosen in together]]
     key = f"references/{digest_json(parts)}.safetensors"
     if not store.exists(key):
         with suppress(Conflict):  # another run needed the same
-            store.create(key, save({"log_probs": reference_table(model, rows, layout)}))
+            store.create(key, save({"log_probs": reference_table(model, rows, together, layout)}))
     table = load(store.read(key))["log_probs"].tolist()
     return [replace(row, reference=tuple(pair)) for row, pair in zip(rows, table, strict=True)]
 
@@ -88,11 +97,13 @@ def _policy_digest(model: "PeftModel") -> str:
 
 
 @torch.no_grad()
-def reference_table(model: "PeftModel", rows: Sequence[Row], layout: Layout) -> Tensor:
-    """[rows, 2], the summed log-probability of each completion."""
+def reference_table(
+    model: "PeftModel", rows: Sequence[Row], together: Sequence[Sequence[int]], layout: Layout
+) -> Tensor:
+    """[rows, 2], the summed log-probability of each completion, in the passes `together`; NaN for rows in none."""
     model.eval()
-    table = torch.empty(len(rows), 2)
-    for chosen in passes(rows, layout):
+    table = torch.full((len(rows), 2), torch.nan)
+    for chosen in together:
         batch = to_device(collate([rows[index] for index in chosen], layout), model.device)
         table[chosen] = sequence_sums(completion_log_probs(model, batch)).view(-1, 2).cpu()
     return table

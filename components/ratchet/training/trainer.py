@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from ratchet.config import Phase
-from ratchet.training.batches import Batch, Layout, collate, plan
+from ratchet.training.batches import Batch, Layout, collate
 from ratchet.training.checkpoints import Place, Publish
 from ratchet.training.early_stop import Watch
 from ratchet.training.losses import mean_entropy, schedule
@@ -37,6 +37,7 @@ def train_phase(
     objective: Objective,
     phase: Phase,
     *,
+    steps: Sequence[Sequence[Sequence[int]]],
     place: Place,
     layout: Layout,
     seed: int,
@@ -45,12 +46,11 @@ def train_phase(
     callbacks: Sequence[TrainerCallback],
     watch: Watch | None = None,
 ) -> list[dict[str, float]]:
-    """Train `model` in place and return the logged curve, one entry an optimiser step.
+    """Train `model` in place and return the logged curve, one entry for each of `steps` (see `batches.plan`).
 
     Goes on from the last complete checkpoint in `place`; the result is the same, bit for bit. With `watch` the adapter
     ends as the best that it saw.
     """
-    steps = plan(rows, batch_rows=phase.batch_rows, epochs=phase.epochs, seed=seed, layout=layout)
     trainer = WeightedTrainer(
         objective=objective,
         model=model,
