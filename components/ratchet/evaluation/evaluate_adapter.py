@@ -232,7 +232,9 @@ STEP = Step(
     name="evaluate_adapter",
     run=run,
     inputs=("build_datasets", "train_adapter"),
-    version=3,  # 1 judged format and safety on the base model's answers; 2 had narrower intervals, no slices
+    # 1 judged format and safety on the base model's answers; 2 had narrower intervals, no slices; 3 rounded answers
+    # otherwise, reading every prompt whole.
+    version=4,
     reads=("seed", "base_model"),
     sources=_sources,
 )
