@@ -56,7 +56,7 @@ test-dags: $(AIRFLOW)/.airflow
 	$(AIRFLOW)/bin/pytest tests/dags
 
 test-all: $(VENV)/.dev $(AIRFLOW)/.airflow check ## All of `test`, and the slow tests (the demo, kills, real engines)
-	$(BIN)/pytest -n 2 --dist loadfile -m 'not gpu and not cluster'
+	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n 2 --dist loadfile -m 'not gpu and not cluster'
 	$(AIRFLOW)/bin/pytest tests/dags -m 'not gpu and not cluster'
 
 check: $(VENV)/.dev ## Format, lint, types and import rings

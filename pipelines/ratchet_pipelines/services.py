@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ratchet.store import open_lake, open_store
+from ratchet.store import open_store
 from ratchet_pipelines.options import AsJson, ConfigFile, Host, Lake, Port, settings
 
 say = Console(stderr=True, highlight=False)
@@ -73,7 +73,7 @@ def drift(
     """Compare the last week of votes with the four weeks before: has what users ask and think moved?"""
     from ratchet.monitoring.drift import find_drift
 
-    found = find_drift(open_lake(lake))
+    found = find_drift(open_store(lake))
     say.print(f"{'Drift' if found['drifted'] else 'No drift'}: {found['why']}", markup=False)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
