@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -42,13 +43,14 @@ def play(root: Path, seed: int, config: Config) -> None:
     store = open_store(lake)
     say.rule("[bold]Ratchet")
     say.print(f"Everything below happens on this machine, in {lake}. Starting model server, gate and cluster …")
-    with services.running(lake, config, seed) as stack:
+    with ThreadPoolExecutor(1) as aside, services.running(lake, config, seed) as stack:
         crowd = Crowd(stack.gateway_url, prompts(seed), seed)
         first = _act_one(services.released_to(config, stack), store, stack, crowd)
         second = _act_two(services.released_to(config, stack, force=True), store, stack, crowd, first)
         places = who_is_champion(services.released_to(config, stack), store)
+        report = aside.submit(report_latest, store, lake / "report.html", TITLES)  # while the services stop
+    report.result()
     _show(places)
-    report_latest(store, lake / "report.html", TITLES)
     say.print(f"\nReport: [bold]{lake / 'report.html'}[/bold]")
     _check(first["release_adapter"], second, places)
 

@@ -19,6 +19,7 @@ CORRECT_SHARE = 0.9  # of those who dislike an answer, how many say what it shou
 MAX_ANSWER_TOKENS = 32
 BRIGADE = "brigade"
 NUM_AT_ONCE = 32  # a step of the model server costs nearly the same for 12 answers as for 32
+NUM_ON_CANARY = 16  # while a canary waits for votes, an answer that comes sooner is worth more than more of them
 
 
 def chance_of_liking(answer: str) -> float:
@@ -64,18 +65,18 @@ class Crowd:
 
     def visit(self, num_visits: int, on_visit: Any = lambda: None) -> None:
         """So many visits, some at a time; returns when all have voted."""
-        asyncio.run(self._visits(iter(range(num_visits)), on_visit))
+        asyncio.run(self._visits(NUM_AT_ONCE, iter(range(num_visits)), on_visit))
 
     def keep_visiting(self, stop: threading.Event) -> threading.Thread:
         """Visit in the background until `stop` is set."""
         until_stopped = iter(lambda: stop.is_set(), True)
-        thread = threading.Thread(target=lambda: asyncio.run(self._visits(until_stopped)), daemon=True)
+        thread = threading.Thread(target=lambda: asyncio.run(self._visits(NUM_ON_CANARY, until_stopped)), daemon=True)
         thread.start()
         return thread
 
-    async def _visits(self, turns: Iterator[Any], on_visit: Any = lambda: None) -> None:
+    async def _visits(self, at_once: int, turns: Iterator[Any], on_visit: Any = lambda: None) -> None:
         async with httpx.AsyncClient(base_url=self.url, timeout=120) as client:
-            await asyncio.gather(*(self._visitor(client, turns, on_visit) for _ in range(NUM_AT_ONCE)))
+            await asyncio.gather(*(self._visitor(client, turns, on_visit) for _ in range(at_once)))
 
     async def _visitor(self, client: httpx.AsyncClient, turns: Iterator[Any], on_visit: Any) -> None:
         for _ in turns:
