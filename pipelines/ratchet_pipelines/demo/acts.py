@@ -30,6 +30,7 @@ from ratchet_pipelines.loop import describe, run_loop
 from ratchet_pipelines.reporting import report_latest
 
 NUM_VISITS = 170
+NUM_ON_CANARY = 16  # users at once: while a canary waits for votes, answers that come sooner beat more of them
 NUM_SAMPLES = 2  # shown of each evaluation
 REPEAT_S = 5  # an event that only repeats itself is shown again after so long, with the votes by then
 TITLES = ("Act one: a better adapter", "Act two: a sabotaged adapter")
@@ -93,7 +94,7 @@ def _run(name: str, config: Config, store: Store, made: dict[str, Manifest]) -> 
 def _release(config: Config, store: Store, stack: services.Stack, crowd: Crowd, made: dict[str, Manifest]) -> Manifest:
     """Release while users keep talking and voting, and print what the cluster says meanwhile."""
     stop = threading.Event()
-    talking = crowd.keep_visiting(stop)
+    talking = crowd.keep_visiting(stop, NUM_ON_CANARY)
     watching = threading.Thread(target=_follow, args=(stack, stop), daemon=True)
     watching.start()
     try:

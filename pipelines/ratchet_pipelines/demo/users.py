@@ -19,7 +19,6 @@ CORRECT_SHARE = 0.9  # of those who dislike an answer, how many say what it shou
 MAX_ANSWER_TOKENS = 32
 BRIGADE = "brigade"
 NUM_AT_ONCE = 32  # a step of the model server costs nearly the same for 12 answers as for 32
-NUM_ON_CANARY = 16  # while a canary waits for votes, an answer that comes sooner is worth more than more of them
 
 
 def chance_of_liking(answer: str) -> float:
@@ -67,10 +66,10 @@ class Crowd:
         """So many visits, some at a time; returns when all have voted."""
         asyncio.run(self._visits(NUM_AT_ONCE, iter(range(num_visits)), on_visit))
 
-    def keep_visiting(self, stop: threading.Event) -> threading.Thread:
+    def keep_visiting(self, stop: threading.Event, at_once: int = NUM_AT_ONCE) -> threading.Thread:
         """Visit in the background until `stop` is set."""
         until_stopped = iter(lambda: stop.is_set(), True)
-        thread = threading.Thread(target=lambda: asyncio.run(self._visits(NUM_ON_CANARY, until_stopped)), daemon=True)
+        thread = threading.Thread(target=lambda: asyncio.run(self._visits(at_once, until_stopped)), daemon=True)
         thread.start()
         return thread
 
