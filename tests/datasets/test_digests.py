@@ -85,6 +85,7 @@ def test_the_number_of_buckets_does_not_matter(events: Store, expected: dict[str
     assert digests(lake) == expected
 
 
+@pytest.mark.slow
 def test_a_lake_on_s3_is_the_same(events: Store, expected: dict[str, str]):
     with s3_server("lake"):
         lake = S3Store("s3://lake/prefix")
@@ -102,6 +103,7 @@ def test_making_it_twice_changes_nothing(events: Store, expected: dict[str, str]
         assert {name: made.digest for name, made in again.outputs.items()}.items() <= expected.items()
 
 
+@pytest.mark.slow
 def test_nothing_rests_on_the_order_of_polars_hashes(
     events: Store, expected: dict[str, str], lake: Store, monkeypatch: pytest.MonkeyPatch
 ):

@@ -108,6 +108,7 @@ def test_steps_run_one_by_one_make_what_the_whole_run_makes(
         assert read_manifest(open_store(lake), uris[step]).digest == digests(finished[1])[step]
 
 
+@pytest.mark.slow
 def test_new_votes_join_the_old_ones_in_the_next_dataset(settings: Path, tmp_path: Path) -> None:
     lake = make_lake(tmp_path / "lake")
     config, steps = load_config(settings), [BY_NAME[name] for name in STEPS[:3]]
