@@ -6,8 +6,9 @@ import random
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import cycle, repeat
 from typing import Any
 
 import httpx
@@ -67,11 +68,17 @@ class Crowd:
         asyncio.run(self._visits(NUM_AT_ONCE, iter(range(num_visits)), on_visit))
 
     def keep_visiting(self, stop: threading.Event, at_once: int = NUM_AT_ONCE) -> threading.Thread:
-        """Visit in the background until `stop` is set."""
-        until_stopped = iter(lambda: stop.is_set(), True)
-        thread = threading.Thread(target=lambda: asyncio.run(self._visits(at_once, until_stopped)), daemon=True)
+        """Visit in the background until `stop` is set; who waits for an answer then leaves without it."""
+        thread = threading.Thread(target=lambda: asyncio.run(self._visit_until(stop, at_once)), daemon=True)
         thread.start()
         return thread
+
+    async def _visit_until(self, stop: threading.Event, at_once: int) -> None:
+        visits = asyncio.create_task(self._visits(at_once, repeat(None)))
+        await asyncio.to_thread(stop.wait)
+        visits.cancel()
+        with suppress(asyncio.CancelledError):
+            await visits
 
     async def _visits(self, at_once: int, turns: Iterator[Any], on_visit: Any = lambda: None) -> None:
         async with httpx.AsyncClient(base_url=self.url, timeout=120) as client:
