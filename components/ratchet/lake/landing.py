@@ -25,7 +25,7 @@ def land(store: Store, events: Iterable[Interaction | Feedback], name: str = UNT
     """Write events durably; their keys. Returns only when every event is safe, or raises with none acknowledged.
 
     Files are named by what they hold, after `name`: landing the same events under the same name again writes nothing
-    twice. A name should be a `batch_name` or sort behind all of them, as none does; see `after`.
+    twice. A name is a `batch_name`, or sorts behind all of them, or the gate finds the file only later; see `after`.
     """
     by_place: dict[str, list[bytes]] = defaultdict(list)
     for event in events:
