@@ -14,6 +14,7 @@ from ratchet.manifest import Manifest
 from ratchet.registry.tracking import connect
 from ratchet.step import read_manifest, run_step
 from ratchet.store import Store, open_store
+from ratchet.training import policy, trainer
 from ratchet.training.servable import check_servable
 from ratchet.training.train_adapter import STEP, fresh_adapter, plan_training
 from training.trainings import DPO, SFT, STEPS, curve, publish, train, weights
@@ -112,12 +113,22 @@ def test_reference_of_the_base_model_is_computed_once_for_all_runs(settings, tmp
     assert len(list(store.list("references"))) == 1
 
 
-def test_rounding_is_no_preference(settings, tmp_path):
-    """In bfloat16 a row's log-probabilities depend on what else is in the pass; the reference saw the same passes."""
-    config = settings(sft={"epochs": 0}, dpo={"batch_rows": 4, "learning_rate": 1e-9, "warmup_share": 0})
-    base = config.base_model.model_copy(update={"dtype": "bfloat16"})
-    _, manifest = train(config.model_copy(update={"base_model": base}), tmp_path / "bf16")
-    assert [loss for *_, loss in curve(manifest)] == pytest.approx([math.log(2)] * 3, abs=1e-6)
+def test_the_reference_is_computed_in_the_passes_of_the_training(settings, tmp_path, monkeypatch):
+    """In bfloat16 what else is in a pass rounds a row's log-probabilities otherwise, which is no preference."""
+    passes = {policy: [], trainer: []}
+    for module, seen in passes.items():
+        compute = module.predicting_states
+        monkeypatch.setattr(
+            module,
+            "predicting_states",
+            lambda model, batch, compute=compute, seen=seen: (
+                seen.append(batch["input_ids"].tolist()) or compute(model, batch)
+            ),
+        )
+    _, manifest = train(settings(sft={"epochs": 0}, dpo={"batch_rows": 4, "warmup_share": 0}), tmp_path / "passes")
+    assert len(manifest.facts["history"]) > 2
+    assert passes[policy] == passes[trainer]
+    assert manifest.facts["history"][0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
 @pytest.mark.parametrize("skipped", ["sft", "dpo"])
