@@ -4,8 +4,9 @@ By pyarrow, which takes a third less CPU than Polars' own writer, since only col
 the others would be encoded twice. LZ4 takes half the time of zstd; compaction of the lake saves the space.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,20 +19,46 @@ FEW_VALUES = (
 )  # fmt: skip
 
 
-def write_parquet(rows: "pl.DataFrame", where: Path | IO[bytes], *, sorted_by: str | None = None) -> None:
-    """Write the rows as one file, whatever chunks they are in.
+def write_parquet(
+    rows: "pl.DataFrame | Iterable[pl.DataFrame]", where: Path | IO[bytes], *, sorted_by: str | None = None
+) -> None:
+    """Write the rows as one file, whatever stretches and chunks they come in; of stretches there is one at least.
 
     With `sorted_by`, whoever looks for a value of that column skips all row groups but one.
     """
     import polars as pl
     import pyarrow.parquet as pq
 
-    pq.write_table(
-        rows.rechunk().to_arrow(compat_level=pl.CompatLevel.newest()),
+    stretches = _row_groups(iter([rows] if isinstance(rows, pl.DataFrame) else rows))
+    first = next(stretches)
+    with pq.ParquetWriter(
         where,
-        row_group_size=ROW_GROUP_ROWS,
-        use_dictionary=[name for name in FEW_VALUES if name in rows.columns],
+        first.schema,
+        use_dictionary=[name for name in FEW_VALUES if name in first.column_names],
         compression="lz4",
         write_statistics=[sorted_by] if sorted_by else False,
         store_schema=False,
-    )
+    ) as writer:
+        writer.write_table(first, ROW_GROUP_ROWS)
+        for group in stretches:
+            writer.write_table(group, ROW_GROUP_ROWS)
+
+
+def _row_groups(stretches: "Iterator[pl.DataFrame]") -> Iterator[Any]:
+    """Arrow tables of full row groups; the last may have fewer rows."""
+    import polars as pl
+
+    left = next(stretches)
+    for rows in stretches:
+        left = pl.concat([left, rows])
+        full = left.height // ROW_GROUP_ROWS * ROW_GROUP_ROWS
+        if full:
+            yield _arrow(left[:full])
+            left = left[full:]
+    yield _arrow(left)
+
+
+def _arrow(rows: "pl.DataFrame") -> Any:
+    import polars as pl
+
+    return rows.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())

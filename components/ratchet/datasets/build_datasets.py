@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from ratchet.config import Config
 from ratchet.datasets import assignments
 from ratchet.digest import digest_json, digest_tree
 from ratchet.manifest import Artifact, Flow, Made
-from ratchet.parquet import write_parquet
+from ratchet.mapped import mapped
+from ratchet.parquet import ROW_GROUP_ROWS, write_parquet
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 FILES = "*.parquet"
 PLACES = "places.parquet"
 DAY_S = 86_400
+WRITERS = 2  # each holds the texts of a row group
 RETENTION = ("retention_until", "other_retention_until")
 
 
@@ -40,9 +43,10 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
     rows, sides = decide(triplets, config, expired_through, earlier.read(store))
     earlier.freeze(store, sides.conversations)
     files = divide(rows, sides, with_recent=settings.recent_days > 0)
-    num_in, num_dropped = len(triplets.keys), len(rows.drops)
-    drops = dict(sorted(Counter(rows.drops["reason"].to_list()).items()))
-    flow = Flow(rows_in=num_in, rows_out=num_in - num_dropped, drops=drops)
+    dropped = rows.drops
+    del rows  # the tables of `files` hold them anew
+    num_in, drops = len(triplets.keys), dict(sorted(Counter(dropped["reason"].to_list()).items()))
+    flow = Flow(rows_in=num_in, rows_out=num_in - len(dropped), drops=drops)
     card = {
         "input": {
             "triplets": valid.digest,
@@ -57,7 +61,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
     }
     with tempfile.TemporaryDirectory() as aside:
         _write_tables(Path(aside), files, triplets)
-        write_parquet(places(files, rows.drops, triplets.triplet_ids), Path(aside) / PLACES, sorted_by="feedback_id")
+        write_parquet(places(files, dropped, triplets.triplet_ids), Path(aside) / PLACES, sorted_by="feedback_id")
         write_card(Path(aside), card, files, triplets)
         digest = digest_tree(Path(aside))
         store.put_tree(Path(aside), f"datasets/{digest}")
@@ -120,8 +124,10 @@ def _read(store: Store, uri: str) -> "pl.DataFrame":
 
     from ratchet.datasets.keys import COLUMNS
 
-    found = pl.scan_parquet(store.local(uri) / FILES)
-    return found.select(name for name in found.collect_schema().names() if name in COLUMNS).collect()
+    files = sorted(store.local(uri).glob(FILES))
+    return mapped(
+        pl.scan_parquet(file).select(name for name in pl.read_parquet_schema(file) if name in COLUMNS) for file in files
+    )
 
 
 def _expired_through(inputs: Inputs, store: Store) -> float | None:
@@ -168,8 +174,12 @@ def describe_split(sides: "Split") -> dict[str, Any]:
 def _write_tables(folder: Path, files: dict[str, "pl.DataFrame"], triplets: "Keyed") -> None:
     from ratchet.datasets.rows import write_out
 
-    for name, table in files.items():
-        write_parquet(write_out(name, table, triplets), folder / f"{name}.parquet")
+    def write(name: str, table: "pl.DataFrame") -> None:
+        stretches = (write_out(name, some, triplets) for some in table.iter_slices(ROW_GROUP_ROWS))
+        write_parquet(stretches if table.height else write_out(name, table, triplets), folder / f"{name}.parquet")
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(write, files, files.values()))
 
 
 STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), version=3, reads=("seed",), sources=_sources)

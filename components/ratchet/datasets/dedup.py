@@ -1,5 +1,6 @@
 """Rows that say nearly the same about nearly the same prompt: the best supported one stays."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,10 @@ def without_near_duplicates(rows: Rows, answers: pl.Series, judged: pl.DataFrame
 
     Pairs stay: two nearly equal answers, one of them better, are what there is to learn.
     """
-    sft = _best(rows.sft, answers, ["cluster"], threshold)
-    kto = _best(rows.kto, answers, ["cluster", "label"], threshold)
+    with ThreadPoolExecutor(2) as pool:
+        finding = pool.submit(_best, rows.sft, answers, ["cluster"], threshold)
+        kto = _best(rows.kto, answers, ["cluster", "label"], threshold)
+        sft = finding.result()
     gone = unnamed(judged, (sft, rows.dpo, kto), [rows.drops, _near(judged, rows.drops)])
     return replace(rows, sft=sft, kto=kto, drops=gone)
 

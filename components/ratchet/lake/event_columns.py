@@ -98,6 +98,8 @@ def _is_canonical(text: str) -> bool:
 
 def _sort_out(rows: pl.DataFrame, is_clear: pl.Expr, to_row: Any) -> tuple[pl.DataFrame, list[Fault]]:
     clear = rows.select(is_clear.fill_null(False)).to_series()
+    if clear.all():
+        return rows, []
     saved, faults = [], []
     for place in (~clear).arg_true():
         try:

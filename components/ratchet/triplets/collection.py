@@ -62,10 +62,11 @@ class _NewEvents:
         repeats = Spill(self.files.folder / f"{self.table.event_type}-repeats", empty)
         num_buckets = _num_buckets(len(self.repeated), BUCKET_ROWS)
         for found in one_ahead(self.files.rows()):
-            rows = found.filter(~pl.col(self.table.id).is_in(self.known.implode()))
-            is_repeated = pl.col(self.table.id).hash().is_in(self.repeated.implode())
-            repeats.add(rows.filter(is_repeated).with_columns(bucket_of(self.table.id, num_buckets)))
-            yield self._seen(rows.filter(~is_repeated))
+            is_known = found[self.table.id].is_in(self.known.implode())
+            is_repeated = found[self.table.id].hash().is_in(self.repeated.implode())
+            again = found.filter(is_repeated & ~is_known).with_columns(bucket_of(self.table.id, num_buckets))
+            repeats.add(again)
+            yield self._seen(found.filter(~is_repeated & ~is_known))
         for bucket in range(num_buckets):
             yield self._seen(first_of_each(repeats.read(bucket), self.table))
 
