@@ -12,11 +12,12 @@ from pathlib import Path
 import polars as pl
 
 from benchmarks.crowd import Crowd, crowd, score
-from ratchet.config import Config
+from ratchet.config import BuildDatasets, Config
 from ratchet.datasets.build_datasets import STEP, decide
 from ratchet.datasets.keys import keyed
 from ratchet.datasets.near_duplicates import components, near_duplicates
 from ratchet.datasets.prompts import prompt_texts
+from ratchet.datasets.signals import judge
 from ratchet.manifest import Artifact, Manifest
 from ratchet.step import run_step
 from ratchet.store import Store, open_store
@@ -66,7 +67,7 @@ def rensa_pairs(texts: pl.Series) -> set[tuple[int, int]]:
 def detectors(made: Crowd) -> dict[str, tuple[float, float]]:
     """Precision and recall of every detector."""
     texts = keyed(made.triplets)
-    drops = decide(texts, Config(), made.expired_through, None)[0].drops
+    drops = decide(judge(texts, BuildDatasets(), made.expired_through), texts, Config(), None)[0].drops
     found = drops.select(triplet_id=texts.triplet_ids.gather(drops["row"]), reason="reason")
     return score(found, made.planted)
 

@@ -2,18 +2,19 @@ import json
 import xml.etree.ElementTree as ElementTree
 
 from judged import frame, preference, thumb
-from ratchet.config import Config
+from ratchet.config import BuildDatasets, Config
 from ratchet.datasets.build_datasets import decide
 from ratchet.datasets.card import describe, draw, write_card
 from ratchet.datasets.keys import keyed
 from ratchet.datasets.rows import divide
+from ratchet.datasets.signals import judge
 
 SPLIT = {"groups": 1, "eval_groups": 0, "recent_groups": 0, "hubs": 0, "largest_group": 1, "note": "nothing held out"}
 
 
 def test_card_says_the_same_to_machines_people_and_eyes(tmp_path):
     texts = keyed(frame(thumb("ann", "Paris."), preference("bob", "Paris.", "Lyon <3")))
-    files = divide(*decide(texts, Config(), None, None), with_recent=False)
+    files = divide(*decide(judge(texts, BuildDatasets()), texts, Config(), None), with_recent=False)
     card = {
         "triplets": {"rows_in": 5, "rows_out": 2, "drops": {"held": 3}},
         "split": SPLIT,

@@ -1,15 +1,16 @@
 from judged import correction, frame, thumb
-from ratchet.config import Config
+from ratchet.config import BuildDatasets, Config
 from ratchet.datasets.build_datasets import decide
 from ratchet.datasets.keys import keyed
 from ratchet.datasets.pairs import Rows
+from ratchet.datasets.signals import judge
 
 LONG = "Bread is made of flour, water, salt and time, and of all of these time is what bakers lack the most, they say"
 
 
 def make(*votes: dict) -> tuple[Rows, list[tuple[str, str]]]:
     texts = keyed(frame(*votes))
-    rows = decide(texts, Config(), None, None)[0]
+    rows = decide(judge(texts, BuildDatasets()), texts, Config(), None)[0]
     drops = zip(texts.triplet_ids.gather(rows.drops["row"]), rows.drops["reason"], strict=True)
     return rows, list(drops)
 

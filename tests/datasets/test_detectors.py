@@ -4,9 +4,10 @@ import polars as pl
 import pytest
 from benchmarks.crowd import DETECTED, crowd, score
 
-from ratchet.config import Config
+from ratchet.config import BuildDatasets, Config
 from ratchet.datasets.build_datasets import decide
 from ratchet.datasets.keys import keyed
+from ratchet.datasets.signals import judge
 from ratchet.datasets.split import FROZEN
 
 # (precision, recall); liars are told from their own fifty votes, some of which nobody else cast on the same answer.
@@ -22,7 +23,9 @@ LEAST = {
 def scores() -> dict[str, tuple[float, float]]:
     made = crowd(20_000, seed=1)
     texts = keyed(made.triplets)
-    drops = decide(texts, Config(), made.expired_through, pl.DataFrame(schema=FROZEN))[0].drops
+    drops = decide(judge(texts, BuildDatasets(), made.expired_through), texts, Config(), pl.DataFrame(schema=FROZEN))[
+        0
+    ].drops
     found = drops.select(triplet_id=texts.triplet_ids.gather(drops["row"]), reason="reason")
     return score(found, made.planted)
 

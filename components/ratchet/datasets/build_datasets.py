@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +35,17 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
     from ratchet.datasets.card import describe, write_card
     from ratchet.datasets.keys import keyed
     from ratchet.datasets.rows import divide, places
+    from ratchet.datasets.signals import judge
 
     valid = inputs["validate_triplets"].outputs["valid"]
     settings = config.build_datasets
     expired_through = _expired_through(inputs, store)
     triplets = keyed(_read(store, valid.uri))
     earlier = _assignments(config, inputs, store)
-    rows, sides = decide(triplets, config, expired_through, earlier.read(store))
+    judged = judge(triplets, settings, expired_through)
+    triplets = replace(triplets, keys=triplets.keys.select("row"))  # the rest is judged, and was much
+    rows, sides = decide(judged, triplets, config, earlier.read(store))
+    del judged
     earlier.freeze(store, sides.conversations)
     files = divide(rows, sides, with_recent=settings.recent_days > 0)
     dropped = rows.drops
@@ -74,26 +79,25 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
 
 
 def decide(
-    triplets: "Keyed", config: Config, expired_through: float | None, frozen: "pl.DataFrame | None"
+    judged: "pl.DataFrame", triplets: "Keyed", config: Config, frozen: "pl.DataFrame | None"
 ) -> tuple["Rows", "Split"]:
-    """The rows of the dataset and their sides. Pure."""
+    """The rows of the dataset and their sides, from what `signals.judge` says of the triplets. Pure."""
     import polars as pl
 
     from ratchet.datasets.dedup import prompt_clusters, without_near_duplicates
     from ratchet.datasets.pairs import make_rows
     from ratchet.datasets.prompts import prompt_texts
     from ratchet.datasets.shingles import stable_hash
-    from ratchet.datasets.signals import judge
     from ratchet.datasets.split import split
 
     settings = config.build_datasets
-    judged = judge(triplets, settings, expired_through)
     rows = make_rows(judged, settings, triplets.answers.str.len_chars())
     prompts = pl.concat([table.select("prompt") for table in (rows.sft, rows.dpo, rows.kto)]).unique().sort("prompt")
     texts = prompt_texts(triplets.prompts.gather(prompts["prompt"]))
     clusters = prompts.with_columns(cluster=pl.Series(prompt_clusters(texts, settings.near_duplicate)))
     rows = without_near_duplicates(_clustered(rows, clusters), triplets.answers, judged, settings.near_duplicate)
-    named = judged.join(rows.drops, on="row", how="anti").join(clusters, on="prompt", maintain_order="left")
+    named = judged.select("row", "prompt", "created_at").join(rows.drops, on="row", how="anti")
+    named = named.join(clusters, on="prompt", maintain_order="left")
     conversation = stable_hash(triplets.conversations.gather(named["row"]))
     seen = named.select("cluster", conversation=pl.Series(conversation), first_at="created_at")
     sides = split(

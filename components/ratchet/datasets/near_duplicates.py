@@ -228,10 +228,13 @@ def _candidates(texts: pl.Series, known: "Numbers", within: "Hashes | None") -> 
     """The sets of the texts that share something with another: few, so read again rather than kept."""
     some = texts.gather(known)
     flat = np.zeros(1 << RARITY_BITS, dtype=np.uint64)
-    parts = [
-        _distinct(some[first:last], None if within is None else within[known[first:last]], flat)
-        for first, last in _chunks(some)
-    ]
+
+    def read(chunk: tuple[int, int]) -> Sets:
+        first, last = chunk
+        return _distinct(some[first:last], None if within is None else within[known[first:last]], flat)
+
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        parts = list(pool.map(read, _chunks(some)))
     sizes = np.concatenate([part.sizes for part in parts] or [np.zeros(0, dtype=np.int64)])
     items = np.concatenate([part.items for part in parts] or [np.zeros(0, dtype=np.uint64)])
     return Sets(items, np.concatenate([[0], np.cumsum(sizes)]))
@@ -239,14 +242,23 @@ def _candidates(texts: pl.Series, known: "Numbers", within: "Hashes | None") -> 
 
 def _signatures(sets: Sets) -> "Hashes":
     """[texts, 2]: each shingle of a text flips one of 128 bits."""
-    places = mixed(sets.items)
+    edges = [*range(0, len(sets.starts) - 1, CHUNK_TEXTS), len(sets.starts) - 1]
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        found = list(pool.map(lambda edge: _some_signatures(sets, *edge), pairwise(edges)))
+    return np.concatenate([np.zeros((0, 2), dtype=np.uint64), *found])
+
+
+def _some_signatures(sets: Sets, first: int, last: int) -> "Hashes":
+    """Of the texts from `first` up to `last`: beside each shingle stand 48 bytes while this is done."""
+    starts = sets.starts[first : last + 1]
+    places = mixed(sets.items[starts[0] : starts[-1]])
     bits = np.uint64(1) << (places & np.uint64(63))
     is_second = (places & np.uint64(64)) != 0
     flips = np.stack([np.where(is_second, 0, bits), np.where(is_second, bits, 0)], axis=1)
-    signatures = np.zeros((len(sets.starts) - 1, 2), dtype=np.uint64)
-    has_items = sets.sizes > 0
+    signatures = np.zeros((last - first, 2), dtype=np.uint64)
+    has_items = np.diff(starts) > 0
     if has_items.any():
-        signatures[has_items] = np.bitwise_xor.reduceat(flips, sets.starts[:-1][has_items])
+        signatures[has_items] = np.bitwise_xor.reduceat(flips, (starts[:-1] - starts[0])[has_items])
     return signatures
 
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from ratchet.config import BuildDatasets
 from ratchet.datasets.keys import Keyed
-from ratchet.datasets.shingles import TOKENS, hash_words
+from ratchet.datasets.shingles import SLICE_TEXTS, TOKENS, hash_words
 from ratchet.datasets.weights import exposure, recency
 from ratchet.events import EXPLICIT
 
@@ -28,12 +28,18 @@ SILENT = (
 NEUTRAL_RATING = 3  # of 1 to 5
 MIN_EDIT = 0.02  # an edit of a smaller share of the words is a slip of the keyboard
 VOTES = ("thumb", "rating")
+# What is decided by here, and never asked again.
+SETTLED = (
+    "rival", "score", "propensity", "consent_training", "other_consent", "retention_until", "other_retention_until",
+    "is_retracted", "supersedes_id",
+)  # fmt: skip
 
 
 def judge(triplets: Keyed, settings: BuildDatasets, expired_through: float | None = None) -> pl.DataFrame:
     """Keys with `edit` (share of words changed), `recency`, `exposure`, `is_up`, and `reason` where it says nothing.
 
-    What is to be kept until `expired_through` (Unix seconds) or earlier has expired.
+    What is to be kept until `expired_through` (Unix seconds) or earlier has expired. What is settled thereby (consent,
+    retention, retraction) is not among the columns.
     """
     kind = pl.col("kind")
     newest = triplets.keys.select(pl.col("created_at").max().fill_null(0.0)).item()
@@ -53,7 +59,7 @@ def judge(triplets: Keyed, settings: BuildDatasets, expired_through: float | Non
         .when(pl.col("edit") < MIN_EDIT).then(pl.lit("unchanged_correction"))
         .when(is_about_two & (pl.col("answer") == pl.col("other"))).then(pl.lit("identical_answers"))
     )  # fmt: skip
-    return _overrule(judged)
+    return _overrule(judged.drop(SETTLED))
 
 
 def _not_granted(consent: str) -> pl.Expr:
@@ -112,6 +118,11 @@ def _edited(keys: pl.DataFrame, triplets: Keyed) -> pl.DataFrame:
 
 def edit_shares(before: pl.Series, after: pl.Series) -> np.ndarray:
     """Share of words that changed, 0 to 1: one minus Dice's similarity of bags of words; moving one is no change."""
+    parts = (slice(first, first + SLICE_TEXTS) for first in range(0, len(before), SLICE_TEXTS))
+    return np.concatenate([np.zeros(0), *(_edit_shares(before[part], after[part]) for part in parts)])
+
+
+def _edit_shares(before: pl.Series, after: pl.Series) -> np.ndarray:
     bags = [hash_words(texts, TOKENS) for texts in (before, after)]
     counted = [
         pl.DataFrame({"row": bag.owners, "word": bag.items}).group_by("row", "word").agg(pl.len().alias("times"))
