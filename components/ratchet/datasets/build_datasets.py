@@ -53,15 +53,15 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
         "settings": {"seed": config.seed, **settings.model_dump(mode="json")},
         "triplets": flow.model_dump(),
         "split": describe_split(sides),
-        "files": {name: describe(name, table, triplets) for name, table in files.items()},
     }
     with tempfile.TemporaryDirectory() as aside:
-        _write_tables(Path(aside), files, triplets)
+        written = _write_tables(Path(aside), files, triplets, config)
+        card["files"] = {name: describe(name, table, triplets, written[name]) for name, table in files.items()}
         write_parquet(places(files, rows.drops, triplets.triplet_ids), Path(aside) / PLACES, sorted_by="feedback_id")
         write_card(Path(aside), card, files, triplets)
         digest = digest_tree(Path(aside))
         store.put_tree(Path(aside), f"datasets/{digest}")
-    sizes = {name: len(table) for name, table in files.items()}
+    sizes = {name: len(table) for name, table in written.items()}
     return Made(
         outputs={"dataset": Artifact(uri=f"datasets/{digest}", digest=digest, rows=sum(sizes.values()))},
         flows={"triplets": flow},
@@ -165,11 +165,23 @@ def describe_split(sides: "Split") -> dict[str, Any]:
     }
 
 
-def _write_tables(folder: Path, files: dict[str, "pl.DataFrame"], triplets: "Keyed") -> None:
-    from ratchet.datasets.rows import write_out
+def _write_tables(
+    folder: Path, files: dict[str, "pl.DataFrame"], triplets: "Keyed", config: Config
+) -> dict[str, "pl.DataFrame"]:
+    """What each file holds, but for texts and votes."""
+    from ratchet.datasets.augment import augmented
+    from ratchet.datasets.rows import COUNTED, held_out, is_trained_on, write_out
 
+    settings, apart = config.build_datasets, held_out(files, triplets)
+    written = {}
     for name, table in files.items():
-        write_parquet(write_out(name, table, triplets), folder / f"{name}.parquet")
+        rows = write_out(name, table, triplets)
+        if is_trained_on(name):
+            share, near = settings.augment_share, settings.near_duplicate
+            rows = augmented(rows, share, config.seed, held_out=apart, near=near)
+        write_parquet(rows, folder / f"{name}.parquet")
+        written[name] = rows.select(COUNTED)
+    return written
 
 
-STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), version=3, reads=("seed",), sources=_sources)
+STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), version=4, reads=("seed",), sources=_sources)
