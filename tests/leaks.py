@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 KINDS = ("sft", "dpo", "kto")
+Pair = tuple[str, str]
 
 
 @cache
@@ -44,6 +45,22 @@ def leaks(folder: Path, triplets: pl.DataFrame, threshold: float = 0.8) -> list[
         for one, other in product({said(row["messages"]) for row in train}, {said(row["messages"]) for row in held_out})
         if is_near(one, other, threshold)
     ]
+
+
+def near_prompts(folder: Path, threshold: float = 0.8, sides: tuple[str, ...] = ("eval", "recent")) -> list[Pair]:
+    """Every (in train, held out) of prompts that are nearly the same, as the files themselves have them."""
+    held_out = {prompt for side in sides for prompt in prompts(folder, side)}
+    pairs = product(sorted(set(prompts(folder, "train"))), sorted(held_out))
+    return [(one, other) for one, other in pairs if is_near(one, other, threshold)]
+
+
+def prompts(folder: Path, side: str) -> Iterator[str]:
+    for path in sorted(folder.glob(f"*-{side}.parquet")):
+        table = pl.read_parquet(path)
+        if "prompt" in table.columns:
+            yield from map(said, table["prompt"])
+        else:
+            yield from (said(json.dumps(json.loads(chat)[:-1])) for chat in table["messages"])
 
 
 def _feedback(folder: Path, side: str) -> Iterator[str]:

@@ -58,6 +58,9 @@ class BuildDatasets(Section):
     near_duplicate: float = Field(0.8, gt=0, le=1, description="Jaccard of 3-word shingles at which texts are one")
     hub_conversations: int = Field(20, gt=0, description="a prompt in more conversations than this is only trained on")
     recent_days: float = Field(0, ge=0, description="groups this new are held out by time, as `recent`; 0: none")
+    augment_share: float = Field(
+        0, ge=0, le=0.2, description="share of train rows repeated with slips of the keyboard in the prompt"
+    )
     max_pairs_per_prompt: int = Field(4, gt=0)
     thumb_weight: float = Field(0.7, gt=0, le=1, description="a lone vote")
     opposed_weight: float = Field(0.8, gt=0, le=1, description="up and down votes on answers to one prompt")

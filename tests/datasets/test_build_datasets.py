@@ -115,7 +115,7 @@ def test_columns_are_those_that_training_reads_and_every_factor_of_the_weight(la
     learnt = ["base", "reliability", "agreement", "recency", "exposure", "caution", "weight"]
     ends = ["chosen_ends", "rejected_ends"]
     assert columns == {
-        "sft-train": ["messages", *learnt, "feedback_ids", "group"],
+        "sft-train": ["messages", *learnt, "feedback_ids", "group", "synthetic"],
         "dpo-train": [
             "prompt",
             "chosen",
@@ -126,8 +126,9 @@ def test_columns_are_those_that_training_reads_and_every_factor_of_the_weight(la
             "tenant",
             "feedback_ids",
             "group",
+            "synthetic",
         ],
-        "kto-train": ["prompt", "completion", "label", *learnt, "feedback_ids", "group"],
+        "kto-train": ["prompt", "completion", "label", *learnt, "feedback_ids", "group", "synthetic"],
     }
 
 

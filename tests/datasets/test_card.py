@@ -6,7 +6,7 @@ from ratchet.config import BuildDatasets, Config
 from ratchet.datasets.build_datasets import decide
 from ratchet.datasets.card import describe, draw, write_card
 from ratchet.datasets.keys import keyed
-from ratchet.datasets.rows import divide
+from ratchet.datasets.rows import divide, write_out
 from ratchet.datasets.signals import judge
 
 SPLIT = {"groups": 1, "eval_groups": 0, "recent_groups": 0, "hubs": 0, "largest_group": 1, "note": "nothing held out"}
@@ -19,7 +19,7 @@ def test_card_says_the_same_to_machines_people_and_eyes(tmp_path):
         "triplets": {"rows_in": 5, "rows_out": 2, "drops": {"held": 3}},
         "split": SPLIT,
         "settings": {"eval_share": 0.2},
-        "files": {name: describe(name, table, texts) for name, table in files.items()},
+        "files": {name: describe(name, table, texts, write_out(name, table, texts)) for name, table in files.items()},
     }
     write_card(tmp_path, card, files, texts)
     told = json.loads((tmp_path / "card.json").read_text())

@@ -3,7 +3,6 @@
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from ratchet.datasets import assignments
 from ratchet.digest import digest_json, digest_tree
 from ratchet.manifest import Artifact, Flow, Made
 from ratchet.mapped import mapped
-from ratchet.parquet import ROW_GROUP_ROWS, write_parquet
+from ratchet.parquet import write_parquet
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
 FILES = "*.parquet"
 PLACES = "places.parquet"
 DAY_S = 86_400
-WRITERS = 2  # each holds the texts of a row group
 RETENTION = ("retention_until", "other_retention_until")
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> Made:
     from ratchet.datasets.card import describe, write_card
+    from ratchet.datasets.files import write_files
     from ratchet.datasets.keys import keyed
     from ratchet.datasets.rows import divide, places
     from ratchet.datasets.signals import judge
@@ -62,15 +61,15 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
         "settings": {"seed": config.seed, **settings.model_dump(mode="json")},
         "triplets": flow.model_dump(),
         "split": describe_split(sides),
-        "files": {name: describe(name, table, triplets) for name, table in files.items()},
     }
     with tempfile.TemporaryDirectory() as aside:
-        _write_tables(Path(aside), files, triplets)
+        written = write_files(Path(aside), files, triplets, config)
+        card["files"] = {name: describe(name, table, triplets, written[name]) for name, table in files.items()}
         write_parquet(places(files, dropped, triplets.triplet_ids), Path(aside) / PLACES, sorted_by="feedback_id")
         write_card(Path(aside), card, files, triplets)
         digest = digest_tree(Path(aside))
         store.put_tree(Path(aside), f"datasets/{digest}")
-    sizes = {name: len(table) for name, table in files.items()}
+    sizes = {name: len(table) for name, table in written.items()}
     return Made(
         outputs={"dataset": Artifact(uri=f"datasets/{digest}", digest=digest, rows=sum(sizes.values()))},
         flows={"triplets": flow},
@@ -175,15 +174,4 @@ def describe_split(sides: "Split") -> dict[str, Any]:
     }
 
 
-def _write_tables(folder: Path, files: dict[str, "pl.DataFrame"], triplets: "Keyed") -> None:
-    from ratchet.datasets.rows import write_out
-
-    def write(name: str, table: "pl.DataFrame") -> None:
-        stretches = (write_out(name, some, triplets) for some in table.iter_slices(ROW_GROUP_ROWS))
-        write_parquet(stretches if table.height else write_out(name, table, triplets), folder / f"{name}.parquet")
-
-    with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(write, files, files.values()))
-
-
-STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), version=3, reads=("seed",), sources=_sources)
+STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), version=4, reads=("seed",), sources=_sources)

@@ -25,20 +25,24 @@ SAMPLE_TEXTS = 5000
 Bars = dict[str, int]
 
 
-def describe(name: str, table: pl.DataFrame, triplets: Keyed) -> dict[str, Any]:
-    """Rows, total weight, effective sample size (Kish: the square of the sum over the sum of squares), lengths."""
-    total, squares = table.select(pl.col("weight").sum(), squares=(pl.col("weight") ** 2).sum()).row(0)
+def describe(name: str, table: pl.DataFrame, triplets: Keyed, written: pl.DataFrame) -> dict[str, Any]:
+    """Rows, total weight, effective sample size (Kish: the square of the sum over the sum of squares), lengths.
+
+    All of what was `written` for the table, synthetic rows included; only the lengths are of the real rows.
+    """
+    total, squares = written.select(pl.col("weight").sum(), squares=(pl.col("weight") ** 2).sum()).row(0)
     chars = {TEXT_KEYS[key]: _lengths(table, key, triplets) for key in TEXT_KEYS if key in table.columns}
-    means = table.select(pl.col(factor).mean().round_sig_figs(4) for factor in FACTORS).row(0, named=True)
+    means = written.select(pl.col(factor).mean().round_sig_figs(4) for factor in FACTORS).row(0, named=True)
     return {
-        "rows": len(table),
-        "groups": table["group"].n_unique(),
+        "rows": len(written),
+        "synthetic": int(written["synthetic"].sum()),
+        "groups": written["group"].n_unique(),
         "weight": round(total, 3),
         "effective_rows": round(total**2 / squares, 1) if squares else 0.0,
         "mean_factors": means,
         "median_chars": {text: lengths.median() for text, lengths in chars.items()},
         "chars": {text: _histogram(lengths, LENGTH_EDGES) for text, lengths in chars.items()},
-        "weights": _histogram(table["weight"], WEIGHT_EDGES),
+        "weights": _histogram(written["weight"], WEIGHT_EDGES),
     }
 
 
@@ -56,7 +60,8 @@ def tell(card: dict[str, Any]) -> str:
     """The card in Markdown."""
     triplets, split = card["triplets"], card["split"]
     files = [
-        f"| {name} | {told['rows']:,} | {told['groups']:,} | {told['weight']:,} | {told['effective_rows']:,} | "
+        f"| {name} | {told['rows']:,} | {told['synthetic']:,} | {told['groups']:,} | {told['weight']:,} "
+        f"| {told['effective_rows']:,} | "
         + ", ".join(f"{text} {chars:,.0f}" for text, chars in told["median_chars"].items() if chars is not None)
         + " |"
         for name, told in card["files"].items()
@@ -76,8 +81,8 @@ def tell(card: dict[str, Any]) -> str:
             "",
             "![rows, drops, weights and lengths](card.svg)",
             "",
-            "| file | rows | groups | weight | effective rows | median characters |",
-            "|---|---|---|---|---|---|",
+            "| file | rows | of them synthetic | groups | weight | effective rows | median characters |",
+            "|---|---|---|---|---|---|---|",
             *files,
             "",
             "## Left out",

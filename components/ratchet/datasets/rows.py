@@ -13,7 +13,7 @@ from ratchet.datasets.split import EVAL, RECENT, TRAIN, Split
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ORIGIN = {"feedback_ids": pl.List(pl.String), "group": pl.String}
+ORIGIN = {"feedback_ids": pl.List(pl.String), "group": pl.String, "synthetic": pl.Boolean}
 SFT = {"messages": pl.String, **LEARNT, **ORIGIN}
 DPO = {
     "prompt": pl.String, "chosen": pl.String, "rejected": pl.String,
@@ -23,6 +23,7 @@ DPO = {
 KTO = {"prompt": pl.String, "completion": pl.String, "label": pl.Boolean, **LEARNT, **ORIGIN}
 KEYS = {"sft": ["prompt", "answer"], "dpo": ["prompt", "chosen", "rejected"], "kto": ["prompt", "answer"]}
 SEVERAL = "several"
+COUNTED = [*LEARNT, "group", "synthetic"]
 PLACES = {"feedback_id": pl.String, "file": pl.String, "place": pl.UInt32, "reason": pl.String}
 
 
@@ -38,7 +39,8 @@ def divide(rows: Rows, sides: Split, *, with_recent: bool) -> dict[str, pl.DataF
 
 def write_out(name: str, table: pl.DataFrame, texts: Keyed) -> pl.DataFrame:
     """One of the tables with its texts and feedback ids in place of their keys."""
-    named = table.with_columns(feedback_ids=feedback_ids(table["votes"], texts.triplet_ids))
+    ids = feedback_ids(table["votes"], texts.triplet_ids)
+    named = table.with_columns(feedback_ids=ids, synthetic=pl.lit(False))
     prompt = texts.prompts.gather(table["prompt"]).alias("prompt")
     if name.startswith("dpo"):
         sides = [texts.answers.gather(table[side]).alias(side) for side in ("chosen", "rejected")]
@@ -48,6 +50,16 @@ def write_out(name: str, table: pl.DataFrame, texts: Keyed) -> pl.DataFrame:
     if name.startswith("kto"):
         return named.with_columns(prompt, completion=answer).select(list(KTO))
     return named.with_columns(prompt, answer=answer).with_columns(messages=_answered()).select(list(SFT))
+
+
+def held_out(files: dict[str, pl.DataFrame], texts: Keyed) -> pl.Series:
+    """The prompts, each once, that nothing trained on may be near."""
+    keys = [table["prompt"] for name, table in files.items() if not is_trained_on(name)]
+    return texts.prompts.gather(pl.concat(keys).unique().sort())
+
+
+def is_trained_on(name: str) -> bool:
+    return name.endswith(f"-{TRAIN}")
 
 
 def _answered() -> pl.Expr:

@@ -1,0 +1,122 @@
+"""Training rows once more, with slips of the keyboard in the prompt: an answer should not hang on its user's spelling.
+
+A copy has its parent's answers, label, weight and feedback ids, and stands on its parent's side. Which rows are copied
+and where the fingers slip follows from a hash of the seed and the row's own texts, whatever the order of the rows.
+"""
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from ratchet.datasets.near_duplicates import components, near_duplicates
+from ratchet.datasets.prompts import prompt_texts
+from ratchet.datasets.shingles import stable_hash
+from ratchet.digest import canonical_json
+from ratchet.mixing import mixed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ratchet.datasets.shingles import Hashes
+
+    Chat = list[dict[str, Any]]
+
+NAMED_BY = ("messages", "prompt", "chosen", "rejected", "completion", "label")
+WORDS_PER_SLIP = 8
+# Code in fences, in backticks or behind an indent; tags; brackets, in which placeholders and links stand.
+KEPT = re.compile(
+    r"(`{3,}|~{3,})[\s\S]*?(?:\1|\Z)|(`{1,2})[^\n]*?\2|^(?: {4}|\t).*$"
+    r"|<(pre|code)\b[\s\S]*?(?:</\3>|\Z)|<[^<>\n]*>|\[[^\[\]\n]*\]|\{[^{}\n]*\}",
+    re.MULTILINE,
+)
+# An ordinary word between spaces: no number, address, variable's name, acronym or word of another alphabet.
+WORD = re.compile(r"(?<!\S)\(?([A-Za-z][a-z]{3,})[).,:;!?]*(?!\S)")
+KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+BESIDE = {row[at]: row[max(0, at - 1) : at] + row[at + 1 : at + 2] for row in KEYBOARD for at in range(len(row))}
+
+
+def augmented(rows: pl.DataFrame, share: float, seed: int, *, held_out: pl.Series, near: float) -> pl.DataFrame:
+    """The rows of a file, as `ratchet.datasets.rows.write_out` gives them, and behind them the copies of a share.
+
+    There are fewer copies where a prompt has no ordinary word, or where the slip would bring it near (Jaccard of
+    `near`) to a prompt that is held out (chats as JSON): its parent is near none of them, but a copy may be.
+    """
+    numbers = _numbers(rows, seed)
+    chosen = np.sort(np.argsort(numbers, kind="stable")[: int(share * len(rows))])
+    if not len(chosen):
+        return rows
+    copies = _copies(rows[chosen], numbers[chosen])
+    apart = copies.filter(~_are_near(copies["asked"], held_out, near))
+    return pl.concat([rows, apart.select(rows.columns)])
+
+
+def _numbers(rows: pl.DataFrame, seed: int) -> "Hashes":
+    """A random number for each row, by what it says."""
+    numbers = np.full(len(rows), seed, dtype=np.uint64)
+    for name in NAMED_BY:
+        if name in rows.columns:
+            numbers = mixed(numbers) ^ stable_hash(rows[name].cast(pl.String))
+    return mixed(numbers)
+
+
+def _copies(rows: pl.DataFrame, numbers: "Hashes") -> pl.DataFrame:
+    """The rows in whose prompt something may change, with it changed, and the prompt alone as `asked`."""
+    column, num_answers = ("messages", 1) if "messages" in rows.columns else ("prompt", 0)
+    chats, prompts = [], []
+    for text, number in zip(rows[column], numbers, strict=True):
+        turns = json.loads(text)
+        num_asked = len(turns) - num_answers
+        asked = _slipped_chat(turns[:num_asked], number)
+        prompts.append(asked and _to_json(asked))
+        chats.append(asked and _to_json([*asked, *turns[num_asked:]]))
+    changed = {column: pl.Series(chats, dtype=pl.String), "asked": pl.Series(prompts, dtype=pl.String)}
+    return rows.with_columns(**changed, synthetic=pl.lit(True)).drop_nulls("asked")
+
+
+def _are_near(prompts: pl.Series, others: pl.Series, near: float) -> "NDArray[np.bool_]":
+    """Which prompts are near any of the others, directly or through one another."""
+    texts = prompt_texts(pl.concat([prompts, others]))
+    labels = components(len(texts), near_duplicates(texts, near))
+    return np.isin(labels[: len(prompts)], labels[len(prompts) :])
+
+
+def _slipped_chat(chat: "Chat", number: np.uint64) -> "Chat | None":
+    """The chat with slips in the last that its user said; None where nothing in that may change."""
+    place = max((place for place, turn in enumerate(chat) if turn["role"] == "user"), default=None)
+    if place is None:
+        return None
+    text = chat[place]["content"]
+    slipped = _slipped(text, number)
+    return None if slipped == text else [*chat[:place], {**chat[place], "content": slipped}, *chat[place + 1 :]]
+
+
+def _slipped(text: str, number: np.uint64) -> str:
+    bare = KEPT.sub(lambda kept: "\0" * len(kept[0]), text)
+    words = [found.span(1) for found in WORD.finditer(bare)]
+    num_slips = max(1, len(bare.split()) // WORDS_PER_SLIP)
+    draws = mixed(np.arange(len(words), dtype=np.uint64) ^ number)
+    for place in sorted(np.argsort(draws, kind="stable")[:num_slips], reverse=True):  # from the end: places stay true
+        first, last = words[place]
+        text = text[:first] + _slip(text[first:last], int(draws[place])) + text[last:]
+    return text
+
+
+def _slip(word: str, draw: int) -> str:
+    """A letter behind the first swapped with the next, doubled, replaced by the key beside it, or dropped."""
+    draw, kind = divmod(draw, 4)
+    draw, at = divmod(draw, len(word) - 1)
+    before, letter, after = word[: at + 1], word[at + 1], word[at + 2 :]
+    if kind == 0 and after and after[0] != letter:
+        return f"{before}{after[0]}{letter}{after[1:]}"
+    if kind == 1:
+        return f"{before}{letter}{letter}{after}"
+    if kind == 2:
+        return f"{before}{BESIDE[letter][draw % len(BESIDE[letter])]}{after}"
+    return f"{before}{after}"
+
+
+def _to_json(chat: "Chat") -> str:
+    return canonical_json(chat).decode()
