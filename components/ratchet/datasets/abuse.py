@@ -93,8 +93,11 @@ def _one_way(votes: pl.DataFrame) -> pl.DataFrame:
 
 def _bursts(votes: pl.DataFrame) -> pl.DataFrame:
     timed = votes.select("subject", "created_at").sort("subject", "created_at")
-    since = pl.col("created_at") - pl.col("created_at").shift(BURST_VOTES - 1).over("subject")
-    return timed.filter(since <= HOUR_S).select("subject")
+    earlier = pl.all().shift(BURST_VOTES - 1).name.prefix("earlier_")
+    is_burst = (pl.col("subject") == pl.col("earlier_subject")) & (
+        pl.col("created_at") - pl.col("earlier_created_at") <= HOUR_S
+    )
+    return timed.with_columns(earlier).filter(is_burst).select("subject")
 
 
 def _young(votes: pl.DataFrame) -> pl.DataFrame:

@@ -9,7 +9,7 @@ import polars as pl
 
 from ratchet.config import BuildDatasets
 from ratchet.datasets.keys import Keyed
-from ratchet.datasets.shingles import SLICE_TEXTS, TOKENS, hash_words
+from ratchet.datasets.shingles import SLICE_TEXTS, TOKENS, Sets, hash_words
 from ratchet.datasets.weights import exposure, recency
 from ratchet.events import EXPLICIT
 
@@ -28,6 +28,7 @@ SILENT = (
 NEUTRAL_RATING = 3  # of 1 to 5
 MIN_EDIT = 0.02  # an edit of a smaller share of the words is a slip of the keyboard
 VOTES = ("thumb", "rating")
+WORD_BITS = 47  # the rest holds the place of one of SLICE_TEXTS texts
 # What is decided by here, and never asked again.
 SETTLED = (
     "rival", "score", "propensity", "consent_training", "other_consent", "retention_until", "other_retention_until",
@@ -124,17 +125,22 @@ def edit_shares(before: pl.Series, after: pl.Series) -> np.ndarray:
 
 def _edit_shares(before: pl.Series, after: pl.Series) -> np.ndarray:
     bags = [hash_words(texts, TOKENS) for texts in (before, after)]
-    counted = [
-        pl.DataFrame({"row": bag.owners, "word": bag.items}).group_by("row", "word").agg(pl.len().alias("times"))
-        for bag in bags
-    ]
-    both = counted[0].join(counted[1], on=["row", "word"])
-    kept = both.group_by("row").agg(pl.min_horizontal("times", "times_right").sum().alias("kept"))
-    shared = np.zeros(len(before))
-    shared[kept["row"].to_numpy()] = kept["kept"].to_numpy()
-    words = bags[0].sizes + bags[1].sizes
-    share: np.ndarray = 1 - 2 * shared / np.maximum(words, 1)
-    return np.where(words > 0, share, 0.0)
+    (words, times), (words_after, times_after) = (np.unique(_of_each(bag), return_counts=True) for bag in bags)
+    _, place, place_after = np.intersect1d(words, words_after, assume_unique=True, return_indices=True)
+    kept = np.minimum(times[place], times_after[place_after])
+    owner = (words[place] >> np.uint64(WORD_BITS)).astype(np.int64)
+    shared = np.bincount(owner, kept, minlength=len(before))
+    num_words = bags[0].sizes + bags[1].sizes
+    share: np.ndarray = 1 - 2 * shared / np.maximum(num_words, 1)
+    return np.where(num_words > 0, share, 0.0)
+
+
+def _of_each(bag: Sets) -> np.ndarray:
+    """Words as numbers that differ from text to text: its place above, the word's hash below."""
+    packed: np.ndarray = (bag.owners.astype(np.uint64) << np.uint64(WORD_BITS)) | (
+        bag.items >> np.uint64(64 - WORD_BITS)
+    )
+    return packed
 
 
 def _overrule(judged: pl.DataFrame) -> pl.DataFrame:
