@@ -18,7 +18,13 @@ FEW_VALUES = (
 )  # fmt: skip
 
 
-def write_parquet(rows: "pl.DataFrame", where: Path | IO[bytes], *, sorted_by: str | None = None) -> None:
+def write_parquet(
+    rows: "pl.DataFrame",
+    where: Path | IO[bytes],
+    *,
+    sorted_by: str | None = None,
+    row_group_rows: int = ROW_GROUP_ROWS,
+) -> None:
     """Write the rows as one file, whatever chunks they are in.
 
     With `sorted_by`, whoever looks for a value of that column skips all row groups but one.
@@ -29,7 +35,7 @@ def write_parquet(rows: "pl.DataFrame", where: Path | IO[bytes], *, sorted_by: s
     pq.write_table(
         rows.rechunk().to_arrow(compat_level=pl.CompatLevel.newest()),
         where,
-        row_group_size=ROW_GROUP_ROWS,
+        row_group_size=row_group_rows,
         use_dictionary=[name for name in FEW_VALUES if name in rows.columns],
         compression="lz4",
         write_statistics=[sorted_by] if sorted_by else False,

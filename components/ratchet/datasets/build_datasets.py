@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ratchet.config import Config
 from ratchet.datasets import assignments
 from ratchet.digest import digest_json, digest_tree
+from ratchet.lake.validated import scan_valid
 from ratchet.manifest import Artifact, Flow, Made
 from ratchet.parquet import write_parquet
 from ratchet.step import Inputs, Step
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ratchet.datasets.pairs import Rows
     from ratchet.datasets.split import Split
 
-FILES = "*.parquet"
 PLACES = "places.parquet"
 DAY_S = 86_400
 RETENTION = ("retention_until", "other_retention_until")
@@ -116,11 +116,9 @@ def _recent_since(judged: "pl.DataFrame", days: float) -> float | None:
 
 
 def _read(store: Store, uri: str) -> "pl.DataFrame":
-    import polars as pl
-
     from ratchet.datasets.keys import COLUMNS
 
-    found = pl.scan_parquet(store.local(uri) / FILES)
+    found = scan_valid(store, uri)
     return found.select(name for name in found.collect_schema().names() if name in COLUMNS).collect()
 
 
@@ -131,7 +129,7 @@ def _expired_through(inputs: Inputs, store: Store) -> float | None:
     """
     import polars as pl
 
-    found = pl.scan_parquet(store.local(inputs["validate_triplets"].outputs["valid"].uri) / FILES)
+    found = scan_valid(store, inputs["validate_triplets"].outputs["valid"].uri)
     ends = [pl.col(name) for name in RETENTION if name in found.collect_schema().names()]
     today = time.time() // DAY_S * DAY_S
     past = found.select(pl.when(end < today).then(end).max() for end in ends)
