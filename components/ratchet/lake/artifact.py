@@ -54,8 +54,8 @@ def collections_of(store: Store, named: Named) -> list[Collected]:
     raise no_longer_there(store, named)
 
 
-def slices(collections: Sequence[Collected], slice_rows: int = SLICE_ROWS) -> list[Slice]:
-    """Slices of about `slice_rows` that hold all triplets of the collections; at least one, be it empty."""
+def slices(collections: Sequence[Collected], slice_rows: int) -> list[Slice]:
+    """Slices of about so many rows that hold all triplets of the collections; at least one, be it empty."""
     cut = []
     for collection in [one for one in collections if one.content.num_rows] or collections[:1]:
         of = max(1, -(-collection.content.num_rows // slice_rows))
@@ -120,7 +120,7 @@ def no_longer_there(store: Store, named: Named) -> UserError:
 def read_artifact(store: Store, digest: str, rows: int) -> pl.DataFrame:
     """All of the triplets, sorted by id. Raises UserError if the table no longer holds them."""
     named = Named(digest, rows)
-    wanted = slices(collections_of(store, named))
+    wanted = slices(collections_of(store, named), SLICE_ROWS)
     with tempfile.TemporaryDirectory(prefix="ratchet-parts-") as folder:
         spill = set_aside(store, wanted, Path(folder) / "slices")
         found = pl.concat(spill.read(number) for number in range(len(wanted)))

@@ -16,7 +16,7 @@ from ratchet.manifest import Artifact, Flow
 from ratchet.parquet import write_parquet
 from ratchet.store import Store
 from ratchet.validation.evidence import DAY, evidence
-from ratchet.validation.part_files import Done, Planned, forget
+from ratchet.validation.part_files import Planned, Record, forget
 from ratchet.validation.parts import SAMPLE_HASH, bound
 from ratchet.validation.suite import drops
 
@@ -27,17 +27,17 @@ READERS = 16  # of records at once, since an S3 server answers each in its own t
 class Gathered:
     """The parts of some triplets, and their numbers in sums."""
 
-    parts: tuple[Done, ...]
+    parts: tuple[Record, ...]
 
     @cached_property
     def valid(self) -> Content:
-        return sum((one.record.valid for one in self.parts), Content())
+        return sum((one.valid for one in self.parts), Content())
 
     @cached_property
     def flow(self) -> Flow:
         counted = self._sum("drops")
         return Flow(
-            rows_in=sum(one.record.rows_in for one in self.parts),
+            rows_in=sum(one.rows_in for one in self.parts),
             rows_out=self.valid.num_rows,
             drops={name: counted[name] for name in drops() if counted[name]},
         )
@@ -52,15 +52,15 @@ class Gathered:
 
     @property
     def at_risk(self) -> int:
-        return sum(one.record.at_risk for one in self.parts)
+        return sum(one.at_risk for one in self.parts)
 
     def evidence(self) -> pl.DataFrame:
-        counts = [(day, *counts) for one in self.parts for day, counts in one.record.evidence.items()]
+        counts = [(day, *counts) for one in self.parts for day, counts in one.evidence.items()]
         schema = {DAY: pl.String, **dict.fromkeys(("rows", *drops()), pl.Int64)}
         return evidence([pl.DataFrame(counts, schema, orient="row")])
 
     def _sum(self, name: str) -> Counter[str]:
-        return sum((Counter(getattr(one.record, name)) for one in self.parts), Counter())
+        return sum((Counter(getattr(one, name)) for one in self.parts), Counter())
 
 
 def gather(store: Store, named: Named, parts: Sequence[Planned]) -> Gathered:
@@ -70,10 +70,10 @@ def gather(store: Store, named: Named, parts: Sequence[Planned]) -> Gathered:
     are forgotten, and UserError is raised.
     """
     with ThreadPoolExecutor(READERS) as readers:
-        done = tuple(readers.map(lambda planned: Done.load(store, planned), parts))
+        done = tuple(readers.map(lambda planned: Record.load(store, planned), parts))
     found: defaultdict[int, Content] = defaultdict(Content)
-    for one in done:
-        found[one.planned.slice.collection.number] += one.record.read
+    for planned, one in zip(parts, done, strict=True):
+        found[planned.slice.collection.number] += one.read
     wrong = [one for one in parts if found[one.slice.collection.number] != one.slice.collection.content]
     if wrong:
         forget(store, wrong)
@@ -104,5 +104,5 @@ def publish_quarantine(store: Store, gathered: Gathered, **marks: str) -> Artifa
 
 def _bad(store: Store, gathered: Gathered) -> Iterator[pl.DataFrame]:
     """The bad rows of each part that has some; without any those of the first, which say what the columns are."""
-    for one in [one for one in gathered.parts if one.record.rows_in > one.record.rows_out] or gathered.parts[:1]:
+    for one in [one for one in gathered.parts if one.rows_in > one.rows_out] or gathered.parts[:1]:
         yield pl.read_parquet(store.local(one.bad))

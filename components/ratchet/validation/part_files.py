@@ -1,8 +1,7 @@
 """Parts of the triplets that were validated: what they are known by, and where in the lake their results lie.
 
-A part's key is a digest of all that its result depends on, so one that is there is right and is not made again. Its
-record is written last; the files beside it carry the digest of the rows that they were made from, so that nothing of
-an attempt on other rows is ever taken for it.
+A part's key is a digest of all that its result depends on, so one that is there is not made again. Its record is
+written last and names the files beside it, which are named by their bytes: what another attempt left is nobody's.
 """
 
 import io
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.config import ValidateTriplets
-from ratchet.digest import digest_json
+from ratchet.digest import digest_bytes, digest_json
 from ratchet.errors import Conflict
 from ratchet.lake.content import Content
 from ratchet.parquet import ROW_GROUP_ROWS, write_parquet
@@ -22,6 +21,8 @@ from ratchet.store import Store
 from ratchet.validation.suite import suite_digest
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from ratchet.lake.artifact import Slice
     from ratchet.validation.parts import Part
 
@@ -56,9 +57,6 @@ class Planned:
     def record_key(self) -> str:
         return f"{self.key}/{RECORD}"
 
-    def file_key(self, kind: str, read: Content) -> str:
-        return f"{self.key}/{kind}-{read.digest()[:16]}.parquet"
-
 
 class Record(BaseModel):
     """A part that is done, in numbers."""
@@ -77,6 +75,14 @@ class Record(BaseModel):
     at_risk: int
     evidence: dict[str, tuple[int, ...]]
     """By day: how many rows, and how many break each expectation, in the suite's order."""
+    good: str
+    bad: str
+    sample: str
+    """Keys of the files."""
+
+    @classmethod
+    def load(cls, store: Store, planned: Planned) -> Self:
+        return cls.model_validate_json(store.read(planned.record_key))
 
     @property
     def read(self) -> Content:
@@ -88,30 +94,6 @@ class Record(BaseModel):
         return Content(self.rows_out, self.sums_out)
 
 
-@dataclass(frozen=True)
-class Done:
-    """A part that is done: its numbers, and the keys of its files."""
-
-    planned: Planned
-    record: Record
-
-    @classmethod
-    def load(cls, store: Store, planned: Planned) -> Self:
-        return cls(planned, Record.model_validate_json(store.read(planned.record_key)))
-
-    @property
-    def good(self) -> str:
-        return self.planned.file_key("good", self.record.read)
-
-    @property
-    def bad(self) -> str:
-        return self.planned.file_key("bad", self.record.read)
-
-    @property
-    def sample(self) -> str:
-        return self.planned.file_key("sample", self.record.read)
-
-
 def are_done(store: Store) -> set[str]:
     """Keys of all parts that are done, of whatever lake, suite and settings."""
     return {key.removesuffix(f"/{RECORD}") for key in store.list(FOLDER) if key.endswith(f"/{RECORD}")}
@@ -121,15 +103,12 @@ def write_part(store: Store, planned: Planned, part: "Part", read: Content) -> N
     """Write what became of the rows `read`, the record last. Whoever else made the part wrote the same."""
     from ratchet.validation.parts import SAMPLE_HASH
 
-    for kind, rows, group_rows, sorted_by in (
-        ("good", part.good, ROW_GROUP_ROWS, None),
-        ("bad", part.bad, ROW_GROUP_ROWS, None),
-        ("sample", part.sample, SAMPLE_GROUP_ROWS, SAMPLE_HASH),
-    ):
-        file = io.BytesIO()
-        write_parquet(rows, file, sorted_by=sorted_by, row_group_rows=group_rows)
-        _create(store, planned.file_key(kind, read), file.getvalue())
-    _create(store, planned.record_key, _record(part, read).model_dump_json(indent=1).encode())
+    files = {
+        "good": _write(store, planned, "good", part.good),
+        "bad": _write(store, planned, "bad", part.bad),
+        "sample": _write(store, planned, "sample", part.sample, SAMPLE_GROUP_ROWS, SAMPLE_HASH),
+    }
+    _create(store, planned.record_key, _record(part, read, files).model_dump_json(indent=1).encode())
 
 
 def forget(store: Store, parts: "list[Planned]") -> None:
@@ -138,7 +117,23 @@ def forget(store: Store, parts: "list[Planned]") -> None:
         store.remove(planned.record_key)
 
 
-def _record(part: "Part", read: Content) -> Record:
+def _write(
+    store: Store,
+    planned: Planned,
+    kind: str,
+    rows: "pl.DataFrame",
+    group_rows: int = ROW_GROUP_ROWS,
+    sorted_by: str | None = None,
+) -> str:
+    file = io.BytesIO()
+    write_parquet(rows, file, sorted_by=sorted_by, row_group_rows=group_rows)
+    data = file.getvalue()
+    key = f"{planned.key}/{kind}-{digest_bytes(data)[:16]}.parquet"
+    _create(store, key, data)
+    return key
+
+
+def _record(part: "Part", read: Content, files: dict[str, str]) -> Record:
     from ratchet.privacy.triplets import INJECTION_RISK
     from ratchet.validation.parts import REASONS
 
@@ -153,6 +148,7 @@ def _record(part: "Part", read: Content) -> Record:
         scrubbed=dict(part.scrubbed),
         at_risk=int(part.good[INJECTION_RISK].sum()),
         evidence={day: tuple(counts) for day, *counts in part.evidence.iter_rows()},
+        **files,
     )
 
 

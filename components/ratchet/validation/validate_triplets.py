@@ -17,17 +17,26 @@ from ratchet.validation.suite import KEY, drops, load_suite, suite_digest, view
 if TYPE_CHECKING:
     from ratchet.lake.artifact import Named
     from ratchet.validation.gather import Gathered
+    from ratchet.validation.part_files import Planned
 
 DATA_DOCS = "data_docs"
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> Made:
-    from ratchet.validation.gx import import_ahead
+    from ratchet.validation.gather import gather, publish_quarantine
+    from ratchet.validation.gx import Disagreement, import_ahead
 
     import_ahead()
     settings = config.validate_triplets
-    gathered, quarantine = _judged(store, _named(inputs), settings)
-    _check_parity(store, gathered, settings)
+    named = _named(inputs)
+    parts = _parts(store, named, settings)
+    gathered = gather(store, named, parts)
+    quarantine = publish_quarantine(store, gathered, suite=suite_digest(), batch=named.digest)
+    try:
+        _check_parity(store, gathered, settings)
+    except Disagreement:  # what was judged by such a mask must not be found again
+        forget(store, parts)
+        raise
     evidence, frequent = _judge_evidence(store, gathered, settings)
     _refuse_too_bad(gathered.flow, settings.max_bad_share, f"{store.root}/{quarantine.uri}")
     valid = _publish_valid(store, gathered)
@@ -58,37 +67,30 @@ def _named(inputs: Inputs) -> "Named":
     return Named(collected.digest, collected.rows or 0)
 
 
-def _judged(store: Store, named: "Named", settings: ValidateTriplets) -> "tuple[Gathered, Artifact]":
-    """All parts, made now or found; and the quarantine that holds their bad rows."""
-    from ratchet.validation.gather import gather, publish_quarantine
+def _parts(store: Store, named: "Named", settings: ValidateTriplets) -> "list[Planned]":
+    """All parts, made now or found."""
     from ratchet.validation.make_parts import make, plan
 
     parts = plan(store, named, settings)
     make(store, parts)
-    gathered = gather(store, named, parts)
-    return gathered, publish_quarantine(store, gathered, suite=suite_digest(), batch=named.digest)
+    return parts
 
 
 def _publish_valid(store: Store, gathered: "Gathered") -> Artifact:
     """Name the parts' good rows; of parts without any, one says what the columns are."""
     digest = gathered.valid.digest()
-    keys = [one.good for one in gathered.parts if one.record.rows_out] or [gathered.parts[0].good]
+    keys = [one.good for one in gathered.parts if one.rows_out] or [gathered.parts[0].good]
     return Artifact(uri=write_valid(store, digest, keys), digest=digest, rows=gathered.valid.num_rows)
 
 
 def _check_parity(store: Store, gathered: "Gathered", settings: ValidateTriplets) -> None:
-    """Great Expectations itself must say of the sampled rows what their masks say; if not, no part is found again."""
+    """Great Expectations itself must say of the sampled rows what their masks say."""
     from ratchet.validation.gather import sample
-    from ratchet.validation.gx import Disagreement, check_parity
+    from ratchet.validation.gx import check_parity
 
-    if not settings.parity_rows or not gathered.flow.rows_in:
-        return
-    rows = view(sample(store, gathered, settings.parity_rows).lazy()).collect()
-    try:
+    if settings.parity_rows and gathered.flow.rows_in:
+        rows = view(sample(store, gathered, settings.parity_rows).lazy()).collect()
         check_parity(rows, drops(), load_suite(), settings.limits, KEY)
-    except Disagreement:
-        forget(store, [one.planned for one in gathered.parts])
-        raise
 
 
 def _judge_evidence(store: Store, gathered: "Gathered", settings: ValidateTriplets) -> tuple[Artifact, list[str]]:
