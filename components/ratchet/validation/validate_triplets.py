@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ratchet.config import Config, ValidateTriplets
 from ratchet.digest import digest_json
@@ -24,7 +24,7 @@ DATA_DOCS = "data_docs"
 
 def run(config: Config, inputs: Inputs, store: Store) -> Made:
     from ratchet.validation.gather import gather, publish_quarantine
-    from ratchet.validation.gx import Disagreement, import_ahead
+    from ratchet.validation.gx import import_ahead
 
     import_ahead()
     settings = config.validate_triplets
@@ -32,11 +32,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
     parts = _parts(store, named, settings)
     gathered = gather(store, named, parts)
     quarantine = publish_quarantine(store, gathered, suite=suite_digest(), batch=named.digest)
-    try:
-        _check_parity(store, gathered, settings)
-    except Disagreement:  # what was judged by such a mask must not be found again
-        forget(store, parts)
-        raise
+    _check_parity(store, parts, gathered, settings)
     evidence, frequent = _judge_evidence(store, gathered, settings)
     _refuse_too_bad(gathered.flow, settings.max_bad_share, f"{store.root}/{quarantine.uri}")
     valid = _publish_valid(store, gathered)
@@ -44,11 +40,9 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
         outputs={"valid": valid, "quarantine": quarantine, "evidence": evidence},
         flows={"triplets": gathered.flow},
         facts={
-            "expectations": [{"name": name, "failed": gathered.failed[name]} for name in drops()],
+            **_facts(gathered),
             "too_frequent_on_some_day": frequent,
             "data_docs": f"{evidence.uri}/{DATA_DOCS}/index.html",
-            "scrubbed": dict(sorted(gathered.scrubbed.items())),
-            "injection_risk": gathered.at_risk,
         },
     )
 
@@ -83,14 +77,19 @@ def _publish_valid(store: Store, gathered: "Gathered") -> Artifact:
     return Artifact(uri=write_valid(store, digest, keys), digest=digest, rows=gathered.valid.num_rows)
 
 
-def _check_parity(store: Store, gathered: "Gathered", settings: ValidateTriplets) -> None:
-    """Great Expectations itself must say of the sampled rows what their masks say."""
+def _check_parity(store: Store, parts: "list[Planned]", gathered: "Gathered", settings: ValidateTriplets) -> None:
+    """Great Expectations itself must say of the sampled rows what their masks say; else no part is found again."""
     from ratchet.validation.gather import sample
-    from ratchet.validation.gx import check_parity
+    from ratchet.validation.gx import Disagreement, check_parity
 
-    if settings.parity_rows and gathered.flow.rows_in:
-        rows = view(sample(store, gathered, settings.parity_rows).lazy()).collect()
+    if not settings.parity_rows or not gathered.flow.rows_in:
+        return
+    rows = view(sample(store, gathered, settings.parity_rows).lazy()).collect()
+    try:
         check_parity(rows, drops(), load_suite(), settings.limits, KEY)
+    except Disagreement:
+        forget(store, parts)
+        raise
 
 
 def _judge_evidence(store: Store, gathered: "Gathered", settings: ValidateTriplets) -> tuple[Artifact, list[str]]:
@@ -105,6 +104,14 @@ def _judge_evidence(store: Store, gathered: "Gathered", settings: ValidateTriple
         table.write_parquet(folder / "evidence.parquet")
         store.put_tree(folder, f"evidence/{digest}")
     return Artifact(uri=f"evidence/{digest}", digest=digest, rows=table.height), frequent
+
+
+def _facts(gathered: "Gathered") -> dict[str, Any]:
+    return {
+        "expectations": [{"name": name, "failed": gathered.failed[name]} for name in drops()],
+        "scrubbed": dict(sorted(gathered.scrubbed.items())),
+        "injection_risk": gathered.at_risk,
+    }
 
 
 def _refuse_too_bad(flow: Flow, max_bad_share: float, place: str) -> None:
