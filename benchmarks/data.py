@@ -72,7 +72,7 @@ def _measure(name: str, command: list[str]) -> dict[str, Any]:
     )
     for stage, used in found.get("stages", {}).items():
         print(
-            f"    {stage:<18} {used['wall_s']:7.1f} s {used['cpu_s']:7.1f} CPU s, {used['peak_mb']:,.0f} MB", flush=True
+            f"    {stage:<32} {used['wall_s']:7.1f} s {used['cpu_s']:7.1f} CPU s, {used['peak_mb']:,.0f} MB", flush=True
         )
     return found
 

@@ -50,7 +50,7 @@ def _scrub(num_rows: int) -> None:
 
 def _validate(num_rows: int) -> None:
     table, broken = plant_broken(triplets(num_rows), each=num_rows // 100 // len(BROKEN))
-    part = process(table, compile_rules(table, LIMITS), [scrub], 0.0, suite="s", batch="b")
+    part = process(table, compile_rules(table, LIMITS), [scrub], 0)
     tell(f"validate, {num_rows:,} triplets", score_broken(part.bad, broken))
 
 

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import polars as pl
 
 from benchmarks.planted import BROKEN, LIMITS, plant_broken, plant_personal, triplets
-from ratchet.lake.artifact import PART_ROWS
+from ratchet.lake.artifact import SLICE_ROWS as PART_ROWS
 from ratchet.parquet import write_parquet
 from ratchet.privacy.scrub import scrub
 from ratchet.validation.gx import failed_rows
@@ -25,7 +25,6 @@ from ratchet.validation.suite import compile_rules, judge, load_suite, view
 
 NUM_ROWS = 1_000_000
 PEER_ROWS = 50_000
-MARKS = {"suite": "s", "batch": "b"}
 
 
 def main(arguments: list[str]) -> None:
@@ -57,7 +56,7 @@ def _ours(table: pl.DataFrame) -> None:
     rules = compile_rules(table, LIMITS)
     with TemporaryDirectory() as folder:
         for number, rows in enumerate(table.iter_slices(PART_ROWS)):
-            part = process(rows, rules, [scrub], 0.01, **MARKS)
+            part = process(rows, rules, [scrub], PART_ROWS // 100)
             for name, found in (("good", part.good), ("bad", part.bad)):
                 write_parquet(found, Path(folder) / f"{name}-{number}.parquet")
 

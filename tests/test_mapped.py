@@ -25,3 +25,8 @@ def test_rows_outlive_their_files_and_leave_none(tmp_path: Path, monkeypatch: py
     rows = mapped(part.lazy() for part in PARTS)
     assert not list(tmp_path.iterdir())
     assert_frame_equal(rows.sort("number"), pl.concat(PARTS).sort("number"))
+
+
+def test_a_column_that_a_part_lacks_is_null_there():
+    rows = mapped([PARTS[0].lazy(), PARTS[2].lazy().drop("number")])
+    assert rows["number"].to_list() == [1.5, 2.0, None, None]

@@ -3,7 +3,7 @@ import pytest
 from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Made, Manifest
-from ratchet.step import Step, assist_step, key_of, run_step
+from ratchet.step import Step, assist_step, key_of, run_step, share_step
 from ratchet.store import Store
 
 
@@ -119,3 +119,22 @@ def test_further_processes_assist_only_where_there_is_work_left(lake: Store):
 def test_further_processes_are_refused_by_a_step_of_one(lake: Store):
     with pytest.raises(UserError, match="validate_triplets runs in one process"):
         assist_step(step(Counting()), Config(), {}, lake)
+
+
+def test_shares_are_made_only_where_there_is_work_left(lake: Store):
+    asked = []
+
+    def share(config: Config, inputs: dict[str, Manifest], store: Store, number: int, of: int) -> int:
+        asked.append((number, of))
+        return 7
+
+    shared = step(Counting(), share=share)
+    assert share_step(shared, Config(), {}, lake, 2, 3) == 7
+    run_step(shared, Config(), {}, lake)
+    assert share_step(shared, Config(), {}, lake, 3, 3) == 0
+    assert asked == [(2, 3)]
+
+
+def test_a_step_without_parts_has_nothing_to_share(lake: Store):
+    with pytest.raises(UserError, match="validate_triplets has no parts to share"):
+        share_step(step(Counting()), Config(), {}, lake, 1, 2)

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def mapped(parts: "Iterable[pl.LazyFrame]") -> "pl.DataFrame":
-    """The rows of all parts, of which there is one at least, in order."""
+    """The rows of all parts, of which there is one at least, in order; null where a part lacks a column."""
     import polars as pl
 
     with tempfile.TemporaryDirectory(prefix="ratchet-mapped-") as folder:  # what is mapped outlives its name
         found = [_mapped(part, Path(folder) / str(number)) for number, part in enumerate(parts)]
-    return pl.concat(found, rechunk=False)
+    return pl.concat(found, how="diagonal", rechunk=False)
 
 
 def _mapped(part: "pl.LazyFrame", file: Path) -> "pl.DataFrame":

@@ -20,7 +20,11 @@ FEW_VALUES = (
 
 
 def write_parquet(
-    rows: "pl.DataFrame | Iterable[pl.DataFrame]", where: Path | IO[bytes], *, sorted_by: str | None = None
+    rows: "pl.DataFrame | Iterable[pl.DataFrame]",
+    where: Path | IO[bytes],
+    *,
+    sorted_by: str | None = None,
+    row_group_rows: int = ROW_GROUP_ROWS,
 ) -> None:
     """Write the rows as one file, whatever stretches and chunks they come in; of stretches there is one at least.
 
@@ -29,7 +33,7 @@ def write_parquet(
     import polars as pl
     import pyarrow.parquet as pq
 
-    stretches = _row_groups(iter([rows] if isinstance(rows, pl.DataFrame) else rows))
+    stretches = _row_groups(iter([rows] if isinstance(rows, pl.DataFrame) else rows), row_group_rows)
     first = next(stretches)
     with pq.ParquetWriter(
         where,
@@ -39,19 +43,19 @@ def write_parquet(
         write_statistics=[sorted_by] if sorted_by else False,
         store_schema=False,
     ) as writer:
-        writer.write_table(first, ROW_GROUP_ROWS)
+        writer.write_table(first, row_group_rows)
         for group in stretches:
-            writer.write_table(group, ROW_GROUP_ROWS)
+            writer.write_table(group, row_group_rows)
 
 
-def _row_groups(stretches: "Iterator[pl.DataFrame]") -> Iterator[Any]:
+def _row_groups(stretches: "Iterator[pl.DataFrame]", num_rows: int) -> Iterator[Any]:
     """Arrow tables of full row groups; the last may have fewer rows."""
     import polars as pl
 
     left = next(stretches)
     for rows in stretches:
         left = pl.concat([left, rows])
-        full = left.height // ROW_GROUP_ROWS * ROW_GROUP_ROWS
+        full = left.height // num_rows * num_rows
         if full:
             yield _arrow(left[:full])
             left = left[full:]

@@ -37,6 +37,8 @@ class Step:
     """State outside the inputs on which the result depends, as name to digest: new files, the champion."""
     assist: Callable[[Config, Inputs, Store], None] | None = None
     """What further processes do that were started beside the one that runs the step; they publish nothing."""
+    share: Callable[[Config, Inputs, Store, int, int], int] | None = None
+    """Makes the I-th of every N parts ahead of `run`, which finds them; how many were missing. On any machine."""
     tidy: Callable[[Config, Inputs, Store], None] = lambda config, inputs, store: None
     """Removes, once the manifest is published, what only an unfinished run needs."""
 
@@ -86,6 +88,18 @@ def assist_step(step: Step, config: Config, inputs: Inputs, store: Store) -> Non
         raise UserError(f"{step.name} runs in one process; start it without a launcher")
     if not store.exists(manifest_uri(step.name, key_of(step, config, inputs, store))):
         step.assist(config, inputs, store)
+
+
+def share_step(step: Step, config: Config, inputs: Inputs, store: Store, number: int, of: int) -> int:
+    """Make the share `number` (from 1) of `of` of the step's missing parts; how many they were.
+
+    Raises UserError for a step without parts.
+    """
+    if step.share is None:
+        raise UserError(f"{step.name} has no parts to share; run it without --share")
+    if store.exists(manifest_uri(step.name, key_of(step, config, inputs, store))):
+        return 0
+    return step.share(config, inputs, store, number, of)
 
 
 def key_of(step: Step, config: Config, inputs: Inputs, store: Store) -> str:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -176,6 +176,10 @@ class S3Store:
         place = f"{self.client.meta.endpoint_url} {self.root}"  # two servers may hold buckets of one name
         self.cache = Path(tempfile.gettempdir()) / "ratchet" / digest_bytes(place.encode())[:16]
         self._conditions_hold = False
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
+        """Another process opens the store anew: connections cannot be sent."""
+        return type(self), (self.root,)
 
     def read(self, key: str) -> bytes:
         try:

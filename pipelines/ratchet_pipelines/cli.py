@@ -18,7 +18,7 @@ from rich.markup import escape
 from ratchet.config import load_config
 from ratchet.errors import UserError
 from ratchet.manifest import Manifest
-from ratchet.step import Ran, Step, assist_step, read_manifest, run_step
+from ratchet.step import Ran, Step, assist_step, read_manifest, run_step, share_step
 from ratchet.store import Store, open_lake, open_store
 from ratchet_pipelines import lineage, quarantine, rehearsing, releases, services
 from ratchet_pipelines.calibrate_judge import calibrate_judge
@@ -148,8 +148,17 @@ def _add_step(step: Step) -> None:
             Path | None,
             typer.Option(help="A folder for what an orchestrator reads: manifest.json, return.json, uri, decision."),
         ] = None,
+        share: Annotated[
+            str | None,
+            typer.Option(metavar="I/N", help="Make every N-th missing part, from the I-th on; publish none."),
+        ] = None,
     ) -> None:
         store = open_store(lake)
+        if share is not None:
+            number, of = _share(share)
+            num_made = share_step(step, settings(config), _read_inputs(store, given or []), store, number, of)
+            say.print(f"{step.name}: share {share}, {num_made} parts made")
+            return
         if os.environ.get("RANK", "0") != "0":  # `accelerate launch` started this process beside the first
             assist_step(step, settings(config), _read_inputs(store, given or []), store)
             return
@@ -183,6 +192,14 @@ def _read_inputs(store: Store, given: list[str]) -> dict[str, Manifest]:
             raise UserError(f"--in {pair}: write STEP=MANIFEST")
         inputs[name] = read_manifest(store, uri)
     return inputs
+
+
+def _share(text: str) -> tuple[int, int]:
+    """I and N of `I/N`, counted from 1."""
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise UserError(f"--share {text}: write I/N, as 1/4 for the first of four shares")
+    return int(number), int(of)
 
 
 def guarded(program: Callable[[], None]) -> None:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -15,10 +15,12 @@ from ratchet.lake.bulk import land_rows
 from ratchet.lake.intents import plan
 from ratchet.lake.landing import landed
 from ratchet.lake.rows import FEEDBACK, INTERACTIONS, Table
-from ratchet.step import run_step
+from ratchet.step import Step, run_step
 from ratchet.store import S3Store, Store, open_store
 from ratchet.triplets import collection
 from ratchet.triplets.collect_triplets import STEP as COLLECT
+from ratchet.validation import make_parts
+from ratchet.validation.part_files import are_done
 from ratchet_pipelines.graph import STEPS
 from s3_server import s3_server
 
@@ -39,10 +41,10 @@ def expected(events: Store) -> dict[str, str]:
     return digests(events)
 
 
-def digests(lake: Store) -> dict[str, str]:
+def digests(lake: Store, steps: Sequence[Step] = STEPS[:3]) -> dict[str, str]:
     """Of everything that the steps make of the lake's events."""
     done, found = {}, {}
-    for step in STEPS[:3]:
+    for step in steps:
         done[step.name] = run_step(step, Config(), {name: done[name] for name in step.inputs}, lake).manifest
         found |= {name: made.digest for name, made in done[step.name].outputs.items()}
     return found
@@ -76,6 +78,29 @@ def test_a_lake_that_grew_in_three_collections_is_the_same(events: Store, expect
             land_rows(lake, table, rows(events, table).gather_every(3, offset=part))
         run_step(COLLECT, Config(), {}, lake)
     assert digests(lake) == expected
+
+
+def test_a_lake_that_was_validated_after_each_of_three_collections_is_the_same(
+    events: Store, expected: dict[str, str], lake: Store
+):
+    for part in range(3):
+        for table in TABLES:
+            land_rows(lake, table, rows(events, table).gather_every(3, offset=part))
+        found = digests(lake, STEPS[:2])
+        assert (found.items() <= expected.items()) == (part == 2)
+    assert digests(lake) == expected
+
+
+@pytest.mark.slow
+def test_parts_cut_small_and_made_by_further_processes_are_the_same(
+    events: Store, expected: dict[str, str], lake: Store, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(make_parts, "SLICE_ROWS", 300)
+    monkeypatch.setattr(make_parts, "PROCESS_ROWS", 1)
+    monkeypatch.setattr(pl, "thread_pool_size", lambda: 2)
+    land_slices(events, lake, lambda found: found, size=10**6)
+    assert digests(lake) == expected
+    assert len(are_done(lake)) > 2
 
 
 @pytest.mark.parametrize("num_buckets", [1, 8])

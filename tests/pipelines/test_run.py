@@ -176,6 +176,10 @@ def test_a_full_disk_is_said_and_loses_nothing(
         (["run", "--config", "missing.yaml"], "cannot be read"),
         (["import", "pandas", "x.json"], "no such format"),
         (["profile", "gpus"], "no such profile"),
+        (["validate_triplets", "--share", "3/2"], "--share 3/2: write I/N"),
+        (["validate_triplets", "--share", "0/2"], "--share 0/2: write I/N"),
+        (["validate_triplets", "--share", "half"], "--share half: write I/N"),
+        (["build_datasets", "--share", "1/2"], "build_datasets has no parts to share"),
     ],
 )
 def test_a_users_mistake_is_one_message_and_exit_code_2(tmp_path: Path, args: list[str], words: str) -> None:

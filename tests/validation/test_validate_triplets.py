@@ -16,6 +16,7 @@ from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.events import Event
 from ratchet.lake.landing import land
+from ratchet.lake.validated import valid_files
 from ratchet.manifest import Manifest
 from ratchet.privacy.scrub import scrub
 from ratchet.step import run_step
@@ -24,7 +25,7 @@ from ratchet.triplets.collect_triplets import STEP as COLLECT
 from ratchet.validation.compiler import reasons as reasons_of
 from ratchet.validation.evidence import evidence
 from ratchet.validation.gx import Disagreement
-from ratchet.validation.parts import process
+from ratchet.validation.parts import lowest, process
 from ratchet.validation.suite import compile_rules, drops, judge, suite_digest, view
 from ratchet.validation.validate_triplets import STEP as VALIDATE
 
@@ -42,7 +43,7 @@ def why(triplets: pl.DataFrame, **limits: int) -> list[list[str]]:
 
 
 def rows(lake: Store, manifest: Manifest, output: str) -> pl.DataFrame:
-    return pl.read_parquet(lake.local(manifest.outputs[output].uri))
+    return pl.concat([pl.read_parquet(file) for file in valid_files(lake, manifest.outputs[output].uri)])
 
 
 def reasons(lake: Store, *events: Event) -> dict[str, list[str]]:
@@ -269,16 +270,19 @@ def test_a_plain_chat_is_counted_as_a_parsed_one(chats: list[list[dict[str, str]
 def test_what_is_judged_does_not_depend_on_where_parts_are_cut(size: int):
     table, _ = plant_broken(triplets(2_000), each=2)
     rules = compile_rules(table, LIMITS)
-    parts = [process(part, rules, [scrub], 0.3, suite="s", batch="b") for part in table.iter_slices(2_100 // size)]
-    whole = process(table, rules, [scrub], 0.3, suite="s", batch="b")
-    for name in ("good", "bad", "sample"):
+    parts = [process(part, rules, [scrub], 300) for part in table.iter_slices(2_100 // size)]
+    whole = process(table, rules, [scrub], 300)
+    for name in ("good", "bad"):
         assert_frame_equal(pl.concat(getattr(part, name) for part in parts), getattr(whole, name))
+    sample = lowest(pl.concat(part.sample for part in parts), 300)
+    assert_frame_equal(sample, whole.sample)
+    assert whole.sample.height >= 300
     assert_frame_equal(evidence(part.evidence for part in parts), evidence([whole.evidence]))
 
 
 def test_every_planted_fault_is_found_and_nothing_else():
     table, planted = plant_broken(triplets(20_000), each=40)
-    bad = process(table, compile_rules(table, LIMITS), [scrub], 0.0, suite="s", batch="b").bad
+    bad = process(table, compile_rules(table, LIMITS), [scrub], 0).bad
     assert len(planted) >= 20
     assert {reason: (score.recall, score.precision) for reason, score in score_broken(bad, planted).items()} == {
         reason: (1.0, 1.0) for reason in planted

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ratchet.config import Config
 from ratchet.datasets import assignments
 from ratchet.digest import digest_json, digest_tree
+from ratchet.lake.validated import scan_valid, valid_files
 from ratchet.manifest import Artifact, Flow, Made
 from ratchet.mapped import mapped
 from ratchet.parquet import write_parquet
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ratchet.datasets.pairs import Rows
     from ratchet.datasets.split import Split
 
-FILES = "*.parquet"
 PLACES = "places.parquet"
 DAY_S = 86_400
 RETENTION = ("retention_until", "other_retention_until")
@@ -127,7 +127,7 @@ def _read(store: Store, uri: str) -> "pl.DataFrame":
 
     from ratchet.datasets.keys import COLUMNS
 
-    files = sorted(store.local(uri).glob(FILES))
+    files = valid_files(store, uri)
     return mapped(
         pl.scan_parquet(file).select(name for name in pl.read_parquet_schema(file) if name in COLUMNS) for file in files
     )
@@ -140,7 +140,7 @@ def _expired_through(inputs: Inputs, store: Store) -> float | None:
     """
     import polars as pl
 
-    found = pl.scan_parquet(store.local(inputs["validate_triplets"].outputs["valid"].uri) / FILES)
+    found = scan_valid(store, inputs["validate_triplets"].outputs["valid"].uri)
     ends = [pl.col(name) for name in RETENTION if name in found.collect_schema().names()]
     today = time.time() // DAY_S * DAY_S
     past = found.select(pl.when(end < today).then(end).max() for end in ends)

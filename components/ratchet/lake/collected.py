@@ -6,13 +6,14 @@ from the tables.
 
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.errors import Conflict
+from ratchet.lake.content import Content
 from ratchet.lake.intents import FOLDER
 from ratchet.lake.rows import COLLECTION, FEEDBACK
 from ratchet.manifest import Flow
@@ -21,6 +22,7 @@ from ratchet.store import Store
 if TYPE_CHECKING:
     import polars as pl
 
+RECORD = "record.json"
 DROPS = ("malformed", "duplicate", "waiting_for_interaction", "orphan")
 
 
@@ -38,6 +40,11 @@ class Collected(BaseModel):
     content_sums: tuple[int, ...]
     """The content of its triplets; their number is what came out of `feedback`."""
 
+    @property
+    def content(self) -> Content:
+        """Of its triplets."""
+        return Content(self.feedback.rows_out, self.content_sums)
+
     @classmethod
     def read(cls, store: Store, number: int) -> Self:
         return cls.model_validate_json(store.read(_key(number)))
@@ -45,6 +52,13 @@ class Collected(BaseModel):
 
 def is_done(store: Store, number: int) -> bool:
     return store.exists(_key(number))
+
+
+def records(store: Store) -> Iterator[Collected]:
+    """All collections that are done, in order, read as they are asked for."""
+    for key in store.list(FOLDER):
+        if key.endswith(f"/{RECORD}"):
+            yield Collected.model_validate_json(store.read(key))
 
 
 def record(store: Store, done: Collected, waiting: "pl.DataFrame") -> None:
@@ -82,7 +96,7 @@ def total(flows: Iterable[Flow]) -> Flow:
 
 
 def _key(number: int) -> str:
-    return f"{FOLDER}/{number:08d}/record.json"
+    return f"{FOLDER}/{number:08d}/{RECORD}"
 
 
 def _waiting_key(number: int) -> str:

@@ -11,7 +11,7 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,16 +72,30 @@ def scan(store: Store, table: Table, up_to: int) -> "pl.LazyFrame":
     return pl.scan_delta(uri, storage_options=options).filter(pl.col(COLLECTION) <= up_to)
 
 
-def stretches(store: Store, table: Table, up_to: int) -> "Iterator[pl.DataFrame]":
-    """The table as it was after collection `up_to`, a row group or so at a time, in no order that lasts."""
+def stretches(store: Store, table: Table, collections: Collection[int]) -> "Iterator[pl.DataFrame]":
+    """What these collections brought, a row group or so at a time, in no order that lasts; others are not decoded."""
     import polars as pl
 
     _, options = store.delta_uri(table.key)
     for file in open_table(store, table).file_uris():
         rows = pl.scan_parquet(file, storage_options=options or None)
         for start in range(0, rows.select(pl.len()).collect().item(), ROW_GROUP_ROWS):
-            found = rows.slice(start, ROW_GROUP_ROWS).collect().filter(pl.col(COLLECTION) <= up_to)
+            stretch = rows.slice(start, ROW_GROUP_ROWS)
+            is_wanted = stretch.select(pl.col(COLLECTION).is_in(collections)).collect().to_series()
+            if not is_wanted.any():
+                continue
+            found = stretch.collect().filter(is_wanted)
             yield pl.concat([pl.DataFrame(schema=table.schema), found], how="diagonal").select(list(table.schema))
+
+
+def ids(store: Store, table: Table, up_to: int) -> "Iterator[pl.DataFrame]":
+    """Ids and collections of the table as it was after collection `up_to`, a file at a time; nothing else is read."""
+    import polars as pl
+
+    _, options = store.delta_uri(table.key)
+    for file in open_table(store, table).file_uris():
+        rows = pl.scan_parquet(file, storage_options=options or None)
+        yield rows.select(table.id, COLLECTION).filter(pl.col(COLLECTION) <= up_to).collect()
 
 
 def matching(store: Store, table: Table, up_to: int, ids: "pl.Series") -> "Iterator[pl.DataFrame]":

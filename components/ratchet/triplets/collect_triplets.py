@@ -50,7 +50,7 @@ def _content(store: Store, intents: Iterable[Intent]) -> "Content":
     from ratchet.lake.content import Content
 
     records = [Collected.read(store, intent.number) for intent in intents]
-    return sum((Content(one.feedback.rows_out, one.content_sums) for one in records), Content())
+    return sum((one.content for one in records), Content())
 
 
 STEP = Step(

@@ -29,16 +29,22 @@ class Rule:
 
 
 def compile_suite(
-    suite: Mapping[str, Any], schema: Mapping[str, pl.DataType], limits: Mapping[str, Any], key: str
+    suite: Mapping[str, Any],
+    schema: Mapping[str, pl.DataType],
+    limits: Mapping[str, Any],
+    key: str,
+    repeated: Sequence[str] = (),
 ) -> tuple[Rule, ...]:
-    """The suite's rules in order. `limits` fills its `$PARAMETER`s; rows with equal `key` must be judged together.
+    """The suite's rules in order. `limits` fills its `$PARAMETER`s.
+
+    Rows with equal `key` are judged together, or the key is among those `repeated`.
 
     Raises UserError for an expectation, an argument, a pattern or a column that the compiler does not know.
     """
     expectations = suite["expectations"]
     if len(expectations) > MAX_RULES:
         raise UserError(f"suite {suite['name']} has {len(expectations)} expectations; the most is {MAX_RULES}")
-    columns = Columns(schema, key)
+    columns = Columns(schema, key, tuple(repeated))
     return tuple(_compile(expectation, columns, limits) for expectation in expectations)
 
 

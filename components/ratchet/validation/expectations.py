@@ -34,6 +34,8 @@ class Columns:
 
     schema: Mapping[str, pl.DataType]
     key: str
+    repeated: tuple[str, ...] = ()
+    """Keys that rows elsewhere have as well."""
 
     def get(self, name: str) -> pl.Expr:
         """The column, NaN as null: pandas knows no difference."""
@@ -131,7 +133,10 @@ def unique(columns: Columns, column: str, scope: pl.Expr) -> Judged:
     if column != columns.key:
         raise Unknown(f"unique {column}: rows are judged in parts, and only equal {columns.key}s meet in one")
     values = pl.when(scope).then(columns.get(column))
-    return Judged(values.is_not_null(), ~values.is_duplicated())
+    is_repeated = values.is_duplicated()
+    if columns.repeated:
+        is_repeated |= values.is_in(list(columns.repeated))
+    return Judged(values.is_not_null(), ~is_repeated)
 
 
 def _in_set(columns: Columns, column: str, value_set: Sequence[Any]) -> Judged:

@@ -1,7 +1,7 @@
 """The contract on triplets: the suite of expectations (`suite.json`), and each row's mask under it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -34,16 +34,24 @@ def load_suite() -> Any:
     return json.loads(SUITE.read_text(encoding="utf-8"))
 
 
-def compile_rules(triplets: "pl.DataFrame", limits: Mapping[str, int]) -> tuple["Rule", ...]:
-    """The suite compiled for a table of triplets. `limits` fills the parameters that it leaves to the configuration."""
+def compile_rules(
+    triplets: "pl.DataFrame", limits: Mapping[str, int], repeated: Sequence[str] = ()
+) -> tuple["Rule", ...]:
+    """The suite compiled for a table of triplets. `limits` fills the parameters that it leaves to the configuration.
+
+    Rows whose id is among `repeated` have a twin in some other table.
+    """
     from ratchet.validation.compiler import compile_suite
 
     schema = view(triplets.clear().lazy()).collect_schema()
-    return compile_suite(load_suite(), schema, limits, KEY)
+    return compile_suite(load_suite(), schema, limits, KEY, repeated)
 
 
 def judge(triplets: "pl.DataFrame", rules: tuple["Rule", ...]) -> "pl.DataFrame":
-    """The triplets with their `mask`: bit n is set where expectation n is not met. Equal ids must come together."""
+    """The triplets with their `mask`: bit n is set where expectation n is not met.
+
+    Equal ids must come together, or the rules know which have twins elsewhere.
+    """
     from ratchet.validation.compiler import mask
 
     masks = view(triplets.lazy()).select(mask(rules)).collect(engine="streaming")

@@ -1,0 +1,69 @@
+"""Work mapped over processes of their own, where threads would wait for each other: each has its share of the cores."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+from typing import Self, TypeVar
+
+from ratchet.errors import UserError
+
+T = TypeVar("T")
+
+
+class Processes:
+    """So many further processes, which begin to import `ahead` at once. Fewer than two are none: work is done here.
+
+    What is mapped must be importable, and so must the main module: a script that leads here needs its
+    `if __name__ == "__main__"`.
+    """
+
+    def __init__(self, number: int, cores: int, ahead: Callable[[], None]) -> None:
+        self._pool = _pool(number, max(1, cores // number)) if number > 1 else None
+        for _ in range(number if self._pool else 0):
+            self._pool.submit(ahead)  # type: ignore[union-attr]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+    def each(self, work: Callable[[T], None], items: Iterable[T]) -> None:
+        """Do the work for all items. Raises what it raised; UserError if a process was killed."""
+        try:
+            for _ in (self._pool.map if self._pool else map)(work, items):
+                pass
+        except BrokenProcessPool:
+            raise UserError(
+                "a process was killed while it worked, most likely for want of memory; give more of it, or fewer "
+                "cores (POLARS_MAX_THREADS=1 works in one process), and run again: what is done is kept"
+            ) from None
+
+
+def _pool(number: int, threads: int) -> ProcessPoolExecutor:
+    """Processes by `spawn`: a fork would copy the locks that Polars' threads hold."""
+    return ProcessPoolExecutor(
+        number, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(threads,)
+    )
+
+
+def _begin(threads: int) -> None:
+    """Runs in a new process before anything heavy is imported there."""
+    os.environ["POLARS_MAX_THREADS"] = str(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that mapped the work hears it, and ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Nobody tells a pool's processes that their parent was killed: they would wait for work for ever."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
