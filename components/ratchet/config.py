@@ -44,7 +44,7 @@ class ValidateTriplets(Section):
     max_bad_share: float = Field(0.2, ge=0, le=1, description="above this share of bad rows the run fails")
     max_prompt_chars: int = Field(32_000, gt=0)
     max_response_chars: int = Field(32_000, gt=0)
-    parity_rows: int = Field(10_000, ge=0, description="about so many rows are judged by Great Expectations as well")
+    parity_rows: int = Field(10_000, ge=0, description="so many rows are judged by Great Expectations as well")
     entity_model: str | None = Field(None, description="spaCy model that also hides names; without, only patterns are")
 
     @property

@@ -25,6 +25,7 @@ from ratchet.validation.parts import process
 from ratchet.validation.suite import KEY, compile_rules
 
 PROCESS_ROWS = 400_000  # for each process: it imports for more than a CPU second, and makes 100,000 rows in one
+PART_ROWS = 6_000  # a part costs what so many rows cost, however few are in it
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def _make_all(store: Store, missing: Sequence[Planned]) -> None:
 
 
 def _num_processes(missing: Sequence[Planned]) -> int:
-    num_rows = sum(one.slice.collection.content.num_rows // one.slice.of for one in missing)
-    return min(pl.thread_pool_size(), len(missing), num_rows // PROCESS_ROWS)
+    cost = sum(PART_ROWS + one.slice.collection.content.num_rows // one.slice.of for one in missing)
+    return min(pl.thread_pool_size(), len(missing), cost // PROCESS_ROWS)
 
 
 def _import() -> None:
