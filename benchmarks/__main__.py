@@ -15,7 +15,7 @@ from pathlib import Path
 
 BENCHMARKS = {  # by module, and function where it is not `run`
     "training": "DPO, pairs/min (8 pairs of PandaLM, embedded model)",
-    "data": "votes to datasets, rows/s (120,000 events)",
+    "data": "votes to datasets, rows/s (6M events)",
     "generation": "generation, tokens/s (64 chats, embedded model)",
     "adapters": "mixed adapters, tokens/s (32 rows: base and two adapters of rank 8)",
     "importers": "importing JSON lines, peak MiB by size of file (flat is 1)",

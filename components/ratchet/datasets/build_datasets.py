@@ -30,51 +30,74 @@ RETENTION = ("retention_until", "other_retention_until")
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> Made:
-    from ratchet.datasets.card import describe, write_card
-    from ratchet.datasets.files import write_files
-    from ratchet.datasets.keys import keyed
-    from ratchet.datasets.rows import divide, places
-    from ratchet.datasets.signals import judge
-
-    valid = inputs["validate_triplets"].outputs["valid"]
-    settings = config.build_datasets
-    expired_through = _expired_through(inputs, store)
-    triplets = keyed(_read(store, valid.uri))
     earlier = _assignments(config, inputs, store)
-    judged = judge(triplets, settings, expired_through)
-    triplets = replace(triplets, keys=triplets.keys.select("row"))  # the rest is judged, and was much
-    rows, sides = decide(judged, triplets, config, earlier.read(store))
-    del judged
+    triplets, files, dropped, sides = _decided(config, inputs, store, earlier)
     earlier.freeze(store, sides.conversations)
-    files = divide(rows, sides, with_recent=settings.recent_days > 0)
-    dropped = rows.drops
-    del rows  # the tables of `files` hold them anew
-    num_in, drops = len(triplets.keys), dict(sorted(Counter(dropped["reason"].to_list()).items()))
-    flow = Flow(rows_in=num_in, rows_out=num_in - len(dropped), drops=drops)
+    flow = _flow(len(triplets.keys), dropped)
     card = {
         "input": {
-            "triplets": valid.digest,
-            "rows": num_in,
-            "expired_through": expired_through,
+            "triplets": inputs["validate_triplets"].outputs["valid"].digest,
+            "rows": flow.rows_in,
+            "expired_through": _expired_through(inputs, store),
             "split": earlier.digest,
         },
-        "settings": {"seed": config.seed, **settings.model_dump(mode="json")},
+        "settings": {"seed": config.seed, **config.build_datasets.model_dump(mode="json")},
         "triplets": flow.model_dump(),
         "split": describe_split(sides),
     }
-    with tempfile.TemporaryDirectory() as aside:
-        written = write_files(Path(aside), files, triplets, config)
-        card["files"] = {name: describe(name, table, triplets, written[name]) for name, table in files.items()}
-        write_parquet(places(files, dropped, triplets.triplet_ids), Path(aside) / PLACES, sorted_by="feedback_id")
-        write_card(Path(aside), card, files, triplets)
-        digest = digest_tree(Path(aside))
-        store.put_tree(Path(aside), f"datasets/{digest}")
-    sizes = {name: len(table) for name, table in written.items()}
+    digest, sizes = _publish(store, config, card, triplets, files, dropped)
     return Made(
         outputs={"dataset": Artifact(uri=f"datasets/{digest}", digest=digest, rows=sum(sizes.values()))},
         flows={"triplets": flow},
         facts={"sizes": sizes, **describe_split(sides)},
     )
+
+
+def _decided(
+    config: Config, inputs: Inputs, store: Store, earlier: assignments.Assignments
+) -> tuple["Keyed", dict[str, "pl.DataFrame"], "pl.DataFrame", "Split"]:
+    """The triplets, the tables made of them, on keys, what is dropped, and the split.
+
+    What triplets were judged by is let go, and so are the rows as they were before they were divided: it is much.
+    """
+    from ratchet.datasets.keys import keyed
+    from ratchet.datasets.rows import divide
+    from ratchet.datasets.signals import judge
+
+    triplets = keyed(_read(store, inputs["validate_triplets"].outputs["valid"].uri))
+    judged = judge(triplets, config.build_datasets, _expired_through(inputs, store))
+    triplets = replace(triplets, keys=triplets.keys.select("row"))
+    rows, sides = decide(judged, triplets, config, earlier.read(store))
+    return triplets, divide(rows, sides, with_recent=config.build_datasets.recent_days > 0), rows.drops, sides
+
+
+def _flow(num_in: int, dropped: "pl.DataFrame") -> Flow:
+    drops = dict(sorted(Counter(dropped["reason"].to_list()).items()))
+    return Flow(rows_in=num_in, rows_out=num_in - len(dropped), drops=drops)
+
+
+def _publish(
+    store: Store,
+    config: Config,
+    card: dict[str, Any],
+    triplets: "Keyed",
+    files: dict[str, "pl.DataFrame"],
+    dropped: "pl.DataFrame",
+) -> tuple[str, dict[str, int]]:
+    """Write the dataset and put it in place; its digest, and the rows in each file."""
+    from ratchet.datasets.card import describe, write_card
+    from ratchet.datasets.files import write_files
+    from ratchet.datasets.rows import places
+
+    with tempfile.TemporaryDirectory() as aside:
+        folder = Path(aside)
+        written = write_files(folder, files, triplets, config)
+        described = {name: describe(name, table, triplets, written[name]) for name, table in files.items()}
+        write_parquet(places(files, dropped, triplets.triplet_ids), folder / PLACES, sorted_by="feedback_id")
+        write_card(folder, {**card, "files": described}, files, triplets)
+        digest = digest_tree(folder)
+        store.put_tree(folder, f"datasets/{digest}")
+    return digest, {name: len(table) for name, table in written.items()}
 
 
 def decide(
