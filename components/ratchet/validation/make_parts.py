@@ -92,5 +92,7 @@ def _tiers(entity_model: str | None) -> tuple[Tier, ...]:
 
 def _within(one: Slice, ids: Collection[str]) -> tuple[str, ...]:
     """Those of the ids that fall to the slice."""
+    if not ids:
+        return ()
     found = pl.DataFrame({KEY: sorted(ids)}, {KEY: pl.String})
     return tuple(found.filter(artifact.slice_numbers(pl.lit(one.of)) == one.number)[KEY])
