@@ -67,14 +67,16 @@ def _measure(name: str, command: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(out.splitlines()[-1])
     print(
         f"  {name}: {found['rows']:,} rows in {found['wall_s']:.1f} s, {found['cpu_s']:.1f} CPU s "
-        f"({1e6 * found['cpu_s'] / found['rows']:.1f} us a row), peak {found['peak_mb']:,.0f} MB",
+        f"({1e6 * found['cpu_s'] / found['rows']:.1f} us a row), peak {_memory(found)}",
         flush=True,
     )
     for stage, used in found.get("stages", {}).items():
-        print(
-            f"    {stage:<32} {used['wall_s']:7.1f} s {used['cpu_s']:7.1f} CPU s, {used['peak_mb']:,.0f} MB", flush=True
-        )
+        print(f"    {stage:<33} {used['wall_s']:7.1f} s {used['cpu_s']:7.1f} CPU s, {_memory(used)}", flush=True)
     return found
+
+
+def _memory(used: dict[str, float]) -> str:
+    return f"{used['peak_mb']:,.0f} MB ({used['own_mb']:,.0f} without mapped files)"
 
 
 def main(arguments: list[str]) -> None:
