@@ -1,9 +1,10 @@
 import threading
 from collections.abc import Iterator
+from queue import Queue
 
 import pytest
 
-from ratchet.ahead import one_ahead
+from ratchet.ahead import made_ahead, one_ahead
 
 
 @pytest.mark.parametrize("num", [0, 1, 5])
@@ -33,4 +34,33 @@ def test_a_fault_is_raised_where_it_would_have_been():
     items = one_ahead(broken())
     assert next(items) == 1
     with pytest.raises(OSError, match="No space left"):
+        next(items)
+
+
+@pytest.mark.parametrize("num", [0, 1, 2, 3, 20])
+def test_what_is_made_by_several_comes_in_order(num: int):
+    is_last_made = threading.Event()
+
+    def slow_first(item: int) -> int:
+        if item == 0 and num > 1:
+            assert is_last_made.wait(timeout=60)
+        is_last_made.set()
+        return item * item
+
+    assert list(made_ahead(slow_first, range(num), makers=2)) == [item * item for item in range(num)]
+
+
+def test_no_more_is_made_than_may_be_in_memory():
+    made: Queue[int] = Queue()
+    items = made_ahead(made.put, range(20), makers=3)
+    next(items)
+    assert {made.get(timeout=60) for _ in range(4)} == {0, 1, 2, 3}
+    assert made.empty()
+    assert len(list(items)) == 19
+
+
+def test_a_fault_in_the_making_is_raised_in_its_turn():
+    items = made_ahead([1, 2].__getitem__, [0, 1, 2, 0], makers=2)
+    assert [next(items), next(items)] == [1, 2]
+    with pytest.raises(IndexError):
         next(items)

@@ -1,10 +1,12 @@
-"""The next item made on another core while this one is worked on."""
+"""The next items made on other cores while this one is worked on."""
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Made = TypeVar("Made")
 END: Any = object()
 
 
@@ -16,3 +18,15 @@ def one_ahead(items: Iterable[T]) -> Iterator[T]:
         while (item := coming.result()) is not END:
             coming = maker.submit(next, source, END)
             yield item
+
+
+def made_ahead(make: Callable[[T], Made], items: Iterable[T], makers: int) -> Iterator[Made]:
+    """What is made of each item, in their order; so many are in the making or made beside the one in use."""
+    coming: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(makers) as pool:
+        for item in items:
+            coming.append(pool.submit(make, item))
+            if len(coming) > makers:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()

@@ -13,7 +13,7 @@ that collide, which can only join texts, not part them):
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
@@ -184,9 +184,13 @@ def _verify(texts: pl.Series, within: "Hashes | None", threshold: float, prefixe
     near = _none()
     first, last = 1, 8
     while len(names) > first:
-        pairs = _neighbours(names, owners, first, last, sets.sizes, threshold)
-        pairs = pairs[labels[pairs[:, 0]] != labels[pairs[:, 1]]]
-        pairs = pairs[_may_be_near(signatures, sets.sizes, pairs, threshold)]
+
+        def open_pairs(pairs: "Pairs", labels: "Labels" = labels) -> "Pairs":
+            pairs = pairs[_have_near_sizes(sets.sizes, pairs, threshold)]
+            pairs = pairs[labels[pairs[:, 0]] != labels[pairs[:, 1]]]
+            return pairs[_may_be_near(signatures, sets.sizes, pairs, threshold)]
+
+        pairs = _neighbours(names, owners, range(first, last + 1), open_pairs)
         near = np.concatenate([near, pairs[_is_near(sets, pairs, threshold)]])
         labels = components(len(known), near)
         is_crowded = _group_sizes(names) > last
@@ -209,19 +213,37 @@ def _group_sizes(names: "Hashes") -> "Numbers":
     return np.repeat(sizes, sizes)
 
 
-def _neighbours(
-    names: "Hashes", owners: "Numbers", first: int, last: int, sizes: "Numbers", threshold: float
-) -> "Pairs":
-    """Pairs of owners of one name that are `first` to `last` places apart and of sizes that allow them to be near."""
-    found = [np.zeros(0, dtype=np.int64)]
-    for apart in range(first, min(last, len(names) - 1) + 1):
-        is_pair = names[apart:] == names[:-apart]
-        one, other = owners[:-apart][is_pair], owners[apart:][is_pair]
-        small, large = np.minimum(sizes[one], sizes[other]), np.maximum(sizes[one], sizes[other])
-        is_possible = small >= threshold * large - EPSILON
-        found.append((one[is_possible] << 32) | other[is_possible])
-    packed = distinct(np.concatenate(found).view(np.uint64)).view(np.int64)
-    return np.stack([packed >> 32, packed & 0xFFFFFFFF], axis=1)
+def _neighbours(names: "Hashes", owners: "Numbers", apart: range, choose: "Callable[[Pairs], Pairs]") -> "Pairs":
+    """Those of the pairs of owners of one name, so many places apart, that `choose` leaves; each pair once.
+
+    It is asked for each distance by itself, since nearly all pairs go: of a name that is often used there are many.
+    Texts that share one name mostly share several, and are as far apart in each, so pairs are made distinct first.
+    """
+
+    def chosen(places: int) -> "Hashes":
+        is_pair = names[places:] == names[: len(names) - places]
+        here, there = owners[: len(names) - places][is_pair], owners[places:][is_pair]
+        return _packed(choose(_unpacked(distinct(((here << 32) | there).view(np.uint64)))))
+
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        found = list(pool.map(chosen, range(apart.start, min(apart.stop, len(names)))))
+    return _unpacked(distinct(np.concatenate([np.zeros(0, dtype=np.uint64), *found])))
+
+
+def _packed(pairs: "Pairs") -> "Hashes":
+    packed: Hashes = ((pairs[:, 0] << 32) | pairs[:, 1]).view(np.uint64)
+    return packed
+
+
+def _unpacked(packed: "Hashes") -> "Pairs":
+    numbers = packed.view(np.int64)
+    return np.stack([numbers >> 32, numbers & 0xFFFFFFFF], axis=1)
+
+
+def _have_near_sizes(sizes: "Numbers", pairs: "Pairs", threshold: float) -> "NDArray[np.bool_]":
+    one, other = sizes[pairs[:, 0]], sizes[pairs[:, 1]]
+    is_possible: NDArray[np.bool_] = np.minimum(one, other) >= threshold * np.maximum(one, other) - EPSILON
+    return is_possible
 
 
 def _candidates(texts: pl.Series, known: "Numbers", within: "Hashes | None") -> Sets:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ratchet.ahead import made_ahead
 from ratchet.lake import event_columns, event_lines
 from ratchet.lake.landing import lines
 from ratchet.lake.quarantine import Refused, faults
@@ -19,6 +20,9 @@ from ratchet.store import Store
 if TYPE_CHECKING:
     import polars as pl
 
+    Piece = tuple[pl.LazyFrame, str | None, int]
+
+READERS = 2  # of stretches at once
 READS_AT_ONCE = 16  # an object store answers many small reads in the time of one
 BATCH_ROWS = 131_072
 BATCH_BYTES = 64 << 20
@@ -66,13 +70,19 @@ class EventFiles:
     def rows(self) -> "Iterator[pl.DataFrame]":
         """The events, as rows of the table without `collection`."""
         self.refused, self.num_rows = list(self._refused_lines), len(self._refused_lines)
-        for piece, file, start in _track(list(self._pieces()), f"collect {self.table.event_type}"):
-            rows = piece.collect() if file is None else self._checked(piece, file, start)
+        pieces = _track(list(self._pieces()), f"collect {self.table.event_type}")
+        for rows, refused in made_ahead(self._read, pieces, READERS):
+            self.refused += refused
+            self.num_rows += len(refused)
             if rows is not None:
                 self.num_rows += rows.height
                 yield rows
 
-    def _checked(self, piece: "pl.LazyFrame", file: str, start: int) -> "pl.DataFrame | None":
+    def _read(self, piece: "Piece") -> "tuple[pl.DataFrame | None, list[Refused]]":
+        rows, file, start = piece
+        return (rows.collect(), []) if file is None else self._checked(rows, file, start)
+
+    def _checked(self, piece: "pl.LazyFrame", file: str, start: int) -> "tuple[pl.DataFrame | None, list[Refused]]":
         import polars as pl
 
         check = event_columns.interactions if self.table is INTERACTIONS else event_columns.feedback
@@ -80,18 +90,20 @@ class EventFiles:
             found = piece.collect()
             rows, faulty = check(found)
         except (pl.exceptions.PolarsError, event_columns.WrongColumns, OSError) as error:
-            self._refuse(Refused(file, start, b"", f"rows from {start:,} on cannot be read: {str(error)[:500]}"))
-            return None
-        for fault in faulty:
-            line = event_columns.as_line(found.row(fault.place, named=True))
-            self._refuse(Refused(file, start + fault.place, line, faults(fault.error)))
-        return rows
+            why = f"rows from {start:,} on cannot be read: {str(error)[:500]}"
+            return None, [Refused(file, start, b"", why)]
+        refused = [
+            Refused(
+                file,
+                start + fault.place,
+                event_columns.as_line(found.row(fault.place, named=True)),
+                faults(fault.error),
+            )
+            for fault in faulty
+        ]
+        return rows, refused
 
-    def _refuse(self, refused: Refused) -> None:
-        self.refused.append(refused)
-        self.num_rows += 1
-
-    def _pieces(self) -> "Iterator[tuple[pl.LazyFrame, str | None, int]]":
+    def _pieces(self) -> "Iterator[Piece]":
         """Each stretch, the Parquet file that it is from, and its first row there."""
         import polars as pl
 

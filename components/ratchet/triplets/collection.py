@@ -12,7 +12,6 @@ from pathlib import Path
 
 import polars as pl
 
-from ratchet.ahead import one_ahead
 from ratchet.lake import quarantine, tables
 from ratchet.lake.collected import Collected, flow, record, waiting_after
 from ratchet.lake.content import Content
@@ -61,7 +60,7 @@ class _NewEvents:
         empty = _empty(self.table)
         repeats = Spill(self.files.folder / f"{self.table.event_type}-repeats", empty)
         num_buckets = _num_buckets(len(self.repeated), BUCKET_ROWS)
-        for found in one_ahead(self.files.rows()):
+        for found in self.files.rows():
             is_known = found[self.table.id].is_in(self.known.implode())
             is_repeated = found[self.table.id].hash().is_in(self.repeated.implode())
             again = found.filter(is_repeated & ~is_known).with_columns(bucket_of(self.table.id, num_buckets))
