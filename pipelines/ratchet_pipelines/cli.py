@@ -150,7 +150,9 @@ def _add_step(step: Step) -> None:
         ] = None,
         share: Annotated[
             str | None,
-            typer.Option(metavar="I/N", help="Of every N-th part, from the I-th on, make what is missing; publish nothing."),
+            typer.Option(
+                metavar="I/N", help="Of every N-th part, from the I-th on, make what is missing; publish nothing."
+            ),
         ] = None,
     ) -> None:
         store = open_store(lake)
