@@ -30,15 +30,15 @@ RETENTION = ("retention_until", "other_retention_until")
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> Made:
-    earlier = _assignments(config, inputs, store)
-    triplets, files, dropped, sides = _decided(config, inputs, store, earlier)
+    earlier, expired_through = _assignments(config, inputs, store), _expired_through(inputs, store)
+    triplets, files, dropped, sides = _decided(config, inputs, store, earlier, expired_through)
     earlier.freeze(store, sides.conversations)
     flow = _flow(len(triplets.keys), dropped)
     card = {
         "input": {
             "triplets": inputs["validate_triplets"].outputs["valid"].digest,
             "rows": flow.rows_in,
-            "expired_through": _expired_through(inputs, store),
+            "expired_through": expired_through,
             "split": earlier.digest,
         },
         "settings": {"seed": config.seed, **config.build_datasets.model_dump(mode="json")},
@@ -54,7 +54,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
 
 
 def _decided(
-    config: Config, inputs: Inputs, store: Store, earlier: assignments.Assignments
+    config: Config, inputs: Inputs, store: Store, earlier: assignments.Assignments, expired_through: float | None
 ) -> tuple["Keyed", dict[str, "pl.DataFrame"], "pl.DataFrame", "Split"]:
     """The triplets, the tables made of them, on keys, what is dropped, and the split.
 
@@ -65,7 +65,7 @@ def _decided(
     from ratchet.datasets.signals import judge
 
     triplets = keyed(_read(store, inputs["validate_triplets"].outputs["valid"].uri))
-    judged = judge(triplets, config.build_datasets, _expired_through(inputs, store))
+    judged = judge(triplets, config.build_datasets, expired_through)
     triplets = replace(triplets, keys=triplets.keys.select("row"))
     rows, sides = decide(judged, triplets, config, earlier.read(store))
     return triplets, divide(rows, sides, with_recent=config.build_datasets.recent_days > 0), rows.drops, sides
