@@ -37,14 +37,15 @@ class Processes:
             self._pool.shutdown(cancel_futures=True)
 
     def each(self, work: Callable[[T], None], items: Iterable[T]) -> None:
-        """Do the work for all items. Raises what it raised; UserError if a process was killed."""
+        """Do the work for all items. Raises what it raised; UserError if a process was killed or never began."""
         try:
             for _ in (self._pool.map if self._pool else map)(work, items):
                 pass
         except BrokenProcessPool:
             raise UserError(
-                "a process was killed while it worked, most likely for want of memory; give more of it, or fewer "
-                "cores (POLARS_MAX_THREADS=1 works in one process), and run again: what is done is kept"
+                "a process was killed while it worked, most likely for want of memory, or could not start; give more "
+                "memory, or fewer cores (POLARS_MAX_THREADS=1 works in one process), and a script of your own its "
+                '`if __name__ == "__main__"`; then run again: what is done is kept'
             ) from None
 
 
