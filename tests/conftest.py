@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 # No deadline: machines are noisy, and speed is the benchmarks' business. `make test-all` draws more.
-settings.register_profile("quick", deadline=None, max_examples=50)
+settings.register_profile("quick", deadline=None)
 settings.register_profile("thorough", deadline=None, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
