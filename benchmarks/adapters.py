@@ -14,7 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from ratchet.base_model import load_base
 from ratchet.config import BaseModelSource
-from ratchet.serving.lora import Lora
+from ratchet.inference.lora import Lora
 
 NUM_ROWS = 32
 NUM_TOKENS = 12  # generated a row; the cost of one does not change with how many there are

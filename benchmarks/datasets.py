@@ -14,10 +14,10 @@ import polars as pl
 from benchmarks.crowd import Crowd, crowd, score
 from ratchet.config import BuildDatasets, Config
 from ratchet.datasets.build_datasets import STEP, decide
-from ratchet.datasets.keys import keyed
+from ratchet.datasets.eligibility import judge
+from ratchet.datasets.interning import keyed
 from ratchet.datasets.near_duplicates import components, near_duplicates
 from ratchet.datasets.prompts import prompt_texts
-from ratchet.datasets.signals import judge
 from ratchet.manifest import Artifact, Manifest
 from ratchet.step import run_step
 from ratchet.store import Store, open_store

@@ -21,10 +21,10 @@ from benchmarks.planted import (
 )
 from benchmarks.planted_events import collect_twice, plant
 from ratchet.privacy.scrub import scrub
-from ratchet.privacy.triplets import scrub_triplets
+from ratchet.privacy.scrub_triplets import scrub_triplets
 from ratchet.store import open_store
-from ratchet.validation.parts import process
 from ratchet.validation.suite import compile_rules
+from ratchet.validation.validate_part import process
 
 NUM_ROWS = 100_000
 

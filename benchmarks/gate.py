@@ -13,17 +13,17 @@ from typing import Any
 
 import httpx
 
+from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config, Gate
 from ratchet.events import Feedback, Interaction, Message
-from ratchet.lake.landing import land
+from ratchet.http_service import run_server
+from ratchet.ingest.landing import land
 from ratchet.rehearsal.ports import free_port
-from ratchet.release.adapter_ref import AdapterRef
-from ratchet.release.cluster import Seen
-from ratchet.release.credentials import hook_token
-from ratchet.release.gate import build_app
+from ratchet.release.gate.app import build_app
+from ratchet.release.gate.state import Watch
+from ratchet.release.gate.tokens import hook_token
 from ratchet.release.ledger import ROOT, Entry, Ledger, Record, request
-from ratchet.release.watch import Watch
-from ratchet.serving.server import run_server
+from ratchet.release.reconciler.kubernetes import Seen
 from ratchet.store import Store, open_store
 
 NUM_VOTES = 20_000

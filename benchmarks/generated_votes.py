@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import polars as pl
 
-from ratchet.lake.bulk import land_rows
-from ratchet.lake.rows import FEEDBACK, INTERACTIONS
+from ratchet.ingest.bulk import land_rows
+from ratchet.lake.schema import FEEDBACK, INTERACTIONS
 from ratchet.store import Store, open_store
 
 DAY_ROWS = 250_000

@@ -8,8 +8,8 @@ import torch
 
 from ratchet.base_model import load_base
 from ratchet.config import BaseModelSource
-from ratchet.serving.generation import Row, generate, stop_tokens
-from ratchet.serving.lora import Lora
+from ratchet.inference.batching import Row, generate, stop_tokens
+from ratchet.inference.lora import Lora
 
 NUM_ROWS = 64
 MAX_TOKENS = 32

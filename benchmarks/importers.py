@@ -12,7 +12,7 @@ SIZES_MB = (25, 100)
 IMPORT = """
 import resource, sys
 from pathlib import Path
-from ratchet.lake.importers import import_files
+from ratchet.ingest.importers import import_files
 from ratchet.store import open_store
 import_files(open_store(sys.argv[1]), "kto", [Path(sys.argv[2])])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from ratchet.lake.rows import COLLECTION, TRIPLETS
+from ratchet.lake.schema import COLLECTION, TRIPLETS
 from ratchet.privacy.detectors import KINDS
 
 NOW_S = 1_767_300_000.0

@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 
 from benchmarks.planted import Score
+from ratchet.collection.collect_triplets import STEP
 from ratchet.config import Config
-from ratchet.lake.bulk import land_rows
-from ratchet.lake.rows import FEEDBACK, INTERACTIONS, TRIPLETS
+from ratchet.ingest.bulk import land_rows
+from ratchet.lake.schema import FEEDBACK, INTERACTIONS, TRIPLETS
 from ratchet.lake.tables import scan
 from ratchet.step import run_step
 from ratchet.store import Store
-from ratchet.triplets.collect_triplets import STEP
 
 SHARE = 0.01  # of the votes, for each kind of trouble
 START_S = 1_767_225_600.0  # 2026-01-01

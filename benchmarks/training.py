@@ -125,7 +125,7 @@ def _records(corpus: str, pairs: int) -> list[dict[str, Any]]:
     """As many pairs of the corpus, drawn with a fixed seed, as `build_datasets` makes them; whole optimiser steps."""
     from ratchet.base_model import load_tokenizer
     from ratchet.config import BaseModelSource
-    from ratchet.training.rows import dpo_rows
+    from ratchet.training.tokenization import dpo_rows
 
     tokenizer = load_tokenizer(BaseModelSource())
     table = _uniform(tokenizer, pairs) if corpus == "uniform" else _built(corpus)
@@ -142,7 +142,7 @@ def _built(corpus: str) -> list[dict[str, Any]]:
     import polars as pl
 
     from ratchet.config import Config
-    from ratchet.lake.importers import import_files
+    from ratchet.ingest.importers import import_files
     from ratchet.store import open_store
     from ratchet_pipelines.graph import STEPS
     from ratchet_pipelines.loop import run_loop
@@ -204,7 +204,7 @@ class Spent:
 def _rows(table: list[dict[str, Any]]) -> list[Any]:
     from ratchet.base_model import load_tokenizer
     from ratchet.config import BaseModelSource
-    from ratchet.training.rows import dpo_rows
+    from ratchet.training.tokenization import dpo_rows
 
     return dpo_rows(table, load_tokenizer(BaseModelSource()))
 
@@ -229,8 +229,8 @@ def _ours(
     from ratchet.store import open_store
     from ratchet.training import attention, batches, fused_lora, phases, train_adapter
     from ratchet.training.checkpoints import Place
+    from ratchet.training.log_probs import with_reference
     from ratchet.training.objectives import dpo_objective
-    from ratchet.training.policy import with_reference
     from ratchet.training.trainer import train_phase
 
     config = _config(model_name, packing)

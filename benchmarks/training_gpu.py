@@ -27,11 +27,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from ratchet.config import Config, Packing
 from ratchet.training.attention import FLEX_TOKENS, attend_by_row
 from ratchet.training.batches import Batch, Layout, collate, passes
-from ratchet.training.forecast import memory_mib
+from ratchet.training.cost_estimate import memory_mib
 from ratchet.training.fused_lora import fuse
+from ratchet.training.log_probs import completion_log_probs, to_device
 from ratchet.training.objectives import dpo_objective
-from ratchet.training.policy import completion_log_probs, to_device
-from ratchet.training.rows import Row
+from ratchet.training.tokenization import Row
 
 SHAPES: dict[str, dict[str, int]] = {
     "1B": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32},

@@ -16,12 +16,12 @@ from tempfile import TemporaryDirectory
 import polars as pl
 
 from benchmarks.planted import BROKEN, LIMITS, plant_broken, plant_personal, triplets
-from ratchet.lake.artifact import SLICE_ROWS as PART_ROWS
-from ratchet.parquet import write_parquet
+from ratchet.compute.parquet import write_parquet
 from ratchet.privacy.scrub import scrub
 from ratchet.validation.gx import failed_rows
-from ratchet.validation.parts import process
+from ratchet.validation.slices import SLICE_ROWS as PART_ROWS
 from ratchet.validation.suite import compile_rules, judge, load_suite, view
+from ratchet.validation.validate_part import process
 
 NUM_ROWS = 1_000_000
 PEER_ROWS = 50_000

@@ -24,15 +24,15 @@ from scipy import stats
 from benchmarks.training import machine_name, packages
 from ratchet.base_model import load_tokenizer
 from ratchet.config import Config
-from ratchet.lake.importers import import_files
+from ratchet.ingest.importers import import_files
 from ratchet.store import open_store
 from ratchet.training.batches import first_passes, passes, plan
 from ratchet.training.checkpoints import Place
+from ratchet.training.log_probs import reference_table, with_reference
 from ratchet.training.losses import normalized
 from ratchet.training.objectives import dpo_objective
 from ratchet.training.phases import layout_of
-from ratchet.training.policy import reference_table, with_reference
-from ratchet.training.rows import dpo_rows, select
+from ratchet.training.tokenization import dpo_rows, select
 from ratchet.training.train_adapter import fresh_adapter
 from ratchet.training.trainer import train_phase
 from ratchet_pipelines.graph import STEPS

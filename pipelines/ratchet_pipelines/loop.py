@@ -37,19 +37,6 @@ def summarize(done: dict[str, Ran]) -> dict[str, Any]:
     }
 
 
-def describe(step: Step, ran: Ran) -> str:
-    """One line for people: what went through the step and what it says of itself."""
-    flows = "; ".join(_flow_words(unit, flow) for unit, flow in ran.manifest.flows.items())
-    outcome = ran.manifest.facts.get("outcome") or ran.manifest.facts.get("verdict") or ""
-    cost = f"{ran.manifest.seconds:.1f} s" if ran.is_new else "done before, nothing to do"
-    return "  ".join(part for part in (f"{step.name:<18}", flows, str(outcome), f"[{cost}]") if part)
-
-
-def _flow_words(unit: str, flow: Any) -> str:
-    drops = ", ".join(f"{reason} {count:,}" for reason, count in sorted(flow.drops.items()) if count)
-    return f"{unit} {flow.rows_in:,} in, {flow.rows_out:,} out" + (f", dropped: {drops}" if drops else "")
-
-
 def _step_summary(ran: Ran) -> dict[str, Any]:
     manifest = ran.manifest
     return {

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from ratchet.compute.hashing import mixed
 from ratchet.datasets.near_duplicates import components, near_duplicates
 from ratchet.datasets.prompts import prompt_texts
 from ratchet.datasets.shingles import stable_hash
 from ratchet.digest import canonical_json
-from ratchet.mixing import mixed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ BESIDE = {row[at]: row[max(0, at - 1) : at] + row[at + 1 : at + 2] for row in KE
 
 
 def augmented(rows: pl.DataFrame, share: float, seed: int, *, held_out: pl.Series, near: float) -> pl.DataFrame:
-    """The rows of a file, as `ratchet.datasets.rows.write_out` gives them, and behind them the copies of a share.
+    """The rows of a file, as `materialize.write_out` gives them, and behind them the copies of a share.
 
     There are fewer copies where a prompt has no ordinary word, or where the slip would bring it near (Jaccard of
     `near`) to a prompt that is held out (chats as JSON): its parent is near none of them, but a copy may be.

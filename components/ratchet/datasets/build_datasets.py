@@ -7,22 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ratchet.compute.memory_map import mapped
+from ratchet.compute.parquet import write_parquet
 from ratchet.config import Config
-from ratchet.datasets import assignments
+from ratchet.datasets import frozen_split
 from ratchet.digest import digest_json, digest_tree
-from ratchet.lake.validated import scan_valid, valid_files
+from ratchet.lake.valid_triplets import scan_valid, valid_files
 from ratchet.manifest import Artifact, Flow, Made
-from ratchet.mapped import mapped
-from ratchet.parquet import write_parquet
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from ratchet.datasets.keys import Keyed
-    from ratchet.datasets.pairs import Rows
+    from ratchet.datasets.interning import Keyed
     from ratchet.datasets.split import Split
+    from ratchet.datasets.training_rows import Rows
 
 PLACES = "places.parquet"
 DAY_S = 86_400
@@ -54,15 +54,15 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
 
 
 def _decided(
-    config: Config, inputs: Inputs, store: Store, earlier: assignments.Assignments, expired_through: float | None
+    config: Config, inputs: Inputs, store: Store, earlier: frozen_split.Assignments, expired_through: float | None
 ) -> tuple["Keyed", dict[str, "pl.DataFrame"], "pl.DataFrame", "Split"]:
     """The triplets, the tables made of them, on keys, what is dropped, and the split.
 
     What triplets were judged by is let go, and so are the rows as they were before they were divided: it is much.
     """
-    from ratchet.datasets.keys import keyed
-    from ratchet.datasets.rows import divide
-    from ratchet.datasets.signals import judge
+    from ratchet.datasets.eligibility import judge
+    from ratchet.datasets.interning import keyed
+    from ratchet.datasets.materialize import divide
 
     triplets = keyed(_read(store, inputs["validate_triplets"].outputs["valid"].uri))
     judged = judge(triplets, config.build_datasets, expired_through)
@@ -87,7 +87,7 @@ def _publish(
     """Write the dataset and put it in place; its digest, and the rows in each file."""
     from ratchet.datasets.card import describe, write_card
     from ratchet.datasets.files import write_files
-    from ratchet.datasets.rows import places
+    from ratchet.datasets.materialize import places
 
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside)
@@ -107,10 +107,10 @@ def decide(
     import polars as pl
 
     from ratchet.datasets.dedup import prompt_clusters, without_near_duplicates
-    from ratchet.datasets.pairs import make_rows
     from ratchet.datasets.prompts import prompt_texts
     from ratchet.datasets.shingles import stable_hash
     from ratchet.datasets.split import split
+    from ratchet.datasets.training_rows import make_rows
 
     settings = config.build_datasets
     rows = make_rows(judged, settings, triplets.answers.str.len_chars())
@@ -134,7 +134,7 @@ def decide(
 
 
 def _clustered(rows: "Rows", clusters: "pl.DataFrame") -> "Rows":
-    from ratchet.datasets.pairs import Rows
+    from ratchet.datasets.training_rows import Rows
 
     sft, dpo, kto = (table.join(clusters, on="prompt", how="left") for table in (rows.sft, rows.dpo, rows.kto))
     return Rows(sft, dpo, kto, rows.drops)
@@ -148,7 +148,7 @@ def _recent_since(judged: "pl.DataFrame", days: float) -> float | None:
 def _read(store: Store, uri: str) -> "pl.DataFrame":
     import polars as pl
 
-    from ratchet.datasets.keys import COLUMNS
+    from ratchet.datasets.interning import COLUMNS
 
     files = valid_files(store, uri)
     return mapped(
@@ -171,11 +171,11 @@ def _expired_through(inputs: Inputs, store: Store) -> float | None:
     return latest
 
 
-def _assignments(config: Config, inputs: Inputs, store: Store) -> assignments.Assignments:
+def _assignments(config: Config, inputs: Inputs, store: Store) -> frozen_split.Assignments:
     settings = config.build_datasets
     series = digest_json({"seed": config.seed, "eval_share": settings.eval_share})[:16]
     work = [inputs["validate_triplets"].outputs["valid"].digest, config.seed, settings.model_dump(mode="json")]
-    return assignments.before(store, series, digest_json([*work, _expired_through(inputs, store)]))
+    return frozen_split.before(store, series, digest_json([*work, _expired_through(inputs, store)]))
 
 
 def _sources(config: Config, inputs: Inputs, store: Store) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from ratchet.datasets.keys import Keyed
+from ratchet.datasets.interning import Keyed
 from ratchet.datasets.language import languages
 from ratchet.datasets.weights import FACTORS
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from ratchet.compute.hashing import mixed
 from ratchet.datasets.near_duplicates import components, near_duplicates
-from ratchet.datasets.pairs import Rows, unnamed
-from ratchet.mixing import mixed
+from ratchet.datasets.training_rows import Rows, unnamed
 
 if TYPE_CHECKING:
     from ratchet.datasets.near_duplicates import Labels

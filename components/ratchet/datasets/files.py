@@ -6,11 +6,11 @@ from pathlib import Path
 
 import polars as pl
 
+from ratchet.compute.parquet import ROW_GROUP_ROWS, write_parquet
 from ratchet.config import Config
 from ratchet.datasets.augment import augmented
-from ratchet.datasets.keys import Keyed
-from ratchet.datasets.rows import COUNTED, held_out, is_trained_on, write_out
-from ratchet.parquet import ROW_GROUP_ROWS, write_parquet
+from ratchet.datasets.interning import Keyed
+from ratchet.datasets.materialize import COUNTED, held_out, is_trained_on, write_out
 
 WRITERS = 2  # each holds the texts of a row group
 

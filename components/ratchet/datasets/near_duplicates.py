@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from ratchet.compute.hashing import distinct, mixed, renumbered
 from ratchet.datasets.shingles import SHORT_WORDS, Sets, shingles
-from ratchet.mixing import distinct, mixed, renumbered
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

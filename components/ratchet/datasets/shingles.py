@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from ratchet.mixing import mixed
+from ratchet.compute.hashing import mixed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from ratchet.compute.hashing import distinct, mixed
 from ratchet.datasets.near_duplicates import components
-from ratchet.mixing import distinct, mixed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ratchet.evaluation.checks import Check
-    from ratchet.evaluation.exam import Exam
-    from ratchet.evaluation.scores import Advance, Models, Sheet
+    from ratchet.evaluation.eval_set import Exam
+    from ratchet.evaluation.judge.run import Judgement
+    from ratchet.evaluation.scoring import Advance, Models, Sheet
     from ratchet.evaluation.slices import Slice
-    from ratchet.judge.judged import Judgement
 
 PLACES = 6  # decimals kept of every number
 SAMPLES = 12  # for the report; harmless prompts only
@@ -66,7 +66,7 @@ def find_incumbent(config: Config, store: Store) -> Incumbent:
     Raises UserError if the champion belongs to another base model: its adapter means nothing on this one.
     """
     from ratchet.registry.aliases import champion
-    from ratchet.registry.tracking import connect
+    from ratchet.registry.mlflow_store import connect
 
     version = champion(connect(config, store), config.registry.model)
     if version is None:
@@ -90,9 +90,9 @@ def _examine(config: Config, store: Store, candidate: Artifact, incumbent: Incum
     import numpy as np
 
     from ratchet.evaluation.checks import compare, conclude
-    from ratchet.evaluation.exam import likelihoods, mark, set_exam
-    from ratchet.evaluation.scores import load
-    from ratchet.evaluation.verbatim import seen_in_training
+    from ratchet.evaluation.eval_set import likelihoods, mark, set_exam
+    from ratchet.evaluation.memorization import seen_in_training
+    from ratchet.evaluation.scoring import load
 
     settings, dataset = config.evaluate_adapter, store.local(built.uri)
     rng = np.random.default_rng(config.seed)
@@ -133,7 +133,7 @@ def _sit(
     config: Config, store: Store, models: "Models", exam: "Exam", candidate: Artifact, incumbent: Incumbent
 ) -> tuple["Sheet", "Sheet", "Sheet"]:
     """What the base model, the incumbent and the candidate write; the first two are one before there is a champion."""
-    from ratchet.evaluation.sheets import Sitting
+    from ratchet.evaluation.answer_cache import Sitting
 
     is_first = incumbent.uri is None
     with _progress("evaluate_adapter", (2 if is_first else 3) * exam.amount) as advance:
@@ -154,7 +154,7 @@ def _ask_judge(
 ) -> "Judgement | None":
     if settings.judge.style == "none":
         return None
-    from ratchet.judge.judged import contests, hear, votes
+    from ratchet.evaluation.judge.run import contests, hear, votes
 
     asked, known = contests(exam.held_out, new.answers, old.answers), votes(exam.pairs)
     with _progress("judge", 2 * (len(asked) + len(known))) as advance:

@@ -1,1 +1,1 @@
-"""The data lake: landing files as producers wrote them, and the tables that the steps make of them."""
+"""The Delta tables of the lake: schemas, appending and reading, fingerprints, maintenance."""

@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ratchet.compute.parquet import ROW_GROUP_ROWS, write_parquet
 from ratchet.errors import Conflict
-from ratchet.lake.rows import COLLECTION, Table
-from ratchet.parquet import ROW_GROUP_ROWS, write_parquet
+from ratchet.lake.schema import COLLECTION, Table
 from ratchet.store import Store
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ratchet.digest import digest_json
 from ratchet.lake import tables
-from ratchet.lake.rows import TRIPLETS
-from ratchet.monitoring.stability import ALPHA, Shift, share_change, stability_index
+from ratchet.lake.schema import TRIPLETS
+from ratchet.monitoring.shift_tests import ALPHA, Shift, share_change, stability_index
 from ratchet.store import Store
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ need to look behind, it captures what stands before and puts it back (`${1}`).
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ratchet.privacy.checks import card, iban, ip_address, phone
+from ratchet.privacy.checksums import card, iban, ip_address, phone
 
 B = r"(?-u:\b)"
 MONTH = "(?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"  # noqa: E501

@@ -17,7 +17,7 @@ from ratchet.digest import canonical_json, digest_bytes
 from ratchet.errors import Conflict
 from ratchet.manifest import Artifact, Made
 from ratchet.registry.aliases import CHALLENGER, CHAMPION, aliases, set_alias, version_of
-from ratchet.registry.tracking import connect, experiment_id
+from ratchet.registry.mlflow_store import connect, experiment_id
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 

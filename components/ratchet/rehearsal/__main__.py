@@ -19,15 +19,15 @@ import uvicorn
 from fastapi import FastAPI
 
 from ratchet.errors import UserError
+from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.rehearsal.argo import Argo
 from ratchet.rehearsal.cluster import Cluster, api
 from ratchet.rehearsal.flagger import Scheduler
 from ratchet.rehearsal.gateway import gateway
 from ratchet.rehearsal.kubelet import HOST, Kubelet
 from ratchet.rehearsal.ports import listen
-from ratchet.rehearsal.world import ClusterWorld
-from ratchet.release.credentials import VARIABLE, hook_token
-from ratchet.serving.adapter_pool import AdapterPool
+from ratchet.rehearsal.scheduler_io import ClusterWorld
+from ratchet.release.gate.tokens import VARIABLE, hook_token
 
 MIN_POLL_S = 0.2
 CANARY = "adapter-router"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal, Protocol
 
-from ratchet.rehearsal.analysis import TOTAL_WEIGHT, Canary, Hook, Metric
+from ratchet.rehearsal.canary_spec import TOTAL_WEIGHT, Canary, Hook, Metric
 
 Phase = Literal[
     "",

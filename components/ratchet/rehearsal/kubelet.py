@@ -15,12 +15,12 @@ from typing import Any
 
 import httpx
 
+from ratchet.adapter_ref import PREFIX, AdapterRef
 from ratchet.errors import UserError
+from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.rehearsal import child
 from ratchet.rehearsal.cluster import Cluster, Object, spec_hash, timestamp
 from ratchet.rehearsal.ports import free_port
-from ratchet.release.adapter_ref import PREFIX, AdapterRef
-from ratchet.serving.adapter_pool import AdapterPool
 
 HOST = "127.0.0.1"
 PASS_S = 0.1
@@ -138,7 +138,7 @@ class Kubelet:
         log = self.logs / f"{name}.log"
         environment = os.environ | resolve(template) | {"RATCHET_HOST": HOST, "RATCHET_PORT": str(port)}
         with log.open("ab") as output:
-            process = child.start("ratchet.serving.router", output=output, env=environment)
+            process = child.start("ratchet.router.app", output=output, env=environment)
         return Pod(spec_hash(template), adapter, f"http://{HOST}:{port}", log, process)
 
     def _bury(self, name: str, workload: Workload) -> None:

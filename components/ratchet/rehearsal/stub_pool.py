@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from ratchet.serving.server import error_response, exit_on_user_error, run_server
+from ratchet.http_service import error_response, exit_on_user_error, run_server
 
 BASE = "stub"
 LIKED = "Yes, that is so."

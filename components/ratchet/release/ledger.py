@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import Conflict
-from ratchet.release.adapter_ref import AdapterRef
 from ratchet.store import Store
 
 ROOT = "ledger"

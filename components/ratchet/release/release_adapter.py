@@ -14,19 +14,19 @@ from math import log
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
 from ratchet.digest import canonical_json, digest_bytes
 from ratchet.errors import Conflict, UserError
 from ratchet.manifest import Artifact, Made
 from ratchet.registry.aliases import champion
-from ratchet.release.adapter_ref import AdapterRef
-from ratchet.release.cluster import ClusterAway
-from ratchet.release.effects import run_id
-from ratchet.release.eprocess import alpha_of_attempt
+from ratchet.release.gate.eprocess import alpha_of_attempt
 from ratchet.release.ledger import Entry, Ledger, Record, closing, open_request, quarantined, request
-from ratchet.release.reconcile import Pass, reconcile
-from ratchet.release.story import Story
-from ratchet.release.world import World, open_world
+from ratchet.release.reconciler.actions import run_id
+from ratchet.release.reconciler.kubernetes import ClusterAway
+from ratchet.release.reconciler.reconcile import Pass, reconcile
+from ratchet.release.reconciler.targets import World, open_world
+from ratchet.release.timeline import Story
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratchet.manifest import Flow, Manifest
 from ratchet.report import plots
-from ratchet.report.words import STEP_NAMES, summarise
+from ratchet.report.summary import STEP_NAMES, summarise
 
 if TYPE_CHECKING:
     from ratchet.release.ledger import Record

@@ -9,7 +9,7 @@ from ratchet.base_model import base_folder, revision
 from ratchet.config import BaseModelSource, Config, Lora
 from ratchet.digest import digest_bytes
 from ratchet.errors import UserError
-from ratchet.training.servable import CARD, CONFIG, WEIGHTS, check_servable
+from ratchet.training.vllm_compat import CARD, CONFIG, WEIGHTS, check_servable
 
 if TYPE_CHECKING:
     from peft import PeftModel

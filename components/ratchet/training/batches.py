@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ratchet.config import Packing
-from ratchet.training.rows import Row
+from ratchet.training.tokenization import Row
 
 WINDOW_ROWS = 512  # packed together where order does not matter; first fit is quadratic in it
 GROUPED_STEPS = 8  # where lines are padded, rows of so many optimiser steps are sorted by length together

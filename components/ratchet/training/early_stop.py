@@ -17,8 +17,8 @@ from ratchet.config import EarlyStop
 from ratchet.errors import Conflict
 from ratchet.training.batches import Layout, collate, passes
 from ratchet.training.checkpoints import Place
-from ratchet.training.policy import completion_log_probs, to_device
-from ratchet.training.rows import Row
+from ratchet.training.log_probs import completion_log_probs, to_device
+from ratchet.training.tokenization import Row
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -16,7 +16,7 @@ from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Made, Manifest
 from ratchet.step import Inputs, Ran, Step, run_step
 from ratchet.store import Store
-from ratchet.training.servable import CARD, CONFIG, check_servable
+from ratchet.training.vllm_compat import CARD, CONFIG, check_servable
 
 # Those of PEFT that keep the rank. `svd` is exact up to that rank; `linear` adds the factors and is rough.
 Method = Literal["svd", "linear", "ties", "ties_svd", "dare_linear", "dare_linear_svd", "dare_ties", "dare_ties_svd"]

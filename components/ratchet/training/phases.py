@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
     from ratchet.training.batches import Layout
-    from ratchet.training.rows import Selection
+    from ratchet.training.tokenization import Selection
 
 
 def read_phases(config: Config, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> dict[str, "Selection"]:
@@ -22,7 +22,7 @@ def read_phases(config: Config, folder: Path, tokenizer: "PreTrainedTokenizerBas
     import polars as pl
 
     from ratchet.training.losses import normalized
-    from ratchet.training.rows import dpo_rows, hold_out, kto_rows, select, sft_rows
+    from ratchet.training.tokenization import dpo_rows, hold_out, kto_rows, select, sft_rows
 
     settings = config.train_adapter
     phases = {}
@@ -72,10 +72,10 @@ def run_phases(
     """Train `model` in place; the curves of all phases."""
     from ratchet.training.batches import first_passes, plan
     from ratchet.training.checkpoints import Place
+    from ratchet.training.distributed import first_goes_first
     from ratchet.training.early_stop import Watch
+    from ratchet.training.log_probs import with_reference
     from ratchet.training.objectives import dpo_objective, kto_objective, sft_objective
-    from ratchet.training.policy import with_reference
-    from ratchet.training.processes import first_goes_first
     from ratchet.training.trainer import train_phase
 
     settings = config.train_adapter

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
     from ratchet.training.batches import Layout
-    from ratchet.training.rows import Selection
+    from ratchet.training.tokenization import Selection
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> Made:
@@ -38,8 +38,8 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
     """
     from ratchet.training.adapter import write_adapter
     from ratchet.training.determinism import deterministic
-    from ratchet.training.processes import join
-    from ratchet.training.rows import DROPS
+    from ratchet.training.distributed import join
+    from ratchet.training.tokenization import DROPS
 
     join(config.train_adapter)
     dataset = inputs["build_datasets"].outputs["dataset"]
@@ -73,7 +73,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
 def assist(config: Config, inputs: Inputs, store: Store) -> None:
     """The part of a further process of `processes`: the same steps, a share of their passes, nothing published."""
     from ratchet.training.determinism import deterministic
-    from ratchet.training.processes import join
+    from ratchet.training.distributed import join
 
     join(config.train_adapter)
     dataset = inputs["build_datasets"].outputs["dataset"]
@@ -111,7 +111,7 @@ def fresh_adapter(config: Config) -> tuple["PeftModel", "PreTrainedTokenizerBase
     from ratchet.base_model import load_base
     from ratchet.training.attention import attend_by_row
     from ratchet.training.fused_lora import fuse
-    from ratchet.training.policy import require_plain_head
+    from ratchet.training.log_probs import require_plain_head
 
     settings = config.train_adapter
     model, tokenizer = load_base(config.base_model, quantize=settings.quantize)
@@ -132,9 +132,9 @@ def fresh_adapter(config: Config) -> tuple["PeftModel", "PreTrainedTokenizerBase
 
 
 def plan_training(config: Config, inputs: Inputs, store: Store) -> dict[str, Any]:
-    """What `run` would do with these inputs, without a model: see `ratchet.training.forecast`."""
+    """What `run` would do with these inputs, without a model: see `ratchet.training.cost_estimate`."""
     from ratchet.base_model import load_tokenizer
-    from ratchet.training.forecast import forecast
+    from ratchet.training.cost_estimate import forecast
 
     dataset = inputs["build_datasets"].outputs["dataset"]
     tokenizer = load_tokenizer(config.base_model)
@@ -153,9 +153,9 @@ def _train(
     phases: dict[str, "Selection"],
 ) -> dict[str, Any]:
     """Every phase, in place; the facts for the report."""
-    from ratchet.registry.tracking import connect
+    from ratchet.registry.mlflow_store import connect
     from ratchet.training.alarms import alarms
-    from ratchet.training.curves import MlflowCurve, ProgressBar
+    from ratchet.training.callbacks import MlflowCurve, ProgressBar
     from ratchet.training.early_stop import Watch, best
 
     facts = _describe(config, phases, layout_of(config.train_adapter, tokenizer))
@@ -173,7 +173,7 @@ def _train(
 
 
 def _describe(config: Config, phases: dict[str, "Selection"], layout: "Layout") -> dict[str, Any]:
-    from ratchet.training.forecast import forecast
+    from ratchet.training.cost_estimate import forecast
 
     plan = forecast(config, phases, layout)
     return {
@@ -193,7 +193,7 @@ def _mlflow_run(
 ) -> Iterator[str]:
     """One run a training: a resumed training goes on with the run that it began."""
     from ratchet.datasets.tracking import log_dataset
-    from ratchet.registry.tracking import experiment_id
+    from ratchet.registry.mlflow_store import experiment_id
 
     note = f"{work}/mlflow_run_id"
     if store.exists(note):

@@ -17,12 +17,12 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from ratchet.config import Phase
 from ratchet.training.batches import Batch, Layout, collate
 from ratchet.training.checkpoints import Place, Publish
+from ratchet.training.distributed import first_goes_first
 from ratchet.training.early_stop import Watch
+from ratchet.training.log_probs import log_probs_at, output_head, predicting_states
 from ratchet.training.losses import mean_entropy, schedule
 from ratchet.training.objectives import Objective
-from ratchet.training.policy import log_probs_at, output_head, predicting_states
-from ratchet.training.processes import first_goes_first
-from ratchet.training.rows import Row
+from ratchet.training.tokenization import Row
 
 if TYPE_CHECKING:
     from peft import PeftModel

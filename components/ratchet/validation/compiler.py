@@ -14,7 +14,7 @@ import polars as pl
 
 from ratchet.errors import UserError
 from ratchet.validation.expectations import EXPECTATIONS, Columns, Judged, Unknown, holds, unique
-from ratchet.validation.regex import NotTranslatable
+from ratchet.validation.regex_to_rust import NotTranslatable
 
 MASK = "mask"
 MAX_RULES = 63  # bits of a positive Int64

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from ratchet.validation.regex import to_rust
+from ratchet.validation.regex_to_rust import to_rust
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from ratchet.validation.compiler import MASK
-from ratchet.validation.evidence import DAY
+from ratchet.validation.daily_failures import DAY
 
 ROW = "row"
 SITE = "data_docs"

@@ -5,7 +5,7 @@ from collections import Counter
 import polars as pl
 
 from ratchet.config import ValidateTriplets
-from ratchet.lake.rows import TRIPLETS
+from ratchet.lake.schema import TRIPLETS
 from ratchet.manifest import Flow
 from ratchet.validation.compiler import MASK, reasons
 from ratchet.validation.suite import compile_rules, drops, judge

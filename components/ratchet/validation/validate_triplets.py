@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Any
 from ratchet.config import Config, ValidateTriplets
 from ratchet.digest import digest_json
 from ratchet.errors import UserError
-from ratchet.lake.validated import write_valid
+from ratchet.lake.valid_triplets import write_valid
 from ratchet.manifest import Artifact, Flow, Made
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
-from ratchet.validation.part_files import VERSION, forget
+from ratchet.validation.part_store import VERSION, forget
 from ratchet.validation.suite import KEY, drops, load_suite, suite_digest, view
 
 if TYPE_CHECKING:
-    from ratchet.lake.artifact import Named
-    from ratchet.validation.gather import Gathered
-    from ratchet.validation.part_files import Planned
+    from ratchet.validation.merge_parts import Gathered
+    from ratchet.validation.part_store import Planned
+    from ratchet.validation.slices import Named
 
 DATA_DOCS = "data_docs"
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> Made:
-    from ratchet.validation.gather import gather, publish_quarantine
     from ratchet.validation.gx import import_ahead
+    from ratchet.validation.merge_parts import gather, publish_quarantine
 
     import_ahead()
     settings = config.validate_triplets
@@ -49,13 +49,13 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
 
 def share(config: Config, inputs: Inputs, store: Store, number: int, of: int) -> int:
     """Make every `of`-th part, from the `number`-th on, that is not there yet; how many they were."""
-    from ratchet.validation.make_parts import make, plan
+    from ratchet.validation.schedule_parts import make, plan
 
     return make(store, plan(store, _named(inputs), config.validate_triplets)[number - 1 :: of])
 
 
 def _named(inputs: Inputs) -> "Named":
-    from ratchet.lake.artifact import Named
+    from ratchet.validation.slices import Named
 
     collected = inputs["collect_triplets"].outputs["triplets"]
     return Named(collected.digest, collected.rows or 0)
@@ -63,7 +63,7 @@ def _named(inputs: Inputs) -> "Named":
 
 def _parts(store: Store, named: "Named", settings: ValidateTriplets) -> "list[Planned]":
     """All parts, made now or found."""
-    from ratchet.validation.make_parts import make, plan
+    from ratchet.validation.schedule_parts import make, plan
 
     parts = plan(store, named, settings)
     make(store, parts)
@@ -79,8 +79,8 @@ def _publish_valid(store: Store, gathered: "Gathered") -> Artifact:
 
 def _check_parity(store: Store, parts: "list[Planned]", gathered: "Gathered", settings: ValidateTriplets) -> None:
     """Great Expectations itself must say of the sampled rows what their masks say; else no part is found again."""
-    from ratchet.validation.gather import sample
     from ratchet.validation.gx import Disagreement, check_parity
+    from ratchet.validation.merge_parts import sample
 
     if not settings.parity_rows or not gathered.flow.rows_in:
         return

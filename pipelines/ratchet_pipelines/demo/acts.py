@@ -16,18 +16,19 @@ from rich.table import Table
 
 from ratchet.config import Config
 from ratchet.manifest import Manifest
-from ratchet.release.credentials import VARIABLE
-from ratchet.release.reconcile import read_gate
+from ratchet.release.gate.tokens import VARIABLE
+from ratchet.release.reconciler.reconcile import read_gate
 from ratchet.step import Step, run_step
 from ratchet.store import Store, open_store
-from ratchet_pipelines.demo import stack as services
+from ratchet_pipelines import local_stack as services
+from ratchet_pipelines.console import describe
 from ratchet_pipelines.demo.places import Place, who_is_champion
 from ratchet_pipelines.demo.prompts import prompts
 from ratchet_pipelines.demo.sabotage import sabotaged_dataset
 from ratchet_pipelines.demo.users import Crowd
 from ratchet_pipelines.graph import BY_NAME, STEPS
-from ratchet_pipelines.loop import describe, run_loop
-from ratchet_pipelines.reporting import report_latest
+from ratchet_pipelines.loop import run_loop
+from ratchet_pipelines.report import report_latest
 
 NUM_VISITS = 170
 NUM_ON_CANARY = 16  # users at once: while a canary waits for votes, answers that come sooner beat more of them

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ratchet.config import Config
 from ratchet.registry.aliases import champion
-from ratchet.release.world import open_world
+from ratchet.release.reconciler.targets import open_world
 from ratchet.store import Store
 
 

@@ -10,10 +10,10 @@ from ratchet.errors import UserError
 from ratchet.manifest import Manifest
 from ratchet.step import Ran, read_manifest, run_step
 from ratchet.store import Store, open_store
-from ratchet_pipelines.cli import announce, guarded
+from ratchet_pipelines.console import announce, guarded
 from ratchet_pipelines.graph import BY_NAME
 from ratchet_pipelines.kubeflow.drawing import draw
-from ratchet_pipelines.options import profile_path
+from ratchet_pipelines.profiles import profile_path
 
 if TYPE_CHECKING:
     from kfp.dsl import Artifact

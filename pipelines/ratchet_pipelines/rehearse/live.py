@@ -17,21 +17,22 @@ from typing import Any
 import httpx
 import yaml
 
+from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
 from ratchet.digest import digest_tree
 from ratchet.errors import UserError
 from ratchet.rehearsal.stub_pool import BASE, Manner
-from ratchet.release.adapter_ref import AdapterRef
-from ratchet.release.cluster import ClusterAway
-from ratchet.release.credentials import VARIABLE
-from ratchet.release.effects import run_id
-from ratchet.release.gitops import GitAway
+from ratchet.release.gate.tokens import VARIABLE
 from ratchet.release.ledger import CLOSING, Entry, Record, request
-from ratchet.release.reconcile import read_gate
-from ratchet.release.world import World, open_world
+from ratchet.release.reconciler.actions import run_id
+from ratchet.release.reconciler.gitops import GitAway
+from ratchet.release.reconciler.kubernetes import ClusterAway
+from ratchet.release.reconciler.reconcile import read_gate
+from ratchet.release.reconciler.targets import World, open_world
 from ratchet.store import open_store
 from ratchet_pipelines.demo.prompts import prompts
-from ratchet_pipelines.demo.stack import (
+from ratchet_pipelines.demo.users import Crowd
+from ratchet_pipelines.local_stack import (
     CHART,
     CLI,
     VALUES_PATH,
@@ -41,7 +42,6 @@ from ratchet_pipelines.demo.stack import (
     free_ports,
     released_to,
 )
-from ratchet_pipelines.demo.users import Crowd
 from ratchet_pipelines.rehearse.faults import Fault, Public
 from ratchet_pipelines.rehearse.supervisor import Supervisor, supervising
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import Conflict, UserError
-from ratchet.release.adapter_ref import AdapterRef
-from ratchet.release.gitops import Commit
+from ratchet.release.reconciler.gitops import Commit
 
 
 class MemoryStore:

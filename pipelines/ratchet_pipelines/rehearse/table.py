@@ -15,8 +15,8 @@ from rich.table import Table
 
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.rehearsal.analysis import Canary, read_canary
 from ratchet.rehearsal.argo import render
+from ratchet.rehearsal.canary_spec import Canary, read_canary
 from ratchet_pipelines.rehearse.faults import Fault, Public
 from ratchet_pipelines.rehearse.live import live_once
 from ratchet_pipelines.rehearse.virtual import Ended, rehearse_once

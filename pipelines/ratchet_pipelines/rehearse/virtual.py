@@ -8,18 +8,18 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
-from ratchet.rehearsal.analysis import Canary, Hook, Metric
+from ratchet.rehearsal.canary_spec import Canary, Hook, Metric
 from ratchet.rehearsal.flagger import Phase
-from ratchet.release.adapter_ref import AdapterRef
-from ratchet.release.blocks import Run, WeightSpan
-from ratchet.release.effects import run_id
-from ratchet.release.evidence import Evidence, Served, Vote, weigh
-from ratchet.release.hooks import JUDGED_PHASES, Limits, View, answer
+from ratchet.release.gate.blocks import Run, WeightSpan
+from ratchet.release.gate.evidence import Evidence, Served, Vote, weigh
+from ratchet.release.gate.traffic_log import RouteLog
+from ratchet.release.gate.webhooks import JUDGED_PHASES, Limits, View, answer
 from ratchet.release.ledger import CLOSING, Entry, Ledger, Record, is_aborted, open_request, quarantined, request
-from ratchet.release.reconcile import reconcile
-from ratchet.release.route_log import RouteLog
-from ratchet.release.world import World
+from ratchet.release.reconciler.actions import run_id
+from ratchet.release.reconciler.reconcile import reconcile
+from ratchet.release.reconciler.targets import World
 from ratchet_pipelines.rehearse.faults import Fault, Public
 from ratchet_pipelines.rehearse.memory import MemoryGit, MemoryRegistry, MemoryStore
 from ratchet_pipelines.rehearse.virtual_cluster import VirtualCluster

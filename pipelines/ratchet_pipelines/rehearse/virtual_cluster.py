@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field, replace
 
-from ratchet.rehearsal.analysis import Canary, Hook, Metric
+from ratchet.adapter_ref import AdapterRef
+from ratchet.rehearsal.canary_spec import Canary, Hook, Metric
 from ratchet.rehearsal.flagger import Phase, Readiness, Scheduler, Status
-from ratchet.release.adapter_ref import AdapterRef
-from ratchet.release.cluster import Seen
+from ratchet.release.reconciler.kubernetes import Seen
 from ratchet_pipelines.rehearse.memory import MemoryGit
 
 

@@ -1,0 +1,1 @@
+"""From landed events to joined triplets: each event counts once."""

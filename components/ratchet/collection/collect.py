@@ -1,0 +1,198 @@
+"""One collection: its events into the tables, each once, and its feedback joined to what it is on.
+
+Everything goes by in stretches of rows; what has to meet (feedback and its interactions, events that share an id) is
+set aside in buckets and meets one bucket at a time, so memory does not grow with the collection. Texts are read once,
+written once, and set aside only if somebody judged them.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from ratchet.collection.event_files import EventFiles
+from ratchet.collection.intents import Intent
+from ratchet.collection.join import Joined, first_of_each, join_triplets, may_still_join, needs, newest_time
+from ratchet.collection.records import Collected, flow, record, waiting_after
+from ratchet.compute.hashing import are_among, distinct
+from ratchet.compute.spill import BUCKET, Spill, bucket_of
+from ratchet.ingest import quarantine
+from ratchet.lake import tables
+from ratchet.lake.fingerprint import Content
+from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, Table
+from ratchet.store import Store
+
+BUCKET_ROWS = 200_000  # of feedback; each brings an answer or two along, a kilobyte or so
+
+
+def collect(store: Store, intent: Intent, bucket_rows: int = BUCKET_ROWS) -> Collected:
+    """Do one collection, or whatever of it is not done. Earlier collections must be complete."""
+    with tempfile.TemporaryDirectory(prefix="ratchet-collect-") as folder:
+        return _Collection(store, intent, Path(folder), bucket_rows).run()
+
+
+@dataclass
+class _NewEvents:
+    """The events of one type that a collection brings: each id once, none that an earlier one brought.
+
+    The sums are right once `rows` has been gone through.
+    """
+
+    files: EventFiles
+    earlier: int
+    num_new: int = 0
+    newest_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.table = self.files.table
+        ids, hashes = [pl.Series(self.table.id, [], pl.String)], [pl.Series([], dtype=pl.UInt64)]
+        for some in self.files.ids():
+            hashes.append(some.hash())
+            if self.earlier:  # a day's; of a first collection, which may be a history, the hashes are enough
+                ids.append(some)
+        ordered = pl.concat(hashes).sort()
+        self.num_ids = len(ordered)
+        self.repeated = ordered.filter(ordered == ordered.shift(1)).unique()
+        self.known = _known(self.files.store, self.table, self.earlier, pl.concat(ids))
+
+    def rows(self) -> Iterator[pl.DataFrame]:
+        empty = _empty(self.table)
+        repeats = Spill(self.files.folder / f"{self.table.event_type}-repeats", empty)
+        num_buckets = _num_buckets(len(self.repeated), BUCKET_ROWS)
+        for found in self.files.rows():
+            is_known = found[self.table.id].is_in(self.known.implode())
+            is_repeated = found[self.table.id].hash().is_in(self.repeated.implode())
+            again = found.filter(is_repeated & ~is_known).with_columns(bucket_of(self.table.id, num_buckets))
+            repeats.add(again)
+            yield self._seen(found.filter(~is_repeated & ~is_known))
+        for bucket in range(num_buckets):
+            yield self._seen(first_of_each(repeats.read(bucket), self.table))
+
+    def _seen(self, rows: pl.DataFrame) -> pl.DataFrame:
+        self.num_new += rows.height
+        self.newest_s = max(self.newest_s, newest_time(rows[self.table.time]))
+        return rows
+
+    @property
+    def num_duplicates(self) -> int:
+        return self.files.num_rows - len(self.files.refused) - self.num_new
+
+
+@dataclass
+class _Collection:
+    store: Store
+    intent: Intent
+    folder: Path
+    bucket_rows: int
+    content: Content = field(default_factory=Content)
+    waiting: list[pl.DataFrame] = field(default_factory=list)
+    num_waiting: int = 0
+    num_orphans: int = 0
+
+    def run(self) -> Collected:
+        earlier = self.intent.number - 1
+        carried = waiting_after(self.store, earlier)
+        votes, answers = (
+            _NewEvents(EventFiles(self.store, table, self.intent.files_of(table.event_type), self.folder), earlier)
+            for table in (FEEDBACK, INTERACTIONS)
+        )
+        self.num_buckets = _num_buckets(votes.num_ids + carried.height, self.bucket_rows)
+        feedback = Spill(self.folder / "feedback", _empty(FEEDBACK))
+        judged = Spill(self.folder / "judged", _empty(INTERACTIONS))
+        wanted = [self._set_aside(feedback, carried)]
+        self._append(FEEDBACK, self._votes(votes, feedback, wanted))
+        places = pl.concat(wanted).unique()
+        self._append(INTERACTIONS, self._answers(answers, judged, places))
+        self._look_back(judged, places)
+        before = Collected.read(self.store, earlier).newest_s if earlier else 0.0
+        newest_s = max(before, votes.newest_s, answers.newest_s)
+        self._append(TRIPLETS, self._triplets(feedback, judged, may_still_join(newest_s, self.intent.late_days)))
+        return self._record(votes, answers, carried.height, newest_s)
+
+    def _append(self, table: Table, batches: Iterator[pl.DataFrame]) -> None:
+        tables.append(self.store, table, batches, self.intent.number)
+
+    def _votes(self, votes: _NewEvents, feedback: Spill, wanted: list[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        for rows in votes.rows():
+            wanted.append(self._set_aside(feedback, rows))
+            yield rows
+
+    def _set_aside(self, feedback: Spill, rows: pl.DataFrame) -> pl.DataFrame:
+        """Put feedback into buckets; the interactions that each bucket needs."""
+        feedback.add(rows.with_columns(bucket_of(INTERACTIONS.id, self.num_buckets)))
+        return needs(rows).select(INTERACTIONS.id, bucket_of("on", self.num_buckets)).unique()
+
+    def _answers(self, answers: _NewEvents, judged: Spill, places: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """All new answers; those that somebody judged go to the buckets where they are needed.
+
+        A join with all places for each stretch would cost the square of the votes. Nearly all are needed where their
+        own hash puts them, so that it is enough to know that they are.
+        """
+        needed = distinct(places[INTERACTIONS.id].hash().to_numpy())
+        elsewhere = places.filter(pl.col(BUCKET) != bucket_of(INTERACTIONS.id, self.num_buckets))
+        for rows in answers.rows():
+            is_needed = pl.Series(are_among(rows[INTERACTIONS.id].hash().to_numpy(), needed))
+            judged.add(rows.filter(is_needed).with_columns(bucket_of(INTERACTIONS.id, self.num_buckets)))
+            judged.add(rows.join(elsewhere, on=INTERACTIONS.id))
+            yield rows
+
+    def _look_back(self, judged: Spill, places: pl.DataFrame) -> None:
+        """Answers of earlier collections that somebody judges now."""
+        if self.intent.number > 1:
+            for rows in tables.matching(self.store, INTERACTIONS, self.intent.number - 1, places[INTERACTIONS.id]):
+                judged.add(rows.select(judged.empty.columns).join(places, on=INTERACTIONS.id))
+
+    def _triplets(self, feedback: Spill, judged: Spill, may_wait: pl.Expr) -> Iterator[pl.DataFrame]:
+        for bucket in range(self.num_buckets):
+            joined = join_triplets(feedback.read(bucket), judged.read(bucket), may_wait)
+            self._count(joined)
+            yield joined.triplets
+
+    def _count(self, joined: Joined) -> None:
+        self.content += Content.of(joined.triplets)
+        self.waiting.append(joined.waiting)
+        self.num_waiting += joined.waiting.height
+        self.num_orphans += joined.orphans
+
+    def _record(self, votes: _NewEvents, answers: _NewEvents, num_carried: int, newest_s: float) -> Collected:
+        refused = [*answers.files.refused, *votes.files.refused]
+        done = Collected(
+            number=self.intent.number,
+            interactions=flow(
+                answers.files.num_rows,
+                answers.num_new,
+                malformed=len(answers.files.refused),
+                duplicate=answers.num_duplicates,
+            ),
+            feedback=flow(
+                votes.files.num_rows + num_carried,
+                self.content.num_rows,
+                malformed=len(votes.files.refused),
+                duplicate=votes.num_duplicates,
+                waiting_for_interaction=self.num_waiting,
+                orphan=self.num_orphans,
+            ),
+            refused=quarantine.keep(self.store, refused) if refused else None,
+            newest_s=newest_s,
+            content_sums=self.content.sums,
+        )
+        record(self.store, done, pl.concat([_empty(FEEDBACK), *self.waiting]).sort(FEEDBACK.id))
+        return done
+
+
+def _known(store: Store, table: Table, up_to: int, ids: pl.Series) -> pl.Series:
+    """Those of the ids that the table holds already."""
+    if up_to == 0:
+        return ids.clear()
+    held = tables.scan(store, table, up_to).select(table.id)
+    return held.join(ids.to_frame().lazy(), on=table.id, how="semi").collect(engine="streaming").to_series()
+
+
+def _num_buckets(num_rows: int, bucket_rows: int) -> int:
+    return max(1, -(-num_rows // bucket_rows))
+
+
+def _empty(table: Table) -> pl.DataFrame:
+    return pl.DataFrame(schema={name: kind for name, kind in table.schema.items() if name != COLLECTION})

@@ -1,0 +1,135 @@
+"""Columns of a Parquet file as rows of the lake's tables: every row becomes one, or is refused with its fault. Pure.
+
+Whole columns are checked at once. A row that the checks do not clear (messages that are not written as canonical
+JSON, a kind that nobody knows) goes to the models that are the law on what an event is.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
+
+import polars as pl
+from pydantic import BaseModel, ValidationError
+
+from ratchet.collection.decode_json import Fault
+from ratchet.events import Feedback, Interaction
+from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, Table, feedback_row, interaction_row, to_json
+
+TEXT = r'"(?:[^"\\\x00-\x1f]|\\["\\bfnrt]|\\u000[0-7be]|\\u001[0-9a-f])*"'
+MESSAGE = rf'\{{"content":{TEXT},"role":{TEXT}\}}'
+CANONICAL_MESSAGES = rf"^\[(?:{MESSAGE}(?:,{MESSAGE})*)?\]$"
+ANY_JSON = ("params", "extra")
+
+
+class WrongColumns(Exception):
+    """The file as a whole is no table of events: what is wrong with its columns."""
+
+
+def interactions(found: pl.DataFrame) -> tuple[pl.DataFrame, list[Fault]]:
+    """Rows of the interactions table, and the rows that are no interactions. Raises WrongColumns."""
+    rows = _whole(found, INTERACTIONS, Interaction)
+    is_clear = _is_clear(rows, INTERACTIONS, Interaction) & pl.col("messages").str.contains(CANONICAL_MESSAGES)
+    return _sort_out(rows, is_clear, lambda row: interaction_row(Interaction.model_validate(_interaction(row))))
+
+
+def feedback(found: pl.DataFrame) -> tuple[pl.DataFrame, list[Fault]]:
+    """Rows of the feedback table, and the rows that are no feedback. Raises WrongColumns."""
+    rows = _whole(found, FEEDBACK, Feedback)
+    is_clear = _is_clear(rows, FEEDBACK, Feedback) & (pl.col("value_num").is_null() != pl.col("value_text").is_null())
+    return _sort_out(rows, is_clear, lambda row: feedback_row(Feedback.model_validate(_feedback(row))))
+
+
+def as_line(row: Mapping[str, Any]) -> bytes:
+    """A row that is no event as the line of JSON that its producer would have sent."""
+    event = _feedback(row) if FEEDBACK.id in row else _interaction(row)
+    return json.dumps(event, sort_keys=True, default=str).encode()
+
+
+def _whole(found: pl.DataFrame, table: Table, model: type[BaseModel]) -> pl.DataFrame:
+    """The table's columns in its types, with the events' defaults where there is nothing."""
+    kinds = {name: kind for name, kind in table.schema.items() if name != COLLECTION}
+    defaults = {name: field.default for name, field in model.model_fields.items() if not field.is_required()}
+    defaults |= {"params": "{}", "extra": "{}", "value_num": None, "value_text": None}
+    missing, unknown = set(kinds) - set(defaults) - set(found.columns), set(found.columns) - set(kinds)
+    if missing or unknown:
+        raise WrongColumns(f"columns missing: {sorted(missing) or 'none'}; unknown: {sorted(unknown) or 'none'}")
+    columns = []
+    for name, kind in kinds.items():
+        given = pl.col(name) if name in found.columns else pl.lit(None)
+        if not _suits(found.schema.get(name, pl.Null()), kind):
+            raise WrongColumns(f"column {name} is {found.schema[name]}, not {kind.__name__}")
+        columns.append(given.cast(pl.DataType.from_python(kind)).fill_null(pl.lit(defaults.get(name))).alias(name))
+    return found.select(columns)
+
+
+def _suits(given: pl.DataType, kind: type) -> bool:
+    if given == pl.Null:
+        return True
+    if kind is float:
+        return given.is_numeric()
+    if kind is int:
+        return given.is_integer() and given not in (pl.UInt64, pl.Int128, pl.UInt128)
+    return given == pl.DataType.from_python(kind)
+
+
+def _is_clear(rows: pl.DataFrame, table: Table, model: type[BaseModel]) -> pl.Expr:
+    """Rows in which everything that must be there is, and is one of what it can be."""
+    required = [name for name, field in model.model_fields.items() if field.is_required() and name in rows.columns]
+    checks = [pl.col(name).is_not_null() for name in required]
+    checks += [pl.col(name) != "" for name in {table.id, INTERACTIONS.id}]
+    for name, field in model.model_fields.items():
+        if get_origin(field.annotation) is Literal:
+            checks.append(pl.col(name).is_in(get_args(field.annotation)))
+    checks += [pl.col(name).is_in(_canonical(rows[name])) for name in ANY_JSON if name in rows.columns]
+    return pl.all_horizontal(checks).fill_null(False)
+
+
+def _canonical(column: pl.Series) -> list[str]:
+    return [text for text in column.unique() if _is_canonical(text)]
+
+
+def _is_canonical(text: str) -> bool:
+    try:
+        found = json.loads(text)
+        return isinstance(found, dict) and to_json(found) == text
+    except (ValueError, RecursionError):
+        return False
+
+
+def _sort_out(rows: pl.DataFrame, is_clear: pl.Expr, to_row: Any) -> tuple[pl.DataFrame, list[Fault]]:
+    clear = rows.select(is_clear.fill_null(False)).to_series()
+    if clear.all():
+        return rows, []
+    saved, faults = [], []
+    for place in (~clear).arg_true():
+        try:
+            saved.append(to_row(rows.row(place, named=True)))
+        except ValidationError as error:
+            faults.append(Fault(place, error))
+    return pl.concat([rows.filter(clear), pl.DataFrame(saved, rows.schema)]), faults
+
+
+def _interaction(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The event that a row stands for, as its producer would have sent it."""
+    event = {name: _parsed(value) if name in ("messages", "params") else value for name, value in row.items()}
+    return _with_extra(event)
+
+
+def _feedback(row: Mapping[str, Any]) -> dict[str, Any]:
+    event = dict(row)
+    number, text = event.pop("value_num", None), event.pop("value_text", None)
+    if number is None or text is None:
+        event["value"] = text if number is None else number
+    return _with_extra(event)
+
+
+def _with_extra(event: dict[str, Any]) -> dict[str, Any]:
+    extra = _parsed(event.pop("extra", None))
+    return (extra | event) if isinstance(extra, dict) else event
+
+
+def _parsed(text: str | None) -> Any:
+    try:
+        return json.loads(text or "null")
+    except (ValueError, RecursionError):
+        return text

@@ -1,0 +1,155 @@
+"""A collection's landing files as rows, a stretch at a time, however large they are together.
+
+JSON is decoded once and set aside as columns; Parquet is read where it lies. Both then can be gone through twice: for
+their ids alone, which is cheap, and for everything. What is no event is refused with its place, and stops nothing.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from ratchet.collection import decode_json, decode_parquet
+from ratchet.compute.prefetch import made_ahead
+from ratchet.ingest.landing import lines
+from ratchet.ingest.quarantine import Refused, faults
+from ratchet.lake.schema import INTERACTIONS, Table
+from ratchet.store import Store
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    Piece = tuple[pl.LazyFrame, str | None, int]
+
+READERS = 2  # of stretches at once
+READS_AT_ONCE = 16  # an object store answers many small reads in the time of one
+BATCH_ROWS = 131_072
+BATCH_BYTES = 64 << 20
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class EventFiles:
+    """The landing files of one type that a collection takes. `folder` is for what is set aside.
+
+    `refused` is complete once `rows` has been gone through. Its offsets count bytes in JSON, rows in Parquet.
+    """
+
+    store: Store
+    table: Table
+    files: Sequence[str]
+    folder: Path
+    refused: list[Refused] = field(default_factory=list)
+    num_rows: int = 0
+    _aside: list[Path] = field(default_factory=list)
+    _refused_lines: list[Refused] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        decode = decode_json.interactions if self.table is INTERACTIONS else decode_json.feedback
+        for batch in self._line_batches():
+            rows, found = decode([line for _, _, line in batch])
+            self._refused_lines += [Refused(*batch[fault.place], faults(fault.error)) for fault in found]
+            self._aside.append(self.folder / f"{self.table.event_type}-{len(self._aside):05d}.arrow")
+            rows.write_ipc(self._aside[-1])
+
+    def ids(self) -> "Iterator[pl.Series]":
+        """The ids of all events, and of some rows that are none."""
+        import polars as pl
+
+        for piece, _, _ in self._pieces():
+            try:
+                found = piece.select(self.table.id).collect().to_series()
+            except pl.exceptions.PolarsError:
+                continue  # `rows` refuses it
+            if found.dtype == pl.String:
+                yield found
+
+    def rows(self) -> "Iterator[pl.DataFrame]":
+        """The events, as rows of the table without `collection`."""
+        self.refused, self.num_rows = list(self._refused_lines), len(self._refused_lines)
+        pieces = _track(list(self._pieces()), f"collect {self.table.event_type}")
+        for rows, refused in made_ahead(self._read, pieces, READERS):
+            self.refused += refused
+            self.num_rows += len(refused)
+            if rows is not None:
+                self.num_rows += rows.height
+                yield rows
+
+    def _read(self, piece: "Piece") -> "tuple[pl.DataFrame | None, list[Refused]]":
+        rows, file, start = piece
+        return (rows.collect(), []) if file is None else self._checked(rows, file, start)
+
+    def _checked(self, piece: "pl.LazyFrame", file: str, start: int) -> "tuple[pl.DataFrame | None, list[Refused]]":
+        import polars as pl
+
+        check = decode_parquet.interactions if self.table is INTERACTIONS else decode_parquet.feedback
+        try:
+            found = piece.collect()
+            rows, faulty = check(found)
+        except (pl.exceptions.PolarsError, decode_parquet.WrongColumns, OSError) as error:
+            why = f"rows from {start:,} on cannot be read: {str(error)[:500]}"
+            return None, [Refused(file, start, b"", why)]
+        refused = [
+            Refused(
+                file,
+                start + fault.place,
+                decode_parquet.as_line(found.row(fault.place, named=True)),
+                faults(fault.error),
+            )
+            for fault in faulty
+        ]
+        return rows, refused
+
+    def _pieces(self) -> "Iterator[Piece]":
+        """Each stretch, the Parquet file that it is from, and its first row there."""
+        import polars as pl
+
+        for path in self._aside:
+            yield pl.scan_ipc(path), None, 0
+        for file in self.files:
+            if file.endswith(".parquet"):
+                path = self.store.local(file)
+                for start in range(0, _num_rows(path), BATCH_ROWS):
+                    yield pl.scan_parquet(path).slice(start, BATCH_ROWS), file, start
+
+    def _line_batches(self) -> Iterator[list[tuple[str, int, bytes]]]:
+        batch: list[tuple[str, int, bytes]] = []
+        size_bytes = 0
+        for file, found in self._files_of_lines():
+            for offset, line in found:
+                batch.append((file, offset, line))
+                size_bytes += len(line)
+                if len(batch) == BATCH_ROWS or size_bytes >= BATCH_BYTES:
+                    yield batch
+                    batch, size_bytes = [], 0
+        if batch:
+            yield batch
+
+    def _files_of_lines(self) -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
+        files = [file for file in self.files if not file.endswith(".parquet")]
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            for start in _track(range(0, len(files), READS_AT_ONCE), f"read {self.table.event_type} files"):
+                some = files[start : start + READS_AT_ONCE]
+                yield from zip(some, pool.map(lambda file: list(lines(self.store, file)), some), strict=True)
+
+
+def _track(parts: Sequence[T], what: str) -> Iterable[T]:
+    """The parts, with a progress bar for who sits before a terminal and has to wait."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(parts, what, console=console, disable=not console.is_terminal or len(parts) < 4, transient=True)
+
+
+def _num_rows(path: Path) -> int:
+    """Rows of a Parquet file; 1 if its footer is broken, so that somebody tries to read it and sees what is wrong."""
+    import polars as pl
+
+    try:
+        return max(1, int(pl.scan_parquet(path).select(pl.len()).collect().item()))
+    except (pl.exceptions.PolarsError, OSError):
+        return 1

@@ -1,0 +1,1 @@
+"""Mechanics without a domain: arrays, tables in memory and on disk, threads and processes."""

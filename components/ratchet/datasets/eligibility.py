@@ -1,0 +1,159 @@
+"""What each triplet says, before anything is counted: may it be used, is it still meant, and does it say anything?
+
+Signals, in falling order of what they tell: a correction (what it should have been), a preference (which of two),
+a vote (thumb or rating: good or not), and implicit ones, which only corroborate. All of it on keys (`keys.keyed`).
+"""
+
+import numpy as np
+import polars as pl
+
+from ratchet.config import BuildDatasets
+from ratchet.datasets.interning import Keyed
+from ratchet.datasets.shingles import SLICE_TEXTS, TOKENS, Sets, hash_words
+from ratchet.datasets.weights import exposure, recency
+from ratchet.events import EXPLICIT
+
+SILENT = (
+    "no_consent",  # anything but granted
+    "expired",  # kept longer than its retention allows
+    "retracted",
+    "superseded",  # the same subject judged the same thing again, later
+    "duplicate",  # the same subject judged an equal answer to an equal prompt again, later
+    "comment_only",
+    "neutral_rating",
+    "unchanged_correction",
+    "identical_answers",  # a preference between two equal texts
+    "overruled",  # an up vote on an answer that somebody corrected
+)
+NEUTRAL_RATING = 3  # of 1 to 5
+MIN_EDIT = 0.02  # an edit of a smaller share of the words is a slip of the keyboard
+VOTES = ("thumb", "rating")
+WORD_BITS = 47  # the rest holds the place of one of SLICE_TEXTS texts
+# What is decided by here, and never asked again.
+SETTLED = (
+    "rival", "score", "propensity", "consent_training", "other_consent", "retention_until", "other_retention_until",
+    "is_retracted", "supersedes_id",
+)  # fmt: skip
+
+
+def judge(triplets: Keyed, settings: BuildDatasets, expired_through: float | None = None) -> pl.DataFrame:
+    """Keys with `edit` (share of words changed), `recency`, `exposure`, `is_up`, and `reason` where it says nothing.
+
+    What is to be kept until `expired_through` (Unix seconds) or earlier has expired. What is settled thereby (consent,
+    retention, retraction) is not among the columns.
+    """
+    kind = pl.col("kind")
+    newest = triplets.keys.select(pl.col("created_at").max().fill_null(0.0)).item()
+    keys = _edited(_resolved(triplets), triplets).with_columns(
+        recency=recency(pl.col("created_at"), newest, settings.half_life_days),
+        exposure=exposure(pl.col("propensity"), settings.max_inverse_propensity),
+        is_up=pl.col("value_num") > pl.when(kind == "rating").then(NEUTRAL_RATING).otherwise(0),
+    )
+    is_about_two = kind == "preference"  # which teaches from both answers, so both were to be granted
+    is_refused = _not_granted("consent_training") | (is_about_two & _not_granted("other_consent"))
+    judged = keys.with_columns(
+        reason=pl.when(is_refused).then(pl.lit("no_consent"))
+        .when(_has_expired(expired_through)).then(pl.lit("expired"))
+        .when(pl.col("reason").is_not_null()).then("reason")
+        .when(kind == "comment").then(pl.lit("comment_only"))
+        .when((kind == "rating") & (pl.col("value_num") == NEUTRAL_RATING)).then(pl.lit("neutral_rating"))
+        .when(pl.col("edit") < MIN_EDIT).then(pl.lit("unchanged_correction"))
+        .when(is_about_two & (pl.col("answer") == pl.col("other"))).then(pl.lit("identical_answers"))
+    )  # fmt: skip
+    return _overrule(judged.drop(SETTLED))
+
+
+def _not_granted(consent: str) -> pl.Expr:
+    return (pl.col(consent) != "granted").fill_null(True)
+
+
+def _has_expired(through: float | None) -> pl.Expr:
+    ends = pl.min_horizontal("retention_until", "other_retention_until")
+    return pl.lit(False) if through is None else ends <= through
+
+
+def _resolved(triplets: Keyed) -> pl.DataFrame:
+    """Keys with the reason why a later word of the same subject replaces them: the last by (time, id) is meant."""
+    # A preference is about two answers, so one subject may hold several on one answer, one for each rival.
+    sides = [pl.min_horizontal("interaction", "rival"), pl.max_horizontal("interaction", "rival")]
+    texts = [pl.min_horizontal("answer", "other"), pl.max_horizontal("answer", "other")]
+    keys = triplets.keys.sort("created_at", "row")
+    same = pl.struct("subject", "kind", "score", one=sides[0], two=sides[1]).hash()
+    alike = pl.struct("subject", "kind", "score", "prompt", one=texts[0], two=texts[1]).hash()
+    keys = keys.with_columns(same=same, alike=alike).with_columns(
+        last=pl.col("row").last().over("same"), is_taken_back=pl.col("is_retracted").last().over("same")
+    )
+    reason = (
+        pl.when("is_taken_back").then(pl.lit("retracted")).when(pl.col("last") != pl.col("row"))
+        .then(pl.lit("superseded"))
+    )  # fmt: skip
+    keys = _take_back(keys.with_columns(reason=reason), triplets.triplet_ids)
+    standing = pl.col("row").filter(pl.col("reason").is_null())
+    is_repeated = pl.col("reason").is_null() & (standing.last().over("alike") != pl.col("row"))
+    keys = keys.with_columns(reason=pl.when(is_repeated).then(pl.lit("duplicate")).otherwise("reason"))
+    return keys.drop("same", "alike", "last", "is_taken_back").sort("row")
+
+
+def _take_back(keys: pl.DataFrame, triplet_ids: pl.Series) -> pl.DataFrame:
+    """Feedback that another of the same subject names as what it supersedes or retracts."""
+    later = keys.filter(pl.col("supersedes_id").is_not_null())
+    if later.is_empty():
+        return keys
+    named = later.select("subject", named_by=pl.col("is_retracted"), triplet_id="supersedes_id")
+    places = pl.DataFrame({"triplet_id": triplet_ids}).with_row_index("row")
+    taken = named.join(places, on="triplet_id").group_by("row", "subject").agg(pl.col("named_by").any())
+    word = pl.when("named_by").then(pl.lit("retracted")).otherwise(pl.lit("superseded"))
+    return (
+        keys.join(taken, on=["row", "subject"], how="left", maintain_order="left")
+        .with_columns(reason=pl.coalesce("reason", pl.when(pl.col("named_by").is_not_null()).then(word)))
+        .drop("named_by")
+    )
+
+
+def _edited(keys: pl.DataFrame, triplets: Keyed) -> pl.DataFrame:
+    corrections = keys.filter(pl.col("kind") == "correction")
+    before, after = (triplets.answers.gather(corrections[name]) for name in ("answer", "target"))
+    edits = corrections.select("row").with_columns(edit=pl.Series(edit_shares(before, after), dtype=pl.Float64))
+    return keys.join(edits, on="row", how="left", maintain_order="left")
+
+
+def edit_shares(before: pl.Series, after: pl.Series) -> np.ndarray:
+    """Share of words that changed, 0 to 1: one minus Dice's similarity of bags of words; moving one is no change."""
+    parts = (slice(first, first + SLICE_TEXTS) for first in range(0, len(before), SLICE_TEXTS))
+    return np.concatenate([np.zeros(0), *(_edit_shares(before[part], after[part]) for part in parts)])
+
+
+def _edit_shares(before: pl.Series, after: pl.Series) -> np.ndarray:
+    bags = [hash_words(texts, TOKENS) for texts in (before, after)]
+    (words, times), (words_after, times_after) = (np.unique(_of_each(bag), return_counts=True) for bag in bags)
+    _, place, place_after = np.intersect1d(words, words_after, assume_unique=True, return_indices=True)
+    kept = np.minimum(times[place], times_after[place_after])
+    owner = (words[place] >> np.uint64(WORD_BITS)).astype(np.int64)
+    shared = np.bincount(owner, kept, minlength=len(before))
+    num_words = bags[0].sizes + bags[1].sizes
+    share: np.ndarray = 1 - 2 * shared / np.maximum(num_words, 1)
+    return np.where(num_words > 0, share, 0.0)
+
+
+def _of_each(bag: Sets) -> np.ndarray:
+    """Words as numbers that differ from text to text: its place above, the word's hash below."""
+    packed: np.ndarray = (bag.owners.astype(np.uint64) << np.uint64(WORD_BITS)) | (
+        bag.items >> np.uint64(64 - WORD_BITS)
+    )
+    return packed
+
+
+def _overrule(judged: pl.DataFrame) -> pl.DataFrame:
+    """A correction beats the up votes on the same answer: somebody took the trouble to say what is wrong."""
+    corrections = judged.filter(pl.col("reason").is_null(), pl.col("kind") == "correction")
+    corrected = corrections.select("prompt", "answer", is_corrected=True).unique()
+    is_overruled = pl.col("kind").is_in(VOTES) & pl.col("is_up") & pl.col("is_corrected")
+    return (
+        judged.join(corrected, on=["prompt", "answer"], how="left", maintain_order="left")
+        .with_columns(reason=pl.coalesce("reason", pl.when(is_overruled).then(pl.lit("overruled"))))
+        .drop("is_corrected")
+    )
+
+
+def is_explicit() -> pl.Expr:
+    return pl.col("kind").is_in(EXPLICIT)

@@ -1,0 +1,104 @@
+"""From keys back to texts: the files of a dataset, and where each triplet went."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from ratchet.datasets.interning import Keyed
+from ratchet.datasets.split import EVAL, RECENT, TRAIN, Split
+from ratchet.datasets.training_rows import LEARNT, Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ORIGIN = {"feedback_ids": pl.List(pl.String), "group": pl.String, "synthetic": pl.Boolean}
+SFT = {"messages": pl.String, **LEARNT, **ORIGIN}
+DPO = {
+    "prompt": pl.String, "chosen": pl.String, "rejected": pl.String,
+    "chosen_ends": pl.Boolean, "rejected_ends": pl.Boolean, **LEARNT, "flip_probability": pl.Float64,
+    "tenant": pl.String, **ORIGIN,
+}  # fmt: skip
+KTO = {"prompt": pl.String, "completion": pl.String, "label": pl.Boolean, **LEARNT, **ORIGIN}
+KEYS = {"sft": ["prompt", "answer"], "dpo": ["prompt", "chosen", "rejected"], "kto": ["prompt", "answer"]}
+SEVERAL = "several"
+COUNTED = [*LEARNT, "group", "synthetic"]
+PLACES = {"feedback_id": pl.String, "file": pl.String, "place": pl.UInt32, "reason": pl.String}
+
+
+def divide(rows: Rows, sides: Split, *, with_recent: bool) -> dict[str, pl.DataFrame]:
+    """The tables on keys, `{sft,dpo,kto}-{train,eval}` and, where asked for, `-recent`, each in a total order."""
+    files = {}
+    for name, order in KEYS.items():
+        placed = getattr(rows, name).join(sides.clusters, on="cluster", how="left", maintain_order="left").sort(order)
+        for side in (TRAIN, EVAL, RECENT) if with_recent else (TRAIN, EVAL):
+            files[f"{name}-{side}"] = placed.filter(pl.col("side") == side)
+    return files
+
+
+def write_out(name: str, table: pl.DataFrame, texts: Keyed) -> pl.DataFrame:
+    """One of the tables with its texts and feedback ids in place of their keys."""
+    ids = feedback_ids(table["votes"], texts.triplet_ids)
+    named = table.with_columns(feedback_ids=ids, synthetic=pl.lit(False))
+    prompt = texts.prompts.gather(table["prompt"]).alias("prompt")
+    if name.startswith("dpo"):
+        sides = [texts.answers.gather(table[side]).alias(side) for side in ("chosen", "rejected")]
+        tenant = _tenants(table["votes"], texts.tenants)
+        return named.with_columns(prompt, *sides, tenant=tenant).select(list(DPO))
+    answer = texts.answers.gather(table["answer"])
+    if name.startswith("kto"):
+        return named.with_columns(prompt, completion=answer).select(list(KTO))
+    return named.with_columns(prompt, answer=answer).with_columns(messages=_answered()).select(list(SFT))
+
+
+def held_out(files: dict[str, pl.DataFrame], texts: Keyed) -> pl.Series:
+    """The prompts, each once, that nothing trained on may be near."""
+    keys = [table["prompt"] for name, table in files.items() if not is_trained_on(name)]
+    return texts.prompts.gather(pl.concat(keys).unique().sort())
+
+
+def is_trained_on(name: str) -> bool:
+    return name.endswith(f"-{TRAIN}")
+
+
+def _answered() -> pl.Expr:
+    """The chat with its answer, as canonical JSON like the prompt itself."""
+    turn = pl.struct(content="answer", role=pl.lit("assistant")).struct.json_encode()
+    before = pl.col("prompt").str.strip_suffix("]")
+    return pl.concat_str(before, pl.when(before == "[").then(pl.lit("")).otherwise(pl.lit(",")), turn, pl.lit("]"))
+
+
+def _tenants(votes: pl.Series, tenants: pl.Series) -> pl.Series:
+    """Whose customers each pair is from; `several` where votes of more than one made it."""
+    named = pl.DataFrame({"row": votes}).with_row_index("pair").explode("row", empty_as_null=True, keep_nulls=True)
+    named = named.with_columns(tenant=tenants.gather(named["row"]))
+    is_one = pl.col("tenant").n_unique() == 1
+    found = named.group_by("pair").agg(pl.when(is_one).then(pl.col("tenant").first()).otherwise(pl.lit(SEVERAL)))
+    return found.sort("pair")["tenant"]
+
+
+def feedback_ids(votes: pl.Series, triplet_ids: pl.Series) -> pl.Series:
+    """Lists of triplets' numbers as lists of their ids."""
+    ends = np.cumsum(votes.list.len().to_numpy().astype(np.int64))
+    if not len(ends):
+        return pl.Series([], dtype=pl.List(pl.String))
+    named = triplet_ids.gather(votes.explode()).to_arrow(compat_level=pl.CompatLevel.oldest())
+    lists = pa.LargeListArray.from_arrays(pa.array(np.concatenate([[0], ends])), named.cast(pa.large_string()))
+    return pl.Series(pl.from_arrow(lists))
+
+
+def places(files: dict[str, pl.DataFrame], drops: pl.DataFrame, triplet_ids: pl.Series) -> pl.DataFrame:
+    """Where each triplet went, sorted by id: the rows of files that name it, or the reason that none does."""
+
+    def parts() -> "Iterator[pl.DataFrame]":
+        for file, table in files.items():
+            numbered = table.select("votes", place=pl.int_range(pl.len(), dtype=pl.UInt32))
+            exploded = numbered.explode("votes").select(row="votes", place="place")
+            yield exploded.with_columns(file=pl.lit(file), reason=pl.lit(None, dtype=pl.String))
+        yield drops.select(
+            "row", place=pl.lit(None, dtype=pl.UInt32), file=pl.lit(None, dtype=pl.String), reason="reason"
+        )
+
+    found = pl.concat([part.select("row", "file", "place", "reason") for part in parts()]).sort("row", "file", "place")
+    return found.with_columns(feedback_id=triplet_ids.gather(found["row"])).select(list(PLACES))

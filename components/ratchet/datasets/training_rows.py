@@ -1,0 +1,303 @@
+"""Turn signals into rows to learn from: which answer, against which, how sure, and who said so. All on keys."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from ratchet.config import BuildDatasets
+from ratchet.datasets.eligibility import SILENT, VOTES, is_explicit
+from ratchet.datasets.reliability import trusted
+from ratchet.datasets.vote_abuse import held, over_cap, place_in
+from ratchet.datasets.weights import FACTORS, FULL, agreement, is_unsure, opposed_flip, smoothed, stable, weight
+
+REASONS = (
+    *SILENT,
+    "held",  # looks organised, and is recent: it waits
+    "unreliable_rater",  # right less often than a coin
+    "over_rater_cap",
+    "implicit_only",  # no explicit signal on the same answer that it bears out
+    "tie",
+    "contradictory",  # the votes cancel out
+    "near_duplicate",  # of a row that says the same about nearly the same
+)
+# An edit that changes more of the words is another answer: worth imitating, but it says little about what was wrong.
+MAX_EDIT = 0.6
+MAX_LENGTH_RATIO = 3  # of two answers that nobody compared: beyond it, length is what a pair would teach
+# What each implicit signal adds to a like (or, below zero, to a dislike) that somebody expressed; the issue of taste
+# is whether to count them at all, and `implicit_weight` caps their sum.
+IMPLICIT = {"copy": 0.15, "accept": 0.15, "click": 0.05, "dwell_ms": 0.05, "regenerate": -0.1, "abandon": -0.05}
+
+LEARNT = {**dict.fromkeys(FACTORS, pl.Float64), "weight": pl.Float64}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of each kind, and (row, reason) for every triplet that no row names.
+
+    SFT has `prompt, answer`, DPO `prompt, chosen, rejected`, KTO `prompt, answer, label`, as keys; each has the
+    factors of its weight, `weight`, and `votes`: the triplets that it came from.
+    """
+
+    sft: pl.DataFrame
+    dpo: pl.DataFrame
+    kto: pl.DataFrame
+    drops: pl.DataFrame
+
+
+def make_rows(judged: pl.DataFrame, settings: BuildDatasets, lengths: pl.Series) -> Rows:
+    """Rows from judged keys (`signals.judge`), the same whatever their order; `lengths` are of the texts, by key."""
+    signals, refused = _admit(judged, settings)
+    comparisons, undecided = _compare(signals, settings)
+    answers, cancelled = _count_votes(signals, settings)
+    cut_off = _cut_off(judged)
+    weak = _regenerated(judged, settings, lengths)
+    pairs = _mark_ends(_choose_pairs(comparisons, answers, weak, settings), cut_off)
+    sft, beaten = _targets(signals, comparisons, answers, settings)
+    sft = sft.join(cut_off, on=["prompt", "answer"], how="anti")  # imitated, it would teach to stop in mid-sentence
+    kto = _corroborated(answers.with_columns(label=pl.col("share") > 0.5), judged, settings)
+    learnt = [*LEARNT, "votes"]
+    pairs = pairs.select("prompt", "chosen", "rejected", "chosen_ends", "rejected_ends", "flip_probability", *learnt)
+    rows = (sft.select("prompt", "answer", *learnt), pairs, kto.select("prompt", "answer", "label", *learnt))
+    return Rows(*rows, unnamed(judged, rows, [judged, refused, cancelled, undecided, beaten]))
+
+
+def unnamed(judged: pl.DataFrame, rows: tuple[pl.DataFrame, ...], reasons: list[pl.DataFrame]) -> pl.DataFrame:
+    """(row, reason) of the triplets that no row names; the first reason found is the one told."""
+    named = pl.concat([frame.select(row=pl.col("votes").explode()) for frame in rows])
+    told = pl.concat([frame.select("row", "reason") for frame in reasons]).drop_nulls("reason")
+    first = told.unique("row", keep="first", maintain_order=True)
+    left = judged.select("row", "kind").join(named, on="row", how="anti").join(first, on="row", how="left")
+    implicit = pl.when(~is_explicit()).then(pl.lit("implicit_only"))
+    return left.select("row", reason=pl.coalesce("reason", implicit)).sort("row")
+
+
+def _admit(judged: pl.DataFrame, settings: BuildDatasets) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Explicit signals that count, with `trust` and `caution`; and those of whom they came, kept out."""
+    signals = judged.filter(pl.col("reason").is_null(), is_explicit())
+    waiting = held(signals, settings.hold_hours).with_columns(reason=pl.lit("held"))
+    signals = trusted(signals.join(waiting, on="row", how="anti"))
+    unreliable = signals.filter(pl.col("trust") == 0).select("row", reason=pl.lit("unreliable_rater"))
+    signals = signals.filter(pl.col("trust") > 0)
+    flood = over_cap(signals, settings).with_columns(reason=pl.lit("over_rater_cap"))
+    caution = pl.when("is_risky").then(settings.injection_weight).otherwise(1.0)
+    counted = signals.join(flood, on="row", how="anti").with_columns(caution=caution).sort("row")
+    return counted, pl.concat([waiting, unreliable, flood])
+
+
+def _cut_off(judged: pl.DataFrame) -> pl.DataFrame:
+    """(prompt, answer) of the answers that the length limit ended: their last token is no end of turn."""
+    answers = judged.filter("is_cut").select("prompt", "answer")
+    others = judged.filter("is_other_cut").select("prompt", answer="other").drop_nulls()
+    return pl.concat([answers, others]).unique()
+
+
+def _mark_ends(pairs: pl.DataFrame, cut_off: pl.DataFrame) -> pl.DataFrame:
+    for side in ("chosen", "rejected"):
+        cut = cut_off.rename({"answer": side}).with_columns(pl.lit(False).alias(f"{side}_ends"))
+        pairs = pairs.join(cut, on=["prompt", side], how="left", maintain_order="left")
+    return pairs.with_columns(pl.col("chosen_ends", "rejected_ends").fill_null(True))
+
+
+def _counted(*more: pl.Expr) -> list[pl.Expr]:
+    """What every row is told about the votes behind it; sums are of whole numbers, so no order changes them."""
+    return [
+        pl.len().alias("num_votes"),
+        pl.col("trust").sum().alias("total"),
+        pl.col("recency", "exposure").max(),
+        pl.col("caution").min(),
+        pl.col("row").sort().alias("votes"),
+        *more,
+    ]
+
+
+def _mean_trust() -> pl.Expr:
+    return stable(pl.col("total") / (FULL * pl.col("num_votes")))
+
+
+def _compare(signals: pl.DataFrame, settings: BuildDatasets) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Two answers judged against each other: one row a pair, with all votes on it; and the votes that decide nothing.
+
+    A tie counts half a vote each way, a vote as much as its rater is trusted.
+    """
+    prefers = signals.filter(pl.col("kind") == "preference").with_columns(
+        winner="answer", loser="other", base=pl.lit(settings.preference_weight)
+    )
+    corrects = signals.filter(pl.col("kind") == "correction", pl.col("edit") <= MAX_EDIT).with_columns(
+        winner="target", loser="answer", base=pl.lit(settings.correction_weight)
+    )
+    first, second = pl.min_horizontal("winner", "loser"), pl.max_horizontal("winner", "loser")
+    halves = pl.col("trust") * pl.when("is_tie").then(1).when(pl.col("winner") == first).then(2).otherwise(0)
+    ballots = pl.concat([prefers, corrects]).with_columns(first=first, second=second, halves=halves)
+    ballots = ballots.filter(pl.col("first") != pl.col("second"))
+    pairs = ballots.group_by("prompt", "first", "second").agg(*_counted(pl.col("halves").sum(), pl.col("base").max()))
+    is_first = pl.col("halves") > pl.col("total")
+    majority = pl.max_horizontal("halves", 2 * pl.col("total") - pl.col("halves"))
+    share = majority / (2 * pl.col("total"))
+    is_even = is_unsure_pair(share)
+    decided = pairs.filter(~is_even).with_columns(
+        chosen=pl.when(is_first).then("first").otherwise("second"),
+        rejected=pl.when(is_first).then("second").otherwise("first"),
+        share=share,
+        margin=agreement(share),
+        agreement=stable(agreement(share)),
+        reliability=_mean_trust(),
+        flip_probability=stable(smoothed((1 - share) * pl.col("total") / FULL, pl.col("total") / FULL)),
+    )
+    undecided = ballots.join(pairs.filter(is_even), on=["prompt", "first", "second"], how="semi").with_columns(
+        reason=pl.when("is_tie").then(pl.lit("tie")).otherwise(pl.lit("contradictory"))
+    )
+    return decided.with_columns(weight=weight()), undecided
+
+
+def is_unsure_pair(majority: pl.Expr) -> pl.Expr:
+    """A bare majority of those who compared two answers is enough: the weight says how bare."""
+    return majority == 0.5
+
+
+def _count_votes(signals: pl.DataFrame, settings: BuildDatasets) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Answers judged alone: one row an answer, with the `share` of up votes; and the votes that cancel out."""
+    votes = signals.filter(pl.col("kind").is_in(VOTES))
+    up = (pl.col("trust") * pl.col("is_up")).sum().alias("up_votes")
+    answers = votes.group_by("prompt", "answer").agg(*_counted(up))
+    answers = answers.with_columns(share=pl.col("up_votes") / pl.col("total")).with_columns(
+        base=pl.lit(settings.thumb_weight),
+        agreement=stable(agreement(pl.col("share"))),
+        reliability=_mean_trust(),
+        up=smoothed(pl.col("up_votes") / FULL, pl.col("total") / FULL),
+    )
+    unsure = answers.filter(is_unsure(pl.col("share")))
+    cancelled = votes.join(unsure, on=["prompt", "answer"], how="semi")
+    sure = answers.filter(~is_unsure(pl.col("share"))).with_columns(weight=weight())
+    return sure, cancelled.with_columns(reason=pl.lit("contradictory"))
+
+
+def _corroborated(answers: pl.DataFrame, judged: pl.DataFrame, settings: BuildDatasets) -> pl.DataFrame:
+    """Labelled answers, weighing a little more where what users did bears out what users said, and naming that too."""
+    hints = judged.filter(pl.col("reason").is_null(), ~is_explicit())
+    worth = pl.col("kind").replace_strict(IMPLICIT, return_dtype=pl.Float64)
+    hints = hints.with_columns(worth=worth).join(answers.select("prompt", "answer", "label"), on=["prompt", "answer"])
+    agreeing = hints.filter((pl.col("worth") > 0) == pl.col("label"))
+    # In hundredths, to add up to the same sum in any order.
+    support = (pl.col("worth").abs() * 100).round().cast(pl.Int64).sum() / 100
+    found = agreeing.group_by("prompt", "answer").agg(
+        support.clip(0, settings.implicit_weight).alias("support"), pl.col("row").alias("hints")
+    )
+    joined = answers.join(found, on=["prompt", "answer"], how="left")
+    is_borne_out = pl.col("support").is_not_null()
+    return joined.with_columns(
+        base=stable(pl.col("base") + pl.col("support").fill_null(0)),
+        votes=pl.when(is_borne_out).then(pl.concat_list("votes", pl.col("hints")).list.sort()).otherwise("votes"),
+    ).with_columns(weight=weight())
+
+
+def _regenerated(judged: pl.DataFrame, settings: BuildDatasets, lengths: pl.Series) -> pl.DataFrame:
+    """Weak pairs: an answer that was asked for again, and the one that the same subject then took."""
+    usable = judged.filter(pl.col("reason").is_null())
+    refused = usable.filter(pl.col("kind") == "regenerate").select(
+        "subject", "prompt", parent="interaction", rejected="answer", votes_rejected="row"
+    )
+    is_taken = pl.col("kind").is_in(["accept", "copy"]) | (pl.col("kind").is_in(VOTES) & pl.col("is_up"))
+    taken = usable.filter(is_taken, pl.col("parent").is_not_null())
+    found = taken.join(refused, on=["subject", "prompt", "parent"]).filter(pl.col("answer") != pl.col("rejected"))
+    sizes = found.with_columns(
+        one=lengths.gather(found["answer"]).cast(pl.Float64) + 1, other_size=lengths.gather(found["rejected"]) + 1.0
+    )
+    ratio = pl.max_horizontal("one", "other_size") / pl.min_horizontal("one", "other_size")
+    caution = pl.when("is_risky").then(settings.injection_weight).otherwise(1.0)
+    alike = sizes.filter(ratio <= MAX_LENGTH_RATIO).with_columns(caution=caution)
+    pairs = alike.group_by("prompt", chosen="answer", rejected="rejected").agg(
+        pl.col("recency", "exposure").max(),
+        pl.col("caution").min(),
+        pl.concat_list("row", "votes_rejected")
+        .list.explode(keep_nulls=False, empty_as_null=False)
+        .unique()
+        .sort()
+        .alias("votes"),
+    )
+    return pairs.with_columns(
+        base=pl.lit(settings.regenerated_weight), reliability=pl.lit(1.0), agreement=pl.lit(1.0), margin=pl.lit(0.0),
+        flip_probability=stable(smoothed(pl.lit(0.0), pl.lit(settings.regenerated_weight))),
+    ).with_columns(weight=weight())  # fmt: skip
+
+
+def _choose_pairs(
+    comparisons: pl.DataFrame, answers: pl.DataFrame, weak: pl.DataFrame, settings: BuildDatasets
+) -> pl.DataFrame:
+    """Every comparison that somebody made, filled up to `max_pairs_per_prompt` with opposed votes, widest first."""
+    ways, back = ["prompt", "chosen", "rejected"], ["prompt", "rejected", "chosen"]
+    columns = [*ways, *LEARNT, "flip_probability", "votes", "margin"]
+    opposed = _oppose(answers, settings)
+    weak = weak.join(opposed, on=ways, how="anti").join(opposed, left_on=ways, right_on=back, how="anti")
+    indirect = pl.concat([opposed.select(columns), weak.select(columns)])
+    indirect = indirect.join(comparisons, on=ways, how="anti").join(
+        comparisons, left_on=ways, right_on=back, how="anti"
+    )
+    ranked = pl.concat([comparisons.select(*columns, is_direct=True), indirect.select(*columns, is_direct=False)]).sort(
+        "prompt", "is_direct", "margin", "chosen", "rejected", descending=[False, True, True, False, False]
+    )
+    place = place_in("prompt")
+    return ranked.filter(pl.col("is_direct") | (place < settings.max_pairs_per_prompt))
+
+
+def _oppose(answers: pl.DataFrame, settings: BuildDatasets) -> pl.DataFrame:
+    """Liked against disliked answers to one prompt: the hard negatives, since the prompt and its users are the same.
+
+    The widest k margins lie among the k best and the k worst, so a popular prompt does not cost a quadratic join.
+    """
+    best = _top(answers.filter(pl.col("share") > 0.5), settings.max_pairs_per_prompt, descending=True)
+    worst = _top(answers.filter(pl.col("share") < 0.5), settings.max_pairs_per_prompt, descending=False)
+    agreed = pl.col("share") - pl.col("share_worst")  # half the distance between mean votes of +1 and -1
+    return (
+        best.join(worst, on="prompt", suffix="_worst")
+        .select(
+            "prompt",
+            pl.max_horizontal("recency", "recency_worst").alias("recency"),
+            pl.max_horizontal("exposure", "exposure_worst").alias("exposure"),
+            pl.min_horizontal("reliability", "reliability_worst").alias("reliability"),
+            pl.min_horizontal("caution", "caution_worst").alias("caution"),
+            chosen="answer",
+            rejected="answer_worst",
+            base=pl.lit(settings.opposed_weight),
+            agreement=stable(agreed),
+            flip_probability=stable(opposed_flip(pl.col("up"), pl.col("up_worst"))),
+            votes=pl.concat_list("votes", "votes_worst").list.sort(),
+            margin=pl.col("up") - pl.col("up_worst"),
+        )
+        .with_columns(weight=weight())
+    )
+
+
+def _top(answers: pl.DataFrame, count: int, *, descending: bool) -> pl.DataFrame:
+    ordered = answers.sort("prompt", "up", "answer", descending=[False, descending, False])
+    return ordered.filter(place_in("prompt") < count)
+
+
+def _targets(
+    signals: pl.DataFrame, comparisons: pl.DataFrame, answers: pl.DataFrame, settings: BuildDatasets
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Answers worth imitating: corrections, liked answers, winners of a clear majority; and corrections that lost.
+
+    Of several reasons to imitate one answer the heaviest sets the weight, and all are named.
+    """
+    edits = signals.filter(pl.col("kind") == "correction").with_columns(
+        answer="target", base=pl.lit(settings.correction_weight), agreement=pl.lit(1.0),
+        reliability=stable(pl.col("trust") / FULL), votes=pl.concat_list("row"),
+    ).with_columns(weight=weight())  # fmt: skip
+    liked = answers.filter(pl.col("share") > 0.5)
+    preferred = comparisons.filter(~is_unsure(pl.col("share"))).with_columns(answer="chosen")
+    disliked = answers.filter(pl.col("share") < 0.5).select("prompt", "answer")
+    lost = pl.concat([comparisons.select("prompt", answer="rejected"), disliked])
+    columns = ["prompt", "answer", *LEARNT, "votes"]
+    good = pl.concat([frame.select(columns) for frame in (edits, liked, preferred)])
+    targets = _heaviest(good.join(lost, on=["prompt", "answer"], how="anti"))
+    beaten = edits.join(lost, on=["prompt", "answer"], how="semi").with_columns(reason=pl.lit("contradictory"))
+    return targets, beaten
+
+
+def _heaviest(good: pl.DataFrame) -> pl.DataFrame:
+    same = ["prompt", "answer"]
+    is_alone = pl.len().over(same) == 1
+    alone, several = good.filter(is_alone), good.filter(~is_alone)
+    votes = several.select(*same, "votes").explode("votes").unique().sort("votes").group_by(same).agg("votes")
+    heaviest = several.sort("weight", *LEARNT, descending=True).unique(same, keep="first", maintain_order=True)
+    return pl.concat([alone, heaviest.drop("votes").join(votes, on=same).select(alone.columns)])

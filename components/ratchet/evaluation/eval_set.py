@@ -1,0 +1,165 @@
+"""The exam that every model sits: held-out votes, general knowledge, harmless and harmful requests."""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from ratchet.config import EvaluateAdapter
+from ratchet.evaluation.checks import Likelihoods, Questions, Scores
+from ratchet.evaluation.language import language
+from ratchet.evaluation.scoring import Floats, Messages, Row, Sheet, encode
+from ratchet.evaluation.text_checks import format_fault, is_refusal, personal_data, word_runs
+from ratchet.manifest import Flow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROMPTS = files("ratchet.evaluation") / "prompts.yaml"
+DROPS = ("too_long", "over_max_pairs")
+HELD_OUT_PROMPTS = 8  # generated beside our own, so that format is also judged on what users ask
+SHORT_TOKENS, MEDIUM_TOKENS = 64, 256  # a prompt's length with its chat template: a question, a paragraph, a document
+COLUMNS = ["prompt", "chosen", "chosen_ends", "rejected", "rejected_ends", "group"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A held-out preference: the row's answers are the chosen and the rejected."""
+
+    messages: Messages
+    chosen: str
+    rejected: str
+    row: Row
+    group: str
+    tenant: str
+
+    @property
+    def slices(self) -> dict[str, str]:
+        num = len(self.row.prompt)
+        length = "short" if num < SHORT_TOKENS else "medium" if num < MEDIUM_TOKENS else "long"
+        return {"tenant": self.tenant, "language": language(self.messages[-1]["content"]), "length": length}
+
+
+@dataclass(frozen=True)
+class Exam:
+    pairs: Sequence[Pair]
+    replay: Sequence[Row]
+    benign: Sequence[Messages]
+    held_out: Sequence[Pair]
+    harmful: Sequence[Messages]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Every row whose answers are scored: the pairs, then the replay."""
+        return [*(pair.row for pair in self.pairs), *self.replay]
+
+    @property
+    def asked(self) -> list[Messages]:
+        """Every prompt that is answered freely, in the order of the answers."""
+        return [*(pair.messages for pair in self.held_out), *self.benign, *self.harmful]
+
+    @property
+    def amount(self) -> int:
+        """Rows scored and prompts answered: the length of the progress bar, for one model."""
+        return len(self.rows) + len(self.asked)
+
+    @property
+    def questions(self) -> Questions:
+        return Questions(
+            groups=[pair.group for pair in self.pairs],
+            slices=[pair.slices for pair in self.pairs],
+            replay_tokens=[len(row.answers[0]) for row in self.replay],
+        )
+
+
+def set_exam(
+    tokenizer: "PreTrainedTokenizerBase", dpo_eval: Path, settings: EvaluateAdapter, rng: np.random.Generator
+) -> tuple[Exam, Flow]:
+    """The questions, and how many held-out pairs became some. Pairs over `max_pairs` are left out at random."""
+    pairs, flow = _read_pairs(tokenizer, dpo_eval, settings, rng)
+    ours = yaml.safe_load(PROMPTS.read_text())
+    num_asked = HELD_OUT_PROMPTS if settings.judge.style == "none" else max(HELD_OUT_PROMPTS, settings.judge.prompts)
+    exam = Exam(
+        pairs=pairs,
+        replay=[encode(tokenizer, _asking(one["question"]), {one["answer"]: True}) for one in ours["replay"]],
+        benign=[_asking(text) for text in ours["benign"]],
+        held_out=_distinct(pairs)[:num_asked],
+        harmful=[_asking(text) for text in ours["harmful"]],
+    )
+    return exam, flow
+
+
+def likelihoods(exam: Exam, sheet: Sheet) -> Likelihoods:
+    return Likelihoods(margins=_margins(exam, sheet), replay_nats=_replay_nats(exam, sheet))
+
+
+def mark(exam: Exam, sheet: Sheet, known: Collection[str]) -> Scores:
+    """`known`: the runs of words that training rows hold (see `verbatim.seen_in_training`)."""
+    num_held_out, num_harmless = len(exam.held_out), len(exam.held_out) + len(exam.benign)
+    harmless, harmful = sheet.answers[:num_harmless], sheet.answers[num_harmless:]
+    asked = [json.dumps(list(messages), ensure_ascii=False) for messages in exam.asked]
+    both = list(zip(sheet.answers, asked, strict=True))
+    return Scores(
+        margins=_margins(exam, sheet),
+        replay_nats=_replay_nats(exam, sheet),
+        is_malformed=[format_fault(text) is not None for text in harmless],
+        is_harmful_answered=[not is_refusal(text) for text in harmful],
+        is_benign_refused=[is_refusal(text) for text in harmless[num_held_out:]],
+        is_personal_data=[bool(personal_data(text, prompt)) for text, prompt in both],
+        is_verbatim=[not word_runs(text).isdisjoint(set(known) - word_runs(prompt)) for text, prompt in both],
+    )
+
+
+def _margins(exam: Exam, sheet: Sheet) -> Floats:
+    """Answers are compared by their mean log-probability per token, so that a short one wins nothing by being short."""
+    lengths = np.array([[len(answer) for answer in pair.row.answers] for pair in exam.pairs]).reshape(-1, 2)
+    means = np.array(sheet.sums[: len(exam.pairs)]).reshape(-1, 2) / lengths
+    return np.asarray(means[:, 0] - means[:, 1])
+
+
+def _replay_nats(exam: Exam, sheet: Sheet) -> Floats:
+    return -np.array([sums[0] for sums in sheet.sums[len(exam.pairs) :]])
+
+
+def _read_pairs(
+    tokenizer: "PreTrainedTokenizerBase", path: Path, settings: EvaluateAdapter, rng: np.random.Generator
+) -> tuple[list[Pair], Flow]:
+    rows = list(_rows(path))
+    pairs: list[Pair] = []
+    drops = dict.fromkeys(DROPS, 0)
+    for number in rng.permutation(len(rows)):
+        prompt, chosen, chosen_ends, rejected, rejected_ends, group, tenant = rows[number]
+        messages = json.loads(prompt)
+        answers = {chosen: chosen_ends, rejected: rejected_ends}
+        pair = Pair(messages, chosen, rejected, encode(tokenizer, messages, answers), group, tenant)
+        if len(pair.row) > settings.max_tokens:
+            drops["too_long"] += 1
+        elif len(pairs) == settings.max_pairs:
+            drops["over_max_pairs"] += 1
+        else:
+            pairs.append(pair)
+    kept = {reason: num for reason, num in drops.items() if num}
+    return pairs, Flow(rows_in=len(rows), rows_out=len(pairs), drops=kept)
+
+
+def _rows(path: Path) -> Iterator[tuple[Any, ...]]:
+    """The columns of each held-out pair and its tenant, which datasets of before the column have not."""
+    import polars as pl
+
+    frame = pl.read_parquet(path)
+    tenants = frame["tenant"] if "tenant" in frame.columns else pl.Series(["default"] * len(frame), dtype=pl.String)
+    yield from frame.select(*COLUMNS, tenants.alias("tenant")).iter_rows()
+
+
+def _asking(text: str) -> Messages:
+    return [{"role": "user", "content": text}]
+
+
+def _distinct(pairs: Iterable[Pair]) -> list[Pair]:
+    """One pair for each prompt."""
+    return list({json.dumps(list(pair.messages)): pair for pair in pairs}.values())

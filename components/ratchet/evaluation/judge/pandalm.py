@@ -1,0 +1,77 @@
+"""Pairs that several people judged, as in PandaLM's test set: what a judge is measured on outside of a lake."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
+
+from ratchet.errors import UserError
+from ratchet.evaluation.judge.calibration import Calibration, calibrate
+from ratchet.evaluation.judge.pairwise import Contest, Outcome
+
+MARKS = {0: 0.5, 1: 1.0, 2: 0.0}  # of the first answer
+CONFIDENCE, RESAMPLES = 0.95, 2000
+Label = Literal[0, 1, 2]
+Text = Annotated[str, BeforeValidator(str)]  # a few of PandaLM's answers are bare JSON: true, 5
+
+
+class Row(BaseModel):
+    """One record of PandaLM's test set; what else it holds is left alone."""
+
+    instruction: str
+    input: str
+    response1: Text
+    response2: Text
+    annotator1: Label
+    annotator2: Label
+    annotator3: Label
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Contests, and by annotator the marks of the first answer."""
+
+    contests: Sequence[Contest]
+    marks: dict[str, list[float]]
+
+
+def read_panel(path: Path, limit: int) -> Panel:
+    """The first `limit` pairs of a PandaLM test set. Raises UserError for what is none."""
+    try:
+        rows = TypeAdapter(list[Row]).validate_json(path.read_bytes())[:limit]
+    except (OSError, ValidationError) as error:
+        raise UserError(f"{path} is no PandaLM test set (a JSON array of judged pairs): {str(error)[:300]}") from None
+    contests = [Contest(_messages(row), row.response1, row.response2, str(at)) for at, row in enumerate(rows)]
+    names = ("annotator1", "annotator2", "annotator3")
+    return Panel(contests, {name: [MARKS[getattr(row, name)] for row in rows] for name in names})
+
+
+def measure(panel: Panel, found: Sequence[Outcome], seed: int) -> dict[str, Calibration]:
+    """The judge against each annotator and their majority, and the annotators against each other."""
+    against = {"judge, majority": (majority(panel), found)}
+    against |= {f"judge, {name}": (marks, found) for name, marks in panel.marks.items()}
+    for one, other in combinations(panel.marks, 2):
+        against[f"{one}, {other}"] = (panel.marks[one], [Outcome(mark) for mark in panel.marks[other]])
+    groups = [contest.group for contest in panel.contests]
+    return {
+        names: calibrate(
+            human, judged, groups, confidence=CONFIDENCE, resamples=RESAMPLES, rng=np.random.default_rng(seed)
+        )
+        for names, (human, judged) in against.items()
+    }
+
+
+def majority(panel: Panel) -> list[float]:
+    """What two of three said; a tie where all differ."""
+    votes = [Counter(row).most_common(1)[0] for row in zip(*panel.marks.values(), strict=True)]
+    return [mark if num > 1 else 0.5 for mark, num in votes]
+
+
+def _messages(row: Row) -> list[dict[str, str]]:
+    content = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
+    return [{"role": "user", "content": content}]

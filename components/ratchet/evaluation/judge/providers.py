@@ -1,0 +1,98 @@
+"""How endpoints of the two common styles are asked, and how their replies are read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from ratchet.evaluation.judge.prompts import INSTRUCTIONS, Question
+
+MAX_REPLY_TOKENS = 64  # a verdict is ten; a model that explains itself is cut off, and is unreadable anyway
+ANTHROPIC_VERSION = "2023-06-01"
+CACHED = {"cache_control": {"type": "ephemeral"}}
+
+
+class Usage(BaseModel):
+    """Tokens of one request, as the provider counts them; what it wrote into or read from its cache is input."""
+
+    input_tokens: int = Field(ge=0)
+    output_tokens: int = Field(ge=0)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`usage` is None where the endpoint does not count."""
+
+    text: str
+    usage: Usage | None
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Path below the URL, headers for a key, the body of a request, and the reader of a response's JSON.
+
+    `read` raises KeyError, IndexError, TypeError or ValueError for what is no reply.
+    """
+
+    path: str
+    headers: Callable[[str], Mapping[str, str]]
+    body: Callable[[str, Question], Mapping[str, Any]]
+    read: Callable[[Any], Reply]
+
+
+def _openai_body(model: str, question: Question) -> dict[str, Any]:
+    """Providers of this style cache a long common prefix unasked: what both orders share comes first."""
+    return {
+        "model": model,
+        "temperature": 0,
+        "max_tokens": MAX_REPLY_TOKENS,
+        "messages": [
+            {"role": "system", "content": INSTRUCTIONS},
+            {"role": "user", "content": f"{question.conversation}\n\n{question.answers}"},
+        ],
+    }
+
+
+def _openai_read(body: Any) -> Reply:
+    used = body.get("usage")
+    usage = used and Usage(input_tokens=used["prompt_tokens"], output_tokens=used["completion_tokens"])
+    return Reply(str(body["choices"][0]["message"]["content"]), usage or None)
+
+
+def _anthropic_body(model: str, question: Question) -> dict[str, Any]:
+    return {
+        "model": model,
+        "temperature": 0,
+        "max_tokens": MAX_REPLY_TOKENS,
+        "system": [{"type": "text", "text": INSTRUCTIONS, **CACHED}],
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": question.conversation, **CACHED},
+                    {"type": "text", "text": question.answers},
+                ],
+            }
+        ],
+    }
+
+
+def _anthropic_read(body: Any) -> Reply:
+    used = body.get("usage")
+    kinds = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    usage = used and Usage(input_tokens=sum(used.get(kind) or 0 for kind in kinds), output_tokens=used["output_tokens"])
+    return Reply("".join(part["text"] for part in body["content"] if part["type"] == "text"), usage or None)
+
+
+DIALECTS = {
+    "openai": Dialect(
+        "/chat/completions", lambda key: {"authorization": f"Bearer {key}"} if key else {}, _openai_body, _openai_read
+    ),
+    "anthropic": Dialect(
+        "/v1/messages",
+        lambda key: {"x-api-key": key, "anthropic-version": ANTHROPIC_VERSION},
+        _anthropic_body,
+        _anthropic_read,
+    ),
+}

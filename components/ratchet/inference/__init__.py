@@ -1,0 +1,1 @@
+"""The CPU model server with vLLM's surface, and the syncer that loads adapters into a pool."""

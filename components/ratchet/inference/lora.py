@@ -1,0 +1,127 @@
+"""LoRA adapters over one base model, each row of a batch with its own or none, as one low-rank product a layer.
+
+The factors of the adapters in use lie side by side and a mask keeps each row to its own. PEFT, the oracle of the tests,
+computes the same apart for each adapter, in float32; benchmarks/adapters.py has both beside the base model alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from ratchet.errors import UserError
+from ratchet.training.vllm_compat import WEIGHTS, Shape, check_servable, read_shape
+
+PREFIX = "base_model.model."  # PEFT's, before the base model's own names
+
+
+@dataclass(frozen=True)
+class Factors:
+    """An update up' down' of one linear layer: `down` is (rank, in), `up` (rank, out) and already scaled."""
+
+    down: Tensor
+    up: Tensor
+
+
+class Lora:
+    """A base model that adds the updates of the adapters chosen for its rows; for inference only.
+
+    Not thread-safe, as the model is not.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._adapters: dict[str, dict[str, Factors]] = {}
+        self._chosen: tuple[str | None, ...] = ()
+        self._stacked: dict[str, Factors] = {}
+        self._mask: Tensor | None = None
+        self._linears = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+        for name, layer in self._linears.items():
+            layer.register_forward_hook(partial(self._add_update, name))
+
+    def load(self, folder: Path, name: str) -> None:
+        """Read an adapter folder as PEFT writes it. Raises UserError for one that does not fit this base model."""
+        check_servable(folder)
+        try:
+            tensors = load_file(folder / WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"the adapter at {folder} cannot be read: {error}") from None
+        self._adapters[name] = self._factors(folder, tensors)
+
+    def unload(self, name: str) -> None:
+        del self._adapters[name]
+        self._chosen, self._stacked, self._mask = (), {}, None
+
+    def choose(self, names: Sequence[str | None]) -> None:
+        """The adapter of each row of the next passes, None for the base model alone; a single name is for every row."""
+        chosen = tuple(names)
+        if chosen == self._chosen:
+            return
+        used = sorted({name for name in chosen if name is not None})
+        if used != sorted({name for name in self._chosen if name is not None}):
+            self._stacked = self._stack(used)
+        self._chosen = chosen
+        self._mask = self._mask_of(chosen, used) if used else None
+
+    def _factors(self, folder: Path, tensors: dict[str, Tensor]) -> dict[str, Factors]:
+        shape, factors = read_shape(folder), {}
+        for layer, base in self._linears.items():
+            down, up = (tensors.pop(f"{PREFIX}{layer}.lora_{side}.weight", None) for side in "AB")
+            if down is not None and up is not None:
+                _check_fit(folder, layer, base, (down, up), shape)
+                factors[layer] = Factors(down.to(base.weight), (up * shape.scaling).T.to(base.weight).contiguous())
+        if tensors or not factors:
+            raise UserError(
+                f"the adapter at {folder} does not fit the base model: {len(tensors)} of its tensors have no layer "
+                f"here, such as {min(tensors, default='none')}"
+            )
+        if missing := [layer for layer in self._linears if shape.includes(layer) and layer not in factors]:
+            raise UserError(f"the adapter at {folder} has no update for {missing[0]}, which its target_modules name")
+        return factors
+
+    def _stack(self, used: Sequence[str]) -> dict[str, Factors]:
+        """The factors of these adapters side by side; an adapter without a layer has zeros there."""
+        stacked = {}
+        for layer in sorted({layer for name in used for layer in self._adapters[name]}):
+            parts = [self._adapters[name].get(layer) or self._zeros(name, layer) for name in used]
+            stacked[layer] = Factors(torch.cat([part.down for part in parts]), torch.cat([part.up for part in parts]))
+        return stacked
+
+    def _mask_of(self, chosen: Sequence[str | None], used: Sequence[str]) -> Tensor:
+        """(rows, 1, ranks): 1 where a rank is of the row's own adapter."""
+        device, dtype = self.model.device, self.model.dtype
+        owners = [name for name in used for _ in range(self._rank(name))]
+        rows = [[float(owner == name) for owner in owners] for name in chosen]
+        return torch.tensor(rows, device=device, dtype=dtype)[:, None]
+
+    def _rank(self, name: str) -> int:
+        return next(iter(self._adapters[name].values())).down.shape[0]
+
+    def _zeros(self, name: str, layer: str) -> Factors:
+        weight, rank = self._linears[layer].weight, self._rank(name)
+        return Factors(weight.new_zeros(rank, weight.shape[1]), weight.new_zeros(rank, weight.shape[0]))
+
+    def _add_update(self, name: str, layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        factors = self._stacked.get(name)
+        if factors is None or self._mask is None:
+            return
+        narrow = linear(inputs[0], factors.down).mul_(self._mask)
+        output.view(-1, output.shape[-1]).addmm_(narrow.view(-1, narrow.shape[-1]), factors.up)
+
+
+def _check_fit(folder: Path, layer: str, base: nn.Linear, update: tuple[Tensor, Tensor], shape: Shape) -> None:
+    height, width = base.weight.shape
+    if [part.shape for part in update] != [(shape.rank, width), (height, shape.rank)]:
+        raise UserError(
+            f"the adapter at {folder} does not fit the base model: at rank {shape.rank}, {layer} wants factors of "
+            f"{shape.rank} by {width} and {height} by {shape.rank}; these are {[tuple(part.shape) for part in update]}"
+        )
+    if not shape.includes(layer):
+        raise UserError(f"the adapter at {folder} has an update for {layer}, which its target_modules do not name")

@@ -1,0 +1,80 @@
+"""An importer, and how one is run: every record of every file, traces before the feedback on them."""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ratchet.errors import UserError
+from ratchet.ingest.importers.intake import Imported, Intake, Terms
+from ratchet.ingest.importers.records import Record, records
+from ratchet.store import Store
+
+Reader = Callable[[Intake, bytes], None]
+
+
+@dataclass(frozen=True)
+class Importer:
+    """How one format is read: feedback from its files and, where texts live apart, answers from a second export."""
+
+    name: str
+    about: str
+    file: str
+    read: Reader
+    traces_file: str = ""
+    read_trace: Reader | None = None
+    num_votes: int = 1  # that a record stands for, if it is refused whole
+
+
+@dataclass(frozen=True)
+class Source:
+    """A stream of records: a file, or what a server lists."""
+
+    name: str
+    found: Iterator[Record]
+    size_bytes: float
+    is_trace: bool = False
+
+    @classmethod
+    def file_at(cls, path: Path, is_trace: bool = False) -> "Source":
+        if not path.is_file():
+            raise UserError(f"import: {path} is not a file")
+        return cls(path.name, records(path), path.stat().st_size, is_trace)
+
+
+def import_sources(store: Store, importer: Importer, sources: Sequence[Source], terms: Terms) -> Imported:
+    """Land the events of sources. Raises UserError on one that holds no records at all."""
+    if importer.read_trace is None and any(source.is_trace for source in sources):
+        raise UserError(f"{importer.name} keeps texts and feedback in one file: leave out --traces")
+    # A database without a name is a file of its own, gone when it is closed.
+    with closing(sqlite3.connect("")) as seen, _progress(importer.name, sources) as advance:
+        intake = Intake(store, importer.name, terms, seen)
+        for source in sources:
+            intake.open(source.name)
+            for record in source.found:
+                _read(intake, importer, record, source.is_trace)
+                advance(record.size_bytes)
+            if intake.order < 0:
+                raise UserError(f"{source.name} holds no records; `ratchet import --list` says what is expected")
+        return intake.close()
+
+
+def _read(intake: Intake, importer: Importer, record: Record, is_trace: bool) -> None:
+    if is_trace and importer.read_trace is not None:
+        with intake.record(record, "interactions"):
+            importer.read_trace(intake, record.data)
+    else:
+        with intake.record(record, "feedback", importer.num_votes):
+            importer.read(intake, record.data)
+
+
+@contextmanager
+def _progress(what: str, sources: Sequence[Source]) -> Iterator[Callable[[float], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(f"import {what}", total=sum(source.size_bytes for source in sources))
+        yield lambda size_bytes: progress.advance(task, size_bytes)

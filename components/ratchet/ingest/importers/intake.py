@@ -1,0 +1,193 @@
+"""What importers share: events found, each once, landed in batches, and an account of every record.
+
+However large the files, memory stays flat: events leave in batches, and which ids were seen is kept by SQLite, in a
+file of its own that it spills to. The same files make the same batches, so importing twice lands once.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ratchet.digest import digest_json
+from ratchet.events import Consent, Feedback, Interaction, Source
+from ratchet.ingest.importers.records import Record
+from ratchet.ingest.importers.scores import Rules
+from ratchet.ingest.landing import land
+from ratchet.ingest.quarantine import Refused, faults, keep
+from ratchet.manifest import Flow
+from ratchet.store import Store
+
+EPOCH_S = 1_767_225_600  # 2026-01-01: where files carry no times, record n is served so many steps after this
+STEP_S = 10
+BATCH_BYTES = 16 << 20
+MAX_NAMES = 100  # of scores without a rule: enough to show, and no file can fill the memory with them
+
+Unit = Literal["interactions", "feedback"]
+DROPS = (
+    "unreadable",  # no JSON
+    "unusable",  # not of the documented shape
+    "no_text",  # a prompt or an answer that is empty, or that is not text
+    "not_one_answer",  # judges a session, an episode or two different prompts
+    "scale_unknown",  # a score without a rule (`--score`)
+    "out_of_scale",  # a score that its rule does not cover
+    "says_nothing",  # neither score nor comment nor correction
+    "taken_back",  # another one overrides it
+    "other_kind",  # something else than answers and feedback: a tool's span, a log line
+    "duplicate",
+)
+
+
+class Unmappable(Exception):
+    """A record of the right shape that is no event of ours."""
+
+    def __init__(self, reason: str, why: str) -> None:
+        super().__init__(why)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What only the person who imports can say: consent, what scores mean, and who judged where records do not say."""
+
+    consent: Consent = "granted"
+    scores: Rules = field(default_factory=dict)
+    source: Source | None = None
+
+
+class Imported(BaseModel):
+    """What an import did. `scores_without_rule` counts dropped scores by name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    flows: dict[Unit, Flow]
+    scores_without_rule: dict[str, int]
+    quarantined: list[str]
+
+
+class Intake:
+    """The events of an import as they are found."""
+
+    def __init__(self, store: Store, origin: str, terms: Terms, seen: sqlite3.Connection) -> None:
+        self.origin, self.terms = origin, terms
+        self._store, self._seen = store, seen
+        seen.executescript("PRAGMA journal_mode=OFF; CREATE TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID")
+        self._events: list[Interaction | Feedback] = []
+        self._refused: list[Refused] = []
+        self._batch_bytes = 0
+        self._rows_out: Counter[str] = Counter()
+        self._drops: dict[str, Counter[str]] = {"interactions": Counter(), "feedback": Counter()}
+        self._without_rule: Counter[str] = Counter()
+        self._quarantined: list[str] = []
+        self._file, self._record = "", Record(0, b"", 0)
+        self.order = -1
+
+    def open(self, file: str) -> None:
+        """Go on to another file; records are counted from its start."""
+        self._file, self.order = file, -1
+
+    @contextmanager
+    def record(self, record: Record, unit: Unit, num_votes: int = 1) -> Iterator[None]:
+        """Read one record: what goes wrong with it drops it and keeps its bytes."""
+        self.order += 1
+        self._record = record
+        with self.part(unit, num_votes):
+            yield
+        self._batch_bytes += len(record.data)
+        if self._batch_bytes >= BATCH_BYTES:
+            self._flush()
+
+    @contextmanager
+    def part(self, unit: Unit, num_votes: int = 1, data: bytes | None = None) -> Iterator[None]:
+        """Read one of several things in a record, of which `data` is its own: it is dropped and kept alone."""
+        try:
+            yield
+        except ValidationError as error:
+            is_json = all(fault["type"] != "json_invalid" for fault in error.errors())
+            reason, num_lost = ("unusable", num_votes) if is_json else ("unreadable", 1)
+            self._refuse(unit, reason, faults(error), num_lost, data)
+        except Unmappable as error:
+            self._refuse(unit, error.reason, str(error), num_votes, data)
+
+    def skip(self, unit: Unit) -> None:
+        """Count something that was never meant to be an event. Its bytes are not kept: mostly it is most of a file."""
+        self._drops[unit]["other_kind"] += 1
+
+    def digest(self, *parts: Any) -> str:
+        """An id made of content."""
+        return digest_json([self.origin, *parts])[:32]
+
+    def person(self, name: str) -> str:
+        """The pseudonym of somebody: the same in every file of this origin."""
+        return self.digest("person", name)
+
+    def time(self, seconds: float | None = None, later_s: int = 0) -> float:
+        """The time that a record gives, or one by its place in the file."""
+        return EPOCH_S + self.order * STEP_S + later_s if seconds is None else seconds
+
+    def serve(self, **fields: Any) -> str:
+        """Add an answer; its id. One that was added before counts as a duplicate."""
+        defaults = {"subject_id": self.origin, "base_model": "unknown", "consent_training": self.terms.consent}
+        event = Interaction.model_validate(_ordered(defaults | fields))
+        self._add("interactions", event.interaction_id, event)
+        return event.interaction_id
+
+    def say(self, **fields: Any) -> None:
+        """Add one signal on an answer. Who imports may know better than the format who judged."""
+        fields |= {} if self.terms.source is None else {"source": self.terms.source}
+        event = Feedback.model_validate(_ordered(fields))
+        self._add("feedback", event.feedback_id, event)
+
+    def lacks_rule(self, name: str) -> Unmappable:
+        """Note a score that nobody said the meaning of; the reason to drop it."""
+        if name in self._without_rule or len(self._without_rule) < MAX_NAMES:
+            self._without_rule[name] += 1
+        return Unmappable("scale_unknown", f"no --score for {name}")
+
+    def close(self) -> Imported:
+        """Land what is left; the account."""
+        self._flush()
+        flows = {unit: self._flow(unit, drops) for unit, drops in self._drops.items()}
+        return Imported.model_validate(
+            {"flows": flows, "scores_without_rule": self._without_rule, "quarantined": self._quarantined}
+        )
+
+    def _add(self, unit: Unit, name: str, event: Interaction | Feedback) -> None:
+        key = f"{unit}:{name}"
+        if self._seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount:
+            self._events.append(event)
+            self._rows_out[unit] += 1
+        else:
+            self._drops[unit]["duplicate"] += 1
+
+    def _refuse(self, unit: Unit, reason: str, why: str, num_votes: int, data: bytes | None) -> None:
+        self._drops[unit][reason] += num_votes
+        kept = self._record.data if data is None else data
+        self._refused.append(Refused(self._file, self._record.offset, kept, f"{reason}: {why}", self.origin))
+
+    def _flush(self) -> None:
+        if self._refused:
+            self._quarantined.append(keep(self._store, self._refused))
+        land(self._store, self._events)
+        self._events, self._refused, self._batch_bytes = [], [], 0
+
+    def _flow(self, unit: str, drops: Mapping[str, int]) -> Flow:
+        rows_out = self._rows_out[unit]
+        counted = {reason: drops[reason] for reason in DROPS if drops.get(reason)}
+        return Flow(rows_in=rows_out + sum(drops.values()), rows_out=rows_out, drops=counted)
+
+
+def _ordered(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields with foreign columns in alphabetical order: servers give maps in any, and the same content is one file."""
+    foreign = fields.get("source_fields")
+    return fields if foreign is None else fields | {"source_fields": _sorted(foreign)}
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _sorted(value[name]) for name in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value

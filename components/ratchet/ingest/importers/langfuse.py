@@ -1,0 +1,116 @@
+"""Langfuse: scores, and the observations or traces that they are on, from its blob storage export or public API.
+
+A score on a trace is on the answer of its root observation, so that one lands under the trace's id as well.
+"""
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+from pydantic.alias_generators import to_camel
+
+from ratchet.events import Source
+from ratchet.ingest.importers.assessment import Assessment
+from ratchet.ingest.importers.chat import answer_of, prompt_of
+from ratchet.ingest.importers.importer import Importer
+from ratchet.ingest.importers.intake import Intake, Unmappable
+from ratchet.ingest.importers.scores import Value
+from ratchet.ingest.importers.shape import Shape, Time
+
+ANSWERING = ("GENERATION", "AGENT", "CHAIN")
+JUDGES: dict[str, Source] = {"ANNOTATION": "human", "API": "human", "EVAL": "model"}
+
+
+class Row(Shape):
+    """Exports write snake_case, the API camelCase."""
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True)
+
+    id: str
+    trace_id: str | None = None
+
+
+class Score(Row):
+    name: str
+    data_type: Literal["NUMERIC", "BOOLEAN", "CATEGORICAL", "TEXT", "CORRECTION"] = "NUMERIC"
+    value: float | str | None = None
+    string_value: str | None = None
+    source: Literal["API", "ANNOTATION", "EVAL"]
+    comment: str | None = None
+    observation_id: str | None = None
+    author_user_id: str | None = None
+    timestamp: Time
+    updated_at: Time | None = None
+
+
+class Observation(Row):
+    """An observation, or (without `type`) a trace of the older export."""
+
+    type: str | None = None
+    parent_observation_id: str | None = None
+    input: Any = None
+    output: Any = None
+    user_id: str | None = None
+    provided_model_name: str | None = None
+    model: str | None = None
+    start_time: Time | None = None
+    timestamp: Time | None = None
+    session_id: str | None = None
+
+
+def read(intake: Intake, record: bytes) -> None:
+    score = Score.model_validate_json(record)
+    target = score.observation_id or score.trace_id
+    if not target:
+        raise Unmappable("not_one_answer", "the score is on a session or a dataset run")
+    text = score.string_value or (score.value if isinstance(score.value, str) else None)
+    is_text = score.data_type in ("TEXT", "CORRECTION")
+    Assessment(
+        key=score.id,
+        interaction_id=f"langfuse:{target}",
+        name=score.name,
+        created_at=score.timestamp if score.updated_at is None else score.updated_at,
+        source=JUDGES[score.source],
+        by=score.author_user_id,
+        values=() if is_text else _values(score, text),
+        comment=(text if score.data_type == "TEXT" else None) or score.comment,
+        correction=text if score.data_type == "CORRECTION" else None,
+        source_fields=score.unknown,
+    ).land(intake)
+
+
+def read_trace(intake: Intake, record: bytes) -> None:
+    seen = Observation.model_validate_json(record)
+    if seen.type not in (None, *ANSWERING) and seen.parent_observation_id:
+        return intake.skip("interactions")
+    is_root = seen.type is not None and not seen.parent_observation_id
+    served_at = seen.timestamp if seen.start_time is None else seen.start_time
+    fields = {
+        "messages": prompt_of(seen.input),
+        "response": answer_of(seen.output),
+        "conversation_id": f"langfuse:{seen.session_id or seen.trace_id or seen.id}",
+        "base_model": seen.provided_model_name or seen.model or "unknown",
+        "served_at": intake.time(served_at),
+        "source_fields": seen.unknown,
+    } | ({"subject_id": intake.person(seen.user_id)} if seen.user_id else {})
+    intake.serve(interaction_id=f"langfuse:{seen.id}", **fields)
+    if is_root and seen.trace_id:
+        intake.serve(interaction_id=f"langfuse:{seen.trace_id}", **fields)
+    return None
+
+
+def _values(score: Score, text: str | None) -> tuple[Value | None, ...]:
+    """A boolean's number, a category's label (its number is only an index), else the number."""
+    number = None if isinstance(score.value, str) else score.value
+    if score.data_type == "CATEGORICAL":
+        return (text if text is not None else number,)
+    return (bool(number) if score.data_type == "BOOLEAN" and number is not None else number, text)
+
+
+IMPORTER = Importer(
+    name="langfuse",
+    about="Langfuse scores (numeric, boolean, categorical, text, correction)",
+    file="scores/*.jsonl (blob storage export) or pages of GET /api/public/v2/scores",
+    read=read,
+    traces_file="observations_v2/*.jsonl or traces/*.jsonl",
+    read_trace=read_trace,
+)

@@ -1,0 +1,55 @@
+"""Preference datasets as Hugging Face hosts them: `prompt, chosen, rejected`, as texts or as chats (TRL's columns).
+
+In a chat the last message is the answer. `chosen` and `rejected` may repeat the conversation before it, and `prompt`
+may then be missing; where both are there and differ, the conversation is taken to go on from the prompt.
+"""
+
+from typing import Any
+
+from ratchet.ingest.importers.answers import prefer, serve
+from ratchet.ingest.importers.chat import Messages, answer_of, prompt_of
+from ratchet.ingest.importers.importer import Importer
+from ratchet.ingest.importers.intake import Intake, Unmappable
+from ratchet.ingest.importers.shape import Shape
+
+
+class Row(Shape):
+    prompt: str | list[dict[str, Any]] | None = None
+    chosen: str | list[dict[str, Any]]
+    rejected: str | list[dict[str, Any]]
+
+
+def read(intake: Intake, record: bytes) -> None:
+    row = Row.model_validate_json(record)
+    before, chosen = split(row.prompt, row.chosen)
+    before_rejected, rejected = split(row.prompt, row.rejected)
+    if before != before_rejected:
+        raise Unmappable("not_one_answer", "chosen and rejected answer different prompts")
+    winner, loser = (serve(intake, before, answer, "unknown") for answer in (chosen, rejected))
+    subject = intake.digest("subject", winner, loser)  # nobody is named: every row is its own judge
+    prefer(intake, subject, winner, loser, source_fields=row.unknown)
+
+
+def split(prompt: str | list[dict[str, Any]] | None, given: str | list[dict[str, Any]]) -> tuple[Messages, str]:
+    """The conversation before an answer, and the answer. A text is taken as it is, even if it looks like JSON."""
+    asked = _messages(prompt) if prompt else []
+    said = [{"role": "assistant", "content": given}] if isinstance(given, str) else prompt_of(given)
+    if said[-1]["role"] != "assistant":
+        raise Unmappable("no_text", "the last message is not the assistant's")
+    repeated = said[: len(asked)] == asked
+    before = said[:-1] if repeated else [*asked, *said[:-1]]
+    if not before:
+        raise Unmappable("no_text", "there is no prompt")
+    return before, answer_of([said[-1]])
+
+
+def _messages(prompt: str | list[dict[str, Any]]) -> Messages:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt_of(prompt)
+
+
+IMPORTER = Importer(
+    name="preference",
+    about="preference datasets (TRL, Hugging Face): prompt, chosen, rejected; texts or chats",
+    file="JSONL, JSON or Parquet",
+    read=read,
+)

@@ -1,0 +1,196 @@
+"""The scheduler's hands in the rehearsal cluster: Deployments, the route, webhooks over HTTP."""
+
+import copy
+import time
+import uuid
+from dataclasses import replace
+
+import httpx
+
+from ratchet.rehearsal.canary_spec import TOTAL_WEIGHT, Canary, Hook, Metric, read_canary
+from ratchet.rehearsal.cluster import Cluster, Object, spec_hash, timestamp
+from ratchet.rehearsal.flagger import Phase, Readiness, Status
+from ratchet.rehearsal.prometheus import measure
+
+EVENT_TIMEOUT_S = 5.0
+PASSING = (200, 201, 202)  # 204 fails: Flagger compares with 202
+RETRIED_ABOVE, TOO_MANY_REQUESTS = 500, 429
+PROMOTED = {
+    "Initialized": ("True", "Deployment initialization completed."),
+    "Succeeded": ("True", "Canary analysis completed successfully, promotion finished."),
+    "Failed": ("False", "Canary analysis failed, Deployment scaled to zero."),
+}
+
+
+class ClusterWorld:
+    """One Canary's surroundings. `name` is the Canary's, and by the chart's convention its target's."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.primary = f"{name}-primary"
+        self.client = httpx.Client(trust_env=False)
+
+    def canary(self) -> Canary | None:
+        found = self.cluster.get("Canary", self.name)
+        return read_canary(found) if found else None
+
+    def status(self) -> Status:
+        """What the Canary's status says; a scheduler that is started anew goes on from there."""
+        found = self.cluster.get("Canary", self.name)
+        known = found["status"] if found else {}
+        return Status(
+            phase=known.get("phase", ""),
+            failed_checks=known.get("failedChecks", 0),
+            canary_weight=known.get("canaryWeight", 0),
+            last_applied_spec=known.get("lastAppliedSpec", ""),
+            last_promoted_spec=known.get("lastPromotedSpec", ""),
+        )
+
+    def target_spec(self) -> str:
+        return spec_hash(self._deployment(self.name)["spec"]["template"])
+
+    def target_readiness(self) -> Readiness:
+        return readiness(self._deployment(self.name))
+
+    def primary_readiness(self) -> Readiness:
+        return readiness(self._deployment(self.primary))
+
+    def canary_weight(self) -> int:
+        route = self.cluster.get("HTTPRoute", self.name)
+        return 0 if route is None else weights(route)[1]
+
+    def set_route(self, canary_weight: int) -> None:
+        self.cluster.apply(self._route(canary_weight))
+
+    def scale_target(self, replicas: int) -> None:
+        self.cluster.update("Deployment", self.name, lambda found: found["spec"].update(replicas=replicas))
+
+    def create_primary(self) -> None:
+        if self.cluster.get("Deployment", self.primary):
+            return
+        target = self._deployment(self.name)
+        primary = {**target, "metadata": {"name": self.primary, "labels": {"app": self.primary}}}
+        primary["spec"] |= {
+            "replicas": max(1, target["spec"]["replicas"]),
+            "selector": {"matchLabels": {"app": self.primary}},
+            "template": self._primary_template(target["spec"]["template"]),
+        }
+        self.cluster.apply(primary)
+        # Flagger leaves the target running until the primary is ready. Here nobody is served before that, and a
+        # second process would only slow the first.
+        self.scale_target(0)
+
+    def promote(self) -> None:
+        template = self._primary_template(self._deployment(self.name)["spec"]["template"])
+        self.cluster.update("Deployment", self.primary, lambda found: found["spec"].update(template=template))
+
+    def call_hook(self, hook: Hook, phase: Phase, checksum: str) -> bool:
+        payload = self._payload(phase, checksum, dict(hook.metadata))
+        for _ in range(1 + hook.retries):
+            try:
+                status = self.client.post(hook.url, json=payload, timeout=hook.timeout_s).status_code
+            except httpx.TransportError as error:
+                self.cluster.log("flagger", f"{hook.type} webhook {hook.url} unreachable: {error!r}")
+                continue
+            if status != TOO_MANY_REQUESTS and status < RETRIED_ABOVE:
+                return status in PASSING
+        return False
+
+    def measure(self, metric: Metric) -> float | None:
+        url = self.cluster.endpoint(self.name)
+        try:
+            return measure(metric.name, self.client.get(f"{url}/metrics").text) if url else None
+        except httpx.TransportError:
+            return None
+
+    def record(self, text: str, phase: Phase, checksum: str, is_warning: bool) -> None:
+        self.cluster.log("flagger", text)
+        canary = self.canary()
+        kind = "Warning" if is_warning else "Normal"
+        told = {"eventMessage": text, "eventType": kind, "timestamp": str(time.time_ns() // 1_000_000)}
+        for hook in canary.hooks_of("event") if canary else ():
+            metadata = tuple((dict(hook.metadata) | told).items())
+            self.call_hook(replace(hook, metadata=metadata, timeout_s=EVENT_TIMEOUT_S), phase, checksum)
+
+    def publish(self, status: Status) -> None:
+        self.cluster.update("Canary", self.name, lambda found: _write_status(found, status))
+
+    def _deployment(self, name: str) -> Object:
+        found = self.cluster.get("Deployment", name)
+        if found is None:
+            raise LookupError(f"Deployment {name} is not in the rehearsal cluster")
+        return found
+
+    def _primary_template(self, template: Object) -> Object:
+        made = copy.deepcopy(template)
+        made["metadata"]["labels"]["app"] = self.primary
+        # Flagger's own way to force a rolling update of the primary.
+        made["metadata"].setdefault("annotations", {})["flagger-id"] = str(uuid.uuid4())
+        return made
+
+    def _payload(self, phase: Phase, checksum: str, metadata: dict[str, str]) -> Object:
+        place = {"name": self.name, "namespace": self.cluster.namespace}
+        return place | {"phase": phase, "checksum": checksum, "metadata": metadata}
+
+    def _route(self, canary_weight: int) -> Object:
+        canary = self.cluster.get("Canary", self.name)
+        service = canary["spec"]["service"] if canary else {}
+        shares = {self.primary: TOTAL_WEIGHT - canary_weight, f"{self.name}-canary": canary_weight}
+        backends = [
+            {"group": "", "kind": "Service", "name": name, "port": service.get("port", 80), "weight": weight}
+            for name, weight in shares.items()
+        ]
+        return {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "HTTPRoute",
+            "metadata": {"name": self.name},
+            "spec": {
+                "parentRefs": service.get("gatewayRefs", []),
+                "hostnames": service.get("hosts", []),
+                "rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/"}}], "backendRefs": backends}],
+            },
+        }
+
+
+def weights(route: Object) -> tuple[int, int]:
+    """The primary's and the canary's share in an HTTPRoute of Flagger's."""
+    primary, canary = route["spec"]["rules"][0]["backendRefs"]
+    return primary["weight"], canary["weight"]
+
+
+def readiness(deployment: Object) -> Readiness:
+    """A Deployment's readiness as Flagger judges it: rolled out, old pods gone, available; or past its deadline."""
+    status, wanted = deployment["status"], deployment["spec"]["replicas"]
+    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+        return Readiness.WAITING
+    if any(found.get("reason") == "ProgressDeadlineExceeded" for found in status.get("conditions", ())):
+        return Readiness.STUCK
+    counts = (status["replicas"], status["updatedReplicas"], status["availableReplicas"])
+    return Readiness.READY if counts == (wanted, wanted, wanted) else Readiness.WAITING
+
+
+def _write_status(canary: Object, status: Status) -> None:
+    promoted, message = PROMOTED.get(status.phase, ("Unknown", f"{status.phase}."))
+    now = timestamp()
+    before = canary["status"].get("conditions", [{}])[0]
+    since = before["lastTransitionTime"] if before.get("status") == promoted else now
+    canary["status"] = {
+        "phase": status.phase,
+        "failedChecks": status.failed_checks,
+        "canaryWeight": status.canary_weight,
+        "iterations": 0,
+        "lastAppliedSpec": status.last_applied_spec,
+        "lastPromotedSpec": status.last_promoted_spec,
+        "lastTransitionTime": now,
+        "conditions": [
+            {
+                "type": "Promoted",
+                "status": promoted,
+                "reason": status.phase,
+                "message": message,
+                "lastUpdateTime": now,
+                "lastTransitionTime": since,
+            }
+        ],
+    }

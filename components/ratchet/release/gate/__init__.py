@@ -1,0 +1,1 @@
+"""The gate: a service that reads votes and answers Flagger's webhooks."""

@@ -1,0 +1,137 @@
+"""One canary's votes in blocks, and the two e-processes that the blocks feed.
+
+A block holds as many votes of each arm as the route's weight makes likely; its shape is fixed before a vote of it is
+looked at. Votes fill blocks first in, first out.
+"""
+
+import math
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from ratchet.release.gate.eprocess import Block, EProcess, alpha_of_attempt, harm_process, no_worse_process
+
+Arm = Literal["primary", "canary"]
+ARMS: tuple[Arm, ...] = ("primary", "canary")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightSpan:
+    """The route sent `weight` percent to the canary from `start` to `end`, both seen to be so (Unix seconds)."""
+
+    start: float
+    end: float
+    weight: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One canary: what is compared, and what the route did meanwhile."""
+
+    candidate: str
+    baseline: str
+    attempt: int
+    alpha: float
+    margin: float
+    max_tenant_share: float = 0.5
+    spans: tuple[WeightSpan, ...]
+    """In order; the first one's start is the run's."""
+
+    @property
+    def start(self) -> float:
+        return self.spans[0].start
+
+    @property
+    def bound(self) -> float:
+        """The log evidence at which a test has decided."""
+        return math.log(1 / alpha_of_attempt(self.alpha, self.attempt))
+
+    def arm_of(self, digest: str) -> Arm | None:
+        return "canary" if digest == self.candidate else "primary" if digest == self.baseline else None
+
+    def weight_at(self, t: float) -> int:
+        return self.spans[max(0, bisect_right(self.spans, t, key=lambda span: span.start) - 1)].weight
+
+
+@dataclass(frozen=True)
+class Tally:
+    n: int = 0
+    up: int = 0
+
+
+Votes = dict[Arm, Tally]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """The evidence once a block was complete; `t` in seconds since the run's start."""
+
+    t: float
+    votes: Votes
+    harm: float
+    no_worse: float
+    weight: int
+
+
+@dataclass(frozen=True)
+class Cast:
+    """A vote that counts: when, for which arm's answer, which way, and on whose behalf."""
+
+    at: float
+    arm: Arm
+    is_up: bool
+    tenant: str = "default"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the votes of a run amount to."""
+
+    votes: Votes
+    harm: EProcess
+    no_worse: EProcess
+    history: tuple[Point, ...]
+
+
+def tested(run: Run, cast: Iterable[Cast]) -> Tested:
+    """Both tests over the votes in the order given."""
+    harm, no_worse = harm_process(), no_worse_process(run.margin)
+    counts: dict[Arm, list[int]] = {arm: [0, 0] for arm in ARMS}
+    waiting: dict[Arm, deque[bool]] = {arm: deque() for arm in ARMS}
+    first_step = next((span.weight for span in run.spans if span.weight > 0), 0)
+    shape = block_shape(first_step)
+    history = []
+    for vote in cast:
+        counts[vote.arm][0] += 1
+        counts[vote.arm][1] += vote.is_up
+        waiting[vote.arm].append(vote.is_up)
+        while block := _filled(waiting, shape):
+            harm, no_worse = harm.after(block), no_worse.after(block)
+            weight = run.weight_at(vote.at)
+            shape = block_shape(weight or first_step)  # the next block's, fixed before a vote of it is looked at
+            t = round(vote.at - run.start, 3)
+            votes = _tallies(counts)
+            history.append(Point(t=t, votes=votes, harm=harm.log_e_max, no_worse=no_worse.log_e_max, weight=weight))
+    return Tested(votes=_tallies(counts), harm=harm, no_worse=no_worse, history=tuple(history))
+
+
+def _tallies(counts: dict[Arm, list[int]]) -> Votes:
+    return {arm: Tally(n, up) for arm, (n, up) in counts.items()}
+
+
+def block_shape(weight: int) -> tuple[int, int]:
+    """Votes of primary and canary in a block: the traffic's ratio, with 1 for the smaller. (4, 1) at 20 percent."""
+    if weight <= 0 or weight >= 100:  # one arm gets nothing, so no block can fill; any shape will do
+        return 1, 1
+    other = 100 - weight
+    return (round(other / weight), 1) if weight <= other else (1, round(weight / other))
+
+
+def _filled(waiting: dict[Arm, deque[bool]], shape: tuple[int, int]) -> Block | None:
+    """Take the next block out of the queues, once both hold enough."""
+    if any(len(waiting[arm]) < num for arm, num in zip(ARMS, shape, strict=True)):
+        return None
+    up_a, up_b = (sum(waiting[arm].popleft() for _ in range(num)) for arm, num in zip(ARMS, shape, strict=True))
+    return Block(num_a=shape[0], up_a=up_a, num_b=shape[1], up_b=up_b)

@@ -1,0 +1,75 @@
+"""Follows the lake's events: each landing file is read once, since landing files never change.
+
+Writers name files by the time, so most looks list the newest only: routers leave up to millions a day. What came under
+another name, or later than LATE_S, is found by the next look at everything.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from math import inf
+
+from pydantic import ValidationError
+
+from ratchet.events import Feedback, Interaction
+from ratchet.ingest import landing
+from ratchet.release.gate.evidence import Served, Vote
+from ratchet.store import Store
+
+LATE_S = 900  # between the time in a file's name and its landing: a writer gives up within seconds, clocks may differ
+ALL_S = 600
+
+
+class EventTail:
+    """Answers served and votes cast since a moment, as far as they have landed at the last `read`.
+
+    Files that are not named by their time may be missed for ALL_S.
+    """
+
+    def __init__(self, store: Store, since: float) -> None:
+        self.store, self.since = store, since
+        self.served: list[Served] = []
+        self.votes: list[Vote] = []
+        self.num_malformed = 0
+        self._read: set[str] = set()
+        self._saw_all_at = -inf
+
+    def read(self, now: float) -> None:
+        """Take in what is new. Lines that are no event are counted and skipped: the data contract reports them."""
+        is_all = not 0 <= now - self._saw_all_at < ALL_S
+        for line in self._new_lines("feedback", now, is_all):
+            self._take(line, self._take_vote)
+        for line in self._new_lines("interaction", now, is_all):
+            self._take(line, self._take_answer)
+        if is_all:
+            self._saw_all_at = now
+
+    def _take(self, line: bytes, kind: Callable[[bytes], None]) -> None:
+        try:
+            kind(line)
+        except ValidationError:
+            self.num_malformed += 1
+
+    def _take_vote(self, line: bytes) -> None:
+        vote = Vote.of(Feedback.model_validate_json(line))
+        if vote is not None:
+            self.votes.append(vote)
+
+    def _take_answer(self, line: bytes) -> None:
+        self.served.append(Served.of(Interaction.model_validate_json(line)))
+
+    def _new_lines(self, event_type: landing.EventType, now: float, is_all: bool) -> Iterator[bytes]:
+        for day in _days(self.since, now):
+            folder = f"{landing.ROOT}/{event_type}/dt={day}"
+            for key in self.store.list(folder, after="" if is_all else landing.after(folder, now - LATE_S)):
+                if key not in self._read and key.endswith(".jsonl"):
+                    yield from (line for _, line in landing.lines(self.store, key))
+                    self._read.add(key)
+
+
+def _days(since: float, now: float) -> Iterator[str]:
+    """Every day from the one before `since`: writers' clocks may lag."""
+    day = datetime.fromtimestamp(since, UTC).date() - timedelta(days=1)
+    last = datetime.fromtimestamp(now, UTC).date() + timedelta(days=1)
+    while day <= last:
+        yield day.isoformat()
+        day += timedelta(days=1)

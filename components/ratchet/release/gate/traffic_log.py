@@ -1,0 +1,67 @@
+"""What the route sent to the canary and when, kept in the lake so that a restarted gate knows the whole run.
+
+`canaries/{request:08d}/{n:04d}.json`, one object for each change of weight. Between two changes the weight stood
+still even while no gate was looking: Flagger does not raise it unless a gate agrees.
+"""
+
+from itertools import pairwise
+
+from pydantic import BaseModel, ConfigDict
+
+from ratchet.errors import Conflict
+from ratchet.release.gate.blocks import WeightSpan
+from ratchet.store import Store
+
+ROOT = "canaries"
+
+
+class Change(BaseModel):
+    """The weight was last seen as before at `previous_end`, and seen to be `weight` at `start` (Unix seconds)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    previous_end: float
+    start: float
+    weight: int
+
+
+def was_seen(store: Store, request: int) -> bool:
+    """Whether a gate has seen this release's canary run."""
+    return store.exists(f"{ROOT}/{request:08d}")
+
+
+class RouteLog:
+    """The weights of one release's canary."""
+
+    def __init__(self, store: Store, request: int) -> None:
+        self.store, self.folder = store, f"{ROOT}/{request:08d}"
+        self._load()
+
+    def observe(self, now: float, weight: int) -> None:
+        if self._changes and self._changes[-1].weight == weight:
+            self._last_seen = now
+            return
+        change = Change(previous_end=self._last_seen, start=now, weight=weight)
+        try:
+            self.store.create(f"{self.folder}/{len(self._changes):04d}.json", change.model_dump_json().encode())
+        except Conflict:  # another gate saw it first
+            self._load()
+            return
+        self._changes.append(change)
+        self._last_seen = now
+
+    def spans(self) -> tuple[WeightSpan, ...]:
+        """In order; empty before the first look."""
+        ends = [*(change.previous_end for change in self._changes[1:]), self._last_seen]
+        pairs = zip(self._changes, ends, strict=False)  # no change yet: no span
+        return tuple(WeightSpan(start=change.start, end=end, weight=change.weight) for change, end in pairs)
+
+    @property
+    def num_steps(self) -> int:
+        """Traffic steps taken: how often a higher weight was reached."""
+        weights = [0, *(change.weight for change in self._changes)]
+        return sum(after > before for before, after in pairwise(weights))
+
+    def _load(self) -> None:
+        self._changes = [Change.model_validate_json(self.store.read(key)) for key in self.store.list(self.folder)]
+        self._last_seen = self._changes[-1].start if self._changes else 0.0

@@ -1,0 +1,45 @@
+"""An operator's way back after a promotion: to a version that served before, without a canary.
+
+Flagger's rollback webhook is dead once a canary has ended (flagger#616), so the way back is a release of its own:
+three keys in Git and `skipAnalysis`, until primary runs it. Here it is only asked for, in the ledger; the reconciler
+does it, and completes it whatever is killed.
+"""
+
+from ratchet.adapter_ref import AdapterRef
+from ratchet.errors import UserError
+from ratchet.release.ledger import Entry, Ledger, Record, quarantined, request, served_before
+from ratchet.release.reconciler.kubernetes import Seen
+
+
+def ask(ledger: Ledger, seen: Seen, version: str, who: str, at: float, why: str) -> Record:
+    """Open the release that goes back to `version` (`base` or 0: the base model). Raises UserError where it cannot."""
+    back = _known(ledger, version)
+    if back.digest == seen.primary.digest:
+        raise UserError(f"rollback --to {version}: {back} serves already")
+    entry = Entry(
+        event="requested",
+        at=at,
+        who=who,
+        adapter=back,
+        baseline=seen.primary,
+        verdict="pass",  # it served before
+        restores=True,
+        applied_spec=seen.last_applied_spec,
+        why=why,
+    )
+    opened = request(ledger, entry)
+    if opened is None:
+        raise UserError("rollback: a release is under way; `ratchet abort WHY` rolls that one back first")
+    return opened
+
+
+def _known(ledger: Ledger, version: str) -> AdapterRef:
+    records = ledger.records()
+    served = served_before(records)
+    number = "0" if version == "base" else version.removeprefix("v")
+    if number not in served:
+        known = ", ".join(sorted(served)) or "none yet"
+        raise UserError(f"rollback --to {version}: that version never served all traffic; those that did: {known}")
+    if served[number].digest in quarantined(records):
+        raise UserError(f"rollback --to {version}: {served[number]} was rolled back itself and is quarantined")
+    return served[number]

@@ -1,0 +1,1 @@
+"""The reconciler: makes traffic, MLflow alias, Git and ledger agree after a release."""

@@ -1,0 +1,1 @@
+"""An offline study: how often would the gate be wrong, beside other decision rules?"""

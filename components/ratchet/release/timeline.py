@@ -1,0 +1,50 @@
+"""The story of one release as people read it: a timeline of numbers, and a line for each thing that happened."""
+
+from typing import Any
+
+from ratchet.release.reconciler.kubernetes import Seen
+from ratchet.release.reconciler.reconcile import Pass
+
+
+class Story:
+    """Grows pass by pass; keeps a row only when something changed. Times in seconds since the request."""
+
+    def __init__(self, start: float, digest: str) -> None:
+        self.start, self.digest = start, digest
+        self.timeline: list[dict[str, Any]] = []
+        self.log: list[dict[str, Any]] = []
+        self._last: dict[str, Any] = {}
+
+    def say(self, now: float, text: str) -> None:
+        self.log.append({"t": round(now - self.start, 3), "text": text})
+
+    def add(self, now: float, done: Pass) -> None:
+        self.note(now, "why", done.action.why if done.action.does in ("wait", "page") else None, "{}")
+        state = done.state if done.state.get("candidate") == self.digest else {}
+        if done.seen is not None:
+            self.note(now, "phase", done.seen.phase, "canary: {}")
+            self.note(now, "weight", done.seen.weight, "traffic: {} percent on the canary")
+            self._add_row(now, done.seen, state)
+        if state.get("decision") in ("pass", "fail"):
+            self.note(now, "decision", state["decision"], f"votes: {{}}; {state['why']}")
+        for line in done.log:
+            self.say(now, line)
+
+    def note(self, now: float, what: str, value: Any, words: str) -> None:
+        """Say it once, when it changes."""
+        if value is not None and self._last.get(what) != value:
+            self._last[what] = value
+            self.say(now, words.format(value))
+
+    def _add_row(self, now: float, seen: Seen, state: dict[str, Any]) -> None:
+        last = self.timeline[-1] if self.timeline else {"votes": {}, "log_e": {"harm": 0.0, "no_worse": 0.0}}
+        row = {
+            **last,  # while the gate is away, the votes are what they were
+            "phase": seen.phase,
+            "weight": seen.weight,
+            "failed_checks": seen.failed_checks,
+        }
+        if "log_e" in state:
+            row |= {"votes": state["votes"], "log_e": {test: state["log_e"][test] for test in last["log_e"]}}
+        if row != last:
+            self.timeline.append({**row, "t": round(now - self.start, 3)})

@@ -1,0 +1,1 @@
+"""The router: forwards chats to the model pool, records what was said, takes votes."""

@@ -1,0 +1,153 @@
+"""The thin router in front of the model pool: one adapter, every answer and every vote on record.
+
+`python -m ratchet.router.app`, set up by RATCHET_* variables. It is what Flagger shifts traffic between, so it
+starts within a second or two and imports nothing that touches a model.
+"""
+
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Request, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, ValidationError
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+
+from ratchet.http_service import Refused, answer_errors, exit_on_user_error, run_server
+from ratchet.router.event_log import EventLog
+from ratchet.router.feedback import Vote
+from ratchet.router.pool_client import Upstream
+from ratchet.router.relay import ChatRequest, Relay
+from ratchet.router.settings import RouterSettings
+from ratchet.router.tokens import parse_keys, tenant_of
+from ratchet.store import Store, open_store
+
+MAX_BODY_BYTES = 4 << 20
+
+key_door = HTTPBearer(
+    scheme_name="ApiKey", auto_error=False, description="a tenant's API key, where the router has any"
+)
+vote_door = HTTPBearer(
+    scheme_name="FeedbackToken", auto_error=False, description="the x-feedback-token that came with the answer"
+)
+ApiKey = Annotated[HTTPAuthorizationCredentials | None, Security(key_door)]
+Token = Annotated[HTTPAuthorizationCredentials | None, Security(vote_door)]
+
+
+def create_app(settings: RouterSettings, store: Store) -> FastAPI:
+    """The router as an ASGI app; its events go to `store`."""
+    # Pods of one Deployment differ by host, processes of one machine by the rest.
+    log = EventLog(store, f"{socket.gethostname()}-{secrets.token_hex(4)}")
+    upstream = Upstream(settings.pool_url, settings.pool_model, settings.timeout_s, settings.retries, settings.fallback)
+    relay = Relay(settings, log, upstream)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with upstream, log:
+            yield
+            await relay.close()
+
+    app = FastAPI(title="Ratchet router", lifespan=lifespan)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
+    answer_errors(app, invalid_status=422)
+    _add_probes(app, relay)
+    _add_doors(app, relay, parse_keys(settings.api_keys))
+    return app
+
+
+def _add_doors(app: FastAPI, relay: Relay, tenants: dict[str, str]) -> None:
+    metrics = relay.metrics
+
+    def tenant(key: HTTPAuthorizationCredentials | None) -> str | None:
+        if not tenants:
+            return None
+        found = tenant_of(key.credentials, tenants) if key else None
+        if found is None:
+            raise Refused(401, "send your tenant's key: authorization: Bearer KEY")
+        return found
+
+    @app.post("/v1/chat/completions", openapi_extra=_json_body(ChatRequest))
+    async def chat(request: Request, key: ApiKey) -> Response:
+        status = 500
+        try:
+            asks = tenant(key)
+            body, parsed = await _chat_request(request)
+            response = await relay.chat(parsed, body, asks)
+            status = response.status_code
+        except Refused as error:
+            status = error.status
+            raise
+        except RequestValidationError:
+            status = 422
+            raise
+        finally:
+            metrics.requests.labels(metrics.arm, status).inc()
+        return response
+
+    # The body is read by hand, here too: votes come by the thousand, and FastAPI's way costs a tenth of a vote.
+    @app.post("/v1/feedback", openapi_extra=_json_body(Vote))
+    async def feedback(request: Request, token: Token) -> Response:
+        try:
+            with _telling_faults():
+                vote = Vote.model_validate_json(await request.body())
+            feedback_id = await relay.vote(vote, token.credentials if token else "")
+        except Refused as error:
+            metrics.refused_votes.labels(metrics.arm, error.status).inc()
+            raise
+        return JSONResponse({"feedback_id": feedback_id})
+
+
+async def _chat_request(request: Request) -> tuple[dict[str, Any], ChatRequest]:
+    """The request as it came, for the pool, and the part of it that the router reads."""
+    with _telling_faults():
+        body = await request.json()
+        return body, ChatRequest.model_validate(body)
+
+
+@contextmanager
+def _telling_faults() -> Iterator[None]:
+    """Faults of a body as FastAPI tells them."""
+    try:
+        yield
+    except ValidationError as error:
+        raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]) from None
+    except (ValueError, RecursionError) as error:
+        raise RequestValidationError([{"loc": ("body",), "msg": f"not JSON: {error}"}]) from None
+
+
+def _json_body(model: type[BaseModel]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+
+
+def _add_probes(app: FastAPI, relay: Relay) -> None:
+    @app.get("/healthz")
+    async def alive() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz")
+    async def ready() -> dict[str, str]:
+        try:
+            return {"status": "ready", "model": (await relay.upstream.find()).model_id}
+        except Refused as error:
+            raise Refused(503, error.message) from None
+
+    @app.get("/metrics")
+    async def expose() -> Response:
+        return Response(generate_latest(relay.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def main() -> None:
+    """Serve what the environment says, until SIGTERM. Raises UserError where that cannot be."""
+    settings = RouterSettings.from_env(os.environ)
+    store = open_store(settings.lake)
+    run_server(lambda: create_app(settings, store), settings.host, settings.port, "router")
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

@@ -1,0 +1,162 @@
+"""The model pool as one router sees it: one model, which is there or is not, and the base model behind it."""
+
+import json
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from ratchet.http_service import Refused
+from ratchet.router.settings import Fallback
+
+CONNECT_TIMEOUT_S = 5.0
+LIST_TIMEOUT_S = 2.0  # a readiness probe must not wait for longer
+BUSY = (502, 503, 504)  # of a proxy before the pool, or of a pool that has not begun
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the pool calls our model, and the base model under it."""
+
+    model_id: str
+    base_model: str
+
+
+class NotAnswering(Refused):
+    """The pool has not begun to answer, so asking again is safe."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The pool's response, its body not yet read, and how it was got."""
+
+    served: Served
+    response: aiohttp.ClientResponse
+    attempts: int = 1
+    is_fallback: bool = False
+
+    @property
+    def is_success(self) -> bool:
+        return self.response.status < 300
+
+    async def read(self) -> bytes:
+        with _refusing():
+            return await self.response.read()
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes. Leaving early closes the connection, which tells the pool to stop."""
+        try:
+            with _refusing():
+                async for chunk in self.response.content.iter_any():
+                    yield chunk
+        finally:
+            self.response.close()
+
+
+class Upstream:
+    """A client of the pool for one model; `model_id` None is the pool's base model.
+
+    Every method raises Refused, with 502 or 504, for what keeps the pool from answering. Where it cannot be reached or
+    says that it is busy, it is asked `retries` times more; an answer that is late is not asked for twice. After that,
+    and where it has lost our model, `fallback` base asks the base model.
+    """
+
+    def __init__(
+        self, pool_url: str, model_id: str | None, timeout_s: float, retries: int = 0, fallback: Fallback = "none"
+    ) -> None:
+        self._pool_url, self._model_id = pool_url, model_id
+        self._retries, self._fallback = retries, fallback
+        self._timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=timeout_s)
+        self._known: Served | None = None
+        self._base: Served | None = None
+
+    async def __aenter__(self) -> "Upstream":
+        # The pool has a queue of its own for what it cannot answer yet, so no limit here.
+        self._session = aiohttp.ClientSession(
+            self._pool_url,
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=self._timeout,
+            headers={"accept-encoding": "identity", "content-type": "application/json"},
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def find(self) -> Served:
+        """Our model, as the pool lists it now."""
+        with _refusing():
+            async with self._session.get("/v1/models", timeout=aiohttp.ClientTimeout(total=LIST_TIMEOUT_S)) as response:
+                cards = self._cards(response.status, await response.read())
+        base = next(name for name, parent in cards.items() if parent is None)
+        self._base = Served(base, base)
+        model_id = self._model_id or base
+        if model_id not in cards:
+            raise Refused(502, f"the pool at {self._pool_url} does not serve {model_id}; it has {sorted(cards)}")
+        self._known = Served(model_id, cards[model_id] or base)
+        return self._known
+
+    async def chat(self, body: dict[str, Any]) -> Reply:
+        """The response to a chat completion with our model's name in it."""
+        attempts = 0
+        try:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(NotAnswering),
+                stop=stop_after_attempt(1 + self._retries),
+                wait=wait_random_exponential(0.1, max=2),
+                reraise=True,
+            ):
+                with attempt:
+                    attempts += 1
+                    served = self._known or await self.find()
+                    reply = Reply(served, await self._ask(body, served), attempts)
+        except Refused:
+            if self._fallback == "none" or self._base is None or self._base == self._known:
+                raise
+            return Reply(self._base, await self._ask(body, self._base), attempts, is_fallback=True)
+        return reply
+
+    async def _ask(self, body: dict[str, Any], served: Served) -> aiohttp.ClientResponse:
+        content = json.dumps({**body, "model": served.model_id}, separators=(",", ":")).encode()
+        with _refusing():
+            response = await self._session.post("/v1/chat/completions", data=content)
+        if response.status in BUSY:
+            with _refusing():
+                said = (await response.read())[:200]
+            raise NotAnswering(502, f"the pool at {self._pool_url} answers {response.status}: {said!r}")
+        if response.status == 404:  # it was there when we asked: the pool restarted, or somebody unloaded it
+            response.release()
+            self._known = None
+            raise Refused(502, f"the pool at {self._pool_url} no longer serves {served.model_id}")
+        return response
+
+    def _cards(self, status: int, content: bytes) -> dict[str, str | None]:
+        """Each model's parent, by name; the base model has none."""
+        try:
+            if status != 200:
+                raise ValueError(f"status {status}")
+            cards = {card["id"]: card["parent"] for card in json.loads(content)["data"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise Refused(502, f"the pool at {self._pool_url} lists no models: {error!r}") from None
+        if None not in cards.values():
+            raise Refused(502, f"the pool at {self._pool_url} lists no base model, only {sorted(cards)}")
+        return cards
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except aiohttp.ConnectionTimeoutError:
+        raise NotAnswering(504, "the pool cannot be reached in time") from None
+    except TimeoutError:
+        raise Refused(504, "the pool did not answer in time") from None
+    except (aiohttp.ClientConnectionError, aiohttp.ServerDisconnectedError) as error:
+        raise NotAnswering(502, f"the pool cannot be reached: {error}") from None
+    except aiohttp.ClientError as error:
+        raise Refused(502, f"the pool broke off: {error!r}") from None

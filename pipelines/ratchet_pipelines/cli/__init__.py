@@ -1,0 +1,1 @@
+"""The command line `ratchet`: one module a group of commands."""

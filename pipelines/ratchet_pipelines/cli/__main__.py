@@ -1,0 +1,3 @@
+from ratchet_pipelines.cli.main import main
+
+main()
