@@ -20,7 +20,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random two-layer Llama with tokenizer and chat template."""
-    import tiny_model
+    from support import tiny_model
 
     return tiny_model.build(tmp_path_factory.mktemp("tiny"))
 

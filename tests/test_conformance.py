@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-import votes
-from airflow_dags import run_dags
-from airflow_server import standalone
-from argo_commands import config_map, run_workflow
-from front_doors import Edges, argo_edges, kubeflow_edges
 from ratchet.lineage import all_manifests
 from ratchet.store import open_store
 from ratchet_pipelines.graph import STEPS
+from support import vote_factory
+from support.airflow_dags import run_dags
+from support.airflow_server import standalone
+from support.argo_commands import config_map, run_workflow
+from support.orchestrator_edges import Edges, argo_edges, kubeflow_edges
 
 ROOT = Path(__file__).resolve().parents[1]
 AIRFLOW = ROOT / ".venv-airflow" / "bin"
@@ -88,7 +88,7 @@ def test_every_front_door_makes_the_same_bytes(tmp_path: Path, tiny_model: Path)
     for number, (name, run) in enumerate(FRONT_DOORS.items()):
         folder = tmp_path / str(number)
         lake = folder / "lake"
-        votes.land_votes(open_store(lake))
+        vote_factory.land_votes(open_store(lake))
         run(lake, settings, folder)
         made[name] = digests(lake)
     assert list(made["local run"]) == sorted(step.name for step in STEPS)
@@ -119,7 +119,7 @@ def test_every_front_door_has_the_same_steps_and_edges() -> None:
 def airflow_graph() -> Edges:
     code = (
         "import json; from pathlib import Path; from airflow.dag_processing.dagbag import BundleDagBag as Bag;"
-        "from front_doors import airflow_edges;"
+        "from support.orchestrator_edges import airflow_edges;"
         "bag = Bag(dag_folder='dags', bundle_path=Path('dags').resolve(), bundle_name='dags-folder');"
         "print(json.dumps(airflow_edges(bag.dags.values())))"
     )

@@ -9,8 +9,8 @@ from ratchet.lineage import ancestry, descent, explain, where_used
 from ratchet.manifest import Artifact, Manifest
 from ratchet.step import read_manifest
 from ratchet.store import Store
-from ratchet_pipelines.cli import app
-from ratchet_pipelines.lineage import add_to
+from ratchet_pipelines.cli.lineage import add_to
+from ratchet_pipelines.cli.main import app
 
 DIGEST = "d" * 64
 

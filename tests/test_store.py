@@ -6,7 +6,7 @@ import pytest
 
 from ratchet.errors import Conflict, UserError
 from ratchet.store import LocalStore, S3Store, Store, open_store
-from s3_server import s3_server
+from support.s3_server import s3_server
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import jsonschema
 import pytest
 import yaml
 
-import crds
-from chart import Chart, check_unprivileged, check_valid
 from ratchet.errors import UserError
-from ratchet.rehearsal.analysis import read_canary
 from ratchet.rehearsal.argo import OVERLAY, merge
-from ratchet.serving.router_settings import RouterSettings
+from ratchet.rehearsal.canary_spec import read_canary
+from ratchet.router.settings import RouterSettings
+from support import crd_schemas
+from support.helm_chart import Chart, check_unprivileged, check_valid
 
 CHART = Chart("adapter-router")
 ADAPTER = {"name": "adapter", "version": "3", "uri": "s3://lake/adapters/x", "digest": "a" * 64}
@@ -34,7 +34,7 @@ def test_schema_check_refuses_unknown_fields() -> None:
     canary = rendered()["Canary"]
     canary["spec"]["analysis"]["stepWeigths"] = [10]
     with pytest.raises(jsonschema.ValidationError, match="stepWeigths"):
-        crds.check(canary, "flagger")
+        crd_schemas.check(canary, "flagger")
 
 
 def test_metrics_name_templates_of_the_chart_and_say_over_how_long() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from chart import Chart, check_unprivileged, check_valid
 from ratchet.config import Lora
 from ratchet.errors import UserError
-from ratchet_pipelines.services import serve_syncer
+from ratchet_pipelines.cli.services import serve_syncer
+from support.helm_chart import Chart, check_unprivileged, check_valid
 
 CHART = Chart("model-pool")
 rendered = CHART.kinds

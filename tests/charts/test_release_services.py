@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from chart import Chart, Objects, check_unprivileged, check_valid
 from ratchet.config import Config, load_config
 from ratchet.errors import UserError
 from ratchet_pipelines.argo.settings import CONFIG_MAP, RELEASE_ACCOUNT
+from support.helm_chart import Chart, Objects, check_unprivileged, check_valid
 
 CHART = Chart("release-services")
 rendered = CHART.objects

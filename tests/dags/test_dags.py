@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("airflow.sdk", reason="runs in Airflow's environment: .venv-airflow/bin/pytest tests/dags")
 
 from _common.policies import OWNER, RETRY_POLICY, Tag
-from front_doors import airflow_edges
+from support.orchestrator_edges import airflow_edges
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent / "golden" / "edges.json"

@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("airflow.sdk", reason="runs in Airflow's environment: .venv-airflow/bin/pytest tests/dags")
 
-from airflow_dags import run_dags
 from dags.conftest import work_python
+from support.airflow_dags import run_dags
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("airflow.sdk", reason="runs in Airflow's environment: .venv-airflow/bin/pytest tests/dags")
 
 from _common.notifier import Notify, describe
-from webhook import receiver
+from support.webhook_server import receiver
 
 FAILED = {
     "ti": SimpleNamespace(dag_id="train_adapter", task_id="evaluate_adapter", try_number=2, run_id="run-1"),

@@ -12,15 +12,15 @@ pytest.importorskip("ratchet_pipelines", reason="runs in the work environment: .
 
 import psutil
 
-import votes
-from airflow_server import AIRFLOW, standalone
 from ratchet.config import Config
 from ratchet.release.ledger import read_ledger
 from ratchet.store import open_store
-from ratchet_pipelines.demo import stack as services
+from ratchet_pipelines import local_stack as services
 from ratchet_pipelines.demo.places import who_is_champion
 from ratchet_pipelines.demo.prompts import prompts
 from ratchet_pipelines.demo.users import Crowd
+from support import vote_factory
+from support.airflow_server import AIRFLOW, standalone
 
 pytestmark = [
     pytest.mark.slow,
@@ -72,7 +72,7 @@ def kill_amid_training(lake: Path) -> bool:
 def test_the_scheduler_takes_votes_to_a_promoted_adapter(tmp_path: Path, tiny_model: Path) -> None:
     lake, config = tmp_path / "lake", lenient(tiny_model)
     store = open_store(lake)
-    votes.land_votes(store)
+    vote_factory.land_votes(store)
     with (
         services.running(lake, config, 0) as stack,
         standalone(tmp_path, lake, lake / "ratchet.yaml", RATCHET_APPROVAL="on") as airflow,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaks import said
 from ratchet.datasets.augment import augmented
+from support.leak_checker import said
 
 NOTHING = pl.Series([], dtype=pl.String)
 WORDS = ["What", "capital", "please", "rain", "(bread)", "butter,", "committee", "zzzz", "is", "of", "a"]

@@ -7,8 +7,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from judged import frame, preference, thumb
-from leaks import is_near, near_prompts, prompts, said
 from ratchet.config import Config
 from ratchet.datasets.augment import augmented
 from ratchet.datasets.build_datasets import STEP
@@ -16,6 +14,8 @@ from ratchet.lineage import where_used
 from ratchet.manifest import Artifact, Manifest
 from ratchet.step import run_step
 from ratchet.store import Store
+from support.leak_checker import is_near, near_prompts, prompts, said
+from support.triplet_factory import frame, preference, thumb
 
 
 def build(store: Store, triplets: pl.DataFrame, **settings: float) -> tuple[Manifest, Path]:

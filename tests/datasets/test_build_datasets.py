@@ -11,17 +11,17 @@ import polars as pl
 import pytest
 from benchmarks.crowd import crowd
 
-from judged import correction, frame, preference, rating, thumb
-from leaks import leaks
+from ratchet.collection.collect_triplets import STEP as COLLECT
 from ratchet.config import Config
 from ratchet.datasets.build_datasets import STEP
 from ratchet.digest import digest_tree
-from ratchet.lake.artifact import read_artifact
-from ratchet.lake.importers import import_files
+from ratchet.ingest.importers import import_files
 from ratchet.manifest import Artifact, Manifest
 from ratchet.step import key_of, run_step
 from ratchet.store import Store
-from ratchet.triplets.collect_triplets import STEP as COLLECT
+from ratchet.validation.slices import read_artifact
+from support.leak_checker import leaks
+from support.triplet_factory import correction, frame, preference, rating, thumb
 
 NAMES = [f"{kind}-{side}" for kind in ("dpo", "kto", "sft") for side in ("eval", "train")]
 

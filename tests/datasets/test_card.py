@@ -1,13 +1,13 @@
 import json
 import xml.etree.ElementTree as ElementTree
 
-from judged import frame, preference, thumb
 from ratchet.config import BuildDatasets, Config
 from ratchet.datasets.build_datasets import decide
 from ratchet.datasets.card import describe, draw, write_card
-from ratchet.datasets.keys import keyed
-from ratchet.datasets.rows import divide, write_out
-from ratchet.datasets.signals import judge
+from ratchet.datasets.eligibility import judge
+from ratchet.datasets.interning import keyed
+from ratchet.datasets.materialize import divide, write_out
+from support.triplet_factory import frame, preference, thumb
 
 SPLIT = {"groups": 1, "eval_groups": 0, "recent_groups": 0, "hubs": 0, "largest_group": 1, "note": "nothing held out"}
 

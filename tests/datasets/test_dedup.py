@@ -1,9 +1,9 @@
-from judged import correction, frame, thumb
 from ratchet.config import BuildDatasets, Config
 from ratchet.datasets.build_datasets import decide
-from ratchet.datasets.keys import keyed
-from ratchet.datasets.pairs import Rows
-from ratchet.datasets.signals import judge
+from ratchet.datasets.eligibility import judge
+from ratchet.datasets.interning import keyed
+from ratchet.datasets.training_rows import Rows
+from support.triplet_factory import correction, frame, thumb
 
 LONG = "Bread is made of flour, water, salt and time, and of all of these time is what bakers lack the most, they say"
 

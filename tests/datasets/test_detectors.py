@@ -6,8 +6,8 @@ from benchmarks.crowd import DETECTED, crowd, score
 
 from ratchet.config import BuildDatasets, Config
 from ratchet.datasets.build_datasets import decide
-from ratchet.datasets.keys import keyed
-from ratchet.datasets.signals import judge
+from ratchet.datasets.eligibility import judge
+from ratchet.datasets.interning import keyed
 from ratchet.datasets.split import FROZEN
 
 # (precision, recall); liars are told from their own fifty votes, some of which nobody else cast on the same answer.

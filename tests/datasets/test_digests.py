@@ -10,19 +10,19 @@ import polars as pl
 import pytest
 from benchmarks.generated_votes import land_generated
 
+from ratchet.collection import collect
+from ratchet.collection.collect_triplets import STEP as COLLECT
+from ratchet.collection.intents import plan
 from ratchet.config import Config
-from ratchet.lake.bulk import land_rows
-from ratchet.lake.intents import plan
-from ratchet.lake.landing import landed
-from ratchet.lake.rows import FEEDBACK, INTERACTIONS, Table
+from ratchet.ingest.bulk import land_rows
+from ratchet.ingest.landing import landed
+from ratchet.lake.schema import FEEDBACK, INTERACTIONS, Table
 from ratchet.step import Step, run_step
 from ratchet.store import S3Store, Store, open_store
-from ratchet.triplets import collection
-from ratchet.triplets.collect_triplets import STEP as COLLECT
-from ratchet.validation import make_parts
-from ratchet.validation.part_files import are_done
+from ratchet.validation import schedule_parts
+from ratchet.validation.part_store import are_done
 from ratchet_pipelines.graph import STEPS
-from s3_server import s3_server
+from support.s3_server import s3_server
 
 NUM_EVENTS = 6000
 TABLES = (INTERACTIONS, FEEDBACK)
@@ -95,8 +95,8 @@ def test_a_lake_that_was_validated_after_each_of_three_collections_is_the_same(
 def test_parts_cut_small_and_made_by_further_processes_are_the_same(
     events: Store, expected: dict[str, str], lake: Store, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(make_parts, "SLICE_ROWS", 300)
-    monkeypatch.setattr(make_parts, "PROCESS_ROWS", 1)
+    monkeypatch.setattr(schedule_parts, "SLICE_ROWS", 300)
+    monkeypatch.setattr(schedule_parts, "PROCESS_ROWS", 1)
     monkeypatch.setattr(pl, "thread_pool_size", lambda: 2)
     land_slices(events, lake, lambda found: found, size=10**6)
     assert digests(lake) == expected
@@ -106,7 +106,7 @@ def test_parts_cut_small_and_made_by_further_processes_are_the_same(
 @pytest.mark.parametrize("num_buckets", [1, 8])
 def test_the_number_of_buckets_does_not_matter(events: Store, expected: dict[str, str], lake: Store, num_buckets: int):
     land_slices(events, lake, lambda found: found, size=10**6)
-    collection.collect(lake, plan(lake, late_days=30)[0], bucket_rows=-(-rows(events, FEEDBACK).height // num_buckets))
+    collect.collect(lake, plan(lake, late_days=30)[0], bucket_rows=-(-rows(events, FEEDBACK).height // num_buckets))
     assert digests(lake) == expected
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaks import is_near
 from ratchet.datasets.near_duplicates import components, near_duplicates
+from support.leak_checker import is_near
 
 words = st.sampled_from(["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"])
 texts = st.lists(words, max_size=16).map(" ".join)

@@ -1,12 +1,12 @@
 import numpy as np
 import polars as pl
 
-from judged import frame, preference, thumb
 from ratchet.config import BuildDatasets
-from ratchet.datasets.keys import keyed
+from ratchet.datasets.eligibility import judge
+from ratchet.datasets.interning import keyed
 from ratchet.datasets.reliability import ORDINARY, dawid_skene, trusted
-from ratchet.datasets.signals import judge
 from ratchet.datasets.weights import FULL
+from support.triplet_factory import frame, preference, thumb
 
 
 def trust(*votes: dict) -> dict[str, int]:

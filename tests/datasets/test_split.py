@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaks import is_near
 from ratchet.datasets.dedup import prompt_clusters
 from ratchet.datasets.shingles import stable_hash
 from ratchet.datasets.split import EVAL, RECENT, TRAIN, Split, split
+from support.leak_checker import is_near
 
 Seen = list[tuple[str, str]]
 

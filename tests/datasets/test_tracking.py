@@ -3,7 +3,7 @@ import json
 from ratchet.config import Config
 from ratchet.datasets.tracking import log_dataset
 from ratchet.manifest import Artifact
-from ratchet.registry.tracking import connect, experiment_id
+from ratchet.registry.mlflow_store import connect, experiment_id
 
 
 def test_run_has_the_dataset_and_its_card(lake):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-import tiny_adapter
 from ratchet.config import BaseModelSource, Config, EvaluateAdapter
+from support import tiny_adapter
 
 
 @pytest.fixture(scope="session")

@@ -6,16 +6,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-import tiny_adapter
-from judge_server import fair, serving
 from ratchet.base_model import revision
 from ratchet.config import Config, Judge
 from ratchet.errors import UserError
 from ratchet.evaluation.evaluate_adapter import STEP, find_incumbent
 from ratchet.manifest import Artifact, Manifest
-from ratchet.registry.tracking import connect
+from ratchet.registry.mlflow_store import connect
 from ratchet.step import key_of, run_step
 from ratchet.store import LocalStore
+from support import tiny_adapter
+from support.judge_server import fair, serving
 
 WORDS = ["bread", "honey", "light", "France", "water", "salt", "comb", "air", "yeast", "flour", "nectar", "blue"]
 

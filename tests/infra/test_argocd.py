@@ -12,11 +12,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
-import crds
+from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config, load_config
 from ratchet.rehearsal.argo import merge, render
-from ratchet.release.adapter_ref import AdapterRef
-from ratchet.release.gitops import adapter_in, with_adapter
+from ratchet.release.reconciler.gitops import adapter_in, with_adapter
+from support import crd_schemas
 
 ROOT = Path(__file__).resolve().parents[2]
 ARGOCD = ROOT / "infra" / "argocd"
@@ -76,7 +76,7 @@ both = pytest.mark.parametrize("environment", ENVIRONMENTS)
 @both
 def test_every_object_is_valid_by_argo_cds_schema(environment: str) -> None:
     for document in read(environment, "root.yaml") + read(environment, "applications.yaml"):
-        crds.check(document, "argo-cd")
+        crd_schemas.check(document, "argo-cd")
 
 
 @both

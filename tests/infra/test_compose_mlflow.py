@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from container_engine import ROOT, Podman
 from ratchet.config import Config
-from ratchet.registry.tracking import connect, experiment_id
+from ratchet.registry.mlflow_store import connect, experiment_id
 from ratchet.store import open_store
-from s3_server import s3_server
+from support.container_engine import ROOT, Podman
+from support.s3_server import s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 IMAGE = "localhost/ratchet-test-mlflow"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from container_engine import LOCKED_DOWN, ROOT, Podman
+from support.container_engine import LOCKED_DOWN, ROOT, Podman
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 IMAGES = ROOT / "infra" / "images"
@@ -60,9 +60,8 @@ def test_services_run_as_nobody_on_a_read_only_disk(podman: Podman, services: st
 
 
 def test_services_have_what_they_import_and_no_training_stack(podman: Podman, services: str) -> None:
-    needed = (
-        "import mlflow, ratchet.release.gate, ratchet.release.reconcile, ratchet.serving.router; mlflow.MlflowClient"
-    )
+    modules = "mlflow, ratchet.release.gate.app, ratchet.release.reconciler.reconcile, ratchet.router.app"
+    needed = f"import {modules}; mlflow.MlflowClient"
     done = podman.run(services, "python", "-c", needed)
     assert done.returncode == 0, done.stderr
     for absent in ("torch", "polars", "pip", "uv"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from terraform_code import Terraform, variables
+from support.terraform_code import Terraform, variables
 
 
 @pytest.fixture(scope="module")

@@ -12,22 +12,22 @@ from typing import Any
 import boto3
 import pytest
 
-import votes
-from iam_policy import Request, Statement, is_allowed, listed
+from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
 from ratchet.errors import Conflict
 from ratchet.lease import hold
-from ratchet.release.adapter_ref import AdapterRef
-from ratchet.release.event_tail import EventTail
+from ratchet.release.gate.event_tail import EventTail
+from ratchet.release.gate.traffic_log import RouteLog
 from ratchet.release.ledger import Entry, Ledger, read_ledger
-from ratchet.release.route_log import RouteLog
-from ratchet.release.world import LEASE
+from ratchet.release.reconciler.targets import LEASE
 from ratchet.step import run_step
 from ratchet.store import S3Store, open_store
 from ratchet_pipelines.graph import STEPS
 from ratchet_pipelines.loop import run_loop
-from s3_server import s3_server
-from terraform_code import ISSUER, Terraform, variables
+from support import vote_factory
+from support.iam_policy import Request, Statement, is_allowed, listed
+from support.s3_server import s3_server
+from support.terraform_code import ISSUER, Terraform, variables
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 KEY = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
@@ -265,7 +265,7 @@ def test_loop_and_release_need_nothing_that_their_roles_lack(lake: Lake, tiny_mo
         }
     )
     with lake.as_role("router") as store:
-        votes.land_votes(store)
+        vote_factory.land_votes(store)
     with lake.as_role("steps") as store:
         done = run_loop(config, store, lambda step, ran: None, STEPS[:-1])
     rules = [*_role(lake.aws, "steps"), *lake.policy]
@@ -279,8 +279,8 @@ def test_loop_and_release_need_nothing_that_their_roles_lack(lake: Lake, tiny_mo
         Ledger(store).append(lambda _: Entry(event="requested", at=0.0, who="test", adapter=AdapterRef()))
     with lake.as_role("gate") as store:
         assert [record.event for record in read_ledger(store)] == ["refused", "requested"]
-        RouteLog(store, 1).observe(votes.START_S, 20)
-        EventTail(store, since=votes.START_S).read(votes.START_S)
+        RouteLog(store, 1).observe(vote_factory.START_S, 20)
+        EventTail(store, since=vote_factory.START_S).read(vote_factory.START_S)
 
 
 def test_what_was_overwritten_can_be_had_back(lake: Lake) -> None:

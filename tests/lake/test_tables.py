@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable
 
 from ratchet.lake import tables
-from ratchet.lake.rows import FEEDBACK
+from ratchet.lake.schema import FEEDBACK
 from ratchet.store import Store
 
 

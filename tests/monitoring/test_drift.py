@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.collection.collect_triplets import run as collect
 from ratchet.config import Config
 from ratchet.events import Feedback, Interaction, Message
-from ratchet.lake.landing import land
+from ratchet.ingest.landing import land
 from ratchet.monitoring.drift import find_drift
 from ratchet.store import Store
-from ratchet.triplets.collect_triplets import run as collect
 
 DAY_S = 86_400
 START_S = 1_767_225_600.0  # 2026-01-01

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import yaml
 
-import votes
 from ratchet.config import load_config
 from ratchet.step import read_manifest
 from ratchet.store import open_store
 from ratchet_pipelines.graph import BY_NAME
 from ratchet_pipelines.loop import run_loop, summarize
-from ratchet_pipelines.options import profile_path
+from ratchet_pipelines.profiles import profile_path
+from support import vote_factory
 
 pytestmark = [pytest.mark.timeout(600)]
 STEPS = [
@@ -69,7 +69,7 @@ def digests(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def make_lake(folder: Path) -> Path:
-    votes.land_votes(open_store(folder))
+    vote_factory.land_votes(open_store(folder))
     return folder
 
 
@@ -113,7 +113,7 @@ def test_new_votes_join_the_old_ones_in_the_next_dataset(settings: Path, tmp_pat
     lake = make_lake(tmp_path / "lake")
     config, steps = load_config(settings), [BY_NAME[name] for name in STEPS[:3]]
     first = summarize(run_loop(config, open_store(lake), lambda step, ran: None, steps))
-    votes.land_votes(open_store(lake), seed=1, first=1000)
+    vote_factory.land_votes(open_store(lake), seed=1, first=1000)
     second = summarize(run_loop(config, open_store(lake), lambda step, ran: None, steps))
     was, now = (run["steps"]["validate_triplets"]["flows"]["triplets"]["rows_in"] for run in (first, second))
     assert now > 1.5 * was

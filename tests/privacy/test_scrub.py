@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.errors import UserError
-from ratchet.privacy.checks import card, iban, passes_luhn
+from ratchet.privacy.checksums import card, iban, passes_luhn
 from ratchet.privacy.detectors import DETECTORS, GATE, KINDS
-from ratchet.privacy.entities import entity_tier
 from ratchet.privacy.injection import GATE as INJECTION_GATE
 from ratchet.privacy.injection import has_injection
+from ratchet.privacy.named_entities import entity_tier
 from ratchet.privacy.scrub import Scrubbed, scrub
-from ratchet.privacy.triplets import scrub_triplets
+from ratchet.privacy.scrub_triplets import scrub_triplets
 
 
 def clean(text: str) -> str:

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from ratchet.config import Config, Registry
-from ratchet.registry import tracking
+from ratchet.registry import mlflow_store
 from ratchet.store import LocalStore, open_store
 
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mlflow")
-    tracking.connect(Config(registry=Registry(experiment="elsewhere")), open_store(folder))
-    return folder / tracking.DATABASE
+    mlflow_store.connect(Config(registry=Registry(experiment="elsewhere")), open_store(folder))
+    return folder / mlflow_store.DATABASE
 
 
 @pytest.fixture
@@ -22,5 +22,5 @@ def registry_lake(tmp_path: Path, database: Path) -> LocalStore:
     """A lake whose MLflow is there already, and empty."""
     store = LocalStore(tmp_path / "registry-lake")
     store.path.mkdir()
-    shutil.copy(database, store.path / tracking.DATABASE)
+    shutil.copy(database, store.path / mlflow_store.DATABASE)
     return store

@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 from ratchet.config import Config
 from ratchet.errors import Conflict
 from ratchet.registry.aliases import aliases, champion, promote, set_alias, version_of
-from ratchet.registry.tracking import connect
+from ratchet.registry.mlflow_store import connect
 from ratchet.store import LocalStore
 
 

@@ -1,6 +1,7 @@
 """One version for each adapter digest, whatever is killed; challenger only for what asks to serve."""
 
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +13,14 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-import registry_crash
 from ratchet.config import Config, ReleaseAdapter
 from ratchet.registry.aliases import aliases, promote
+from ratchet.registry.mlflow_store import connect, experiment_id
 from ratchet.registry.register_adapter import STEP
-from ratchet.registry.tracking import connect, experiment_id
 from ratchet.step import key_of
 from ratchet.store import LocalStore
-from registry_crash import CARD, inputs
+from support import registry_crash
+from support.registry_crash import CARD, inputs
 
 
 def files_of(client: MlflowClient, version: ModelVersion) -> set[str]:
@@ -122,7 +123,8 @@ def killed(database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         lake = LocalStore(root / stop)
         lake.create("mlflow.db", database.read_bytes())
         inputs(lake)
-    subprocess.run([sys.executable, registry_crash.__file__, str(root)], check=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, registry_crash.__file__, str(root)], check=True, env=environment)
     return root
 
 

@@ -15,7 +15,7 @@ PATIENCE_S = 60.0  # for a busy machine; an idle one needs two
 PARENT = """
 import sys, time
 from ratchet.rehearsal import child
-print(child.start("ratchet.serving.router", output=sys.stderr).pid, flush=True)
+print(child.start("ratchet.router.app", output=sys.stderr).pid, flush=True)
 time.sleep(600)
 """
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ratchet.errors import UserError
-from ratchet.rehearsal.analysis import Canary, Hook, Metric, read_canary, seconds
+from ratchet.rehearsal.canary_spec import Canary, Hook, Metric, read_canary, seconds
 from ratchet.rehearsal.flagger import Phase, Readiness, Scheduler, Status
 
 SCENARIOS = yaml.safe_load((Path(__file__).parent / "scenarios.yaml").read_text())

@@ -8,8 +8,8 @@ from fastapi.testclient import TestClient
 from ratchet.rehearsal.cluster import Cluster
 from ratchet.rehearsal.gateway import choose, gateway
 from ratchet.rehearsal.ports import free_port
-from ratchet.rehearsal.world import ClusterWorld
-from rehearsal.fakes import FakePool, served
+from ratchet.rehearsal.scheduler_io import ClusterWorld
+from support.rehearsal_fakes import FakePool, served
 
 
 @pytest.fixture

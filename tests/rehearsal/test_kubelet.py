@@ -12,13 +12,13 @@ import yaml
 
 from ratchet.digest import digest_tree
 from ratchet.errors import UserError
+from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.rehearsal.argo import OVERLAY, merge, render
 from ratchet.rehearsal.cluster import Cluster
 from ratchet.rehearsal.flagger import Readiness
 from ratchet.rehearsal.kubelet import Kubelet, resolve
-from ratchet.rehearsal.world import readiness
-from ratchet.serving.adapter_pool import AdapterPool
-from rehearsal.fakes import FakePool, served
+from ratchet.rehearsal.scheduler_io import readiness
+from support.rehearsal_fakes import FakePool, served
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "adapter-router"
 NAME = "adapter-router"

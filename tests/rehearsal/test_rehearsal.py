@@ -19,7 +19,7 @@ import yaml
 from ratchet.digest import digest_tree
 from ratchet.rehearsal.__main__ import main
 from ratchet.rehearsal.ports import free_port
-from rehearsal.fakes import FakeGate, FakePool, served
+from support.rehearsal_fakes import FakeGate, FakePool, served
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "adapter-router"
@@ -77,9 +77,7 @@ class Stage:
         return self.users.post("/v1/chat/completions", json=body)
 
     def routers(self) -> list[psutil.Process]:
-        return [
-            child for child in psutil.Process(self.process.pid).children() if "ratchet.serving.router" in cmd(child)
-        ]
+        return [child for child in psutil.Process(self.process.pid).children() if "ratchet.router.app" in cmd(child)]
 
 
 def cmd(process: psutil.Process) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from ratchet.config import Config
 from ratchet.store import LocalStore
-from release.edges import NEW, VALUES, FakeCluster, git, serving
+from support.release_edges import NEW, VALUES, FakeCluster, git, serving
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def config(cluster: FakeCluster, repository: Path) -> Config:
 @pytest.fixture(scope="session")
 def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with two versions of `adapter`: 1 has been champion, 2 is the challenger."""
-    from ratchet.registry.tracking import connect
+    from ratchet.registry.mlflow_store import connect
     from ratchet.store import open_store
 
     folder = tmp_path_factory.mktemp("registered")

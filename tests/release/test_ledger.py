@@ -17,7 +17,7 @@ from ratchet.release.ledger import (
     request_abort,
 )
 from ratchet.store import Store
-from release.edges import NEW, OLD
+from support.release_edges import NEW, OLD
 
 OTHER = NEW.model_copy(update={"digest": "c" * 64, "version": "3"})
 

@@ -17,12 +17,12 @@ from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Made, Manifest
 from ratchet.registry import aliases
-from ratchet.registry.tracking import connect
-from ratchet.release.gitops import adapter_in
+from ratchet.registry.mlflow_store import connect
 from ratchet.release.ledger import Entry, Ledger, close, read_ledger, request
+from ratchet.release.reconciler.gitops import adapter_in
 from ratchet.release.release_adapter import STEP
 from ratchet.store import LocalStore
-from release.edges import NEW, OLD, FakeCluster, git
+from support.release_edges import NEW, OLD, FakeCluster, git
 
 
 def inputs() -> dict[str, Manifest]:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from ratchet.adapter_ref import AdapterRef
 from ratchet.manifest import Artifact, Flow, Manifest
-from ratchet.release.adapter_ref import AdapterRef
 from ratchet.release.ledger import Record
 from ratchet.report.report import Act
 

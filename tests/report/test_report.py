@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import pytest
 
 from ratchet.report.report import Act, write_report
-from ratchet.report.words import summarise
+from ratchet.report.summary import summarise
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 

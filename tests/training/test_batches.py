@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.training.batches import Layout, collate, first_passes, num_computed, passes, plan
-from ratchet.training.rows import Row
+from ratchet.training.tokenization import Row
 
 PACKINGS = ["shared", "separate", "off"]
 PAIR = Row(prompt=[5, 6], completions=([7, 8, 2], [9]), weight=1.0)

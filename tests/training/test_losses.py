@@ -8,6 +8,7 @@ from torch.nn.functional import log_softmax, logsigmoid
 
 from ratchet.training.batches import Layout, collate
 from ratchet.training.fused_lora import fuse
+from ratchet.training.log_probs import completion_log_probs
 from ratchet.training.losses import (
     CHUNK_TOKENS,
     dpo_loss,
@@ -19,8 +20,7 @@ from ratchet.training.losses import (
     token_log_probs,
 )  # fmt: skip
 from ratchet.training.objectives import dpo_objective, kto_objective, sft_objective
-from ratchet.training.policy import completion_log_probs
-from ratchet.training.rows import Row
+from ratchet.training.tokenization import Row
 
 SFT = [
     Row(prompt=[1, 5, 9, 11], completions=([20, 21, 22, 2],), weight=1.0),

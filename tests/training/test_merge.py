@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import tiny_adapter
 from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.manifest import Manifest
 from ratchet.store import Store
 from ratchet.training.merge import merge
-from ratchet.training.servable import check_servable
+from ratchet.training.vllm_compat import check_servable
+from support import tiny_adapter
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from ratchet.config import TrainAdapter
 from ratchet.errors import UserError
 from ratchet.training import attention
 from ratchet.training.batches import Layout, collate
-from ratchet.training.policy import completion_log_probs
-from ratchet.training.rows import Row
+from ratchet.training.log_probs import completion_log_probs
+from ratchet.training.tokenization import Row
 
 ROWS = [
     Row(prompt=[1, 5, 9, 11], completions=([20, 21, 22, 2], [23, 2]), weight=1.0),

@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from ratchet.base_model import revision
 from ratchet.errors import UserError
 from ratchet.manifest import Manifest
-from ratchet.registry.tracking import connect
+from ratchet.registry.mlflow_store import connect
 from ratchet.step import read_manifest, run_step
 from ratchet.store import Store, open_store
-from ratchet.training import policy, trainer
-from ratchet.training.servable import check_servable
+from ratchet.training import log_probs, trainer
 from ratchet.training.train_adapter import STEP, fresh_adapter, plan_training
-from training.trainings import DPO, SFT, STEPS, curve, publish, train, weights
+from ratchet.training.vllm_compat import check_servable
+from support.trainings import DPO, SFT, STEPS, curve, publish, train, weights
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_reference_of_the_base_model_is_computed_once_for_all_runs(settings, tmp
 
 def test_the_reference_is_computed_in_the_passes_of_the_training(settings, tmp_path, monkeypatch):
     """In bfloat16 what else is in a pass rounds a row's log-probabilities otherwise, which is no preference."""
-    passes = {policy: [], trainer: []}
+    passes = {log_probs: [], trainer: []}
     for module, seen in passes.items():
         compute = module.predicting_states
         monkeypatch.setattr(
@@ -127,7 +127,7 @@ def test_the_reference_is_computed_in_the_passes_of_the_training(settings, tmp_p
         )
     _, manifest = train(settings(sft={"epochs": 0}, dpo={"batch_rows": 4, "warmup_share": 0}), tmp_path / "passes")
     assert len(manifest.facts["history"]) > 2
-    assert passes[policy] == passes[trainer]
+    assert passes[log_probs] == passes[trainer]
     assert manifest.facts["history"][0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 

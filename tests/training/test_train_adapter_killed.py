@@ -15,13 +15,13 @@ import pytest
 from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.manifest import Manifest
-from ratchet.registry.tracking import connect
+from ratchet.registry.mlflow_store import connect
 from ratchet.step import run_step
 from ratchet.store import open_store
 from ratchet.training.train_adapter import STEP, _work
-from s3_server import s3_server
-from training import trainings
-from training.trainings import DPO, SFT, STEPS, curve, publish, train
+from support import trainings
+from support.s3_server import s3_server
+from support.trainings import DPO, SFT, STEPS, curve, publish, train
 
 
 @pytest.fixture(scope="module")

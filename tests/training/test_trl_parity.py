@@ -9,9 +9,9 @@ from ratchet.config import Phase
 from ratchet.store import open_store
 from ratchet.training.batches import Layout, collate, first_passes, passes, plan
 from ratchet.training.checkpoints import Place
+from ratchet.training.log_probs import completion_log_probs, with_reference
 from ratchet.training.objectives import Objective, dpo_objective, kto_objective, sft_objective
-from ratchet.training.policy import completion_log_probs, with_reference
-from ratchet.training.rows import dpo_rows, kto_rows, sft_rows
+from ratchet.training.tokenization import dpo_rows, kto_rows, sft_rows
 from ratchet.training.trainer import train_phase
 
 pytestmark = [

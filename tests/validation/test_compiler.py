@@ -10,7 +10,7 @@ from ratchet.errors import UserError
 from ratchet.validation.compiler import compile_suite, mask, reasons
 from ratchet.validation.expectations import EXPECTATIONS
 from ratchet.validation.gx import Disagreement, check_parity
-from ratchet.validation.regex import NotTranslatable, to_rust
+from ratchet.validation.regex_to_rust import NotTranslatable, to_rust
 
 # Characters on which engines differ: white space and digits beyond ASCII, line ends, marks, astral planes.
 ODD = "aA0_ \t\n\r\x0b\x1c\x1f\x85\xa0\u1680\u2028\u3000\u180e\u200b٣²½é\u0301ßİ𝔸👩\u200d👧\u0000$^.|"

@@ -11,23 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from events import NOW_S, interaction, vote
+from ratchet.collection.collect_triplets import STEP as COLLECT
 from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.events import Event
-from ratchet.lake.landing import land
-from ratchet.lake.validated import valid_files
+from ratchet.ingest.landing import land
+from ratchet.lake.valid_triplets import valid_files
 from ratchet.manifest import Manifest
 from ratchet.privacy.scrub import scrub
 from ratchet.step import run_step
 from ratchet.store import Store
-from ratchet.triplets.collect_triplets import STEP as COLLECT
 from ratchet.validation.compiler import reasons as reasons_of
-from ratchet.validation.evidence import evidence
+from ratchet.validation.daily_failures import evidence
 from ratchet.validation.gx import Disagreement
-from ratchet.validation.parts import lowest, process
 from ratchet.validation.suite import compile_rules, drops, judge, suite_digest, view
+from ratchet.validation.validate_part import lowest, process
 from ratchet.validation.validate_triplets import STEP as VALIDATE
+from support.event_factory import NOW_S, interaction, vote
 
 LENIENT = Config.model_validate({"validate_triplets": {"max_bad_share": 1}})
 
@@ -239,7 +239,7 @@ def test_evidence_counts_days_and_reasons_and_has_pages_for_people(lake: Store):
 
 def test_a_mask_that_is_wrong_stops_the_run(lake: Store, monkeypatch: pytest.MonkeyPatch):
     land(lake, [interaction("a"), vote("g", "a"), vote("f", "a", "rating", 11)])
-    monkeypatch.setattr("ratchet.validation.parts.judge", lambda rows, rules: rows.with_columns(mask=pl.lit(0)))
+    monkeypatch.setattr("ratchet.validation.validate_part.judge", lambda rows, rules: rows.with_columns(mask=pl.lit(0)))
     with pytest.raises(Disagreement, match="rating_out_of_range: 0 rows by the mask, 1 by Great Expectations"):
         validate(lake)
     assert not list(lake.list("validated"))
@@ -301,7 +301,7 @@ def test_importing_the_step_is_cheap():
 
 
 def test_a_real_import_goes_through(lake: Store, shared_data: Path, capfd: pytest.CaptureFixture[str]):
-    from ratchet.lake.importers import import_files
+    from ratchet.ingest.importers import import_files
 
     import_files(lake, "pandalm", [shared_data / "pandalm-testset-v1.json"])
     manifest = validate(lake, Config())

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-import votes
-from argo_commands import TaskFailed, config_map, run_workflow
 from ratchet.step import read_manifest
 from ratchet.store import open_store
 from ratchet_pipelines.argo.compile import compile_documents
 from ratchet_pipelines.argo.settings import Settings
+from support import vote_factory
+from support.argo_commands import TaskFailed, config_map, run_workflow
 
 pytestmark = [pytest.mark.timeout(600)]
 TEMPLATES = compile_documents(Settings(image="ratchet-components:0.1.0"))
@@ -29,7 +29,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
 
 
 def make_lake(folder: Path) -> Path:
-    votes.land_votes(open_store(folder))
+    vote_factory.land_votes(open_store(folder))
     return folder
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ratchet_pipelines.argo.notify import message
-from webhook import receiver
+from support.webhook_server import receiver
 
 NODES = [
     {"displayName": "train-adapter", "message": "main: Error (exit code 2): the disk is full", "phase": "Failed"},

@@ -10,15 +10,15 @@ import jsonschema
 import pytest
 import yaml
 
-import crds
 from ratchet.config import Config
 from ratchet_pipelines.argo.compile import compile_documents, file_name, write_documents
 from ratchet_pipelines.argo.lint import lint
 from ratchet_pipelines.argo.settings import Settings
 from ratchet_pipelines.argo.steps import DEADLINE_HOURS, DEVICE_STEPS
 from ratchet_pipelines.argo.workflows import PARTS
-from ratchet_pipelines.cli import profile_path
 from ratchet_pipelines.graph import BY_NAME, STEPS
+from ratchet_pipelines.profiles import profile_path
+from support import crd_schemas
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = ROOT / "infra" / "argocd" / "workflows"  # not a copy: what Argo CD applies
@@ -56,14 +56,14 @@ def test_what_argo_cd_applies_is_what_the_code_compiles(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=file_name)
 def test_every_object_is_valid_by_argos_schema(document: dict[str, Any]) -> None:
-    crds.check(document, "argo-workflows")
+    crd_schemas.check(document, "argo-workflows")
 
 
 def test_schema_check_refuses_a_misspelt_field() -> None:
     broken = copy.deepcopy(DOCUMENTS[0])
     broken["spec"]["templates"][0]["retryStrategi"] = {}
     with pytest.raises(jsonschema.ValidationError, match="retryStrategi"):
-        crds.check(broken, "argo-workflows")
+        crd_schemas.check(broken, "argo-workflows")
 
 
 def test_the_loop_has_the_steps_and_edges_of_the_graph() -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from front_doors import kubeflow_edges
 from ratchet.errors import UserError
 from ratchet_pipelines.graph import STEPS
 from ratchet_pipelines.kubeflow.compile import compile_pipelines
 from ratchet_pipelines.kubeflow.pipelines import Images
 from ratchet_pipelines.kubeflow.resources import RESOURCES
+from support.orchestrator_edges import kubeflow_edges
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ["ratchet", "ratchet-data", "ratchet-release", "ratchet-train-and-evaluate"]
@@ -142,7 +142,7 @@ def test_every_task_on_the_cluster_has_retries_a_timeout_and_its_secrets_by_name
 
 
 def test_the_command_line_is_free_of_kfp() -> None:
-    code = "import sys, ratchet_pipelines.cli, ratchet_pipelines.kubeflow.command; assert 'kfp' not in sys.modules"
+    code = "import sys, ratchet_pipelines.cli.main, ratchet_pipelines.cli.compile; assert 'kfp' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

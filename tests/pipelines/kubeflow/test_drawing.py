@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from kfp import dsl
 
+from ratchet.adapter_ref import AdapterRef
 from ratchet.manifest import Artifact, Flow, Manifest
-from ratchet.release.adapter_ref import AdapterRef
 from ratchet.release.ledger import Entry, Ledger
 from ratchet.store import Store
 from ratchet_pipelines.kubeflow.drawing import draw

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from kfp import local
 
-import votes
 from ratchet.lineage import all_manifests
 from ratchet.store import Store, open_store
 from ratchet_pipelines.kubeflow.pipelines import Pipeline
+from support import vote_factory
 
 pytestmark = [pytest.mark.timeout(600)]
 
@@ -25,7 +25,7 @@ def runner(tmp_path: Path) -> Path:
 
 def lake_with_votes(folder: Path) -> Store:
     store = open_store(folder)
-    votes.land_votes(store)
+    vote_factory.land_votes(store)
     return store
 
 
@@ -75,7 +75,7 @@ def test_cache_skips_equal_digests_and_never_the_look_for_new_votes(
     store = lake_with_votes(tmp_path / "lake")
     ran = []
     for seed in (0, 0, 1):
-        votes.land_votes(store, seed=seed, first=1000 * seed)
+        vote_factory.land_votes(store, seed=seed, first=1000 * seed)
         local_pipelines["ratchet-data"](lake=store.root, config=settings)
         ran.append({task.name for task in max(runner.glob("ratchet-data-*")).iterdir()})
     every = {"collect-triplets", "validate-triplets", "build-datasets"}

@@ -7,7 +7,7 @@ from ratchet.manifest import Manifest
 from ratchet.store import Store
 from ratchet_pipelines.kubeflow.notice import WEBHOOK, notify
 from ratchet_pipelines.kubeflow.steps import dereference, may_release, settings
-from webhook import receiver
+from support.webhook_server import receiver
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def test_a_better_candidate_is_promoted_everywhere(tmp_path: Path) -> None:
 def a_router(supervisor: Supervisor) -> None:
     """One of the cluster's own children: the pods."""
     children = psutil.Process(supervisor.services["cluster"].process.pid).children()
-    pods = [child for child in children if "ratchet.serving.router" in " ".join(child.cmdline())]
+    pods = [child for child in children if "ratchet.router.app" in " ".join(child.cmdline())]
     random.choice(pods).kill()
 
 

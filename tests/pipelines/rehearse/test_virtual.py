@@ -6,7 +6,7 @@ import pytest
 
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet_pipelines.demo.stack import CHART
+from ratchet_pipelines.local_stack import CHART
 from ratchet_pipelines.rehearse.faults import FAULTS, Public, fault
 from ratchet_pipelines.rehearse.table import canary_of, on_virtual_clock
 from ratchet_pipelines.rehearse.virtual import rehearse_once

@@ -1,0 +1,51 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ratchet.errors import UserError
+from ratchet.ingest.importers import IMPORTERS
+from ratchet_pipelines.cli.main import app
+
+SAMPLES = Path(__file__).parents[2] / "ingest/importers/samples"
+
+
+def ratchet(*args: object) -> Result:
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def test_the_list_names_every_format_and_what_it_reads():
+    told = ratchet("import", "--list").stdout
+    assert [line.split()[0] for line in told.splitlines() if not line.startswith(" ")] == sorted(IMPORTERS)
+    assert json.loads(ratchet("import", "--list", "--json").stdout).keys() == IMPORTERS.keys()
+
+
+def test_scores_and_traces_go_in_together(tmp_path: Path):
+    done = ratchet(
+        "import", "langfuse", SAMPLES / "langfuse.jsonl", "--traces", SAMPLES / "langfuse-traces.jsonl",
+        "--score", "thumb=thumb", "--lake", tmp_path, "--json",
+    )  # fmt: skip
+    told = json.loads(done.stdout)
+    assert told["flows"]["interactions"]["rows_out"] == 4
+    assert told["flows"]["feedback"]["drops"]["scale_unknown"] == 5
+    assert "nobody said what they mean: helpfulness (2)" in done.stderr
+    assert all((tmp_path / key).is_file() for key in told["quarantined"])
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["nothing"], "no such format; known are arena"),
+        ([], "no such format"),
+        (["kto"], "name a file"),
+        (["kto", "there/is/none.jsonl"], "is not a file"),
+        (["kto", "http://localhost:5000"], "only mlflow is read from a server"),
+        (["kto", SAMPLES / "kto.jsonl", "--score", "x"], "--score x"),
+        (["kto", SAMPLES / "kto.jsonl", "--traces", SAMPLES / "kto.jsonl"], "leave out --traces"),
+    ],
+)
+def test_what_the_user_must_mend_is_said(tmp_path: Path, args: list[object], words: str):
+    error = ratchet("import", *args, "--lake", tmp_path).exception
+    assert isinstance(error, UserError)
+    assert words in str(error)

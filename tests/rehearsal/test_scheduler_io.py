@@ -1,0 +1,152 @@
+"""Webhooks over HTTP, and what the scheduler's moves leave in the cluster."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ratchet.rehearsal.argo import merge, render
+from ratchet.rehearsal.canary_spec import Hook
+from ratchet.rehearsal.cluster import Cluster
+from ratchet.rehearsal.flagger import Readiness, Status
+from ratchet.rehearsal.ports import free_port
+from ratchet.rehearsal.scheduler_io import ClusterWorld
+from support.rehearsal_fakes import FakeGate, served
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "adapter-router"
+NAME, PRIMARY = "adapter-router", "adapter-router-primary"
+
+
+@pytest.fixture
+def gate() -> FakeGate:
+    return FakeGate()
+
+
+@pytest.fixture
+def gate_url(gate: FakeGate) -> Iterator[str]:
+    with served(gate) as url:
+        yield url
+
+
+@pytest.fixture
+def world(gate_url: str) -> Iterator[ClusterWorld]:
+    cluster = Cluster("ratchet")
+    for manifest in render(CHART, {"gate": {"url": gate_url}}, "ratchet"):
+        cluster.apply(manifest)
+    made = ClusterWorld(cluster, NAME)
+    yield made
+    made.client.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "passes"),
+    [(200, True), (201, True), (202, True), (204, False), (403, False), (500, False)],
+)
+def test_only_200_to_202_pass(world: ClusterWorld, gate: FakeGate, gate_url: str, status: int, passes: bool) -> None:
+    gate.statuses["pre-rollout"] = [status]
+    hook = Hook("gate", "pre-rollout", f"{gate_url}/hooks/pre-rollout")
+    assert world.call_hook(hook, "Progressing", "abc") is passes
+
+
+@pytest.mark.parametrize(("first", "calls"), [(503, 2), (429, 2), (403, 1)])
+def test_retries_cover_overload_and_not_refusal(
+    world: ClusterWorld, gate: FakeGate, gate_url: str, first: int, calls: int
+) -> None:
+    gate.statuses["pre-rollout"] = [first, 200]
+    hook = Hook("gate", "pre-rollout", f"{gate_url}/hooks/pre-rollout", retries=1)
+    assert world.call_hook(hook, "Progressing", "abc") is (calls == 2)
+    assert len(gate.calls) == calls
+
+
+def test_payload_is_flaggers(world: ClusterWorld, gate: FakeGate, gate_url: str) -> None:
+    hook = Hook("gate", "rollback", f"{gate_url}/hooks/rollback", metadata=(("why", "test"),))
+    world.call_hook(hook, "WaitingPromotion", "abc")
+    payload = {"name": NAME, "namespace": "ratchet", "phase": "WaitingPromotion", "checksum": "abc"}
+    assert gate.calls == [("rollback", payload | {"metadata": {"why": "test"}})]
+
+
+def test_a_gate_that_is_away_refuses(world: ClusterWorld) -> None:
+    hook = Hook("gate", "rollback", f"http://127.0.0.1:{free_port('127.0.0.1')}/hooks/rollback")
+    assert world.call_hook(hook, "Progressing", "abc") is False
+
+
+def test_events_carry_message_type_and_time(world: ClusterWorld, gate: FakeGate) -> None:
+    world.record("Advance", "Progressing", "abc", is_warning=False)
+    [(hook, payload)] = gate.calls
+    assert hook == "event"
+    assert payload["metadata"] | {"timestamp": ""} == {
+        "eventMessage": "Advance",
+        "eventType": "Normal",
+        "timestamp": "",
+    }
+    assert int(payload["metadata"]["timestamp"]) > 1_600_000_000_000
+
+
+def test_promotion_copies_the_template_under_the_primarys_label(world: ClusterWorld) -> None:
+    world.create_primary()
+    adapter = {"name": "adapter", "version": "2", "uri": "/lake/adapters/x", "digest": "b" * 64}
+    for manifest in render(CHART, {"adapter": adapter}, "ratchet"):
+        world.cluster.apply(manifest)
+    world.promote()
+    target, primary = (world.cluster.get("Deployment", name) for name in (NAME, PRIMARY))
+    assert target and primary
+    copied = primary["spec"]["template"]["metadata"]
+    assert copied["labels"]["app"] == PRIMARY
+    assert copied["annotations"].pop("flagger-id")
+    assert copied["annotations"] == target["spec"]["template"]["metadata"]["annotations"]
+    assert primary["spec"]["template"]["spec"] == target["spec"]["template"]["spec"]
+
+
+def test_sync_keeps_flaggers_replicas_and_the_objects_identity(world: ClusterWorld) -> None:
+    world.scale_target(0)
+    before = world.cluster.get("Deployment", NAME)
+    for manifest in render(CHART, {"rolloutNonce": "again"}, "ratchet"):
+        world.cluster.apply(manifest)
+    after = world.cluster.get("Deployment", NAME)
+    assert before and after
+    assert after["spec"]["replicas"] == 0
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["metadata"]["generation"] == before["metadata"]["generation"] + 1
+
+
+def test_going_back_in_git_gives_back_the_spec_hash(world: ClusterWorld) -> None:
+    before = world.target_spec()
+    for nonce in ("again", ""):
+        for manifest in render(CHART, {"rolloutNonce": nonce}, "ratchet"):
+            world.cluster.apply(manifest)
+        assert (world.target_spec() == before) is (nonce == "")
+
+
+def test_status_says_whether_the_revision_was_promoted(world: ClusterWorld) -> None:
+    for phase, promoted in (("Progressing", "Unknown"), ("Succeeded", "True"), ("Failed", "False")):
+        world.publish(Status(phase, failed_checks=1, canary_weight=20, last_applied_spec="a", last_promoted_spec="b"))
+        canary = world.cluster.get("Canary", NAME)
+        assert canary
+        [condition] = canary["status"]["conditions"]
+        assert (condition["type"], condition["status"], condition["reason"]) == ("Promoted", promoted, phase)
+        assert canary["status"]["failedChecks"] == 1
+
+
+def test_layers_merge_as_helm_merges_them() -> None:
+    below = {"analysis": {"interval": "60s", "stepWeights": [10, 50]}, "lake": "a"}
+    assert merge(below, {"analysis": {"stepWeights": [20]}}, {"lake": "b"}) == {
+        "analysis": {"interval": "60s", "stepWeights": [20]},
+        "lake": "b",
+    }
+
+
+def test_a_cluster_that_is_killed_goes_on_where_it_was(tmp_path: Path, gate_url: str) -> None:
+    state = tmp_path / "cluster.json"
+    first = Cluster("ratchet", state)
+    for manifest in render(CHART, {"gate": {"url": gate_url}}, "ratchet"):
+        first.apply(manifest)
+    world = ClusterWorld(first, NAME)
+    world.create_primary()
+    world.set_route(20)
+    world.publish(Status("Progressing", 1, 20, "b", "a"))
+    world.client.close()
+    again = ClusterWorld(Cluster("ratchet", state), NAME)
+    assert again.status() == Status("Progressing", 1, 20, "b", "a")
+    assert again.canary_weight() == 20
+    assert again.primary_readiness() is Readiness.WAITING  # its pods ended with it
+    again.client.close()

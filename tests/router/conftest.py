@@ -1,0 +1,5 @@
+"""Fixtures of served models, shared with tests/inference."""
+
+from support.served_models import adapters, base, config, pool, serve, start
+
+__all__ = ["adapters", "base", "config", "pool", "serve", "start"]

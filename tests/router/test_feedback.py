@@ -1,0 +1,88 @@
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from ratchet.events import Feedback
+from ratchet.router.feedback import Vote
+from ratchet.router.tokens import Ticket
+
+TICKET = Ticket(interaction_id="i", subject_id="s", tenant="t", adapter_digest="d", arm="canary")
+
+
+def vote(kind: str, value: Any, **fields: Any) -> Vote:
+    return Vote.model_validate({"kind": kind, "value": value, **fields})
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("thumb", 1), ("thumb", -1), ("rating", 1), ("rating", 5), ("correction", "42"), ("preference", "other"),
+        ("dwell_ms", 1500.5), ("copy", 1), ("regenerate", 0),
+    ],
+)  # fmt: skip
+def test_value_that_suits_its_kind_is_taken_as_it_is(kind: str, value: Any) -> None:
+    event = vote(kind, value).event(TICKET, created_at=7.0)
+    assert isinstance(event, Feedback)
+    assert (event.kind, event.value, event.created_at) == (kind, value, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "allowed"),
+    [
+        ("thumb", 2, "1 (up) or -1 (down)"),
+        ("thumb", "up", "1 (up) or -1 (down)"),
+        ("thumb", math.nan, "1 (up) or -1 (down)"),
+        ("rating", 0, "from 1 to 5"),
+        ("rating", 6, "from 1 to 5"),
+        ("rating", 3.5, "whole number"),
+        ("correction", "  ", "the text"),
+        ("correction", 4, "the text"),
+        ("preference", "", "the id of the interaction that lost"),
+        ("dwell_ms", -1, "0 or more"),
+        ("dwell_ms", math.inf, "0 or more"),
+        ("click", "yes", "0 or more"),
+        ("applause", 1, "'thumb', 'rating'"),
+    ],
+)
+def test_value_that_does_not_suit_says_what_would(kind: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        vote(kind, value)
+    assert allowed in str(caught.value)
+
+
+def test_nothing_is_preferred_to_itself() -> None:
+    with pytest.raises(ValueError, match="the interaction that lost, not of the one that won"):
+        vote("preference", "i").event(TICKET, 0)
+
+
+def test_vote_is_attributed_to_who_asked_and_to_the_digest_that_served() -> None:
+    event = vote("thumb", 1).event(TICKET, 0)
+    assert (event.interaction_id, event.subject_id) == ("i", "s")
+    assert event.model_extra == {"tenant": "t", "adapter_digest": "d", "arm": "canary"}
+
+
+def test_tie_is_for_preferences() -> None:
+    assert vote("preference", "other", is_tie=True).event(TICKET, 0).is_tie
+    with pytest.raises(ValidationError, match="is_tie goes with kind 'preference'"):
+        vote("thumb", 1, is_tie=True)
+
+
+def test_unknown_field_is_refused() -> None:
+    with pytest.raises(ValidationError, match="subject_id"):
+        vote("thumb", 1, subject_id="somebody else")
+
+
+def test_an_id_is_one_a_subject_and_kind_and_what_the_sender_calls_it() -> None:
+    first = vote("thumb", 1).event(TICKET, 0).feedback_id
+    assert vote("thumb", -1).event(TICKET, 9).feedback_id == first
+    others = [
+        vote("rating", 1).event(TICKET, 0),
+        vote("thumb", 1).event(replace(TICKET, subject_id="other"), 0),
+        vote("thumb", 1).event(replace(TICKET, interaction_id="j"), 0),
+        vote("thumb", 1, feedback_id="mine").event(TICKET, 0),
+        vote("thumb", 1, feedback_id="mine").event(replace(TICKET, subject_id="other"), 0),
+    ]
+    assert len({first, *(other.feedback_id for other in others)}) == 6

@@ -1,0 +1,76 @@
+"""The Terraform of infra/terraform in a folder of its own, to be pointed at an AWS that is none."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CODE = Path(__file__).resolve().parents[2] / "infra" / "terraform"
+ISSUER = "oidc.eks.us-east-1.amazonaws.com/id/TEST"
+OVERRIDE = """
+terraform {
+  backend "local" {}
+}
+
+provider "aws" {
+  s3_use_path_style           = true
+  skip_credentials_validation = true
+  skip_metadata_api_check     = true
+  skip_requesting_account_id  = true
+
+  endpoints {
+    ecr = "ENDPOINT"
+    eks = "ENDPOINT"
+    iam = "ENDPOINT"
+    s3  = "ENDPOINT"
+    sts = "ENDPOINT"
+  }
+}
+"""
+
+
+class Terraform:
+    """The code in a folder of its own, with its plugins at hand."""
+
+    def __init__(self, folder: Path) -> None:
+        if shutil.which("terraform") is None:
+            pytest.skip("terraform is not installed")
+        self.folder = folder
+        shutil.copytree(CODE, folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+        done = self.init("-backend=false")
+        if done.returncode != 0:
+            pytest.skip(f"Terraform's AWS provider is not to be had here: {done.stderr.strip().splitlines()[-1:]}")
+
+    def init(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run("init", "-input=false", *arguments, *[f"-plugin-dir={found}" for found in _plugin_folders()])
+
+    def point_at(self, endpoint: str, variables: dict[str, Any]) -> None:
+        """From now on the code is about the AWS at this endpoint, its state a file."""
+        (self.folder / "override.tf").write_text(OVERRIDE.replace("ENDPOINT", endpoint))
+        (self.folder / "terraform.tfvars.json").write_text(json.dumps(variables))
+        assert self.init("-reconfigure").returncode == 0
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        # A configuration that is named and not there would only make Terraform warn.
+        env = {name: value for name, value in os.environ.items() if name != "TF_CLI_CONFIG_FILE"}
+        command = ["terraform", *arguments, "-no-color"]
+        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
+
+    def must(self, *arguments: str) -> str:
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+def _plugin_folders() -> list[Path]:
+    """Folders that hold the provider unpacked, for machines that do not reach Terraform's registry."""
+    return [path.parent for path in Path("/opt").glob("*/registry.terraform.io") if (path / "hashicorp/aws").is_dir()]
+
+
+def variables(**more: Any) -> dict[str, Any]:
+    provider = f"arn:aws:iam::123456789012:oidc-provider/{ISSUER}"
+    return {"region": "us-east-1", "name": "test", "oidc_provider_arn": provider, **more}
