@@ -14,7 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from ratchet.base_model import load_base
 from ratchet.config import BaseModelSource
-from ratchet.inference.lora import Lora
+from ratchet.inference.lora import MultiLoraModel
 
 NUM_ROWS = 32
 NUM_TOKENS = 12  # generated a row; the cost of one does not change with how many there are
@@ -26,7 +26,7 @@ def run() -> dict[str, float]:
     """Tokens a second of each arm, the best of REPEATS interleaved runs."""
     with TemporaryDirectory() as folder:
         paths = {slot: _adapter(Path(folder) / slot) for slot in SLOTS if slot}
-        lora, mixed = Lora(load_base(BaseModelSource())[0]), _peft(paths)
+        lora, mixed = MultiLoraModel(load_base(BaseModelSource())[0]), _peft(paths)
         for slot, path in paths.items():
             lora.load(path, slot)
     names = [SLOTS[row % len(SLOTS)] for row in range(NUM_ROWS)]

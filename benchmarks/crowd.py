@@ -19,7 +19,8 @@ UNWILLING, EXPIRED, RETRACTED = 0.02, 0.01, 0.01
 BRIGADE = 30  # accounts of one day's age, all of one mind, with one comment among them
 VOCABULARY = 20_000
 DETECTED = (
-    "no_consent", "expired", "retracted", "duplicate", "held", "unreliable_rater", "contradictory", "near_duplicate",
+    "no_consent", "expired", "retracted", "duplicate", "held_for_review", "unreliable_rater", "contradictory",
+    "near_duplicate",
 )  # fmt: skip
 
 
@@ -140,7 +141,7 @@ def _brigade(rng: np.random.Generator, num_answers: int, ends: float) -> pl.Data
         interaction_id=pl.format("i-brigade-{}-{}", "n", "answer_number"),
         account_age_days=pl.lit(1.0),
         comment=pl.lit("this model is rubbish, vote it down"),
-        planted=pl.lit("held"),
+        planted=pl.lit("held_for_review"),
     )
 
 
@@ -149,10 +150,13 @@ def _unusable(rng: np.random.Generator, votes: pl.DataFrame) -> pl.DataFrame:
     draw = pl.Series(rng.random(len(votes)))
     edges = np.cumsum([UNWILLING, EXPIRED, RETRACTED])
     reason = (
-        pl.when(draw < edges[0]).then(pl.lit("no_consent"))
-        .when(draw < edges[1]).then(pl.lit("expired"))
-        .when(draw < edges[2]).then(pl.lit("retracted"))
-    )  # fmt: skip
+        pl.when(draw < edges[0])
+        .then(pl.lit("no_consent"))
+        .when(draw < edges[1])
+        .then(pl.lit("expired"))
+        .when(draw < edges[2])
+        .then(pl.lit("retracted"))
+    )
     is_plain = pl.col("planted").is_null() & ~pl.col("interaction_id").is_in(
         votes.filter(pl.col("planted") == "duplicate")["interaction_id"].str.strip_suffix("-before").implode()
     )
@@ -175,19 +179,33 @@ def _as_triplets(votes: pl.DataFrame, ends: float) -> Crowd:
     is_planted = {reason: pl.col("planted") == reason for reason in ("no_consent", "expired", "retracted")}
     expired_through = ends + DAY_S
     table = votes.select(
-        "interaction_id", "subject_id", "response", "created_at", "account_age_days", "comment", "planted",
+        "interaction_id",
+        "subject_id",
+        "response",
+        "created_at",
+        "account_age_days",
+        "comment",
+        "planted",
         triplet_id=pl.format("t-{}", pl.col("number").cast(pl.String).str.zfill(9)),
         conversation_id=pl.format("c-{}", "answer_number"),
         messages=pl.format("[{}]", said),
         value_num=pl.when("is_up").then(1.0).otherwise(-1.0),
         served_at=pl.col("created_at") - 60,
-        consent_training=pl.when(is_planted["no_consent"].fill_null(False)).then(pl.lit("unknown"))
+        consent_training=pl.when(is_planted["no_consent"].fill_null(False))
+        .then(pl.lit("unknown"))
         .otherwise(pl.lit("granted")),
         retention_until=pl.when(is_planted["expired"].fill_null(False)).then(expired_through),
         is_retracted=is_planted["retracted"].fill_null(False),
-        kind=pl.lit("thumb"), tenant=pl.lit("default"), is_tie=pl.lit(False), finish_reason=pl.lit("stop"),
-        source=pl.lit("human"), base_model=pl.lit("tiny"), adapter_name=pl.lit("base"), adapter_version=pl.lit("0"),
-        adapter_digest=pl.lit("base"), arm=pl.lit("primary"),
-    ).sort("triplet_id")  # fmt: skip
+        kind=pl.lit("thumb"),
+        tenant=pl.lit("default"),
+        is_tie=pl.lit(False),
+        finish_reason=pl.lit("stop"),
+        source=pl.lit("human"),
+        base_model=pl.lit("tiny"),
+        adapter_name=pl.lit("base"),
+        adapter_version=pl.lit("0"),
+        adapter_digest=pl.lit("base"),
+        arm=pl.lit("primary"),
+    ).sort("triplet_id")
     planted = table.select("triplet_id", reason="planted").drop_nulls()
     return Crowd(table.drop("planted"), planted, expired_through)

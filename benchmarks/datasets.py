@@ -14,8 +14,8 @@ import polars as pl
 from benchmarks.crowd import Crowd, crowd, score
 from ratchet.config import BuildDatasets, Config
 from ratchet.datasets.build_datasets import STEP, decide
-from ratchet.datasets.eligibility import judge
-from ratchet.datasets.interning import keyed
+from ratchet.datasets.eligibility import assess_eligibility
+from ratchet.datasets.interning import intern
 from ratchet.datasets.near_duplicates import components, near_duplicates
 from ratchet.datasets.prompts import prompt_texts
 from ratchet.manifest import Artifact, Manifest
@@ -66,8 +66,8 @@ def rensa_pairs(texts: pl.Series) -> set[tuple[int, int]]:
 
 def detectors(made: Crowd) -> dict[str, tuple[float, float]]:
     """Precision and recall of every detector."""
-    texts = keyed(made.triplets)
-    drops = decide(judge(texts, BuildDatasets(), made.expired_through), texts, Config(), None)[0].drops
+    texts = intern(made.triplets)
+    drops = decide(assess_eligibility(texts, BuildDatasets(), made.expired_through), texts, Config(), None)[0].drops
     found = drops.select(triplet_id=texts.triplet_ids.gather(drops["row"]), reason="reason")
     return score(found, made.planted)
 

@@ -20,10 +20,10 @@ from ratchet.http_service import run_server
 from ratchet.ingest.landing import land
 from ratchet.rehearsal.ports import free_port
 from ratchet.release.gate.app import build_app
-from ratchet.release.gate.state import Watch
+from ratchet.release.gate.state import GateState
 from ratchet.release.gate.tokens import hook_token
-from ratchet.release.ledger import ROOT, Entry, Ledger, Record, request
-from ratchet.release.reconciler.kubernetes import Seen
+from ratchet.release.ledger import ROOT, Ledger, LedgerEntry, LedgerRecord, request
+from ratchet.release.reconciler.kubernetes import ClusterSnapshot
 from ratchet.store import Store, open_store
 
 NUM_VOTES = 20_000
@@ -37,11 +37,18 @@ GOAL_MS = 50.0
 class Standing:
     """A cluster that stands still, in the middle of a canary."""
 
-    def look(self) -> Seen:
-        return Seen(
-            uid="u", phase="Progressing", failed_checks=0, canary_weight=50, last_applied_spec="b",
-            last_promoted_spec="a", target=NEW, primary=OLD, weight=50,
-        )  # fmt: skip
+    def look(self) -> ClusterSnapshot:
+        return ClusterSnapshot(
+            uid="u",
+            phase="Progressing",
+            failed_checks=0,
+            canary_weight=50,
+            last_applied_spec="b",
+            last_promoted_spec="a",
+            target=NEW,
+            primary=OLD,
+            weight=50,
+        )
 
 
 def run() -> dict[str, float]:
@@ -95,9 +102,9 @@ def _land(store: Store) -> None:
     for number in range(NUM_RELEASES):
         past = {"at": now, "who": "benchmark", "adapter": OLD, "baseline": OLD, "verdict": "pass"}
         for seq, event in ((2 * number + 1, "requested"), (2 * number + 2, "promoted")):
-            record = Record(event=event, seq=seq, **past)
+            record = LedgerRecord(event=event, seq=seq, **past)
             store.create(f"{ROOT}/{seq:08d}.json", record.model_dump_json().encode())
-    entry = Entry(event="requested", at=now, who="benchmark", adapter=NEW, baseline=OLD, verdict="pass")
+    entry = LedgerEntry(event="requested", at=now, who="benchmark", adapter=NEW, baseline=OLD, verdict="pass")
     request(Ledger(store), entry)
     events: list[Interaction | Feedback] = []
     for number in range(NUM_VOTES):
@@ -105,10 +112,16 @@ def _land(store: Store) -> None:
         adapter = NEW if number % 2 else OLD
         events.append(
             Interaction(
-                interaction_id=name, conversation_id=name, subject_id=name, base_model="none", response="yes",
-                messages=[Message(role="user", content="well?")], adapter_digest=adapter.digest, served_at=at,
+                interaction_id=name,
+                conversation_id=name,
+                subject_id=name,
+                base_model="none",
+                response="yes",
+                messages=[Message(role="user", content="well?")],
+                adapter_digest=adapter.digest,
+                served_at=at,
             )
-        )  # fmt: skip
+        )
         value = -1 if number % 10 < 2 else 1
         events.append(
             Feedback(feedback_id=name, interaction_id=name, subject_id=name, kind="thumb", value=value, created_at=at)
@@ -118,7 +131,7 @@ def _land(store: Store) -> None:
 
 def _serve(folder: str, port: int) -> None:
     config = Config(gate=Gate(refresh_s=0.01))  # as good as always looking
-    watch = Watch(config, open_store(Path(folder)), Standing())  # type: ignore[arg-type]
+    watch = GateState(config, open_store(Path(folder)), Standing())  # type: ignore[arg-type]
     run_server(lambda: build_app(watch, TOKEN), "127.0.0.1", port, "gate")
 
 

@@ -8,8 +8,8 @@ import torch
 
 from ratchet.base_model import load_base
 from ratchet.config import BaseModelSource
-from ratchet.inference.batching import Row, generate, stop_tokens
-from ratchet.inference.lora import Lora
+from ratchet.inference.batching import GenerationRow, generate, stop_tokens
+from ratchet.inference.lora import MultiLoraModel
 
 NUM_ROWS = 64
 MAX_TOKENS = 32
@@ -35,8 +35,11 @@ def _tokens_per_second(arm: Callable[[], int]) -> float:
 
 
 def _ours(model: Any, tokenizer: Any, texts: list[str]) -> int:
-    rows = [Row(prompt=tokenizer(text)["input_ids"], max_tokens=MAX_TOKENS, seed=n) for n, text in enumerate(texts)]
-    generate(Lora(model), rows, stop_tokens(model, tokenizer))
+    rows = [
+        GenerationRow(prompt=tokenizer(text)["input_ids"], max_tokens=MAX_TOKENS, seed=n)
+        for n, text in enumerate(texts)
+    ]
+    generate(MultiLoraModel(model), rows, stop_tokens(model, tokenizer))
     return sum(len(row.tokens) for row in rows)
 
 

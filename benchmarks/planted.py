@@ -73,8 +73,15 @@ def triplets(num_rows: int, seed: int = 0) -> pl.DataFrame:
 
 
 def _complete(rows: pl.DataFrame) -> pl.DataFrame:
-    fixed = {"source": "human", "is_tie": False, "tenant": "default", "finish_reason": "stop", "base_model": "tiny",
-             "consent_training": "granted", COLLECTION: 1}  # fmt: skip
+    fixed = {
+        "source": "human",
+        "is_tie": False,
+        "tenant": "default",
+        "finish_reason": "stop",
+        "base_model": "tiny",
+        "consent_training": "granted",
+        COLLECTION: 1,
+    }
     for name, kind in TRIPLETS.schema.items():
         if name not in rows.columns:
             rows = rows.with_columns(
@@ -119,10 +126,16 @@ def _email(rng: random.Random) -> str:
 
 def _phone(rng: random.Random) -> str:
     area, middle, last = rng.randint(201, 989), rng.randint(200, 999), _digits(rng, 4)
-    shapes = [f"+1 ({area}) {middle}-{last}", f"{area}-{middle}-{last}", f"({area}) {middle}-{last}",
-              f"+44 20 7946 {last}", f"+49 151 {_digits(rng, 8)}", f"{area}.{middle}.{last}",
-              f"030 {_digits(rng, 4)} {_digits(rng, 4)}",
-              f"+86138{_digits(rng, 8)}"]  # fmt: skip
+    shapes = [
+        f"+1 ({area}) {middle}-{last}",
+        f"{area}-{middle}-{last}",
+        f"({area}) {middle}-{last}",
+        f"+44 20 7946 {last}",
+        f"+49 151 {_digits(rng, 8)}",
+        f"{area}.{middle}.{last}",
+        f"030 {_digits(rng, 4)} {_digits(rng, 4)}",
+        f"+86138{_digits(rng, 8)}",
+    ]
     return rng.choice(shapes)
 
 
@@ -152,9 +165,14 @@ def _ip(rng: random.Random) -> str:
 
 
 def _token(rng: random.Random) -> str:
-    shapes = [f"ghp_{_letters(rng, 36)}", f"github_pat_{_letters(rng, 40)}",
-              f"xoxb-{_digits(rng, 12)}-{_letters(rng, 24)}",
-              f"glpat-{_letters(rng, 20)}", f"hf_{_letters(rng, 34)}", f"npm_{_letters(rng, 36)}"]  # fmt: skip
+    shapes = [
+        f"ghp_{_letters(rng, 36)}",
+        f"github_pat_{_letters(rng, 40)}",
+        f"xoxb-{_digits(rng, 12)}-{_letters(rng, 24)}",
+        f"glpat-{_letters(rng, 20)}",
+        f"hf_{_letters(rng, 34)}",
+        f"npm_{_letters(rng, 36)}",
+    ]
     return rng.choice(shapes)
 
 

@@ -133,9 +133,11 @@ def _started(stack: ExitStack, folder: Path) -> Iterator[Arm]:
     process = stack.enter_context(_running([sys.executable, "-m", STUB, str(stub)], f"{pool}/v1/models"))
     floor = Arm("stub alone", stub, "base-model", process)
     environment = {
-        "RATCHET_POOL_URL": pool, "RATCHET_LAKE": str(folder / "lake"), "RATCHET_PORT": str(ours),
+        "RATCHET_POOL_URL": pool,
+        "RATCHET_LAKE": str(folder / "lake"),
+        "RATCHET_PORT": str(ours),
         "RATCHET_SECRET": "s" * 32,
-    }  # fmt: skip
+    }
     command = [sys.executable, "-m", "ratchet.router.app"]
     process = stack.enter_context(_running(command, f"http://127.0.0.1:{ours}/readyz", **environment))
     yield Arm("ours", ours, "assistant", process)

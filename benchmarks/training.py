@@ -113,8 +113,11 @@ def summarize(taken: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def _apart(arm: str, task: Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.training", "--arm", arm, str(task)],
-        capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
     if done.returncode:
         raise RuntimeError(f"{arm}: {done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -228,7 +231,7 @@ def _ours(
 ) -> list[float]:
     from ratchet.store import open_store
     from ratchet.training import attention, batches, fused_lora, phases, train_adapter
-    from ratchet.training.checkpoints import Place
+    from ratchet.training.checkpoints import CheckpointFolder
     from ratchet.training.log_probs import with_reference
     from ratchet.training.objectives import dpo_objective
     from ratchet.training.trainer import train_phase
@@ -243,13 +246,20 @@ def _ours(
     with tempfile.TemporaryDirectory() as aside, spent:
         store = open_store(aside)
         steps = batches.plan(rows, batch_rows=BATCH_PAIRS, epochs=1, seed=0, layout=layout)
-        rows = with_reference(
-            model, rows, together=batches.first_passes(steps), layout=layout, store=store, origin={}
-        )  # fmt: skip
+        rows = with_reference(model, rows, together=batches.first_passes(steps), layout=layout, store=store, origin={})
         curve = train_phase(
-            model, rows, dpo_objective("sigmoid", BETA), config.train_adapter.dpo, steps=steps,
-            place=Place(store, "dpo"), layout=layout, seed=0, checkpoint_steps=1000, device="cpu", callbacks=[],
-        )  # fmt: skip
+            model,
+            rows,
+            dpo_objective("sigmoid", BETA),
+            config.train_adapter.dpo,
+            steps=steps,
+            place=CheckpointFolder(store, "dpo"),
+            layout=layout,
+            seed=0,
+            checkpoint_steps=1000,
+            device="cpu",
+            callbacks=[],
+        )
     return [entry["loss"] for entry in curve]
 
 
@@ -269,10 +279,19 @@ def _trl(model: str, table: list[dict[str, Any]], spent: Spent, settings: dict[s
     order = [index for step in steps for chosen in step for index in chosen]
     with tempfile.TemporaryDirectory() as aside:
         arguments = DPOConfig(
-            output_dir=aside, num_train_epochs=1, beta=BETA, seed=0, learning_rate=LEARNING_RATE,
-            lr_scheduler_type="cosine", train_sampling_strategy="sequential", logging_steps=1, save_strategy="no",
-            use_cpu=True, disable_tqdm=True, **{"per_device_train_batch_size": BATCH_PAIRS, **settings},
-        )  # fmt: skip
+            output_dir=aside,
+            num_train_epochs=1,
+            beta=BETA,
+            seed=0,
+            learning_rate=LEARNING_RATE,
+            lr_scheduler_type="cosine",
+            train_sampling_strategy="sequential",
+            logging_steps=1,
+            save_strategy="no",
+            use_cpu=True,
+            disable_tqdm=True,
+            **{"per_device_train_batch_size": BATCH_PAIRS, **settings},
+        )
         precompute = DPOTrainer._precompute_ref_logps
 
         def timed(*given: Any, **named: Any) -> Any:
@@ -282,10 +301,12 @@ def _trl(model: str, table: list[dict[str, Any]], spent: Spent, settings: dict[s
         DPOTrainer._precompute_ref_logps = timed
         torch.manual_seed(0)
         trainer = DPOTrainer(
-            str(base_folder(BaseModelSource(model=model))), args=arguments, processing_class=tokenizer,
+            str(base_folder(BaseModelSource(model=model))),
+            args=arguments,
+            processing_class=tokenizer,
             train_dataset=Dataset.from_list([_as_trl(table[index], tokenizer) for index in order]),
             peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
-        )  # fmt: skip
+        )
         with spent:
             trainer.train()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -26,12 +26,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ratchet.config import Config, Packing
 from ratchet.training.attention import FLEX_TOKENS, attend_by_row
-from ratchet.training.batches import Batch, Layout, collate, passes
+from ratchet.training.batches import Layout, PackedBatch, collate, passes
 from ratchet.training.cost_estimate import memory_mib
 from ratchet.training.fused_lora import fuse
 from ratchet.training.log_probs import completion_log_probs, to_device
 from ratchet.training.objectives import dpo_objective
-from ratchet.training.tokenization import Row
+from ratchet.training.tokenization import TokenizedRow
 
 SHAPES: dict[str, dict[str, int]] = {
     "1B": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32},
@@ -157,7 +157,7 @@ def _numbers(trial: Trial) -> range:
     return range(trial.warm_up + trial.timed)
 
 
-def _train(model: Any, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+def _train(model: Any, optimizer: torch.optim.Optimizer, batch: PackedBatch) -> None:
     batch = to_device(batch, model.device)
     (OBJECTIVE.loss(completion_log_probs(model, batch), batch) / len(batch["weights"])).backward()
     optimizer.step()
@@ -165,7 +165,7 @@ def _train(model: Any, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
 
 
 @torch.no_grad()
-def _reference_seconds(model: Any, batches: list[Batch], trial: Trial) -> float:
+def _reference_seconds(model: Any, batches: list[PackedBatch], trial: Trial) -> float:
     for batch in batches[: trial.warm_up]:
         completion_log_probs(model, to_device(batch, model.device))
     _seconds_since(0.0, trial)
@@ -195,12 +195,12 @@ def _model(trial: Trial) -> Any:
     return model
 
 
-def _rows(num_pairs: int) -> list[Row]:
+def _rows(num_pairs: int) -> list[TokenizedRow]:
     """Pairs as long as PandaLM's: 58, 51 and 50 tokens in the mean, exponentially spread, of random tokens."""
     torch.manual_seed(1)
     sizes = torch.stack([torch.empty(num_pairs).exponential_(1 / mean) for mean in (58, 51, 50)], 1).clamp(4, 500).int()
     return [
-        Row(
+        TokenizedRow(
             prompt=torch.randint(COMMON["vocab_size"], (prompt,)).tolist(),
             completions=tuple(torch.randint(COMMON["vocab_size"], (size,)).tolist() for size in answers),
             weight=1.0,

@@ -20,7 +20,7 @@ from ratchet.compute.parquet import write_parquet
 from ratchet.privacy.scrub import scrub
 from ratchet.validation.gx import failed_rows
 from ratchet.validation.slices import SLICE_ROWS as PART_ROWS
-from ratchet.validation.suite import compile_rules, judge, load_suite, view
+from ratchet.validation.suite import compile_rules, judge_rows, load_suite, view
 from ratchet.validation.validate_part import process
 
 NUM_ROWS = 1_000_000
@@ -64,7 +64,7 @@ def _ours(table: pl.DataFrame) -> None:
 def _judge(table: pl.DataFrame) -> None:
     rules = compile_rules(table, LIMITS)
     for rows in table.iter_slices(PART_ROWS):
-        judge(rows, rules)
+        judge_rows(rows, rules)
 
 
 def _peer(table: pl.DataFrame) -> None:

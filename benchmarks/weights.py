@@ -27,7 +27,7 @@ from ratchet.config import Config
 from ratchet.ingest.importers import import_files
 from ratchet.store import open_store
 from ratchet.training.batches import first_passes, passes, plan
-from ratchet.training.checkpoints import Place
+from ratchet.training.checkpoints import CheckpointFolder
 from ratchet.training.log_probs import reference_table, with_reference
 from ratchet.training.losses import normalized
 from ratchet.training.objectives import dpo_objective
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         plain = [replace(row, weight=1.0, flip_probability=0.0) for row in drawn]
         with tempfile.TemporaryDirectory() as lake:  # the arms share the reference
             arms = {
-                name: _score(rows, held_out, before, seed, Place(open_store(lake), name))
+                name: _score(rows, held_out, before, seed, CheckpointFolder(open_store(lake), name))
                 for name, rows in (("weighted", drawn), ("plain", plain))
             }
         found.append({"seed": seed, **arms})
@@ -130,7 +130,7 @@ def _base(held_out: list[Any]) -> Any:
     return reference_table(model, held_out, passes(held_out, layout), layout)
 
 
-def _score(rows: list[Any], held_out: list[Any], before: Any, seed: int, place: Place) -> dict[str, float]:
+def _score(rows: list[Any], held_out: list[Any], before: Any, seed: int, place: CheckpointFolder) -> dict[str, float]:
     config = _config(seed)
     model, tokenizer = fresh_adapter(config)
     layout = layout_of(config.train_adapter, tokenizer)
@@ -140,9 +140,18 @@ def _score(rows: list[Any], held_out: list[Any], before: Any, seed: int, place: 
     steps = plan(rows, batch_rows=phase.batch_rows, epochs=phase.epochs, seed=seed, layout=layout)
     rows = with_reference(model, rows, together=first_passes(steps), layout=layout, store=place.store, origin={})
     train_phase(
-        model, rows, dpo_objective("sigmoid", 0.1), phase, steps=steps, place=place,
-        layout=layout, seed=seed, checkpoint_steps=10_000, device="cpu", callbacks=[],
-    )  # fmt: skip
+        model,
+        rows,
+        dpo_objective("sigmoid", 0.1),
+        phase,
+        steps=steps,
+        place=place,
+        layout=layout,
+        seed=seed,
+        checkpoint_steps=10_000,
+        device="cpu",
+        callbacks=[],
+    )
     gains = reference_table(model, held_out, passes(held_out, layout), layout) - before
     margins = gains[:, 0] - gains[:, 1]
     return {"accuracy": round((margins > 0).float().mean().item(), 4), "margin": round(margins.mean().item(), 4)}

@@ -51,9 +51,13 @@ with DAG(
         if dataset is None:
             raise ValueError("there is no dataset yet; run collect_feedback first")
         drift = announced(context, DRIFT)
-        reason = "asked for by hand" if params["force"] else why_train(
-            dataset, last, datetime.now(UTC), min_new=params["min_new_triplets"], drift=drift and drift["why"]
-        )  # fmt: skip
+        reason = (
+            "asked for by hand"
+            if params["force"]
+            else why_train(
+                dataset, last, datetime.now(UTC), min_new=params["min_new_triplets"], drift=drift and drift["why"]
+            )
+        )
         print(f"dataset {dataset['digest'][:12]}: {reason or 'nothing to train for'}")
         return {**dataset, "reason": reason} if reason else None
 

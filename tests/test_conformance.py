@@ -26,7 +26,8 @@ SECTIONS = {
     "build_datasets": {"eval_share": 0.5},
     "train_adapter": {"max_tokens": 96, "checkpoint_steps": 2},
     "evaluate_adapter": {
-        "min_pairs": 4, "max_new_tokens": 4, "resamples": 200, "tolerance": 2.0, "max_perplexity_rise": 1e6,
+        "min_pairs": 4, "max_new_tokens": 4, "resamples": 200,
+        "non_inferiority_margin": 2.0, "max_perplexity_rise": 1e6,
     },
 }  # fmt: skip
 
@@ -124,9 +125,7 @@ def airflow_graph() -> Edges:
         "print(json.dumps(airflow_edges(bag.dags.values())))"
     )
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT / 'dags'}"}
-    done = subprocess.run(
-        [AIRFLOW / "python", "-c", code], cwd=ROOT, capture_output=True, text=True, env=environment
-    )  # fmt: skip
+    done = subprocess.run([AIRFLOW / "python", "-c", code], cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     found: Edges = json.loads(done.stdout.splitlines()[-1])
     return found

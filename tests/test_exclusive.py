@@ -8,18 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ratchet.config import Config
-from ratchet.lease import hold, let_go, new_holder
-from ratchet.manifest import Artifact, Made
+from ratchet.lease import acquire, new_holder, release
+from ratchet.manifest import Artifact, StepOutput
 from ratchet.step import Step, run_step
 from ratchet.store import LocalStore, Store
-from ratchet.turn import turn
+from ratchet.turn import exclusive
 
 KEY = "queue/train_adapter.json"
 TAKE_AND_DIE = """
 import os, sys
-from ratchet.lease import hold, new_holder
+from ratchet.lease import acquire, new_holder
 from ratchet.store import open_store
-assert hold(open_store(sys.argv[1]), sys.argv[2], new_holder(), now=0.0, lease_s=1e12)
+assert acquire(open_store(sys.argv[1]), sys.argv[2], new_holder(), now=0.0, lease_s=1e12)
 os._exit(9)
 """
 
@@ -27,12 +27,12 @@ os._exit(9)
 def test_a_run_that_waited_for_the_same_work_finds_it_done(lake: Store) -> None:
     at_work = []
 
-    def work(*_: object) -> Made:
+    def work(*_: object) -> StepOutput:
         at_work.append(threading.current_thread())
         time.sleep(0.2)
-        return Made(outputs={"out": Artifact(uri="x", digest="y")})
+        return StepOutput(outputs={"out": Artifact(uri="x", digest="y")})
 
-    step = Step(name="train_adapter", run=work, is_alone=True)
+    step = Step(name="train_adapter", run=work, is_exclusive=True)
     with ThreadPoolExecutor(2) as both:
         runs = list(both.map(lambda _: run_step(step, Config(), {}, lake), range(2)))
     assert sorted(run.is_new for run in runs) == [False, True]
@@ -46,7 +46,7 @@ def test_works_of_one_step_never_overlap_and_the_one_that_waits_says_so(
     order: list[str] = []
 
     def work(name: str) -> None:
-        with turn(lake, "train_adapter"):
+        with exclusive(lake, "train_adapter"):
             order.append(f"{name} begins")
             time.sleep(0.2)
             order.append(f"{name} ends")
@@ -63,25 +63,25 @@ def test_works_of_one_step_never_overlap_and_the_one_that_waits_says_so(
 def test_a_killed_holder_on_this_machine_keeps_nobody_waiting(lake: Store) -> None:
     done = subprocess.run([sys.executable, "-c", TAKE_AND_DIE, lake.root, KEY])
     assert done.returncode == 9
-    assert hold(lake, KEY, new_holder(), now=1.0, lease_s=5.0)
+    assert acquire(lake, KEY, new_holder(), now=1.0, lease_s=5.0)
 
 
 def test_a_holder_that_renews_keeps_the_lease_and_one_that_is_gone_loses_it(lake: Store) -> None:
     here, there = "one-host:1:abc", "another-host:1:abc"
-    assert hold(lake, KEY, here, now=0.0, lease_s=10)
-    assert hold(lake, KEY, here, now=6.0, lease_s=10)
-    assert not hold(lake, KEY, there, now=15.0, lease_s=10)
-    assert hold(lake, KEY, there, now=17.0, lease_s=10)
-    assert not hold(lake, KEY, here, now=18.0, lease_s=10)
+    assert acquire(lake, KEY, here, now=0.0, lease_s=10)
+    assert acquire(lake, KEY, here, now=6.0, lease_s=10)
+    assert not acquire(lake, KEY, there, now=15.0, lease_s=10)
+    assert acquire(lake, KEY, there, now=17.0, lease_s=10)
+    assert not acquire(lake, KEY, here, now=18.0, lease_s=10)
 
 
 def test_a_lease_that_is_let_go_is_free_at_once_and_only_by_its_holder(lake: Store) -> None:
     mine, other = "another-host:1:mine", "another-host:2:other"
-    assert hold(lake, KEY, mine, now=0.0, lease_s=5.0)
-    let_go(lake, KEY, other)
-    assert not hold(lake, KEY, other, now=0.0, lease_s=5.0)
-    let_go(lake, KEY, mine)
-    assert hold(lake, KEY, other, now=0.0, lease_s=5.0)
+    assert acquire(lake, KEY, mine, now=0.0, lease_s=5.0)
+    release(lake, KEY, other)
+    assert not acquire(lake, KEY, other, now=0.0, lease_s=5.0)
+    release(lake, KEY, mine)
+    assert acquire(lake, KEY, other, now=0.0, lease_s=5.0)
 
 
 def test_work_is_done_though_the_store_is_away_when_the_lease_should_end(
@@ -91,7 +91,7 @@ def test_work_is_done_though_the_store_is_away_when_the_lease_should_end(
         def replace(self, key: str, data: bytes, expected: bytes) -> None:
             raise ConnectionError("no route to the store")
 
-    with turn(Away(lake.path), "train_adapter"):
+    with exclusive(Away(lake.path), "train_adapter"):
         lake.create("made", b"")
     assert "could not be given back" in caplog.text
-    assert hold(lake, KEY, "another-host:1:next", now=time.time() + 60, lease_s=5.0)
+    assert acquire(lake, KEY, "another-host:1:next", now=time.time() + 60, lease_s=5.0)

@@ -42,7 +42,7 @@ def history(lake: Store) -> dict[str, Manifest]:
     folder = lake.local(f"datasets/{DIGEST}")
     folder.mkdir(parents=True)
     places = {"feedback_id": ["f1", "f1", "f2"], "file": ["dpo-train", "kto-train", None], "place": [7, 0, None]}
-    pl.DataFrame({**places, "reason": [None, None, "held"]}).write_parquet(folder / "places.parquet")
+    pl.DataFrame({**places, "reason": [None, None, "held_for_review"]}).write_parquet(folder / "feedback_index.parquet")
     (folder / "card.json").write_text(json.dumps({"triplets": {"rows_in": 2}}))
     (folder / "card.md").write_text("# Dataset card\n")
     return made
@@ -63,13 +63,14 @@ def test_vote_is_followed_to_every_adapter(lake, history):
     (use,) = where_used(lake, "f1")
     assert [(place.file, place.row) for place in use.places] == [("dpo-train", 7), ("kto-train", 0)]
     assert [(one["step"], one.get("verdict")) for one in use.made] == [
-        ("train_adapter", None), ("evaluate_adapter", "pass"),
-    ]  # fmt: skip
+        ("train_adapter", None),
+        ("evaluate_adapter", "pass"),
+    ]
 
 
 def test_vote_in_no_row_has_its_reason(lake, history):
     (use,) = where_used(lake, "f2")
-    assert (use.places, use.reason) == ((), "held")
+    assert (use.places, use.reason) == ((), "held_for_review")
 
 
 def test_vote_that_no_dataset_saw_is_used_nowhere(lake, history):

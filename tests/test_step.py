@@ -2,7 +2,7 @@ import pytest
 
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.manifest import Artifact, Made, Manifest
+from ratchet.manifest import Artifact, Manifest, StepOutput
 from ratchet.step import Step, assist_step, key_of, run_step, share_step
 from ratchet.store import Store
 
@@ -13,9 +13,9 @@ class Counting:
     def __init__(self) -> None:
         self.times = 0
 
-    def __call__(self, config: Config, inputs: dict[str, Manifest], store: Store) -> Made:
+    def __call__(self, config: Config, inputs: dict[str, Manifest], store: Store) -> StepOutput:
         self.times += 1
-        return Made(outputs={"out": Artifact(uri="x", digest=f"seed-{config.seed}")})
+        return StepOutput(outputs={"out": Artifact(uri="x", digest=f"seed-{config.seed}")})
 
 
 def step(work: Counting, **changes: object) -> Step:
@@ -74,7 +74,7 @@ def test_wrong_inputs_are_named(lake: Store):
 
 def test_of_two_runs_of_the_same_work_both_return_what_was_published_first(lake: Store):
     class Overtaken(Counting):
-        def __call__(self, config: Config, inputs: dict[str, Manifest], store: Store) -> Made:
+        def __call__(self, config: Config, inputs: dict[str, Manifest], store: Store) -> StepOutput:
             if self.times == 0:
                 self.times += 1
                 self.other = run_step(step(self), config, inputs, store)
@@ -88,7 +88,7 @@ def test_of_two_runs_of_the_same_work_both_return_what_was_published_first(lake:
 
 
 def test_failed_work_publishes_nothing(lake: Store):
-    def fail(*_: object) -> Made:
+    def fail(*_: object) -> StepOutput:
         raise UserError("no")
 
     with pytest.raises(UserError):
@@ -99,10 +99,10 @@ def test_failed_work_publishes_nothing(lake: Store):
 def test_leftovers_are_tidied_once_the_manifest_is_there(lake: Store):
     seen = []
 
-    def tidy(config: Config, inputs: dict[str, Manifest], store: Store) -> None:
+    def cleanup(config: Config, inputs: dict[str, Manifest], store: Store) -> None:
         seen.extend(store.list("manifests"))
 
-    work = step(Counting(), tidy=tidy)
+    work = step(Counting(), cleanup=cleanup)
     ran = run_step(work, Config(), {}, lake)
     run_step(work, Config(), {}, lake)
     assert seen == [ran.manifest.uri]

@@ -47,9 +47,12 @@ def load_base(
     place = str(base_folder(source) or source.model)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            place, revision=source.revision, dtype=getattr(torch, source.dtype), use_safetensors=True,
+            place,
+            revision=source.revision,
+            dtype=getattr(torch, source.dtype),
+            use_safetensors=True,
             **({} if quantize == "none" else _four_bits(source)),
-        )  # fmt: skip
+        )
     except OSError as error:
         raise UserError(f"base_model.model = {source.model!r} cannot be loaded: {error}") from None
     return model.eval(), tokenizer
@@ -65,9 +68,11 @@ def _four_bits(source: BaseModelSource) -> dict[str, Any]:
             f"CUDA is {'there' if torch.cuda.is_available() else 'not there'}. Without them set quantize: none"
         )
     settings = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, source.dtype),
-    )  # fmt: skip
+    )
     return {"quantization_config": settings, "device_map": {"": torch.cuda.current_device()}}
 
 

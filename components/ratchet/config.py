@@ -59,7 +59,7 @@ class BuildDatasets(Section):
     hub_conversations: int = Field(20, gt=0, description="a prompt in more conversations than this is only trained on")
     recent_days: float = Field(0, ge=0, description="groups this new are held out by time, as `recent`; 0: none")
     augment_share: float = Field(
-        0, ge=0, le=0.2, description="share of train rows repeated with slips of the keyboard in the prompt"
+        0, ge=0, le=0.2, description="share of train rows repeated with keyboard typos in the prompt"
     )
     max_pairs_per_prompt: int = Field(4, gt=0)
     thumb_weight: float = Field(0.7, gt=0, le=1, description="a lone vote")
@@ -71,7 +71,7 @@ class BuildDatasets(Section):
     injection_weight: float = Field(0.5, ge=0, le=1, description="factor where the prompt tries to give orders")
     half_life_days: float = Field(90, gt=0, description="a vote this old counts half, against the newest vote")
     max_inverse_propensity: float = Field(10, ge=1, description="the most that an answer shown rarely is weighted up")
-    hold_hours: float = Field(72, ge=0, description="how long votes that look organised wait; 0: none does")
+    hold_hours: float = Field(72, ge=0, description="hours that suspected brigading is held back; 0 turns this off")
     max_votes_per_day: int = Field(20, gt=0, description="of one subject, unless raters are few")
     max_rater_share: float = Field(0.005, gt=0, le=1, description="of all votes by one subject, unless raters are few")
 
@@ -185,7 +185,7 @@ class Judge(Section):
         lt=1,
         description="least agreement with people to be heard; `the longer is better` has 0.28 on PandaLM",
     )
-    tolerance: float = Field(0.05, ge=0, lt=0.5, description="how far below one half the win rate may lie")
+    non_inferiority_margin: float = Field(0.05, ge=0, lt=0.5, description="how far below one half the win rate may lie")
     concurrency: int = Field(8, gt=0, description="requests at a time")
     tries: int = Field(6, gt=0, description="of each request, with growing waits, before the run gives up")
     timeout_s: float = Field(60, gt=0, description="of each request")
@@ -206,7 +206,9 @@ class Judge(Section):
 class EvaluateAdapter(Section):
     min_pairs: int = Field(20, gt=0, description="with fewer held-out pairs the verdict is insufficient")
     max_pairs: int = Field(200, gt=0)
-    tolerance: float = Field(0.01, ge=0, description="how much worse than the incumbent still passes")
+    non_inferiority_margin: float = Field(
+        0.01, ge=0, description="how much lower than the incumbent's accuracy still passes"
+    )
     max_perplexity_rise: float = Field(0.2, ge=0, description="largest relative rise on the replay set")
     max_slice_drop: float = Field(0.05, ge=0, description="largest loss of accuracy in one slice of the users")
     max_new_tokens: int = Field(48, gt=0, description="for the format and safety generations")
@@ -239,7 +241,9 @@ class Gate(Section):
     """The statistical gate that judges a canary on votes."""
 
     alpha: float = Field(0.05, gt=0, lt=0.5, description="error rate of each test over the whole canary")
-    margin: float = Field(0.1, gt=0, lt=1, description="how much lower approval still counts as no worse")
+    non_inferiority_margin: float = Field(
+        0.1, gt=0, lt=1, description="how much lower than the champion's approval still passes"
+    )
     max_tenant_share: float = Field(
         0.5, ge=0, le=1, description="no decision rests on one tenant alone that has less than this share of the votes"
     )
@@ -279,10 +283,19 @@ def load_config(path: Path) -> Config:
         raise UserError(f"{path}:\n{faults}") from None
 
 
+RENAMED = {
+    "evaluate_adapter.tolerance": "non_inferiority_margin",
+    "evaluate_adapter.judge.tolerance": "non_inferiority_margin",
+    "gate.margin": "non_inferiority_margin",
+}
+
+
 def _explain(fault: Any) -> str:
     place = ".".join(str(part) for part in fault["loc"])
     if fault["type"] != "extra_forbidden":
         return f"{place} = {fault['input']!r}: {fault['msg']}"
+    if place in RENAMED:
+        return f"{place}: renamed to {RENAMED[place]!r}"
     known = _keys_at(fault["loc"][:-1])
     nearest = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.0)
     return f"{place}: no such key; did you mean {nearest[0]!r}?" if nearest else f"{place}: no such key"

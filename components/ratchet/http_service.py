@@ -18,7 +18,7 @@ BACKLOG = 1024
 GRACE_S = 25  # for open requests; Kubernetes kills after 30
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that gets an error status and a message for its sender, who may come back after `retry_after_s`."""
 
     def __init__(self, status: int, message: str, retry_after_s: float | None = None) -> None:
@@ -27,10 +27,10 @@ class Refused(Exception):
 
 
 def answer_errors(app: FastAPI, invalid_status: int) -> None:
-    """Answer `Refused`, and bodies of the wrong shape with `invalid_status`, in OpenAI's error format."""
+    """Answer `RequestRefused`, and bodies of the wrong shape with `invalid_status`, in OpenAI's error format."""
 
-    @app.exception_handler(Refused)
-    async def refused(request: Request, error: Refused) -> JSONResponse:
+    @app.exception_handler(RequestRefused)
+    async def refused(request: Request, error: RequestRefused) -> JSONResponse:
         response = error_response(error.status, error.message)
         if error.retry_after_s is not None:
             response.headers["retry-after"] = str(math.ceil(error.retry_after_s))

@@ -18,7 +18,7 @@ def new_holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
-def hold(store: Store, key: str, holder: str, now: float, lease_s: float) -> bool:
+def acquire(store: Store, key: str, holder: str, now: float, lease_s: float) -> bool:
     """Take, keep or take over the lease; False while another holds it."""
     fresh = json.dumps({"holder": holder, "expires_at": now + lease_s}).encode()
     try:
@@ -42,7 +42,7 @@ def is_held(store: Store, key: str, holder: str, now: float) -> bool:
     return bool(lease["holder"] == holder and lease["expires_at"] > now)
 
 
-def let_go(store: Store, key: str, holder: str) -> None:
+def release(store: Store, key: str, holder: str) -> None:
     """End our lease now, so that the next holder need not wait. Where that fails it ends by itself, a little later."""
     try:
         held = store.read(key)

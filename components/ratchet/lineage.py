@@ -1,7 +1,7 @@
 """Lineage by reading manifests, both ways: what a result was made from, and what was made from it.
 
-Manifests link steps by digest. From a dataset on down to single votes its own index goes on: `places.parquet`, sorted
-by feedback id, says which rows name each triplet, or why none does.
+Manifests link steps by digest. Below a dataset its own index goes on: `feedback_index.parquet`, sorted by feedback id,
+says which rows name each triplet, or why none does.
 """
 
 from collections.abc import Iterable
@@ -11,14 +11,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.errors import UserError
-from ratchet.manifest import Manifest
+from ratchet.manifest import FEEDBACK_INDEX, Manifest
 from ratchet.step import read_manifest
 from ratchet.store import Store
 
-PLACES = "places.parquet"
 
-
-class Place(BaseModel):
+class RowRef(BaseModel):
     """A row of a dataset's file that names a vote."""
 
     model_config = ConfigDict(frozen=True)
@@ -33,7 +31,7 @@ class Use(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     dataset: str
-    places: tuple[Place, ...]
+    places: tuple[RowRef, ...]
     reason: str | None
     """Why no row names the vote; None if one does."""
     made: tuple[dict[str, Any], ...]
@@ -76,10 +74,10 @@ def where_used(store: Store, feedback_id: str) -> list[Use]:
     uses: dict[str, Use] = {}
     for built in (manifest for manifest in manifests if manifest.step == "build_datasets"):
         dataset = built.outputs["dataset"].uri
-        found = _look_up(store.local(f"{dataset}/{PLACES}"), feedback_id)
+        found = _look_up(store.local(f"{dataset}/{FEEDBACK_INDEX}"), feedback_id)
         if found and dataset not in uses:
             made = tuple(_summary(manifest) for manifest in descent(built, manifests))
-            places = tuple(Place(file=file, row=row) for file, row, _ in found if file is not None)
+            places = tuple(RowRef(file=file, row=row) for file, row, _ in found if file is not None)
             uses[dataset] = Use(dataset=dataset, places=places, reason=found[0][2], made=made)
     return list(uses.values())
 

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.digest import digest_json
 
+FEEDBACK_INDEX = "feedback_index.parquet"  # in every dataset: which rows each vote shaped, or why none
+
 
 class Artifact(BaseModel):
     """Something a step made, at a URI, known by its content.
@@ -39,7 +41,7 @@ class Flow(BaseModel):
         return self
 
 
-class Made(BaseModel):
+class StepOutput(BaseModel):
     """What a step's `run` returns; `run_step` turns it into a published manifest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,7 +51,7 @@ class Made(BaseModel):
     facts: dict[str, Any] = Field({}, description="numbers and words for people and reports; never read by a step")
 
 
-class Manifest(Made):
+class Manifest(StepOutput):
     """A step's published result. Two manifests with equal `digest` describe the same work and the same bytes."""
 
     step: str

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from ratchet import __version__
 from ratchet.config import Config
 from ratchet.errors import Conflict, UserError
-from ratchet.manifest import Made, Manifest, manifest_uri, step_key
+from ratchet.manifest import Manifest, StepOutput, manifest_uri, step_key
 from ratchet.store import Store
-from ratchet.turn import turn
+from ratchet.turn import exclusive
 
 Inputs = Mapping[str, Manifest]
 
@@ -24,14 +24,14 @@ class Step:
     """
 
     name: str
-    run: Callable[[Config, Inputs, Store], Made]
+    run: Callable[[Config, Inputs, Store], StepOutput]
     inputs: tuple[str, ...] = ()
     """Names of the steps whose manifests it reads: the edges of every orchestrator's graph."""
     version: int = 1
     """Raised when the code changes what the same inputs give."""
     reads: tuple[str, ...] = ()
     """Sections of the configuration, besides the step's own, on which the result depends."""
-    is_alone: bool = False
+    is_exclusive: bool = False
     """Whether runs of it on one lake wait for each other."""
     sources: Callable[[Config, Inputs, Store], Mapping[str, str]] = field(default=lambda config, inputs, store: {})
     """State outside the inputs on which the result depends, as name to digest: new files, the champion."""
@@ -39,30 +39,30 @@ class Step:
     """What further processes do that were started beside the one that runs the step; they publish nothing."""
     share: Callable[[Config, Inputs, Store, int, int], int] | None = None
     """Makes the I-th of every N parts ahead of `run`, which finds them; how many were missing. On any machine."""
-    tidy: Callable[[Config, Inputs, Store], None] = lambda config, inputs, store: None
+    cleanup: Callable[[Config, Inputs, Store], None] = lambda config, inputs, store: None
     """Removes, once the manifest is published, what only an unfinished run needs."""
 
 
 @dataclass(frozen=True)
-class Ran:
+class StepResult:
     """A step's manifest, and whether this call did the work or found it done."""
 
     manifest: Manifest
     is_new: bool
 
 
-def run_step(step: Step, config: Config, inputs: Inputs, store: Store) -> Ran:
+def run_step(step: Step, config: Config, inputs: Inputs, store: Store) -> StepResult:
     """The step's manifest for these inputs, made now or found. A killed run leaves nothing that this would find."""
     key = key_of(step, config, inputs, store)
-    must_wait = step.is_alone and not store.exists(manifest_uri(step.name, key))
-    with turn(store, step.name) if must_wait else nullcontext():
+    must_wait = step.is_exclusive and not store.exists(manifest_uri(step.name, key))
+    with exclusive(store, step.name) if must_wait else nullcontext():
         return _find_or_make(step, key, config, inputs, store)
 
 
-def _find_or_make(step: Step, key: str, config: Config, inputs: Inputs, store: Store) -> Ran:
+def _find_or_make(step: Step, key: str, config: Config, inputs: Inputs, store: Store) -> StepResult:
     uri = manifest_uri(step.name, key)
     if store.exists(uri):
-        return Ran(read_manifest(store, uri), is_new=False)
+        return StepResult(read_manifest(store, uri), is_new=False)
     started = time.monotonic()
     made = step.run(config, inputs, store)
     manifest = Manifest(
@@ -77,9 +77,9 @@ def _find_or_make(step: Step, key: str, config: Config, inputs: Inputs, store: S
     try:
         store.create(uri, manifest.model_dump_json(indent=1).encode())
     except Conflict:  # another run of the same work finished first: its bytes are as good as ours
-        return Ran(read_manifest(store, uri), is_new=False)
-    step.tidy(config, inputs, store)
-    return Ran(manifest, is_new=True)
+        return StepResult(read_manifest(store, uri), is_new=False)
+    step.cleanup(config, inputs, store)
+    return StepResult(manifest, is_new=True)
 
 
 def assist_step(step: Step, config: Config, inputs: Inputs, store: Store) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ratchet.lease import hold, holder_of, let_go, new_holder
+from ratchet.lease import acquire, holder_of, new_holder, release
 from ratchet.store import Store
 
 LEASE_S = 15.0
@@ -22,11 +22,11 @@ log = logging.getLogger("ratchet")
 
 
 @contextmanager
-def turn(store: Store, name: str) -> Iterator[None]:
+def exclusive(store: Store, name: str) -> Iterator[None]:
     """Hold `name`'s lease inside the block; wait for it first, and say so."""
     key, holder = f"queue/{name}.json", new_holder()
     is_told = False
-    while not hold(store, key, holder, time.time(), LEASE_S):
+    while not acquire(store, key, holder, time.time(), LEASE_S):
         if not is_told:
             log.warning("%s: %s is at work on %s; waiting", name, holder_of(store, key), store.root)
             is_told = True
@@ -39,12 +39,12 @@ def turn(store: Store, name: str) -> Iterator[None]:
     finally:
         done.set()
         renewing.join()
-        let_go(store, key, holder)
+        release(store, key, holder)
 
 
 def _renew(store: Store, key: str, holder: str, done: threading.Event) -> None:
     while not done.wait(RENEW_S):
         try:
-            hold(store, key, holder, time.time(), LEASE_S)
+            acquire(store, key, holder, time.time(), LEASE_S)
         except Exception:  # an unreachable store: the work goes on, and ends by publishing create-only
             log.warning("the lease %s could not be renewed", key, exc_info=True)

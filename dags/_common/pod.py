@@ -59,7 +59,8 @@ def pod(task_id: str, arguments: list[str], needs: Resources, pods: Pods, *, has
         volume_mounts=_mounts(needs),
         container_resources=_resources(needs),
         node_selector=dict(pods.gpu_node_selector) if needs.gpus else {},
-        tolerations=[k8s.V1Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")] if needs.gpus
+        tolerations=[k8s.V1Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")]
+        if needs.gpus
         else [],
         service_account_name=account,
         security_context=k8s.V1PodSecurityContext(
@@ -86,7 +87,7 @@ def pod(task_id: str, arguments: list[str], needs: Resources, pods: Pods, *, has
         startup_timeout_seconds=STARTUP_S,
         active_deadline_seconds=int(needs.timeout.total_seconds()) + STARTUP_S,
         **kwargs,
-    )  # fmt: skip
+    )
 
 
 def _environment(secret: str) -> k8s.V1EnvFromSource:

@@ -47,9 +47,14 @@ class Process(BaseOperator):
         try:
             # A group of its own, so that on_kill reaches the data loaders that training starts.
             self.process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
-                env=environment, start_new_session=True,
-            )  # fmt: skip
+                command,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env=environment,
+                start_new_session=True,
+            )
         except FileNotFoundError:
             raise Broke(f"{self.program} is not there; run `make setup`, or set RATCHET_COMMAND") from None
         last: deque[str] = deque(maxlen=LAST_LINES)

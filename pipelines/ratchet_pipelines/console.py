@@ -8,19 +8,19 @@ from rich.console import Console
 from rich.markup import escape
 
 from ratchet.errors import UserError
-from ratchet.step import Ran, Step
+from ratchet.step import Step, StepResult
 
 say = Console(stderr=True, highlight=False)
 # How Rust, Python and SQLite put it; SQLite calls it an I/O error where a quota is what is full.
 DISK_TROUBLE = ("No space left on device", "File too large", "disk is full", "disk I/O error")
 
 
-def announce(step: Step, ran: Ran | None) -> None:
+def announce(step: Step, ran: StepResult | None) -> None:
     if ran is not None:
         say.print(describe(step, ran), markup=False, soft_wrap=True)
 
 
-def describe(step: Step, ran: Ran) -> str:
+def describe(step: Step, ran: StepResult) -> str:
     """One line for people: what went through the step and what it says of itself."""
     flows = "; ".join(_flow_words(unit, flow) for unit, flow in ran.manifest.flows.items())
     outcome = ran.manifest.facts.get("outcome") or ran.manifest.facts.get("verdict") or ""

@@ -65,11 +65,33 @@ def running(lake: Path, config: Config, seed: int) -> Iterator[Stack]:
         model = start("model-server", CLI, "serve-model", "--config", settings, "--port", ports[0])
         judge = start("gate", CLI, "serve-gate", "--config", settings, "--lake", lake, "--port", ports[3])
         cluster = start(
-            "cluster", "ratchet.rehearsal", "--git-url", stack.git_url, "--branch", "main",
-            "--values-path", VALUES_PATH, "--chart", CHART, "--pool-url", pool, "--gate-url", gate, "--lake", lake,
-            "--api-port", ports[1], "--gateway-port", ports[2], "--speed", CLOCK_SPEED, "--namespace",
-            config.release_adapter.namespace, "--seed", seed,
-        )  # fmt: skip
+            "cluster",
+            "ratchet.rehearsal",
+            "--git-url",
+            stack.git_url,
+            "--branch",
+            "main",
+            "--values-path",
+            VALUES_PATH,
+            "--chart",
+            CHART,
+            "--pool-url",
+            pool,
+            "--gate-url",
+            gate,
+            "--lake",
+            lake,
+            "--api-port",
+            ports[1],
+            "--gateway-port",
+            ports[2],
+            "--speed",
+            CLOCK_SPEED,
+            "--namespace",
+            config.release_adapter.namespace,
+            "--seed",
+            seed,
+        )
         wait_until_ok(f"{pool}/health", model)
         wait_until_ok(f"{gate}/healthz", judge)
         wait_until_ok(canary_url(config, api), cluster, lambda canary: canary["status"]["phase"] == "Initialized")
@@ -108,7 +130,7 @@ def _process(lake: Path, name: str, module: str, *args: str) -> Iterator[Service
         yield Service(name, log, process)
     finally:
         process.terminate()
-        child.bury(process, GRACE_S)
+        child.wait_or_kill(process, GRACE_S)
 
 
 def canary_url(config: Config, api_url: str) -> str:

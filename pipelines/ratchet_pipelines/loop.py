@@ -5,17 +5,17 @@ from typing import Any
 
 from ratchet.config import Config
 from ratchet.manifest import Manifest
-from ratchet.step import Ran, Step, run_step
+from ratchet.step import Step, StepResult, run_step
 from ratchet.store import Store
 from ratchet_pipelines.graph import STEPS
 
-Watch = Callable[[Step, Ran | None], None]
+OnStep = Callable[[Step, StepResult | None], None]
 """Called with None when a step begins and with its result when it ends."""
 
 
-def run_loop(config: Config, store: Store, watch: Watch, steps: Sequence[Step] = STEPS) -> dict[str, Ran]:
+def run_loop(config: Config, store: Store, watch: OnStep, steps: Sequence[Step] = STEPS) -> dict[str, StepResult]:
     """Run the steps in order; what each made, by step name."""
-    done: dict[str, Ran] = {}
+    done: dict[str, StepResult] = {}
     for step in steps:
         watch(step, None)
         inputs = {name: done[name].manifest for name in step.inputs}
@@ -24,7 +24,7 @@ def run_loop(config: Config, store: Store, watch: Watch, steps: Sequence[Step] =
     return done
 
 
-def summarize(done: dict[str, Ran]) -> dict[str, Any]:
+def summarize(done: dict[str, StepResult]) -> dict[str, Any]:
     """The run as one JSON object: rows and drops a step, digests, verdict, version, outcome, seconds."""
     manifests = {name: ran.manifest for name, ran in done.items()}
     return {
@@ -37,7 +37,7 @@ def summarize(done: dict[str, Ran]) -> dict[str, Any]:
     }
 
 
-def _step_summary(ran: Ran) -> dict[str, Any]:
+def _step_summary(ran: StepResult) -> dict[str, Any]:
     manifest = ran.manifest
     return {
         "manifest": manifest.uri,

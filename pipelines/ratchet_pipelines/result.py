@@ -4,16 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ratchet.step import Ran
+from ratchet.step import StepResult
 
 
-def decision(ran: Ran) -> str:
+def decision(ran: StepResult) -> str:
     """The word that later steps branch on: a release's outcome, else a verdict, else `done`."""
     facts = ran.manifest.facts
     return str(facts.get("outcome") or facts.get("verdict") or "done")
 
 
-def result(ran: Ran) -> dict[str, Any]:
+def result(ran: StepResult) -> dict[str, Any]:
     """A step's result as one small JSON object: what an Airflow XCom holds."""
     manifest = ran.manifest
     return {
@@ -30,7 +30,7 @@ def result(ran: Ran) -> dict[str, Any]:
     }
 
 
-def write_result(ran: Ran, folder: Path) -> None:
+def write_result(ran: StepResult, folder: Path) -> None:
     """Write the result where an orchestrator picks it up.
 
     `return.json` is named for the folder that Airflow's sidecar reads (`--out /airflow/xcom`); `uri` and `decision`

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.compute.process_pool import Processes
+from ratchet.compute.process_pool import ProcessPool
 from ratchet.errors import UserError
 
 
@@ -30,8 +30,8 @@ def die(name: str) -> None:
 
 @pytest.mark.parametrize(("number", "threads"), [(2, "3"), (1, None), (0, None)])
 def test_work_is_done_elsewhere_unless_one_process_is_enough(tmp_path: Path, number: int, threads: str | None):
-    with Processes(number, cores=6, ahead=nothing) as processes:
-        processes.each(partial(sign, tmp_path), ["a", "b", "c"])
+    with ProcessPool(number, cores=6, initializer=nothing) as processes:
+        processes.for_each(partial(sign, tmp_path), ["a", "b", "c"])
     signed = [(tmp_path / name).read_text().split() for name in "abc"]
     assert all((pid == str(os.getpid())) == (number < 2) for pid, *_ in signed)
     assert threads is None or {found for _, found in signed} == {threads}
@@ -39,25 +39,28 @@ def test_work_is_done_elsewhere_unless_one_process_is_enough(tmp_path: Path, num
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_what_work_raises_is_raised(number: int):
-    with pytest.raises(UserError, match="not a"), Processes(number, cores=2, ahead=nothing) as processes:
-        processes.each(refuse, ["a"])
+    with pytest.raises(UserError, match="not a"), ProcessPool(number, cores=2, initializer=nothing) as processes:
+        processes.for_each(refuse, ["a"])
 
 
 def test_a_process_that_was_killed_is_said():
-    with pytest.raises(UserError, match="for want of memory"), Processes(2, cores=2, ahead=nothing) as processes:
-        processes.each(die, ["a"])
+    with (
+        pytest.raises(UserError, match="for want of memory"),
+        ProcessPool(2, cores=2, initializer=nothing) as processes,
+    ):
+        processes.for_each(die, ["a"])
 
 
 WAITING = """
 import sys, time
 from functools import partial
 from pathlib import Path
-from ratchet.compute.process_pool import Processes
+from ratchet.compute.process_pool import ProcessPool
 from test_process_pool import nothing, sign, wait
 
 if __name__ == "__main__":
-    with Processes(2, cores=2, ahead=nothing) as processes:
-        processes.each(partial(wait, Path(sys.argv[1])), ["a", "b"])
+    with ProcessPool(2, cores=2, initializer=nothing) as processes:
+        processes.for_each(partial(wait, Path(sys.argv[1])), ["a", "b"])
 """
 
 

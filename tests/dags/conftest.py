@@ -39,9 +39,12 @@ def work_python(code: str, *args: str | Path) -> str:
     if not WORK.is_dir():
         pytest.skip(f"no work environment: {WORK} is absent; `make setup` makes it")
     done = subprocess.run(
-        [WORK / "python", "-c", code, *args], capture_output=True, text=True, cwd=ROOT,
+        [WORK / "python", "-c", code, *args],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -23,7 +23,8 @@ votes.land_votes(open_store(folder / "lake"))
     "build_datasets": {"eval_share": 0.5},
     "train_adapter": {"max_tokens": 96, "checkpoint_steps": 2},
     "evaluate_adapter": {
-        "min_pairs": 4, "max_new_tokens": 4, "resamples": 200, "tolerance": 2.0, "max_perplexity_rise": 1e6,
+        "min_pairs": 4, "max_new_tokens": 4, "resamples": 200,
+        "non_inferiority_margin": 2.0, "max_perplexity_rise": 1e6,
     },
 }))
 """

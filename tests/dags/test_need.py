@@ -16,8 +16,10 @@ YESTERDAY, LAST_WEEK = NOW - timedelta(days=1), NOW - timedelta(days=7)
 
 def why(triplets: int, trained_on: int | None, at: datetime = YESTERDAY, drift: str | None = None) -> str | None:
     last = trained_on and {
-        "dataset_digest": f"digest-{trained_on}", "triplets": trained_on, "announced_at": at.isoformat(),
-    }  # fmt: skip
+        "dataset_digest": f"digest-{trained_on}",
+        "triplets": trained_on,
+        "announced_at": at.isoformat(),
+    }
     dataset = {"digest": f"digest-{triplets}", "triplets": triplets}
     return why_train(dataset, last, NOW, min_new=500, drift=drift)
 

@@ -46,8 +46,12 @@ def test_the_command_is_the_same_as_on_a_laptop_and_leaves_its_result_to_airflow
     container = rendered(train)["spec"]["containers"][0]
     assert container["command"] == ["ratchet"]
     assert container["args"] == [
-        "train_adapter", "--in", "build_datasets={{ ti.xcom_pull('build_datasets')['uri'] }}", "--out", "/airflow/xcom",
-    ]  # fmt: skip
+        "train_adapter",
+        "--in",
+        "build_datasets={{ ti.xcom_pull('build_datasets')['uri'] }}",
+        "--out",
+        "/airflow/xcom",
+    ]
     assert {"name": "RATCHET_LAKE", "value": "s3://ratchet-lake/production"} in container["env"]
     assert train.upstream_task_ids == {"build_datasets"}
 
@@ -98,9 +102,13 @@ def test_every_pod_is_valid_and_not_root(name: str, settings: Settings) -> None:
 def ended_pod(exit_code: int, message: str) -> k8s.V1Pod:
     terminated = k8s.V1ContainerStateTerminated(exit_code=exit_code, message=message)
     status = k8s.V1ContainerStatus(
-        name="base", image="i", image_id="i", ready=False, restart_count=0,
+        name="base",
+        image="i",
+        image_id="i",
+        ready=False,
+        restart_count=0,
         state=k8s.V1ContainerState(terminated=terminated),
-    )  # fmt: skip
+    )
     return k8s.V1Pod(status=k8s.V1PodStatus(container_statuses=[status]))
 
 

@@ -50,12 +50,16 @@ def lenient(model: Path) -> Config:
             "build_datasets": {"eval_share": 0.5},
             "train_adapter": {"max_tokens": 96, "checkpoint_steps": 2, "sft": {"epochs": 8}, "dpo": {"epochs": 8}},
             "evaluate_adapter": {
-                "min_pairs": 4, "max_new_tokens": 4, "resamples": 200, "tolerance": 2.0, "max_perplexity_rise": 1e6,
+                "min_pairs": 4,
+                "max_new_tokens": 4,
+                "resamples": 200,
+                "non_inferiority_margin": 2.0,
+                "max_perplexity_rise": 1e6,
             },
             "release_adapter": {"poll_s": 0.5, "timeout_s": 600},
             "gate": {"margin": 0.95, "min_votes": 4, "max_minutes": 10, "refresh_s": 0.5},
         }
-    )  # fmt: skip
+    )
 
 
 def kill_amid_training(lake: Path) -> bool:

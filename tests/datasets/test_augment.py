@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.datasets.augment import augmented
+from ratchet.datasets.augment import with_typos
 from support.leak_checker import said
 
 NOTHING = pl.Series([], dtype=pl.String)
@@ -52,7 +52,7 @@ def answered(prompt: str, answer: str) -> str:
 
 
 def copies(rows: pl.DataFrame, share: float = 1.0, seed: int = 0, held_out: pl.Series = NOTHING) -> pl.DataFrame:
-    return augmented(rows, share, seed, held_out=held_out, near=0.8).filter("synthetic")
+    return with_typos(rows, share, seed, held_out=held_out, near=0.8).filter("synthetic")
 
 
 def slipped(text: str, seed: int = 0) -> str | None:
@@ -79,11 +79,11 @@ seeds = st.integers(0, 2**32)
 @given(kinds, st.lists(chats, max_size=30), st.floats(0, 0.2), seeds)
 def test_rows_stay_and_copies_behind_them_are_no_more_than_the_share(kind, drawn, share, seed):
     rows = table(kind, [chat(*one) for one in drawn])
-    made = augmented(rows, share, seed, held_out=NOTHING, near=0.8)
+    made = with_typos(rows, share, seed, held_out=NOTHING, near=0.8)
     assert made.head(len(rows)).equals(rows)
     assert made["synthetic"].to_list() == [False] * len(rows) + [True] * (len(made) - len(rows))
     assert len(made) - len(rows) <= share * len(rows)
-    assert made.equals(augmented(rows, share, seed, held_out=NOTHING, near=0.8))
+    assert made.equals(with_typos(rows, share, seed, held_out=NOTHING, near=0.8))
 
 
 @given(kinds, st.lists(chats, min_size=2, max_size=20), seeds)

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from ratchet.config import Config
-from ratchet.datasets.augment import augmented
+from ratchet.datasets.augment import with_typos
 from ratchet.datasets.build_datasets import STEP
 from ratchet.lineage import where_used
 from ratchet.manifest import Artifact, Manifest
@@ -24,9 +24,14 @@ def build(store: Store, triplets: pl.DataFrame, **settings: float) -> tuple[Mani
     triplets.write_parquet(folder / "triplets.parquet")
     valid = Artifact(uri="validated/v1", digest="v1", rows=len(triplets))
     validated = Manifest(
-        step="validate_triplets", key="v1", inputs={}, code_version="0", created_at=0, seconds=0,
+        step="validate_triplets",
+        key="v1",
+        inputs={},
+        code_version="0",
+        created_at=0,
+        seconds=0,
         outputs={"valid": valid},
-    )  # fmt: skip
+    )
     config = Config(build_datasets=settings)
     manifest = run_step(STEP, config, {"validate_triplets": validated}, store).manifest
     return manifest, store.local(manifest.outputs["dataset"].uri)
@@ -58,7 +63,7 @@ def test_share_changes_the_train_files_alone_and_only_behind_their_rows(lake, vo
     extra = {name: len(after[name]) - len(table) for name, table in before.items()}
     assert {name for name, count in extra.items() if count} == {"sft-train", "dpo-train", "kto-train"}
     assert all(extra[name] == int(0.2 * len(before[name])) for name in extra if name.endswith("train"))
-    assert (folder / "places.parquet").read_bytes() == (plain / "places.parquet").read_bytes()
+    assert (folder / "feedback_index.parquet").read_bytes() == (plain / "feedback_index.parquet").read_bytes()
     assert manifest.outputs["dataset"].rows == sum(map(len, after.values()))
 
 
@@ -93,7 +98,7 @@ def test_no_copy_is_near_a_held_out_prompt_where_slips_lead_from_prompt_to_promp
     held_out = set(prompts(folder, "eval"))
     assert len(held_out) > 20
     real = found["kto-train"].filter(~pl.col("synthetic"))
-    unguarded = augmented(real, 0.2, 0, held_out=pl.Series([], dtype=pl.String), near=0.8).filter("synthetic")
+    unguarded = with_typos(real, 0.2, 0, held_out=pl.Series([], dtype=pl.String), near=0.8).filter("synthetic")
     leaking = [one for one, other in product(map(said, unguarded["prompt"]), held_out) if is_near(one, other, 0.8)]
     assert leaking
     assert 0 < found["kto-train"]["synthetic"].sum() == len(unguarded) - len(leaking)
@@ -103,9 +108,11 @@ def test_real_prompts_with_slips_do_not_leak(lake, shared_data):
     """Where prompts are one at half their shingles, a slip may well join two."""
     found = json.loads((shared_data / "pandalm-testset-v1.json").read_text())
     triplets = frame(
-        *(preference("ann", row["response1"], row["response2"], prompt=f"{row['instruction']}\n{row['input']}")
-          for row in found)
-    )  # fmt: skip
+        *(
+            preference("ann", row["response1"], row["response2"], prompt=f"{row['instruction']}\n{row['input']}")
+            for row in found
+        )
+    )
     folder = build(lake, triplets, near_duplicate=0.5, augment_share=0.2)[1]
     assert files(folder)["dpo-train"]["synthetic"].sum() > 50
     assert near_prompts(folder, 0.5) == []

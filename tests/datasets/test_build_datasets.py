@@ -72,7 +72,7 @@ def test_dataset_is_six_files_an_index_and_a_card_named_by_their_digest(lake):
     dataset = build(lake, some_triplets()).outputs["dataset"]
     folder = lake.local(dataset.uri)
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["card.json", "card.md", "card.svg", "places.parquet", *(f"{name}.parquet" for name in NAMES)]
+        ["card.json", "card.md", "card.svg", "feedback_index.parquet", *(f"{name}.parquet" for name in NAMES)]
     )
     assert dataset.digest == digest_tree(folder) == folder.name
     assert dataset.rows == sum(len(pl.read_parquet(folder / f"{name}.parquet")) for name in NAMES)
@@ -160,7 +160,7 @@ def test_every_triplet_is_in_the_index_with_its_rows_or_its_reason(lake):
     triplets = some_triplets()
     manifest = build(lake, triplets)
     folder = lake.local(manifest.outputs["dataset"].uri)
-    places = pl.read_parquet(folder / "places.parquet")
+    places = pl.read_parquet(folder / "feedback_index.parquet")
     assert set(places["feedback_id"]) == set(triplets["triplet_id"])
     assert places.filter(pl.col("file").is_null())["reason"].value_counts().rows() == [("neutral_rating", 40)]
     for file, place, feedback in places.drop_nulls("file").select("file", "place", "feedback_id").iter_rows():

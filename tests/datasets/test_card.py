@@ -4,8 +4,8 @@ import xml.etree.ElementTree as ElementTree
 from ratchet.config import BuildDatasets, Config
 from ratchet.datasets.build_datasets import decide
 from ratchet.datasets.card import describe, draw, write_card
-from ratchet.datasets.eligibility import judge
-from ratchet.datasets.interning import keyed
+from ratchet.datasets.eligibility import assess_eligibility
+from ratchet.datasets.interning import intern
 from ratchet.datasets.materialize import divide, write_out
 from support.triplet_factory import frame, preference, thumb
 
@@ -13,10 +13,10 @@ SPLIT = {"groups": 1, "eval_groups": 0, "recent_groups": 0, "hubs": 0, "largest_
 
 
 def test_card_says_the_same_to_machines_people_and_eyes(tmp_path):
-    texts = keyed(frame(thumb("ann", "Paris."), preference("bob", "Paris.", "Lyon <3")))
-    files = divide(*decide(judge(texts, BuildDatasets()), texts, Config(), None), with_recent=False)
+    texts = intern(frame(thumb("ann", "Paris."), preference("bob", "Paris.", "Lyon <3")))
+    files = divide(*decide(assess_eligibility(texts, BuildDatasets()), texts, Config(), None), with_recent=False)
     card = {
-        "triplets": {"rows_in": 5, "rows_out": 2, "drops": {"held": 3}},
+        "triplets": {"rows_in": 5, "rows_out": 2, "drops": {"held_for_review": 3}},
         "split": SPLIT,
         "settings": {"eval_share": 0.2},
         "files": {name: describe(name, table, texts, write_out(name, table, texts)) for name, table in files.items()},
@@ -27,7 +27,7 @@ def test_card_says_the_same_to_machines_people_and_eyes(tmp_path):
     assert told["files"]["kto-train"]["weights"]["0.7 to 0.9"] == 1
     assert told["files"]["dpo-train"]["mean_factors"]["base"] == 1.0
     assert "| held | 3 |" in (tmp_path / "card.md").read_text()
-    assert "held" in {node.text for node in ElementTree.parse(tmp_path / "card.svg").iter()}
+    assert "held_for_review" in {node.text for node in ElementTree.parse(tmp_path / "card.svg").iter()}
 
 
 def test_longest_bar_fills_its_room_and_labels_are_escaped():

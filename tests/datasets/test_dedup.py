@@ -1,7 +1,7 @@
 from ratchet.config import BuildDatasets, Config
 from ratchet.datasets.build_datasets import decide
-from ratchet.datasets.eligibility import judge
-from ratchet.datasets.interning import keyed
+from ratchet.datasets.eligibility import assess_eligibility
+from ratchet.datasets.interning import intern
 from ratchet.datasets.training_rows import Rows
 from support.triplet_factory import correction, frame, thumb
 
@@ -9,8 +9,8 @@ LONG = "Bread is made of flour, water, salt and time, and of all of these time i
 
 
 def make(*votes: dict) -> tuple[Rows, list[tuple[str, str]]]:
-    texts = keyed(frame(*votes))
-    rows = decide(judge(texts, BuildDatasets()), texts, Config(), None)[0]
+    texts = intern(frame(*votes))
+    rows = decide(assess_eligibility(texts, BuildDatasets()), texts, Config(), None)[0]
     drops = zip(texts.triplet_ids.gather(rows.drops["row"]), rows.drops["reason"], strict=True)
     return rows, list(drops)
 

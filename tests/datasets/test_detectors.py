@@ -6,8 +6,8 @@ from benchmarks.crowd import DETECTED, crowd, score
 
 from ratchet.config import BuildDatasets, Config
 from ratchet.datasets.build_datasets import decide
-from ratchet.datasets.eligibility import judge
-from ratchet.datasets.interning import keyed
+from ratchet.datasets.eligibility import assess_eligibility
+from ratchet.datasets.interning import intern
 from ratchet.datasets.split import FROZEN
 
 # (precision, recall); liars are told from their own fifty votes, some of which nobody else cast on the same answer.
@@ -22,10 +22,10 @@ LEAST = {
 @pytest.fixture(scope="module")
 def scores() -> dict[str, tuple[float, float]]:
     made = crowd(20_000, seed=1)
-    texts = keyed(made.triplets)
-    drops = decide(judge(texts, BuildDatasets(), made.expired_through), texts, Config(), pl.DataFrame(schema=FROZEN))[
-        0
-    ].drops
+    texts = intern(made.triplets)
+    drops = decide(
+        assess_eligibility(texts, BuildDatasets(), made.expired_through), texts, Config(), pl.DataFrame(schema=FROZEN)
+    )[0].drops
     found = drops.select(triplet_id=texts.triplet_ids.gather(drops["row"]), reason="reason")
     return score(found, made.planted)
 

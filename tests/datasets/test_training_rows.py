@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.config import BuildDatasets
-from ratchet.datasets.eligibility import judge
-from ratchet.datasets.interning import keyed
+from ratchet.datasets.eligibility import assess_eligibility
+from ratchet.datasets.interning import intern
 from ratchet.datasets.materialize import write_out
 from ratchet.datasets.training_rows import REASONS, Rows, make_rows
 from support.triplet_factory import QUESTION, Triplet, correction, frame, preference, rating, thumb, triplet
@@ -13,8 +13,8 @@ from support.triplet_factory import QUESTION, Triplet, correction, frame, prefer
 
 def make(*triplets: Triplet, expired_through: float | None = None, **changes: float) -> Rows:
     """The rows that these triplets make, with texts and triplet ids in place of keys."""
-    texts, settings = keyed(frame(*triplets)), BuildDatasets(**changes)
-    rows = make_rows(judge(texts, settings, expired_through), settings, texts.answers.str.len_chars())
+    texts, settings = intern(frame(*triplets)), BuildDatasets(**changes)
+    rows = make_rows(assess_eligibility(texts, settings, expired_through), settings, texts.answers.str.len_chars())
     written = {
         name: write_out(name, getattr(rows, name).with_columns(group=pl.lit("")), texts)
         for name in ("sft", "dpo", "kto")

@@ -1,14 +1,14 @@
 import polars as pl
 
 from ratchet.config import BuildDatasets
-from ratchet.datasets.eligibility import judge
-from ratchet.datasets.interning import keyed
-from ratchet.datasets.vote_abuse import held, over_cap, signs
+from ratchet.datasets.eligibility import assess_eligibility
+from ratchet.datasets.interning import intern
+from ratchet.datasets.vote_abuse import brigading_signs, held_for_review, over_cap
 from support.triplet_factory import Triplet, frame, thumb
 
 
 def signals(*votes: Triplet) -> pl.DataFrame:
-    return judge(keyed(frame(*votes)), BuildDatasets())
+    return assess_eligibility(intern(frame(*votes)), BuildDatasets())
 
 
 def crowd(days: float = 0) -> list[Triplet]:
@@ -28,7 +28,7 @@ def brigade(num_accounts: int = 6, days: float = 0, **more: object) -> list[Trip
 def who_waits(votes: list[Triplet], hold_hours: float = 72) -> set[str]:
     keys = signals(*votes)
     table = frame(*votes).sort("triplet_id")
-    return set(table["subject_id"].gather(held(keys, hold_hours)["row"]))
+    return set(table["subject_id"].gather(held_for_review(keys, hold_hours)["row"]))
 
 
 def test_brigade_of_young_accounts_with_one_comment_waits():
@@ -45,7 +45,7 @@ def test_people_of_one_mind_are_not_enough():
 
 def test_one_sign_is_not_enough():
     votes = [*crowd(), *brigade(1, comment=None)]
-    assert signs(signals(*votes)).get_column("num_signs").to_list() == [1]  # a young account that votes a lot
+    assert brigading_signs(signals(*votes)).get_column("num_signs").to_list() == [1]  # a young account that votes a lot
     assert who_waits(votes) == set()
 
 

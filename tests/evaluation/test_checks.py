@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ratchet.config import EvaluateAdapter
-from ratchet.evaluation.checks import Check, Likelihoods, Questions, Scores, compare, conclude
+from ratchet.evaluation.checks import Check, EvalSetLayout, Likelihoods, Scores, compare, conclude
 
 SETTINGS = EvaluateAdapter(resamples=1000)
 TOKENS = [20] * 24
@@ -30,7 +30,7 @@ def judge(
 ) -> dict[str, Check]:
     num = len(candidate.margins)
     names = groups or [str(number) for number in range(num)]
-    questions = Questions(groups=names, slices=[{}] * num, replay_tokens=TOKENS)
+    questions = EvalSetLayout(groups=names, slices=[{}] * num, replay_tokens=TOKENS)
     checks, _ = compare(candidate, incumbent, questions, settings=SETTINGS, rng=np.random.default_rng(0), base=base)
     return {check.name: check for check in checks}
 

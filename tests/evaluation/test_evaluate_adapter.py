@@ -23,10 +23,16 @@ WORDS = ["bread", "honey", "light", "France", "water", "salt", "comb", "air", "y
 def pair(number: int) -> dict[str, object]:
     prompt = [{"role": "user", "content": f"Tell me about {WORDS[number % 12]} ({number})."}]
     return {
-        "prompt": json.dumps(prompt), "chosen": f"It is {WORDS[(number + 1) % 12]}.", "rejected": "No.",
-        "weight": 1.0, "flip_probability": 0.1, "chosen_ends": True, "rejected_ends": True,
-        "feedback_ids": [str(number)], "group": str(number),
-    }  # fmt: skip
+        "prompt": json.dumps(prompt),
+        "chosen": f"It is {WORDS[(number + 1) % 12]}.",
+        "rejected": "No.",
+        "weight": 1.0,
+        "flip_probability": 0.1,
+        "chosen_ends": True,
+        "rejected_ends": True,
+        "feedback_ids": [str(number)],
+        "group": str(number),
+    }
 
 
 @pytest.fixture(scope="session")
@@ -79,9 +85,15 @@ def test_against_the_base_model_when_nothing_serves(lake: LocalStore, config: Co
     assert written["verdict"] == made.facts["verdict"]
     assert artifact.uri == f"verdicts/{artifact.digest}/verdict.json"
     assert {check["name"] for check in written["checks"]} == {
-        "preference_accuracy", "preference_margin", "perplexity", "format", "safety", "over_refusal", "personal_data",
+        "preference_accuracy",
+        "preference_margin",
+        "perplexity",
+        "format",
+        "safety",
+        "over_refusal",
+        "personal_data",
         "verbatim",
-    }  # fmt: skip
+    }
     assert written["checks"][0]["n"] == 30
     assert len(made.facts["samples"]) == 12
     assert made.flows["pairs"].rows_out == 30

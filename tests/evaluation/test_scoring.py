@@ -7,7 +7,7 @@ import pytest
 
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.evaluation.scoring import Models, Row, answers, encode, load, log_probs
+from ratchet.evaluation.scoring import Models, ScoringRow, answers, encode, load, log_probs
 from support.tiny_adapter import build
 
 QUESTIONS = [
@@ -32,7 +32,7 @@ def loud(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Models:
     )
 
 
-def rows(models: Models) -> list[Row]:
+def rows(models: Models) -> list[ScoringRow]:
     return [
         encode(models.tokenizer, PROMPT, {"Flour and water.": True, "No.": False}),
         encode(
@@ -46,7 +46,7 @@ def rows(models: Models) -> list[Row]:
     ]
 
 
-def plain(model, row: Row) -> list[float]:
+def plain(model, row: ScoringRow) -> list[float]:
     import torch
 
     found = []

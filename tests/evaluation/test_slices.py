@@ -3,12 +3,12 @@
 import numpy as np
 
 from ratchet.config import EvaluateAdapter
-from ratchet.evaluation.comparisons import Statistician
-from ratchet.evaluation.slices import Slice, compare_slices, worst
+from ratchet.evaluation.comparisons import PairedBootstrap
+from ratchet.evaluation.slices import SliceComparison, compare_slices, worst
 
 
-def compare(candidate: list[bool], incumbent: list[bool], tenants: list[str]) -> list[Slice]:
-    by = Statistician(EvaluateAdapter(resamples=500), np.random.default_rng(0))
+def compare(candidate: list[bool], incumbent: list[bool], tenants: list[str]) -> list[SliceComparison]:
+    by = PairedBootstrap(EvaluateAdapter(resamples=500), np.random.default_rng(0))
     groups = [str(number) for number in range(len(tenants))]
     margins = [np.where(right, 1.0, -1.0) for right in (candidate, incumbent)]
     slices = [{"tenant": tenant, "language": "en"} for tenant in tenants]

@@ -6,8 +6,8 @@ import torch
 
 from ratchet.base_model import load_base
 from ratchet.config import Config
-from ratchet.inference.batching import TOP_K, Batch, Row, generate, stop_tokens
-from ratchet.inference.lora import Lora
+from ratchet.inference.batching import TOP_K, DecodingBatch, GenerationRow, generate, stop_tokens
+from ratchet.inference.lora import MultiLoraModel
 
 QUESTIONS = ["Why is the sky blue?", "Bread?", "How do bees make honey? They collect nectar.", "Tell me about France."]
 
@@ -19,7 +19,7 @@ def loaded(config: Config) -> Any:
 
 @pytest.fixture(scope="module")
 def mixed(config: Config, adapters: dict[str, Path]) -> Any:
-    lora = Lora(load_base(config.base_model)[0])
+    lora = MultiLoraModel(load_base(config.base_model)[0])
     for name, folder in adapters.items():
         lora.load(folder, name)
     return lora
@@ -33,16 +33,18 @@ def prompts(tokenizer: Any) -> list[list[int]]:
 def test_greedy_rows_of_all_lengths_say_what_transformers_says(loaded: Any) -> None:
     model, tokenizer = loaded
     rows = [
-        Row(prompt=prompt, max_tokens=limit, temperature=0)
+        GenerationRow(prompt=prompt, max_tokens=limit, temperature=0)
         for limit in (3, 17)
         for prompt in prompts(tokenizer)
-    ]  # fmt: skip
-    generate(Lora(model), rows, stop_tokens(model, tokenizer), batch_rows=5)
+    ]
+    generate(MultiLoraModel(model), rows, stop_tokens(model, tokenizer), batch_rows=5)
     for row in rows:
         expected = model.generate(
-            torch.tensor([row.prompt]), attention_mask=torch.ones(1, len(row.prompt)), do_sample=False,
+            torch.tensor([row.prompt]),
+            attention_mask=torch.ones(1, len(row.prompt)),
+            do_sample=False,
             max_new_tokens=row.max_tokens,
-        )  # fmt: skip
+        )
         assert row.tokens == expected[0, len(row.prompt) :].tolist()
     assert len({tuple(row.tokens) for row in rows}) > 3, "rows that all say the same prove nothing"
 
@@ -52,8 +54,8 @@ def test_adapters_in_one_batch_say_what_each_says_alone(mixed: Any, loaded: Any)
     names = [None, "left", "right"]
     prompt = prompts(tokenizer)[0]
 
-    def rows() -> list[Row]:
-        return [Row(prompt=prompt, max_tokens=12, adapter=name, temperature=0) for name in names]
+    def rows() -> list[GenerationRow]:
+        return [GenerationRow(prompt=prompt, max_tokens=12, adapter=name, temperature=0) for name in names]
 
     together, alone = rows(), rows()
     generate(mixed, together, frozenset())
@@ -65,8 +67,8 @@ def test_adapters_in_one_batch_say_what_each_says_alone(mixed: Any, loaded: Any)
 
 def test_rows_without_adapter_are_the_base_model_even_when_one_is_loaded(mixed: Any, loaded: Any) -> None:
     model, tokenizer = loaded
-    plain, wrapped = (Row(prompt=prompts(tokenizer)[0], max_tokens=12, temperature=0) for _ in range(2))
-    generate(Lora(model), [plain], frozenset())
+    plain, wrapped = (GenerationRow(prompt=prompts(tokenizer)[0], max_tokens=12, temperature=0) for _ in range(2))
+    generate(MultiLoraModel(model), [plain], frozenset())
     generate(mixed, [wrapped], frozenset())
     assert plain.tokens == wrapped.tokens
 
@@ -74,9 +76,9 @@ def test_rows_without_adapter_are_the_base_model_even_when_one_is_loaded(mixed: 
 def test_seed_fixes_the_answer_in_any_company(loaded: Any) -> None:
     model, tokenizer = loaded
     ask = prompts(tokenizer)
-    alone, again, other = (Row(prompt=ask[0], max_tokens=12, seed=seed) for seed in (1, 1, 2))
-    generate(Lora(model), [alone], frozenset())
-    generate(Lora(model), [Row(prompt=ask[2], max_tokens=20, seed=7), again, other], frozenset())
+    alone, again, other = (GenerationRow(prompt=ask[0], max_tokens=12, seed=seed) for seed in (1, 1, 2))
+    generate(MultiLoraModel(model), [alone], frozenset())
+    generate(MultiLoraModel(model), [GenerationRow(prompt=ask[2], max_tokens=20, seed=7), again, other], frozenset())
     assert alone.tokens == again.tokens != other.tokens
 
 
@@ -88,8 +90,8 @@ def test_samples_follow_the_softmax_over_the_likeliest_tokens(loaded: Any, tempe
         logits = model(torch.tensor([prompt])).logits[0, -1]
     likeliest = logits.topk(TOP_K)
     expected = torch.zeros_like(logits).scatter(0, likeliest.indices, (likeliest.values / temperature).softmax(0))
-    rows = [Row(prompt=prompt, max_tokens=1, temperature=temperature, seed=seed) for seed in range(num_rows)]
-    generate(Lora(model), rows, frozenset(), batch_rows=num_rows)
+    rows = [GenerationRow(prompt=prompt, max_tokens=1, temperature=temperature, seed=seed) for seed in range(num_rows)]
+    generate(MultiLoraModel(model), rows, frozenset(), batch_rows=num_rows)
     counts = torch.bincount(torch.tensor([row.tokens[0] for row in rows]), minlength=len(logits))
     assert counts[expected == 0].sum() == 0
     common = expected * num_rows > 5
@@ -101,18 +103,18 @@ def test_samples_follow_the_softmax_over_the_likeliest_tokens(loaded: Any, tempe
 
 def test_stop_token_ends_the_row_and_is_kept_out_of_nothing_else(loaded: Any) -> None:
     model, tokenizer = loaded
-    free, stopped = (Row(prompt=prompts(tokenizer)[0], max_tokens=12, temperature=0) for _ in range(2))
-    generate(Lora(model), [free], frozenset())
+    free, stopped = (GenerationRow(prompt=prompts(tokenizer)[0], max_tokens=12, temperature=0) for _ in range(2))
+    generate(MultiLoraModel(model), [free], frozenset())
     stop = free.tokens[5]
-    generate(Lora(model), [stopped], frozenset({stop}))
+    generate(MultiLoraModel(model), [stopped], frozenset({stop}))
     assert stopped.tokens == free.tokens[: free.tokens.index(stop) + 1]
     assert (free.finish_reason, stopped.finish_reason) == ("length", "stop")
 
 
 def test_columns_that_no_row_uses_are_cut_off(loaded: Any) -> None:
     model, _ = loaded
-    batch = Batch(Lora(model), frozenset())
-    short, long = Row(prompt=[5], max_tokens=30), Row(prompt=[5] * 100, max_tokens=2)
+    batch = DecodingBatch(MultiLoraModel(model), frozenset())
+    short, long = GenerationRow(prompt=[5], max_tokens=30), GenerationRow(prompt=[5] * 100, max_tokens=2)
     batch.join([short, long])
     batch.step()
     assert batch.rows == [short]
@@ -123,11 +125,11 @@ def test_what_earlier_prompts_began_with_is_read_once_for_each_adapter(mixed: An
     tokenizer = loaded[1]
     names = [None, "left", "right"]
 
-    def rows() -> list[Row]:
+    def rows() -> list[GenerationRow]:
         asked = [(prompt, name) for prompt in prompts(tokenizer) for name in names]
-        return [Row(prompt=prompt, max_tokens=8, adapter=name, temperature=0) for prompt, name in asked]
+        return [GenerationRow(prompt=prompt, max_tokens=8, adapter=name, temperature=0) for prompt, name in asked]
 
-    batch, one_by_one, apart = Batch(mixed, frozenset()), rows(), rows()
+    batch, one_by_one, apart = DecodingBatch(mixed, frozenset()), rows(), rows()
     widths = []
     hook = mixed.model.register_forward_pre_hook(
         lambda _, __, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
@@ -147,17 +149,17 @@ def test_what_earlier_prompts_began_with_is_read_once_for_each_adapter(mixed: An
 
 
 def test_forgotten_adapter_may_come_back_as_another(loaded: Any, adapters: dict[str, Path], config: Config) -> None:
-    lora, prompt = Lora(load_base(config.base_model)[0]), prompts(loaded[1])[0]
-    batch, answers = Batch(lora, frozenset()), {}
+    lora, prompt = MultiLoraModel(load_base(config.base_model)[0]), prompts(loaded[1])[0]
+    batch, answers = DecodingBatch(lora, frozenset()), {}
     for side in ("left", "right"):
         lora.load(adapters[side], "slot")
-        row = answers[side] = Row(prompt=prompt, max_tokens=12, adapter="slot", temperature=0)
+        row = answers[side] = GenerationRow(prompt=prompt, max_tokens=12, adapter="slot", temperature=0)
         batch.join([row])
         while batch.rows:
             batch.step()
         lora.unload("slot")
         batch.forget("slot")
-    alone = Row(prompt=prompt, max_tokens=12, adapter="right", temperature=0)
+    alone = GenerationRow(prompt=prompt, max_tokens=12, adapter="right", temperature=0)
     lora.load(adapters["right"], "right")
     generate(lora, [alone], frozenset())
     assert answers["right"].tokens == alone.tokens != answers["left"].tokens

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from ratchet.base_model import load_base
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.inference.lora import Lora
+from ratchet.inference.lora import MultiLoraModel
 from ratchet.training.vllm_compat import WEIGHTS
 
 IDS = torch.tensor([[5, 9, 11, 7, 3], [4, 4, 30, 2, 8], [17, 1, 6, 6, 21]])
@@ -41,15 +41,15 @@ def write_adapter(config: Config, folder: Path, shape: LoraConfig) -> Path:
 
 
 @pytest.fixture(scope="module")
-def lora(config: Config, folders: dict[str, Path]) -> Lora:
-    lora = Lora(load_base(config.base_model)[0])
+def lora(config: Config, folders: dict[str, Path]) -> MultiLoraModel:
+    lora = MultiLoraModel(load_base(config.base_model)[0])
     for name, folder in folders.items():
         lora.load(folder, name)
     return lora
 
 
 @torch.inference_mode()
-def logits(lora: Lora, *names: str | None) -> torch.Tensor:
+def logits(lora: MultiLoraModel, *names: str | None) -> torch.Tensor:
     lora.choose(names)
     found: torch.Tensor = lora.model(IDS).logits
     return found
@@ -65,12 +65,14 @@ def by_peft(config: Config, folder: Path | None) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", [None, *SHAPES])
-def test_every_row_gets_what_peft_gives(config: Config, lora: Lora, folders: dict[str, Path], name: str | None) -> None:
+def test_every_row_gets_what_peft_gives(
+    config: Config, lora: MultiLoraModel, folders: dict[str, Path], name: str | None
+) -> None:
     expected = by_peft(config, folders[name] if name else None)
     torch.testing.assert_close(logits(lora, name), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_each_row_of_a_mixed_batch_gets_its_own(config: Config, lora: Lora, folders: dict[str, Path]) -> None:
+def test_each_row_of_a_mixed_batch_gets_its_own(config: Config, lora: MultiLoraModel, folders: dict[str, Path]) -> None:
     for names in (["large", None, "small"], ["stabilised", "large", "small"], [None, None, None]):
         found = logits(lora, *names)
         for row, name in enumerate(names):
@@ -79,7 +81,7 @@ def test_each_row_of_a_mixed_batch_gets_its_own(config: Config, lora: Lora, fold
 
 
 def test_an_unloaded_adapter_is_gone_and_its_name_is_free(config: Config, folders: dict[str, Path]) -> None:
-    lora = Lora(load_base(config.base_model)[0])
+    lora = MultiLoraModel(load_base(config.base_model)[0])
     lora.load(folders["small"], "it")
     before = logits(lora, "it")
     lora.unload("it")
@@ -89,7 +91,7 @@ def test_an_unloaded_adapter_is_gone_and_its_name_is_free(config: Config, folder
 
 
 def test_an_adapter_of_another_base_is_refused(
-    config: Config, lora: Lora, folders: dict[str, Path], tmp_path: Path
+    config: Config, lora: MultiLoraModel, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     for fault, words in ((lambda key: "base_model.model.other." + key, "no layer here"), (str, "wants factors of")):
         tensors = {fault(key): tensor for key, tensor in load_file(folders["small"] / WEIGHTS).items()}
@@ -103,7 +105,7 @@ def test_an_adapter_of_another_base_is_refused(
             lora.load(folder, "bad")
 
 
-def test_a_broken_file_is_refused(lora: Lora, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_broken_file_is_refused(lora: MultiLoraModel, folders: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_bytes((folders["small"] / "adapter_config.json").read_bytes())
     (tmp_path / WEIGHTS).write_bytes((folders["small"] / WEIGHTS).read_bytes()[:500])
     with pytest.raises(UserError, match="cannot be read"):

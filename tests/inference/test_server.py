@@ -186,11 +186,18 @@ def test_metrics_carry_vllms_names(client: httpx.Client) -> None:
     ask(client, "left@v1")
     metrics = client.get("/metrics").text
     for name in (
-        "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:prompt_tokens_total",
-        "vllm:generation_tokens_total", "vllm:e2e_request_latency_seconds_bucket", "vllm:kv_cache_usage_perc",
-        "vllm:time_to_first_token_seconds_bucket", "vllm:inter_token_latency_seconds_bucket",
-        "vllm:request_queue_time_seconds_bucket", "vllm:request_prefill_time_seconds_bucket",
-        "vllm:request_decode_time_seconds_bucket", "vllm:lora_requests_info",
-    ):  # fmt: skip
+        "vllm:num_requests_running",
+        "vllm:num_requests_waiting",
+        "vllm:prompt_tokens_total",
+        "vllm:generation_tokens_total",
+        "vllm:e2e_request_latency_seconds_bucket",
+        "vllm:kv_cache_usage_perc",
+        "vllm:time_to_first_token_seconds_bucket",
+        "vllm:inter_token_latency_seconds_bucket",
+        "vllm:request_queue_time_seconds_bucket",
+        "vllm:request_prefill_time_seconds_bucket",
+        "vllm:request_decode_time_seconds_bucket",
+        "vllm:lora_requests_info",
+    ):
         assert f"{name}{{" in metrics
     assert 'vllm:request_success_total{engine="0",finished_reason="length",model_name=' in metrics

@@ -13,7 +13,7 @@ from ratchet.errors import UserError
 from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.inference.server import create_app as model_server
 from ratchet.inference.syncer import Syncer, create_app, named_last
-from ratchet.release.ledger import Entry, EventName, Ledger
+from ratchet.release.ledger import EventName, Ledger, LedgerEntry
 from ratchet.store import LocalStore
 from support.http_server import Serve, running
 
@@ -39,7 +39,7 @@ def published(lake: LocalStore, adapters: dict[str, Path]) -> Callable[[str, str
 
 
 def record(lake: LocalStore, event: EventName, adapter: AdapterRef, baseline: AdapterRef | None = None) -> None:
-    Ledger(lake).append(lambda _: Entry(event=event, at=0, who="test", adapter=adapter, baseline=baseline))
+    Ledger(lake).append(lambda _: LedgerEntry(event=event, at=0, who="test", adapter=adapter, baseline=baseline))
 
 
 @pytest.fixture
@@ -127,8 +127,11 @@ def test_server_that_is_away_is_said_and_survived(
 def test_adapters_named_last_are_kept_and_the_base_needs_nothing(lake: LocalStore) -> None:
     one, two, three = (AdapterRef(name="a", version=str(n), uri=f"u{n}", digest=f"d{n}") for n in (1, 2, 3))
     for event, adapter, baseline in (
-        ("promoted", one, AdapterRef()), ("promoted", two, one), ("requested", three, two), ("rolled_back", three, two),
-    ):  # fmt: skip
+        ("promoted", one, AdapterRef()),
+        ("promoted", two, one),
+        ("requested", three, two),
+        ("rolled_back", three, two),
+    ):
         record(lake, event, adapter, baseline)  # type: ignore[arg-type]
     records = Ledger(lake).records()
     assert named_last(records, 2) == [three, two]

@@ -100,9 +100,13 @@ def test_waves_start_with_controllers_and_end_with_what_uses_them(environment: s
         for name, each in applications(environment).items()
     }
     order = [
-        {"flagger", "argo-workflows"}, {"ratchet-foundation"}, {"model-pool"}, {"adapter-router", "release-services"},
-        {"workflows"}, {"airflow"},
-    ]  # fmt: skip
+        {"flagger", "argo-workflows"},
+        {"ratchet-foundation"},
+        {"model-pool"},
+        {"adapter-router", "release-services"},
+        {"workflows"},
+        {"airflow"},
+    ]
     assert [{name for name in waves if waves[name] == wave} for wave in range(len(order))] == order
     assert len(waves) == sum(map(len, order))
 

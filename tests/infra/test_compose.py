@@ -35,8 +35,10 @@ def test_compose_itself_reads_the_file(files: list[Path]) -> None:
     chosen = [word for file in files for word in ("--file", str(file))]
     done = subprocess.run(
         [*compose, "--env-file", str(EXAMPLE), *chosen, "--profile", "airflow", "config", "--format", "json"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)["services"]) >= set(services())
 

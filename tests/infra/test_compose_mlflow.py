@@ -47,8 +47,9 @@ def postgres(tmp_path: Path) -> Iterator[str]:
     folder = Path(subprocess.check_output([*user, "mktemp", "--directory"], text=True).strip())
     subprocess.run(
         [*user, "initdb", f"--pgdata={folder}", "--username=ratchet", "--auth=trust", "--no-sync"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+    )
     server = subprocess.Popen(
         [*user, "postgres", "-D", str(folder), "-p", str(port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1"],
         stderr=subprocess.DEVNULL,

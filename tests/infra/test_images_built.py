@@ -74,10 +74,19 @@ def test_router_serves_from_its_image(podman: Podman, services: str) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     started = podman(
-        "run", "--detach", "--read-only", "--cap-drop=all", "--tmpfs=/tmp", f"--env=RATCHET_PORT={port}",
-        "--env=RATCHET_LAKE=/tmp/lake", "--env=RATCHET_POOL_URL=http://127.0.0.1:9",
-        "--env=RATCHET_SECRET=a-secret-of-thirty-two-characters-or-more", services, "ratchet", "serve-router",
-    )  # fmt: skip
+        "run",
+        "--detach",
+        "--read-only",
+        "--cap-drop=all",
+        "--tmpfs=/tmp",
+        f"--env=RATCHET_PORT={port}",
+        "--env=RATCHET_LAKE=/tmp/lake",
+        "--env=RATCHET_POOL_URL=http://127.0.0.1:9",
+        "--env=RATCHET_SECRET=a-secret-of-thirty-two-characters-or-more",
+        services,
+        "ratchet",
+        "serve-router",
+    )
     assert started.returncode == 0, started.stderr
     container = started.stdout.strip()
     try:
@@ -149,12 +158,20 @@ def test_airflow_reads_its_dags_and_has_no_step_in_it(
     (tmp_path / "airflow.cfg").touch()  # Airflow's chart mounts one too
     reading = "from airflow.dag_processing.dagbag import DagBag; b = DagBag(); print(sorted(b.dags), b.import_errors)"
     done = podman(
-        "run", "--rm", *LOCKED_DOWN, "--tmpfs=/opt/airflow/logs:mode=1777",
+        "run",
+        "--rm",
+        *LOCKED_DOWN,
+        "--tmpfs=/opt/airflow/logs:mode=1777",
         f"--volume={tmp_path}/airflow.cfg:/opt/airflow/airflow.cfg:ro",
-        f"--volume={tmp_path}/pods.json:/etc/ratchet/pods.json:ro", "--env=RATCHET_PODS=/etc/ratchet/pods.json",
-        f"--env=RATCHET_EXECUTION={execution}", "--env=PYTHONPATH=/opt/airflow/dags",
-        airflow, "python", "-c", reading,
-    )  # fmt: skip
+        f"--volume={tmp_path}/pods.json:/etc/ratchet/pods.json:ro",
+        "--env=RATCHET_PODS=/etc/ratchet/pods.json",
+        f"--env=RATCHET_EXECUTION={execution}",
+        "--env=PYTHONPATH=/opt/airflow/dags",
+        airflow,
+        "python",
+        "-c",
+        reading,
+    )
     assert "'collect_feedback'" in done.stdout, done.stdout + done.stderr
     assert done.stdout.rstrip().endswith("{}"), done.stdout
     assert podman.run(airflow, "id", "-u").stdout.strip() == "50000"

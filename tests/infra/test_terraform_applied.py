@@ -15,10 +15,10 @@ import pytest
 from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
 from ratchet.errors import Conflict
-from ratchet.lease import hold
+from ratchet.lease import acquire
 from ratchet.release.gate.event_tail import EventTail
-from ratchet.release.gate.traffic_log import RouteLog
-from ratchet.release.ledger import Entry, Ledger, read_ledger
+from ratchet.release.gate.traffic_log import TrafficLog
+from ratchet.release.ledger import Ledger, LedgerEntry, read_ledger
 from ratchet.release.reconciler.targets import LEASE
 from ratchet.step import run_step
 from ratchet.store import S3Store, open_store
@@ -274,12 +274,12 @@ def test_loop_and_release_need_nothing_that_their_roles_lack(lake: Lake, tiny_mo
     assert all(is_allowed(_object("PutObject", key), rules) for key in tables)
     with lake.as_role("release") as store:
         run_step(STEPS[-1], config, {name: done[name].manifest for name in STEPS[-1].inputs}, store)
-        assert hold(store, LEASE, "one", now=0.0, lease_s=5.0)
-        assert hold(store, LEASE, "one", now=4.0, lease_s=5.0)
-        Ledger(store).append(lambda _: Entry(event="requested", at=0.0, who="test", adapter=AdapterRef()))
+        assert acquire(store, LEASE, "one", now=0.0, lease_s=5.0)
+        assert acquire(store, LEASE, "one", now=4.0, lease_s=5.0)
+        Ledger(store).append(lambda _: LedgerEntry(event="requested", at=0.0, who="test", adapter=AdapterRef()))
     with lake.as_role("gate") as store:
         assert [record.event for record in read_ledger(store)] == ["refused", "requested"]
-        RouteLog(store, 1).observe(vote_factory.START_S, 20)
+        TrafficLog(store, 1).observe(vote_factory.START_S, 20)
         EventTail(store, since=vote_factory.START_S).read(vote_factory.START_S)
 
 

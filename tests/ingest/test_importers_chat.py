@@ -14,13 +14,21 @@ PICTURE = {"role": "user", "content": [{"type": "text", "text": "Why?"}, {"type"
 @pytest.mark.parametrize(
     "value",
     [
-        "Why?", [USER], USER, {"messages": [USER]}, {"messages": [[LANGCHAIN]]}, {"question": "Why?", "top_k": 3},
-        {"prompt": "Why?", "model": "m"}, {"input": {"messages": [USER]}}, json.dumps([USER]), [{"message": USER}],
+        "Why?",
+        [USER],
+        USER,
+        {"messages": [USER]},
+        {"messages": [[LANGCHAIN]]},
+        {"question": "Why?", "top_k": 3},
+        {"prompt": "Why?", "model": "m"},
+        {"input": {"messages": [USER]}},
+        json.dumps([USER]),
+        [{"message": USER}],
         {"role": "user", "parts": [{"type": "text", "content": "Why?"}]},
         [{"type": "human", "data": {"content": "Why?"}}],
         {"role": "human", "content": [{"type": "text", "text": "Why?"}]},
     ],
-)  # fmt: skip
+)
 def test_prompts_of_many_makes_are_one(value: Any):
     assert prompt_of(value) == [USER]
 
@@ -28,12 +36,19 @@ def test_prompts_of_many_makes_are_one(value: Any):
 @pytest.mark.parametrize(
     "value",
     [
-        "So.", [USER, BOT], BOT, {"messages": [USER, BOT]}, {"choices": [{"message": BOT}]}, {"answer": "So."},
-        {"generations": [[{"text": "So.", "message": {}}]]}, [{"type": "text", "text": "So."}], json.dumps(BOT),
+        "So.",
+        [USER, BOT],
+        BOT,
+        {"messages": [USER, BOT]},
+        {"choices": [{"message": BOT}]},
+        {"answer": "So."},
+        {"generations": [[{"text": "So.", "message": {}}]]},
+        [{"type": "text", "text": "So."}],
+        json.dumps(BOT),
         {"output": {"content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "So."}]}},
         {"result": "So.", "tokens": 2},
     ],
-)  # fmt: skip
+)
 def test_answers_of_many_makes_are_one(value: Any):
     assert answer_of(value) == "So."
 

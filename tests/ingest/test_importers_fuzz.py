@@ -129,12 +129,14 @@ def test_values_lose_nothing_but_separators(data: str):
 @pytest.mark.parametrize(
     "text",
     [
-        '{"a": 1}\n{"b": 2}\n', '[{"a": 1}, {"b": 2}]', '{\n "a": 1\n}\n{\n "b": 2\n}\n',
+        '{"a": 1}\n{"b": 2}\n',
+        '[{"a": 1}, {"b": 2}]',
+        '{\n "a": 1\n}\n{\n "b": 2\n}\n',
         '{"data": [{"a": 1}], "meta": {"page": 1}}\n{"data": [{"b": 2}], "next_cursor": null}\n',
         '{\n "data": [\n  {"a": 1},\n  {"b": 2}\n ]\n}\n',
     ],
     ids=["lines", "array", "indented", "pages", "indented-page"],
-)  # fmt: skip
+)
 def test_records_are_the_same_however_they_are_wrapped(tmp_path: Path, text: str):
     (tmp_path / "file").write_text(text)
     found = list(records(tmp_path / "file"))

@@ -4,7 +4,7 @@ import polars as pl
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ratchet.lake.fingerprint import Content, content_digest
+from ratchet.lake.fingerprint import Fingerprint, fingerprint_digest
 
 SCHEMA = {"name": pl.String, "number": pl.Float64, "count": pl.Int64, "flag": pl.Boolean, "tags": pl.List(pl.String)}
 # What could be taken for the marks between values, and texts that end where others begin.
@@ -40,43 +40,43 @@ def as_set(rows: list[dict]) -> list[str]:
 def test_neither_order_nor_parts_matter(rows: list[dict], order, cut: int):
     shuffled = list(rows)
     order.shuffle(shuffled)
-    parts = Content.of(table(shuffled[:cut])) + Content.of(table(shuffled[cut:]))
-    assert parts == Content.of(table(rows))
-    assert parts.digest() == content_digest(table(rows).select(*reversed(SCHEMA)))
+    parts = Fingerprint.of(table(shuffled[:cut])) + Fingerprint.of(table(shuffled[cut:]))
+    assert parts == Fingerprint.of(table(rows))
+    assert parts.digest() == fingerprint_digest(table(rows).select(*reversed(SCHEMA)))
 
 
 @given(rows=ROWS, other=ROWS)
 def test_other_rows_have_another_digest(rows: list[dict], other: list[dict]):
     assume(as_set(rows) != as_set(other))
-    assert content_digest(table(rows)) != content_digest(table(other))
+    assert fingerprint_digest(table(rows)) != fingerprint_digest(table(other))
 
 
 def test_values_do_not_run_into_each_other():
     texts = ["", "\x1f", "\x00", "1", "0\x1f1", "\x1f0"]
     rows = [{"left": left, "right": right} for left in [None, *texts] for right in [None, *texts]]
-    assert len({content_digest(pl.DataFrame([row], {"left": str, "right": str})) for row in rows}) == len(rows)
+    assert len({fingerprint_digest(pl.DataFrame([row], {"left": str, "right": str})) for row in rows}) == len(rows)
 
 
 def test_a_row_counts_as_often_as_it_is_there():
     row = {"name": "a"}
-    assert content_digest(table([row])) != content_digest(table([row, row]))
+    assert fingerprint_digest(table([row])) != fingerprint_digest(table([row, row]))
 
 
 def test_which_collection_brought_a_row_does_not_count():
     rows = table([{"name": "a"}, {"name": "b"}])
-    digests = {content_digest(rows.with_columns(collection=number)) for number in (1, 2)}
-    assert digests == {content_digest(rows)}
+    digests = {fingerprint_digest(rows.with_columns(collection=number)) for number in (1, 2)}
+    assert digests == {fingerprint_digest(rows)}
 
 
 def test_a_column_without_values_does_not_count():
     rows = table([{"name": "a"}])
-    assert content_digest(rows.with_columns(later=pl.lit(None, dtype=pl.String))) == content_digest(rows)
+    assert fingerprint_digest(rows.with_columns(later=pl.lit(None, dtype=pl.String))) == fingerprint_digest(rows)
 
 
 def test_column_names_count():
-    assert content_digest(pl.DataFrame({"a": ["x"]})) != content_digest(pl.DataFrame({"b": ["x"]}))
+    assert fingerprint_digest(pl.DataFrame({"a": ["x"]})) != fingerprint_digest(pl.DataFrame({"b": ["x"]}))
 
 
 def test_the_digest_of_today_is_the_digest_of_tomorrow():
     rows = table([{"name": "naïve\n", "number": 1e16, "count": -1, "flag": True, "tags": ["a"]}, {"number": math.nan}])
-    assert content_digest(rows) == "3353e9a722c6b0335c72b2d93969cb1fcd40b822c49a8197d98eeb8d170ee36d"
+    assert fingerprint_digest(rows) == "3353e9a722c6b0335c72b2d93969cb1fcd40b822c49a8197d98eeb8d170ee36d"

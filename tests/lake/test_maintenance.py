@@ -7,7 +7,7 @@ import pytest
 
 from ratchet.errors import UserError
 from ratchet.lake import tables
-from ratchet.lake.fingerprint import content_digest
+from ratchet.lake.fingerprint import fingerprint_digest
 from ratchet.lake.maintenance import SAFE_HOURS, compact, snapshots
 from ratchet.lake.schema import FEEDBACK
 from ratchet.store import LocalStore
@@ -30,10 +30,10 @@ def data_files(lake: LocalStore) -> list[Path]:
 
 
 def test_compaction_changes_files_and_nothing_else(table: LocalStore):
-    before = content_digest(tables.scan(table, FEEDBACK, 5).collect())
+    before = fingerprint_digest(tables.scan(table, FEEDBACK, 5).collect())
     done = compact(table, retention_hours=168)["feedback"]
     assert (done.files_before, done.files_after) == (5, 1)
-    assert content_digest(tables.scan(table, FEEDBACK, 5).collect()) == before
+    assert fingerprint_digest(tables.scan(table, FEEDBACK, 5).collect()) == before
     assert tables.scan(table, FEEDBACK, 2).collect()["feedback_id"].sort().to_list() == ["a", "b"]
     assert tables.last_collection(table, FEEDBACK) == 5
 

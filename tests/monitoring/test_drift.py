@@ -29,10 +29,15 @@ def land_days(store: Store, days: range, approval: float, words: int) -> None:
             prompt = " ".join(["word"] * (words + rng.randrange(10)))
             events.append(
                 Interaction(
-                    interaction_id=name, conversation_id=name, subject_id="u", base_model="tiny", response="Yes.",
-                    messages=[Message(role="user", content=prompt)], served_at=at,
+                    interaction_id=name,
+                    conversation_id=name,
+                    subject_id="u",
+                    base_model="tiny",
+                    response="Yes.",
+                    messages=[Message(role="user", content=prompt)],
+                    served_at=at,
                 )
-            )  # fmt: skip
+            )
             vote = 1 if rng.random() < approval else -1
             events.append(
                 Feedback(

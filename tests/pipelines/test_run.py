@@ -139,8 +139,9 @@ def kill_during(step: str, lake: Path, settings: Path, rng: random.Random) -> No
     before = STEPS[STEPS.index(step) - 1] if step != STEPS[0] else None
     process = subprocess.Popen(
         [sys.executable, "-m", "ratchet_pipelines.cli", "run", "--lake", lake, "--config", settings],
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     while process.poll() is None and before and not list((lake / "manifests" / before).glob("*.json")):
         time.sleep(0.01)
     time.sleep(rng.random() * 3)
@@ -159,8 +160,10 @@ def test_a_full_disk_is_said_and_loses_nothing(
     run_loop(config, open_store(lake), lambda step, ran: None, [BY_NAME[name] for name in STEPS[: STEPS.index(step)]])
     done = subprocess.run(
         [sys.executable, "-m", "ratchet_pipelines.cli", "run", "--lake", lake, "--config", settings],
-        capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200)),
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200)),
+    )
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
     assert "the disk is full" in " ".join(done.stderr.split())
     assert not list((lake / "manifests" / step).glob("*.json"))

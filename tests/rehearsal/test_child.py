@@ -23,9 +23,12 @@ time.sleep(600)
 def test_router_dies_with_a_killed_parent(tmp_path: Path) -> None:
     port = free_port("127.0.0.1")
     settings = {
-        "POOL_URL": "http://127.0.0.1:1", "LAKE": str(tmp_path), "HOST": "127.0.0.1", "PORT": str(port),
+        "POOL_URL": "http://127.0.0.1:1",
+        "LAKE": str(tmp_path),
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
         "SECRET": "s" * 32,
-    }  # fmt: skip
+    }
     environment = os.environ | {f"RATCHET_{name}": value for name, value in settings.items()}
     parent = subprocess.Popen([sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, text=True)
     try:

@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from ratchet.release.ledger import (
-    Entry,
     EventName,
     Ledger,
+    LedgerEntry,
     close,
     is_aborted,
     open_request,
@@ -22,8 +22,8 @@ from support.release_edges import NEW, OLD
 OTHER = NEW.model_copy(update={"digest": "c" * 64, "version": "3"})
 
 
-def asking(adapter=NEW, at: float = 1.0) -> Entry:
-    return Entry(event="requested", at=at, who="test", adapter=adapter, baseline=OLD, verdict="pass")
+def asking(adapter=NEW, at: float = 1.0) -> LedgerEntry:
+    return LedgerEntry(event="requested", at=at, who="test", adapter=adapter, baseline=OLD, verdict="pass")
 
 
 def test_records_are_numbered_and_reread(lake: Store) -> None:
@@ -80,7 +80,7 @@ def test_many_writers_leave_no_gap_and_lose_nothing(lake: Store) -> None:
     def write(number: int) -> None:
         ledger = Ledger(lake)
         for _ in range(5):
-            ledger.append(lambda records: Entry(event="refused", at=0.0, who=f"writer {number}", adapter=NEW))
+            ledger.append(lambda records: LedgerEntry(event="refused", at=0.0, who=f"writer {number}", adapter=NEW))
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
     for thread in threads:

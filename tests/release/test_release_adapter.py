@@ -15,10 +15,10 @@ import yaml
 
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.manifest import Artifact, Made, Manifest
+from ratchet.manifest import Artifact, Manifest, StepOutput
 from ratchet.registry import aliases
 from ratchet.registry.mlflow_store import connect
-from ratchet.release.ledger import Entry, Ledger, close, read_ledger, request
+from ratchet.release.ledger import Ledger, LedgerEntry, close, read_ledger, request
 from ratchet.release.reconciler.gitops import adapter_in
 from ratchet.release.release_adapter import STEP
 from ratchet.store import LocalStore
@@ -28,13 +28,18 @@ from support.release_edges import NEW, OLD, FakeCluster, git
 def inputs() -> dict[str, Manifest]:
     version = Artifact(uri=f"registry/{NEW.digest}.json", digest="d")
     manifest = Manifest(
-        outputs={"version": version}, step="register_adapter", key="k", inputs={}, code_version="0", created_at=0.0,
+        outputs={"version": version},
+        step="register_adapter",
+        key="k",
+        inputs={},
+        code_version="0",
+        created_at=0.0,
         seconds=0.0,
-    )  # fmt: skip
+    )
     return {"register_adapter": manifest}
 
 
-def release(config: Config, lake: LocalStore) -> Made:
+def release(config: Config, lake: LocalStore) -> StepOutput:
     return STEP.run(config, inputs(), lake)
 
 
@@ -168,7 +173,7 @@ def test_a_killed_release_is_taken_up(
 def test_a_release_waits_for_the_one_under_way(config: Config, released_lake: LocalStore, cluster: FakeCluster) -> None:
     ledger = Ledger(released_lake)
     other = NEW.model_copy(update={"version": "1", "digest": "a" * 64})
-    opened = request(ledger, Entry(event="requested", at=time.time(), who="t", adapter=other, baseline=OLD))
+    opened = request(ledger, LedgerEntry(event="requested", at=time.time(), who="t", adapter=other, baseline=OLD))
     assert opened is not None
     look = cluster.before_look
 

@@ -7,7 +7,7 @@ import pytest
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.manifest import Artifact, Flow, Manifest
-from ratchet.release.ledger import Record
+from ratchet.release.ledger import LedgerRecord
 from ratchet.report.report import Act
 
 SPITE = "<script>alert('voted')</script> & \"quoted\""
@@ -18,9 +18,16 @@ def manifest(
 ) -> Manifest:
     digest = f"{step:*<64}".replace("*", "a")
     return Manifest(
-        step=step, key=step, inputs={}, code_version="0", created_at=0, seconds=1, flows=flows or {}, facts=facts or {},
+        step=step,
+        key=step,
+        inputs={},
+        code_version="0",
+        created_at=0,
+        seconds=1,
+        flows=flows or {},
+        facts=facts or {},
         outputs={output: Artifact(uri=f"{output}/{digest}", digest=digest)},
-    )  # fmt: skip
+    )
 
 
 def check(
@@ -28,25 +35,44 @@ def check(
 ) -> dict[str, Any]:
     difference = candidate - incumbent
     return {
-        "name": name, "verdict": verdict, "candidate": candidate, "incumbent": incumbent, "difference": difference,
-        "low": None if half is None else difference - half, "high": None if half is None else difference + half,
-        "threshold": -0.01, "n": 158, "n_needed": None, "required": True, "why": f"{name} was weighed", **more,
-    }  # fmt: skip
+        "name": name,
+        "verdict": verdict,
+        "candidate": candidate,
+        "incumbent": incumbent,
+        "difference": difference,
+        "low": None if half is None else difference - half,
+        "high": None if half is None else difference + half,
+        "threshold": -0.01,
+        "n": 158,
+        "n_needed": None,
+        "required": True,
+        "why": f"{name} was weighed",
+        **more,
+    }
 
 
-def timeline(rate: float, harm: float, no_worse: float, last: str) -> list[dict[str, Any]]:
+def timeline(rate: float, harm: float, non_inferiority: float, last: str) -> list[dict[str, Any]]:
     rows = []
     for t in range(40):
         primary, canary = 4 * t, t + 1
         rows.append(
             {
-                "t": 2.0 * t, "phase": "Initializing" if t < 2 else last if t > 36 else "Progressing",
-                "weight": 0 if t < 2 or t > 36 else min(50, 10 * (t // 6)), "failed_checks": 0,
-                "votes": {"primary": {"n": primary, "up": round(0.6 * primary)},
-                          "canary": {"n": canary, "up": round(rate * canary)}} if t else {},
-                "log_e": {"harm": harm * t + 0.2 * math.sin(t), "no_worse": no_worse * t + 0.2 * math.cos(t)},
+                "t": 2.0 * t,
+                "phase": "Initializing" if t < 2 else last if t > 36 else "Progressing",
+                "weight": 0 if t < 2 or t > 36 else min(50, 10 * (t // 6)),
+                "failed_checks": 0,
+                "votes": {
+                    "primary": {"n": primary, "up": round(0.6 * primary)},
+                    "canary": {"n": canary, "up": round(rate * canary)},
+                }
+                if t
+                else {},
+                "log_e": {
+                    "harm": harm * t + 0.2 * math.sin(t),
+                    "non_inferiority": non_inferiority * t + 0.2 * math.cos(t),
+                },
             }
-        )  # fmt: skip
+        )
     return rows
 
 
@@ -103,7 +129,7 @@ def evaluation() -> dict[str, Any]:
     }
 
 
-def run(outcome: str, why: str, rate: float, harm: float, no_worse: float) -> list[Manifest]:
+def run(outcome: str, why: str, rate: float, harm: float, non_inferiority: float) -> list[Manifest]:
     collected = {
         "interactions": Flow(rows_in=1240, rows_out=1236, drops={"duplicate": 3, "malformed": 1}),
         "feedback": Flow(rows_in=1020, rows_out=1001, drops={"duplicate": 11, "waiting_for_interaction": 8}),
@@ -113,10 +139,15 @@ def run(outcome: str, why: str, rate: float, harm: float, no_worse: float) -> li
     judged = {"pairs": Flow(rows_in=158, rows_out=157, drops={"too_long": 1})}
     sizes = {"sft-train": 212, "sft-eval": 46, "dpo-train": 642, "dpo-eval": 158, "kto-train": 301, "kto-eval": 70}
     released = {
-        "outcome": outcome, "why": why, "version": "2", "digest": "d" * 64, "baseline_digest": "base",
-        "bound": math.log(20), "log": [{"t": 0.0, "text": "canary: Initializing"}, {"t": 78.2, "text": SPITE}],
-        "timeline": timeline(rate, harm, no_worse, "Succeeded" if outcome == "promoted" else "Failed"),
-    }  # fmt: skip
+        "outcome": outcome,
+        "why": why,
+        "version": "2",
+        "digest": "d" * 64,
+        "baseline_digest": "base",
+        "bound": math.log(20),
+        "log": [{"t": 0.0, "text": "canary: Initializing"}, {"t": 78.2, "text": SPITE}],
+        "timeline": timeline(rate, harm, non_inferiority, "Succeeded" if outcome == "promoted" else "Failed"),
+    }
     return [
         manifest("collect_triplets", "triplets", collected),
         manifest("validate_triplets", "valid", valid),
@@ -137,11 +168,11 @@ def acts() -> list[Act]:
 
 
 @pytest.fixture(scope="module")
-def ledger() -> list[Record]:
+def ledger() -> list[LedgerRecord]:
     ref = AdapterRef(name="adapter", version="2", uri="adapters/d", digest="d" * 64)
     common: dict[str, Any] = {"who": "release_adapter", "adapter": ref, "baseline": AdapterRef(), "verdict": "pass"}
     return [
-        Record(seq=1, event="requested", at=1.7e9, commit="c0ffee1234", attempt=1, **common),
-        Record(seq=2, event="promoted", at=1.7e9 + 84, why="no worse", attempt=1, **common),
-        Record(seq=3, event="rolled_back", at=1.7e9 + 900, why=SPITE, forced=True, attempt=1, **common),
+        LedgerRecord(seq=1, event="requested", at=1.7e9, commit="c0ffee1234", attempt=1, **common),
+        LedgerRecord(seq=2, event="promoted", at=1.7e9 + 84, why="no worse", attempt=1, **common),
+        LedgerRecord(seq=3, event="rolled_back", at=1.7e9 + 900, why=SPITE, forced=True, attempt=1, **common),
     ]

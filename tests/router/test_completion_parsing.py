@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ratchet.router.completion_parsing import Answer, read_answer, read_stream
+from ratchet.router.completion_parsing import ParsedCompletion, read_answer, read_stream
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
@@ -17,14 +17,16 @@ def delta(reason: str | None = None, **content: str) -> dict[str, object]:
 
 def test_completion_is_read() -> None:
     choice = {"message": {"role": "assistant", "content": "Hello."}, "finish_reason": "stop"}
-    assert read_answer(json.dumps({"choices": [choice], "usage": USAGE}).encode()) == Answer("Hello.", "stop", 3, 2)
+    assert read_answer(json.dumps({"choices": [choice], "usage": USAGE}).encode()) == ParsedCompletion(
+        "Hello.", "stop", 3, 2
+    )
 
 
 def test_stream_is_put_together() -> None:
     body = stream(delta(role="assistant"), delta(content="Hel"), delta(content="lo é"), delta("length"))
-    assert read_stream(body) == Answer("Hello é", "length", 0, 0)
+    assert read_stream(body) == ParsedCompletion("Hello é", "length", 0, 0)
     counted = {"choices": [], "usage": USAGE}
-    assert read_stream(stream(delta(content="Hi"), delta("stop"), counted)) == Answer("Hi", "stop", 3, 2)
+    assert read_stream(stream(delta(content="Hi"), delta("stop"), counted)) == ParsedCompletion("Hi", "stop", 3, 2)
 
 
 def test_stream_that_broke_off_is_no_answer() -> None:

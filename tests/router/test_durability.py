@@ -36,8 +36,10 @@ def router(lake: str, **env: str) -> Iterator[str]:
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "ratchet.router.app"],
-        env={**os.environ, **own, **env}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env={**os.environ, **own, **env},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stderr
         yield process.stderr.readline().removeprefix("router: ").strip()

@@ -6,23 +6,30 @@ import pytest
 from pydantic import ValidationError
 
 from ratchet.events import Feedback
-from ratchet.router.feedback import Vote
+from ratchet.router.feedback import VoteRequest
 from ratchet.router.tokens import Ticket
 
 TICKET = Ticket(interaction_id="i", subject_id="s", tenant="t", adapter_digest="d", arm="canary")
 
 
-def vote(kind: str, value: Any, **fields: Any) -> Vote:
-    return Vote.model_validate({"kind": kind, "value": value, **fields})
+def vote(kind: str, value: Any, **fields: Any) -> VoteRequest:
+    return VoteRequest.model_validate({"kind": kind, "value": value, **fields})
 
 
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
-        ("thumb", 1), ("thumb", -1), ("rating", 1), ("rating", 5), ("correction", "42"), ("preference", "other"),
-        ("dwell_ms", 1500.5), ("copy", 1), ("regenerate", 0),
+        ("thumb", 1),
+        ("thumb", -1),
+        ("rating", 1),
+        ("rating", 5),
+        ("correction", "42"),
+        ("preference", "other"),
+        ("dwell_ms", 1500.5),
+        ("copy", 1),
+        ("regenerate", 0),
     ],
-)  # fmt: skip
+)
 def test_value_that_suits_its_kind_is_taken_as_it_is(kind: str, value: Any) -> None:
     event = vote(kind, value).event(TICKET, created_at=7.0)
     assert isinstance(event, Feedback)

@@ -59,9 +59,14 @@ def test_port_in_use_is_one_line_and_exit_code_2(
 
 def test_settings_come_from_the_environment() -> None:
     env = {
-        "RATCHET_POOL_URL": "http://pool", "RATCHET_LAKE": "s3://lake", "RATCHET_ADAPTER_NAME": "left",
-        "RATCHET_ADAPTER_VERSION": "3", "RATCHET_ARM": "adapter-router", "RATCHET_PORT": "81", "RATCHET_SECRET": SECRET,
-    }  # fmt: skip
+        "RATCHET_POOL_URL": "http://pool",
+        "RATCHET_LAKE": "s3://lake",
+        "RATCHET_ADAPTER_NAME": "left",
+        "RATCHET_ADAPTER_VERSION": "3",
+        "RATCHET_ARM": "adapter-router",
+        "RATCHET_PORT": "81",
+        "RATCHET_SECRET": SECRET,
+    }
     settings = RouterSettings.from_env(env)
     assert (settings.pool_model, settings.arm, settings.port) == ("left@v3", "canary", 81)
     assert RouterSettings.from_env({**env, "RATCHET_ARM": "adapter-router-primary"}).arm == "primary"

@@ -128,9 +128,12 @@ def standalone(folder: Path, lake: Path, settings: Path, **environment: str) -> 
     log = folder / "airflow.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [ROOT / "infra" / "airflow" / "standalone.sh"], env=environment, stdout=file, stderr=file,
+            [ROOT / "infra" / "airflow" / "standalone.sh"],
+            env=environment,
+            stdout=file,
+            stderr=file,
             start_new_session=True,
-        )  # fmt: skip
+        )
     airflow = Airflow(f"http://127.0.0.1:{port}", log)
     try:
         airflow.wait(lambda: process.poll() is None and airflow.is_healthy(), "Airflow is healthy")

@@ -6,7 +6,7 @@ import polars as pl
 
 from ratchet.collection.records import Collected, record, waiting_after
 from ratchet.lake import tables
-from ratchet.lake.fingerprint import Content
+from ratchet.lake.fingerprint import Fingerprint
 from ratchet.lake.schema import TRIPLETS
 from ratchet.manifest import Artifact, Flow, Manifest
 from ratchet.store import Store
@@ -14,7 +14,7 @@ from ratchet.store import Store
 
 def bring(lake: Store, number: int, triplets: pl.DataFrame) -> None:
     tables.append(lake, TRIPLETS, [triplets], number)
-    content = Content.of(triplets)
+    content = Fingerprint.of(triplets)
     flow = Flow(rows_in=content.num_rows, rows_out=content.num_rows)
     done = Collected(
         number=number, interactions=flow, feedback=flow, refused=None, newest_s=0.0, content_sums=content.sums
@@ -24,9 +24,14 @@ def bring(lake: Store, number: int, triplets: pl.DataFrame) -> None:
 
 def manifest(brought: Sequence[pl.DataFrame]) -> Manifest:
     """Of the collect step, after these collections."""
-    content = sum((Content.of(triplets) for triplets in brought), Content())
+    content = sum((Fingerprint.of(triplets) for triplets in brought), Fingerprint())
     made = Artifact(uri=TRIPLETS.key, digest=content.digest(), rows=content.num_rows)
     return Manifest(
-        step="collect_triplets", key=f"k{len(brought)}", inputs={}, code_version="0", created_at=0, seconds=0,
+        step="collect_triplets",
+        key=f"k{len(brought)}",
+        inputs={},
+        code_version="0",
+        created_at=0,
+        seconds=0,
         outputs={"triplets": made},
-    )  # fmt: skip
+    )

@@ -47,9 +47,16 @@ class Podman:
     def build(self, dockerfile: Path, tag: str, *options: str, context: Path = ROOT) -> str:
         """What the engine said while it built."""
         done = self(
-            "build", "--isolation=chroot", "--layers", f"--tag={tag}", f"--file={dockerfile}",
-            f"--build-arg=BASE_IMAGE={BASE}", *self._index(), *options, str(context),
-        )  # fmt: skip
+            "build",
+            "--isolation=chroot",
+            "--layers",
+            f"--tag={tag}",
+            f"--file={dockerfile}",
+            f"--build-arg=BASE_IMAGE={BASE}",
+            *self._index(),
+            *options,
+            str(context),
+        )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout + done.stderr
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from ratchet.adapter_ref import PREFIX, AdapterRef
 from ratchet.events import Feedback, Interaction, Message
 from ratchet.ingest.landing import land
-from ratchet.release.ledger import Entry, Ledger, Record, request
+from ratchet.release.ledger import Ledger, LedgerEntry, LedgerRecord, request
 from ratchet.store import Store
 
 VALUES = """\
@@ -106,8 +106,8 @@ def git(*arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
-def open_release(lake: Store, **changes: Any) -> Record | None:
-    entry = Entry(event="requested", at=time.time(), who="t", adapter=NEW, baseline=OLD, verdict="pass")
+def open_release(lake: Store, **changes: Any) -> LedgerRecord | None:
+    entry = LedgerEntry(event="requested", at=time.time(), who="t", adapter=NEW, baseline=OLD, verdict="pass")
     return request(Ledger(lake), entry.model_copy(update=changes))
 
 
@@ -118,9 +118,15 @@ def land_votes(lake: Store, num: int, liked_old: float, liked_new: float, seed: 
         adapter = NEW if number % 2 else OLD
         name, at = f"{seed}-{number}", now + number * 1e-3
         answer = Interaction(
-            interaction_id=name, conversation_id=name, subject_id=name, base_model="tiny", response="yes",
-            messages=[Message(role="user", content="well?")], adapter_digest=adapter.digest, served_at=at,
-        )  # fmt: skip
+            interaction_id=name,
+            conversation_id=name,
+            subject_id=name,
+            base_model="tiny",
+            response="yes",
+            messages=[Message(role="user", content="well?")],
+            adapter_digest=adapter.digest,
+            served_at=at,
+        )
         value = 1 if rng.random() < (liked_new if number % 2 else liked_old) else -1
         vote = Feedback(
             feedback_id=name, interaction_id=name, subject_id=name, kind="thumb", value=value, created_at=at + 1e-4

@@ -26,9 +26,12 @@ def build(folder: Path, config: Config, seed: int, strength: float = 0.05) -> Pa
     model.save_pretrained(folder)
     (folder / "README.md").unlink()
     card = {
-        "base_model": "tiny", "base_revision": revision(config.base_model), "chat_template_hash": "c" * 64,
-        "code_version": "0", "dataset_digest": "d" * 64,
-    }  # fmt: skip
+        "base_model": "tiny",
+        "base_revision": revision(config.base_model),
+        "chat_template_hash": "c" * 64,
+        "code_version": "0",
+        "dataset_digest": "d" * 64,
+    }
     (folder / "adapter.json").write_text(json.dumps(card))
     return folder
 

@@ -7,19 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.training.batches import Layout, collate, first_passes, num_computed, passes, plan
-from ratchet.training.tokenization import Row
+from ratchet.training.tokenization import TokenizedRow
 
 PACKINGS = ["shared", "separate", "off"]
-PAIR = Row(prompt=[5, 6], completions=([7, 8, 2], [9]), weight=1.0)
-LONE = Row(prompt=[4], completions=([3, 2],), weight=1.0)
+PAIR = TokenizedRow(prompt=[5, 6], completions=([7, 8, 2], [9]), weight=1.0)
+LONE = TokenizedRow(prompt=[4], completions=([3, 2],), weight=1.0)
 
 
 def layout(packing: str, pass_tokens: int = 64, multiple: int = 1) -> Layout:
     return Layout(packing=packing, pass_tokens=pass_tokens, pad_id=0, multiple=multiple)
 
 
-def rows_of(lengths: list[int]) -> list[Row]:
-    return [Row(prompt=[1] * length, completions=([2], [3]), weight=1.0) for length in lengths]
+def rows_of(lengths: list[int]) -> list[TokenizedRow]:
+    return [TokenizedRow(prompt=[1] * length, completions=([2], [3]), weight=1.0) for length in lengths]
 
 
 @given(

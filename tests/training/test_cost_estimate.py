@@ -4,10 +4,10 @@ import pytest
 
 from ratchet.config import Config
 from ratchet.training.batches import Layout
-from ratchet.training.cost_estimate import forecast, histogram, memory_mib
-from ratchet.training.tokenization import Row, Selection
+from ratchet.training.cost_estimate import estimate_cost, histogram, memory_mib
+from ratchet.training.tokenization import Selection, TokenizedRow
 
-ROWS = [Row(prompt=[1] * 10, completions=([2] * 6, [3] * 4), weight=1.0) for _ in range(12)]
+ROWS = [TokenizedRow(prompt=[1] * 10, completions=([2] * 6, [3] * 4), weight=1.0) for _ in range(12)]
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def config(tiny_model) -> Config:
 
 def test_forecast_counts_steps_tokens_and_how_full_the_passes_are(config):
     layout = Layout(packing="shared", pass_tokens=100, pad_id=0)
-    told = forecast(config, {"sft": Selection(), "dpo": Selection(ROWS)}, layout)["phases"]
+    told = estimate_cost(config, {"sft": Selection(), "dpo": Selection(ROWS)}, layout)["phases"]
     assert list(told) == ["dpo"]
     dpo = told["dpo"]
     assert (dpo["rows"], dpo["steps"], dpo["passes"]) == (12, 6, 6)
@@ -30,7 +30,7 @@ def test_forecast_counts_steps_tokens_and_how_full_the_passes_are(config):
 
 def test_padding_is_counted_as_computed(config):
     layout = Layout(packing="off", pass_tokens=1000, pad_id=0)
-    told = forecast(config, {"dpo": Selection(ROWS)}, layout)["phases"]["dpo"]
+    told = estimate_cost(config, {"dpo": Selection(ROWS)}, layout)["phases"]["dpo"]
     assert told["computed_tokens"] == told["padded_tokens"] == 768
 
 

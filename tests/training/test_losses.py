@@ -18,17 +18,19 @@ from ratchet.training.losses import (
     normalized,
     schedule,
     token_log_probs,
-)  # fmt: skip
+)
 from ratchet.training.objectives import dpo_objective, kto_objective, sft_objective
-from ratchet.training.tokenization import Row
+from ratchet.training.tokenization import TokenizedRow
 
 SFT = [
-    Row(prompt=[1, 5, 9, 11], completions=([20, 21, 22, 2],), weight=1.0),
-    Row(prompt=[1, 7], completions=([30, 2],), weight=0.25),
+    TokenizedRow(prompt=[1, 5, 9, 11], completions=([20, 21, 22, 2],), weight=1.0),
+    TokenizedRow(prompt=[1, 7], completions=([30, 2],), weight=0.25),
 ]
 DPO = [
-    Row(prompt=[1, 5, 9], completions=([20, 21, 2], [25, 2]), weight=1.0, flip_probability=0.2, reference=(-9.0, -7.0)),
-    Row(prompt=[1, 7], completions=([30, 2], [31, 32, 33, 2]), weight=0.5, reference=(-6.0, -14.0)),
+    TokenizedRow(
+        prompt=[1, 5, 9], completions=([20, 21, 2], [25, 2]), weight=1.0, flip_probability=0.2, reference=(-9.0, -7.0)
+    ),
+    TokenizedRow(prompt=[1, 7], completions=([30, 2], [31, 32, 33, 2]), weight=0.5, reference=(-6.0, -14.0)),
 ]
 
 KTO = [replace(DPO[0], flip_probability=0.0, reference=(-9.0, -70.0)), replace(DPO[1], is_good=False)]
@@ -45,7 +47,7 @@ def grads(model) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def naive_sums(model, rows: list[Row]) -> torch.Tensor:
+def naive_sums(model, rows: list[TokenizedRow]) -> torch.Tensor:
     """[rows, completions], one unpadded sequence at a time through the model's own logits."""
     table = []
     for row in rows:

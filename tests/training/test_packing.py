@@ -10,12 +10,12 @@ from ratchet.errors import UserError
 from ratchet.training import attention
 from ratchet.training.batches import Layout, collate
 from ratchet.training.log_probs import completion_log_probs
-from ratchet.training.tokenization import Row
+from ratchet.training.tokenization import TokenizedRow
 
 ROWS = [
-    Row(prompt=[1, 5, 9, 11], completions=([20, 21, 22, 2], [23, 2]), weight=1.0),
-    Row(prompt=[1, 7], completions=([30, 2], [31, 32, 33, 2]), weight=1.0),
-    Row(prompt=[1, 7, 8], completions=([40, 41, 2], [42, 2]), weight=1.0),
+    TokenizedRow(prompt=[1, 5, 9, 11], completions=([20, 21, 22, 2], [23, 2]), weight=1.0),
+    TokenizedRow(prompt=[1, 7], completions=([30, 2], [31, 32, 33, 2]), weight=1.0),
+    TokenizedRow(prompt=[1, 7, 8], completions=([40, 41, 2], [42, 2]), weight=1.0),
 ]
 
 
@@ -23,7 +23,7 @@ def layout(packing: str) -> Layout:
     return Layout(packing=packing, pass_tokens=512, pad_id=2)
 
 
-def log_probs(model, rows: list[Row], packing: str = "shared") -> list[torch.Tensor]:
+def log_probs(model, rows: list[TokenizedRow], packing: str = "shared") -> list[torch.Tensor]:
     with torch.no_grad():
         return list(completion_log_probs(model, collate(rows, layout(packing))))
 

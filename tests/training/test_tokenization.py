@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ratchet.errors import UserError
-from ratchet.training.tokenization import Row, Selection, dpo_rows, hold_out, kto_rows, select, sft_rows
+from ratchet.training.tokenization import Selection, TokenizedRow, dpo_rows, hold_out, kto_rows, select, sft_rows
 
 USER = {"role": "user", "content": "Tell me about bread."}
 
@@ -18,7 +18,7 @@ def tokenizer(tiny_model):
     return AutoTokenizer.from_pretrained(tiny_model)
 
 
-def sft(tokenizer, *answers: str) -> list[Row | None]:
+def sft(tokenizer, *answers: str) -> list[TokenizedRow | None]:
     table = [{"messages": json.dumps([USER, {"role": "assistant", "content": a}]), "weight": 1.0} for a in answers]
     return sft_rows(table, tokenizer)
 
@@ -69,8 +69,8 @@ def test_template_that_rewrites_the_prompt_is_refused(tokenizer):
         tokenizer.chat_template = template
 
 
-def row(*, prompt: int = 4, completion: int = 3, weight: float = 1.0) -> Row:
-    return Row(prompt=list(range(prompt)), completions=([9] * completion,), weight=weight)
+def row(*, prompt: int = 4, completion: int = 3, weight: float = 1.0) -> TokenizedRow:
+    return TokenizedRow(prompt=list(range(prompt)), completions=([9] * completion,), weight=weight)
 
 
 def test_long_prompt_loses_its_beginning():

@@ -41,8 +41,10 @@ def test_adapter_folder_is_servable_and_names_no_path(trained, tiny_model):
     folder = store.local(manifest.outputs["adapter"].uri)
     check_servable(folder)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "adapter.json", "adapter_config.json", "adapter_model.safetensors",
-    ]  # fmt: skip
+        "adapter.json",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
     text = (folder / "adapter_config.json").read_text() + (folder / "adapter.json").read_text()
     assert str(tiny_model.parent) not in text
     assert json.loads(text[: text.index("}\n{") + 1])["base_model_name_or_path"] == tiny_model.name

@@ -8,7 +8,7 @@ import torch
 from ratchet.config import Phase
 from ratchet.store import open_store
 from ratchet.training.batches import Layout, collate, first_passes, passes, plan
-from ratchet.training.checkpoints import Place
+from ratchet.training.checkpoints import CheckpointFolder
 from ratchet.training.log_probs import completion_log_probs, with_reference
 from ratchet.training.objectives import Objective, dpo_objective, kto_objective, sft_objective
 from ratchet.training.tokenization import dpo_rows, kto_rows, sft_rows
@@ -29,9 +29,14 @@ def rendered(tokenizer) -> list[str]:
 
 def arguments(tmp_path) -> dict:
     return {
-        "output_dir": str(tmp_path), "per_device_train_batch_size": 2, "gradient_checkpointing": False, "bf16": False,
-        "use_cpu": True, "report_to": "none", "disable_tqdm": True,
-    }  # fmt: skip
+        "output_dir": str(tmp_path),
+        "per_device_train_batch_size": 2,
+        "gradient_checkpointing": False,
+        "bf16": False,
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
 
 
 LAYOUT = Layout(packing="shared", pass_tokens=512, pad_id=2)
@@ -62,9 +67,13 @@ def trained_once(adapted) -> tuple:
 
 def referred(prepared, rows, tmp_path) -> list:
     return with_reference(
-        prepared(seed=0)[0], rows, together=passes(rows, LAYOUT), layout=LAYOUT, store=open_store(tmp_path / "lake"),
+        prepared(seed=0)[0],
+        rows,
+        together=passes(rows, LAYOUT),
+        layout=LAYOUT,
+        store=open_store(tmp_path / "lake"),
         origin={},
-    )  # fmt: skip
+    )
 
 
 def test_sft_is_trls(adapted, prepared, tmp_path):
@@ -130,17 +139,32 @@ def test_packed_training_runs_down_trls_loss_curve(adapted, prepared, tmp_path):
     steps = plan(rows, batch_rows=2, epochs=2, seed=0, layout=LAYOUT)
     rows = with_reference(ours, rows, together=first_passes(steps), layout=LAYOUT, store=store, origin={})
     curve = train_phase(
-        ours, rows, dpo_objective("sigmoid", beta=0.3), phase, steps=steps, place=Place(store, "dpo"),
-        layout=LAYOUT, seed=0, checkpoint_steps=100, device="cpu", callbacks=[],
-    )  # fmt: skip
+        ours,
+        rows,
+        dpo_objective("sigmoid", beta=0.3),
+        phase,
+        steps=steps,
+        place=CheckpointFolder(store, "dpo"),
+        layout=LAYOUT,
+        seed=0,
+        checkpoint_steps=100,
+        device="cpu",
+        callbacks=[],
+    )
     order = [index for step in steps for chosen in step for index in chosen]
     data = Dataset.from_list(
         [dict(zip(("prompt", "chosen", "rejected"), pairs[index][1:], strict=True)) for index in order]
     )
     config = DPOConfig(
-        beta=0.3, num_train_epochs=1, learning_rate=1e-2, lr_scheduler_type="cosine", logging_steps=1,
-        train_sampling_strategy="sequential", save_strategy="no", **arguments(tmp_path / "trl"),
-    )  # fmt: skip
+        beta=0.3,
+        num_train_epochs=1,
+        learning_rate=1e-2,
+        lr_scheduler_type="cosine",
+        logging_steps=1,
+        train_sampling_strategy="sequential",
+        save_strategy="no",
+        **arguments(tmp_path / "trl"),
+    )
     trainer = DPOTrainer(model, args=config, train_dataset=data, processing_class=tokenizer)
     trainer.train()
     expected = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -144,9 +144,17 @@ def test_two_shares_and_who_gathers_them_make_what_one_run_makes(lake: LocalStor
     config = tmp_path / "ratchet.yaml"
     config.write_text("validate_triplets: {max_bad_share: 1, parity_rows: 50}")
     command = [
-        sys.executable, "-m", "ratchet_pipelines.cli", "validate_triplets", "--lake", lake.root, "--config", config,
-        "--in", f"collect_triplets={collected.uri}",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "ratchet_pipelines.cli",
+        "validate_triplets",
+        "--lake",
+        lake.root,
+        "--config",
+        config,
+        "--in",
+        f"collect_triplets={collected.uri}",
+    ]
     started = [
         subprocess.Popen([*command, "--share", f"{number}/2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for number in (1, 2)
@@ -214,7 +222,9 @@ def test_an_id_that_two_collections_brought_is_quarantined_in_both(lake: Store, 
 def test_a_mask_that_great_expectations_denies_is_not_found_again(lake: Store, monkeypatch: pytest.MonkeyPatch):
     collected = grown(lake, days(1))
     with monkeypatch.context() as patched:
-        patched.setattr("ratchet.validation.validate_part.judge", lambda rows, rules: rows.with_columns(mask=pl.lit(0)))
+        patched.setattr(
+            "ratchet.validation.validate_part.judge_rows", lambda rows, rules: rows.with_columns(mask=pl.lit(0))
+        )
         with pytest.raises(Disagreement):
             validate(lake, collected)
     assert validate(lake, collected).flows["triplets"].drops

@@ -5,10 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.errors import UserError
-from ratchet.lake.fingerprint import content_digest
+from ratchet.lake.fingerprint import fingerprint_digest
 from ratchet.lake.schema import TRIPLETS
 from ratchet.store import Store, open_store
-from ratchet.validation.slices import Named, collections_of, read_artifact, repeated_ids, set_aside, slices
+from ratchet.validation.slices import (
+    TripletSetRef,
+    collections_of,
+    partition_to_disk,
+    read_artifact,
+    repeated_ids,
+    slices,
+)
 from support.collected_lake import bring, manifest
 
 
@@ -18,7 +25,7 @@ def triplets(*ids: str, value: float = 1.0):
 
 def test_an_artifact_is_found_after_more_was_collected(lake: Store):
     bring(lake, 1, triplets("b", "a"))
-    digest = content_digest(triplets("a", "b"))
+    digest = fingerprint_digest(triplets("a", "b"))
     bring(lake, 2, triplets())
     bring(lake, 3, triplets("c"))
     assert read_artifact(lake, digest, 2)["triplet_id"].to_list() == ["a", "b"]
@@ -27,7 +34,7 @@ def test_an_artifact_is_found_after_more_was_collected(lake: Store):
 def test_a_table_that_lost_rows_is_named(lake: Store):
     bring(lake, 1, triplets("a", "b"))
     uri, _ = lake.delta_uri(TRIPLETS.key)
-    digest = content_digest(triplets("a", "b"))
+    digest = fingerprint_digest(triplets("a", "b"))
     DeltaTable(uri).delete("triplet_id = 'a'")
     with pytest.raises(UserError, match="no longer holds the 2 rows"):
         read_artifact(lake, digest, 2)
@@ -41,10 +48,10 @@ def test_slices_are_all_rows_and_equal_ids_meet_in_one_or_are_named(tmp_path_fac
     for number, some in enumerate(brought, start=1):
         bring(lake, number, some)
     made = manifest(brought).outputs["triplets"]
-    named = Named(made.digest, made.rows or 0)
+    named = TripletSetRef(made.digest, made.rows or 0)
     collections = collections_of(lake, named)
     wanted = slices(collections, part_rows)
-    rows = set_aside(lake, wanted, tmp_path_factory.mktemp("aside") / "slices")
+    rows = partition_to_disk(lake, wanted, tmp_path_factory.mktemp("aside") / "slices")
     found = [rows.read(number)["triplet_id"].to_list() for number in range(len(wanted))]
     assert sorted(name for part in found for name in part) == sorted(ids)
     for number, some in enumerate(brought, start=1):
@@ -61,8 +68,8 @@ def test_slices_are_all_rows_and_equal_ids_meet_in_one_or_are_named(tmp_path_fac
 def test_slices_are_even(lake: Store):
     rows = triplets(*(f"vote-{number}" for number in range(10_000)))
     bring(lake, 1, rows)
-    wanted = slices(collections_of(lake, Named(content_digest(rows), 10_000)), 2_500)
-    aside = set_aside(lake, wanted, lake.local("aside"))
+    wanted = slices(collections_of(lake, TripletSetRef(fingerprint_digest(rows), 10_000)), 2_500)
+    aside = partition_to_disk(lake, wanted, lake.local("aside"))
     assert all(2_300 < aside.read(number).height < 2_700 for number in range(len(wanted)))
     assert aside.num_rows == 10_000
 
@@ -72,6 +79,6 @@ def test_rows_of_no_collection_are_not_overlooked(lake: Store):
     uri, _ = lake.delta_uri(TRIPLETS.key)
     stray = triplets("z").with_columns(collection=pl.lit(1))
     stray.write_delta(uri, mode="append")
-    named = Named(content_digest(triplets("a")), 1)
+    named = TripletSetRef(fingerprint_digest(triplets("a")), 1)
     with pytest.raises(UserError, match="no longer holds the 1 rows"):
         repeated_ids(lake, named, collections_of(lake, named))

@@ -24,7 +24,7 @@ from ratchet.store import Store
 from ratchet.validation.compiler import reasons as reasons_of
 from ratchet.validation.daily_failures import evidence
 from ratchet.validation.gx import Disagreement
-from ratchet.validation.suite import compile_rules, drops, judge, suite_digest, view
+from ratchet.validation.suite import compile_rules, drops, judge_rows, suite_digest, view
 from ratchet.validation.validate_part import lowest, process
 from ratchet.validation.validate_triplets import STEP as VALIDATE
 from support.event_factory import NOW_S, interaction, vote
@@ -39,7 +39,7 @@ def validate(lake: Store, config: Config = LENIENT) -> Manifest:
 
 def why(triplets: pl.DataFrame, **limits: int) -> list[list[str]]:
     rules = compile_rules(triplets, limits)
-    return judge(triplets, rules).select(reasons_of(rules).alias("reasons"))["reasons"].to_list()
+    return judge_rows(triplets, rules).select(reasons_of(rules).alias("reasons"))["reasons"].to_list()
 
 
 def rows(lake: Store, manifest: Manifest, output: str) -> pl.DataFrame:
@@ -192,13 +192,16 @@ def test_repeated_and_missing_ids_are_named(lake: Store):
 
 def test_what_is_personal_is_gone_from_everything_that_may_be_trained_on(lake: Store):
     said = "Write to ann@example.com"
-    land(lake, [
-        interaction("a", response=said, messages=[{"role": "user", "content": f"Hi.\n{said}", "name": said}]),
-        interaction("b", response=said),
-        vote("fixed", "a", "correction", f"{said} now"),
-        vote("pair", "a", "preference", "b", comment=said),
-        vote("quiet", "b"),
-    ])  # fmt: skip
+    land(
+        lake,
+        [
+            interaction("a", response=said, messages=[{"role": "user", "content": f"Hi.\n{said}", "name": said}]),
+            interaction("b", response=said),
+            vote("fixed", "a", "correction", f"{said} now"),
+            vote("pair", "a", "preference", "b", comment=said),
+            vote("quiet", "b"),
+        ],
+    )
     manifest = validate(lake)
     valid = rows(lake, manifest, "valid")
     assert "ann@" not in str(valid.to_dicts())
@@ -225,7 +228,7 @@ def test_evidence_counts_days_and_reasons_and_has_pages_for_people(lake: Store):
     votes = [vote("g", "a"), vote("f", "a", "rating", 11), vote("h", "a", at=NOW_S + day), vote("o", "a", at=-1.0)]
     land(lake, [interaction("a"), *votes])
     manifest = validate(lake)
-    found = pl.read_parquet(lake.local(manifest.outputs["evidence"].uri) / "evidence.parquet")
+    found = pl.read_parquet(lake.local(manifest.outputs["daily_failures"].uri) / "daily_failures.parquet")
     broken = found.filter(pl.col("failed") > 0).select("day", "reason", "rows", "failed")
     assert broken.rows() == [
         ("2026-01-01", "rating_out_of_range", 2, 1),
@@ -239,7 +242,9 @@ def test_evidence_counts_days_and_reasons_and_has_pages_for_people(lake: Store):
 
 def test_a_mask_that_is_wrong_stops_the_run(lake: Store, monkeypatch: pytest.MonkeyPatch):
     land(lake, [interaction("a"), vote("g", "a"), vote("f", "a", "rating", 11)])
-    monkeypatch.setattr("ratchet.validation.validate_part.judge", lambda rows, rules: rows.with_columns(mask=pl.lit(0)))
+    monkeypatch.setattr(
+        "ratchet.validation.validate_part.judge_rows", lambda rows, rules: rows.with_columns(mask=pl.lit(0))
+    )
     with pytest.raises(Disagreement, match="rating_out_of_range: 0 rows by the mask, 1 by Great Expectations"):
         validate(lake)
     assert not list(lake.list("validated"))

@@ -16,11 +16,11 @@ from ratchet.collection.event_files import EventFiles
 from ratchet.collection.intents import Intent
 from ratchet.collection.join import Joined, first_of_each, join_triplets, may_still_join, needs, newest_time
 from ratchet.collection.records import Collected, flow, record, waiting_after
-from ratchet.compute.hashing import are_among, distinct
+from ratchet.compute.hashing import is_in_sorted, sorted_unique
 from ratchet.compute.spill import BUCKET, Spill, bucket_of
 from ratchet.ingest import quarantine
 from ratchet.lake import tables
-from ratchet.lake.fingerprint import Content
+from ratchet.lake.fingerprint import Fingerprint
 from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, Table
 from ratchet.store import Store
 
@@ -86,7 +86,7 @@ class _Collection:
     intent: Intent
     folder: Path
     bucket_rows: int
-    content: Content = field(default_factory=Content)
+    content: Fingerprint = field(default_factory=Fingerprint)
     waiting: list[pl.DataFrame] = field(default_factory=list)
     num_waiting: int = 0
     num_orphans: int = 0
@@ -130,10 +130,10 @@ class _Collection:
         A join with all places for each stretch would cost the square of the votes. Nearly all are needed where their
         own hash puts them, so that it is enough to know that they are.
         """
-        needed = distinct(places[INTERACTIONS.id].hash().to_numpy())
+        needed = sorted_unique(places[INTERACTIONS.id].hash().to_numpy())
         elsewhere = places.filter(pl.col(BUCKET) != bucket_of(INTERACTIONS.id, self.num_buckets))
         for rows in answers.rows():
-            is_needed = pl.Series(are_among(rows[INTERACTIONS.id].hash().to_numpy(), needed))
+            is_needed = pl.Series(is_in_sorted(rows[INTERACTIONS.id].hash().to_numpy(), needed))
             judged.add(rows.filter(is_needed).with_columns(bucket_of(INTERACTIONS.id, self.num_buckets)))
             judged.add(rows.join(elsewhere, on=INTERACTIONS.id))
             yield rows
@@ -151,7 +151,7 @@ class _Collection:
             yield joined.triplets
 
     def _count(self, joined: Joined) -> None:
-        self.content += Content.of(joined.triplets)
+        self.content += Fingerprint.of(joined.triplets)
         self.waiting.append(joined.waiting)
         self.num_waiting += joined.waiting.height
         self.num_orphans += joined.orphans

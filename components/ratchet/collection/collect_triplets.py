@@ -12,21 +12,21 @@ from ratchet.collection.intents import Intent, landing_digest, plan
 from ratchet.collection.records import Collected, is_done, total
 from ratchet.config import Config
 from ratchet.lake.schema import TRIPLETS
-from ratchet.manifest import Artifact, Made
+from ratchet.manifest import Artifact, StepOutput
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
 if TYPE_CHECKING:
-    from ratchet.lake.fingerprint import Content
+    from ratchet.lake.fingerprint import Fingerprint
 
 
-def run(config: Config, inputs: Inputs, store: Store) -> Made:
+def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
     intents = plan(store, config.collect_triplets.late_days)
     # With none to do, the last one is counted again: its manifest may be all that a killed run still owed.
     undone = [intent for intent in intents if not is_done(store, intent.number)] or intents[-1:]
     collected = [_collect(store, intent) for intent in undone]
     content = _content(store, intents)
-    return Made(
+    return StepOutput(
         outputs={"triplets": Artifact(uri=TRIPLETS.key, digest=content.digest(), rows=content.num_rows)},
         flows={
             "interactions": total(one.interactions for one in collected),
@@ -46,11 +46,11 @@ def _collect(store: Store, intent: Intent) -> Collected:
     return Collected.read(store, intent.number) if is_done(store, intent.number) else collect(store, intent)
 
 
-def _content(store: Store, intents: Iterable[Intent]) -> "Content":
-    from ratchet.lake.fingerprint import Content
+def _content(store: Store, intents: Iterable[Intent]) -> "Fingerprint":
+    from ratchet.lake.fingerprint import Fingerprint
 
     records = [Collected.read(store, intent.number) for intent in intents]
-    return sum((one.content for one in records), Content())
+    return sum((one.content for one in records), Fingerprint())
 
 
 STEP = Step(

@@ -26,7 +26,7 @@ RAW = {"params": msgspec.Raw(b"{}")}  # the fast decoder leaves these as they ar
 
 
 @dataclass(frozen=True)
-class Fault:
+class LineFault:
     """A line that is no event: where it stands among the lines that were given, and what is wrong with it."""
 
     place: int
@@ -40,12 +40,12 @@ class Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     role: str
 
 
-def interactions(lines: Sequence[bytes]) -> tuple["pl.DataFrame", list[Fault]]:
+def interactions(lines: Sequence[bytes]) -> tuple["pl.DataFrame", list[LineFault]]:
     """Rows of the interactions table, and the lines that are no interactions."""
     return _rows(lines, Interaction, INTERACTIONS, _interaction_columns, interaction_row)
 
 
-def feedback(lines: Sequence[bytes]) -> tuple["pl.DataFrame", list[Fault]]:
+def feedback(lines: Sequence[bytes]) -> tuple["pl.DataFrame", list[LineFault]]:
     """Rows of the feedback table, and the lines that are no feedback."""
     return _rows(lines, Feedback, FEEDBACK, _feedback_columns, feedback_row)
 
@@ -56,7 +56,7 @@ def _rows(
     table: Table,
     columns: Callable[[list[Any]], dict[str, list[Any]]],
     to_row: Callable[[Any], dict[str, Any]],
-) -> tuple["pl.DataFrame", list[Fault]]:
+) -> tuple["pl.DataFrame", list[LineFault]]:
     import polars as pl
 
     decode = _decoder(model).decode
@@ -71,7 +71,7 @@ def _rows(
             try:
                 rows.append(to_row(model.model_validate_json(line)))
             except ValidationError as error:
-                faults.append(Fault(place, error))
+                faults.append(LineFault(place, error))
     schema = {name: kind for name, kind in table.schema.items() if name != COLLECTION}
     told = {"extra": ["{}"] * len(events), **columns(events)}
     plain = {name: [getattr(event, name) for event in events] for name in schema if name not in told}

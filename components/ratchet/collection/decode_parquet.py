@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 import polars as pl
 from pydantic import BaseModel, ValidationError
 
-from ratchet.collection.decode_json import Fault
+from ratchet.collection.decode_json import LineFault
 from ratchet.events import Feedback, Interaction
 from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, Table, feedback_row, interaction_row, to_json
 
@@ -25,14 +25,14 @@ class WrongColumns(Exception):
     """The file as a whole is no table of events: what is wrong with its columns."""
 
 
-def interactions(found: pl.DataFrame) -> tuple[pl.DataFrame, list[Fault]]:
+def interactions(found: pl.DataFrame) -> tuple[pl.DataFrame, list[LineFault]]:
     """Rows of the interactions table, and the rows that are no interactions. Raises WrongColumns."""
     rows = _whole(found, INTERACTIONS, Interaction)
     is_clear = _is_clear(rows, INTERACTIONS, Interaction) & pl.col("messages").str.contains(CANONICAL_MESSAGES)
     return _sort_out(rows, is_clear, lambda row: interaction_row(Interaction.model_validate(_interaction(row))))
 
 
-def feedback(found: pl.DataFrame) -> tuple[pl.DataFrame, list[Fault]]:
+def feedback(found: pl.DataFrame) -> tuple[pl.DataFrame, list[LineFault]]:
     """Rows of the feedback table, and the rows that are no feedback. Raises WrongColumns."""
     rows = _whole(found, FEEDBACK, Feedback)
     is_clear = _is_clear(rows, FEEDBACK, Feedback) & (pl.col("value_num").is_null() != pl.col("value_text").is_null())
@@ -96,7 +96,7 @@ def _is_canonical(text: str) -> bool:
         return False
 
 
-def _sort_out(rows: pl.DataFrame, is_clear: pl.Expr, to_row: Any) -> tuple[pl.DataFrame, list[Fault]]:
+def _sort_out(rows: pl.DataFrame, is_clear: pl.Expr, to_row: Any) -> tuple[pl.DataFrame, list[LineFault]]:
     clear = rows.select(is_clear.fill_null(False)).to_series()
     if clear.all():
         return rows, []
@@ -105,7 +105,7 @@ def _sort_out(rows: pl.DataFrame, is_clear: pl.Expr, to_row: Any) -> tuple[pl.Da
         try:
             saved.append(to_row(rows.row(place, named=True)))
         except ValidationError as error:
-            faults.append(Fault(place, error))
+            faults.append(LineFault(place, error))
     return pl.concat([rows.filter(clear), pl.DataFrame(saved, rows.schema)]), faults
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ratchet.collection import decode_json, decode_parquet
-from ratchet.compute.prefetch import made_ahead
+from ratchet.compute.prefetch import prefetch_map
 from ratchet.ingest.landing import lines
-from ratchet.ingest.quarantine import Refused, faults
+from ratchet.ingest.quarantine import RefusedLine, faults
 from ratchet.lake.schema import INTERACTIONS, Table
 from ratchet.store import Store
 
@@ -42,16 +42,16 @@ class EventFiles:
     table: Table
     files: Sequence[str]
     folder: Path
-    refused: list[Refused] = field(default_factory=list)
+    refused: list[RefusedLine] = field(default_factory=list)
     num_rows: int = 0
     _aside: list[Path] = field(default_factory=list)
-    _refused_lines: list[Refused] = field(default_factory=list)
+    _refused_lines: list[RefusedLine] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         decode = decode_json.interactions if self.table is INTERACTIONS else decode_json.feedback
         for batch in self._line_batches():
             rows, found = decode([line for _, _, line in batch])
-            self._refused_lines += [Refused(*batch[fault.place], faults(fault.error)) for fault in found]
+            self._refused_lines += [RefusedLine(*batch[fault.place], faults(fault.error)) for fault in found]
             self._aside.append(self.folder / f"{self.table.event_type}-{len(self._aside):05d}.arrow")
             rows.write_ipc(self._aside[-1])
 
@@ -71,18 +71,18 @@ class EventFiles:
         """The events, as rows of the table without `collection`."""
         self.refused, self.num_rows = list(self._refused_lines), len(self._refused_lines)
         pieces = _track(list(self._pieces()), f"collect {self.table.event_type}")
-        for rows, refused in made_ahead(self._read, pieces, READERS):
+        for rows, refused in prefetch_map(self._read, pieces, READERS):
             self.refused += refused
             self.num_rows += len(refused)
             if rows is not None:
                 self.num_rows += rows.height
                 yield rows
 
-    def _read(self, piece: "Piece") -> "tuple[pl.DataFrame | None, list[Refused]]":
+    def _read(self, piece: "Piece") -> "tuple[pl.DataFrame | None, list[RefusedLine]]":
         rows, file, start = piece
         return (rows.collect(), []) if file is None else self._checked(rows, file, start)
 
-    def _checked(self, piece: "pl.LazyFrame", file: str, start: int) -> "tuple[pl.DataFrame | None, list[Refused]]":
+    def _checked(self, piece: "pl.LazyFrame", file: str, start: int) -> "tuple[pl.DataFrame | None, list[RefusedLine]]":
         import polars as pl
 
         check = decode_parquet.interactions if self.table is INTERACTIONS else decode_parquet.feedback
@@ -91,9 +91,9 @@ class EventFiles:
             rows, faulty = check(found)
         except (pl.exceptions.PolarsError, decode_parquet.WrongColumns, OSError) as error:
             why = f"rows from {start:,} on cannot be read: {str(error)[:500]}"
-            return None, [Refused(file, start, b"", why)]
+            return None, [RefusedLine(file, start, b"", why)]
         refused = [
-            Refused(
+            RefusedLine(
                 file,
                 start + fault.place,
                 decode_parquet.as_line(found.row(fault.place, named=True)),

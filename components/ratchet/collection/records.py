@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ratchet.collection.intents import FOLDER
 from ratchet.errors import Conflict
-from ratchet.lake.fingerprint import Content
+from ratchet.lake.fingerprint import Fingerprint
 from ratchet.lake.schema import COLLECTION, FEEDBACK
 from ratchet.manifest import Flow
 from ratchet.store import Store
@@ -41,9 +41,9 @@ class Collected(BaseModel):
     """The content of its triplets; their number is what came out of `feedback`."""
 
     @property
-    def content(self) -> Content:
+    def content(self) -> Fingerprint:
         """Of its triplets."""
-        return Content(self.feedback.rows_out, self.content_sums)
+        return Fingerprint(self.feedback.rows_out, self.content_sums)
 
     @classmethod
     def read(cls, store: Store, number: int) -> Self:

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def mapped(parts: "Iterable[pl.LazyFrame]") -> "pl.DataFrame":
+def memory_mapped_frame(parts: "Iterable[pl.LazyFrame]") -> "pl.DataFrame":
     """The rows of all parts, of which there is one at least, in order; null where a part lacks a column."""
     import polars as pl
 
     with tempfile.TemporaryDirectory(prefix="ratchet-mapped-") as folder:  # what is mapped outlives its name
-        found = [_mapped(part, Path(folder) / str(number)) for number, part in enumerate(parts)]
+        found = [_memory_map(part, Path(folder) / str(number)) for number, part in enumerate(parts)]
     return pl.concat(found, how="diagonal", rechunk=False)
 
 
-def _mapped(part: "pl.LazyFrame", file: Path) -> "pl.DataFrame":
+def _memory_map(part: "pl.LazyFrame", file: Path) -> "pl.DataFrame":
     import polars as pl
     import pyarrow as pa
 

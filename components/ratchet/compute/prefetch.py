@@ -6,11 +6,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 END: Any = object()
 
 
-def one_ahead(items: Iterable[T]) -> Iterator[T]:
+def prefetch_one(items: Iterable[T]) -> Iterator[T]:
     """The same items, each made while the one before it is in use: two are in memory. What goes wrong is raised."""
     source = iter(items)
     with ThreadPoolExecutor(1) as maker:
@@ -20,9 +20,9 @@ def one_ahead(items: Iterable[T]) -> Iterator[T]:
             yield item
 
 
-def made_ahead(make: Callable[[T], Made], items: Iterable[T], makers: int) -> Iterator[Made]:
+def prefetch_map(make: Callable[[T], Result], items: Iterable[T], makers: int) -> Iterator[Result]:
     """What is made of each item, in their order; so many are in the making or made beside the one in use."""
-    coming: deque[Future[Made]] = deque()
+    coming: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(makers) as pool:
         for item in items:
             coming.append(pool.submit(make, item))

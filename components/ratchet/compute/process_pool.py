@@ -15,17 +15,17 @@ from ratchet.errors import UserError
 T = TypeVar("T")
 
 
-class Processes:
+class ProcessPool:
     """So many further processes, which begin to import `ahead` at once. Fewer than two are none: work is done here.
 
     What is mapped must be importable, and so must the main module: a script that leads here needs its
     `if __name__ == "__main__"`.
     """
 
-    def __init__(self, number: int, cores: int, ahead: Callable[[], None]) -> None:
+    def __init__(self, number: int, cores: int, initializer: Callable[[], None]) -> None:
         self._pool = _pool(number, max(1, cores // number)) if number > 1 else None
         for _ in range(number if self._pool else 0):
-            self._pool.submit(ahead)  # type: ignore[union-attr]
+            self._pool.submit(initializer)  # type: ignore[union-attr]
 
     def __enter__(self) -> Self:
         return self
@@ -36,7 +36,7 @@ class Processes:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
 
-    def each(self, work: Callable[[T], None], items: Iterable[T]) -> None:
+    def for_each(self, work: Callable[[T], None], items: Iterable[T]) -> None:
         """Do the work for all items. Raises what it raised; UserError if a process was killed or never began."""
         try:
             for _ in (self._pool.map if self._pool else map)(work, items):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from ratchet.compute.hashing import mixed
+from ratchet.compute.hashing import splitmix64
 from ratchet.datasets.near_duplicates import components, near_duplicates
 from ratchet.datasets.prompts import prompt_texts
 from ratchet.datasets.shingles import stable_hash
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Chat = list[dict[str, Any]]
 
 NAMED_BY = ("messages", "prompt", "chosen", "rejected", "completion", "label")
-WORDS_PER_SLIP = 8
+WORDS_PER_TYPO = 8
 # Code in fences, in backticks or behind an indent; tags; brackets, in which placeholders and links stand.
 KEPT = re.compile(
     r"(`{3,}|~{3,})[\s\S]*?(?:\1|\Z)|(`{1,2})[^\n]*?\2|^(?: {4}|\t).*$"
@@ -35,10 +35,12 @@ KEPT = re.compile(
 # An ordinary word between spaces: no number, address, variable's name, acronym or word of another alphabet.
 WORD = re.compile(r"(?<!\S)\(?([A-Za-z][a-z]{3,})[).,:;!?]*(?!\S)")
 KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-BESIDE = {row[at]: row[max(0, at - 1) : at] + row[at + 1 : at + 2] for row in KEYBOARD for at in range(len(row))}
+NEIGHBOUR_KEYS = {
+    row[at]: row[max(0, at - 1) : at] + row[at + 1 : at + 2] for row in KEYBOARD for at in range(len(row))
+}
 
 
-def augmented(rows: pl.DataFrame, share: float, seed: int, *, held_out: pl.Series, near: float) -> pl.DataFrame:
+def with_typos(rows: pl.DataFrame, share: float, seed: int, *, held_out: pl.Series, near: float) -> pl.DataFrame:
     """The rows of a file, as `materialize.write_out` gives them, and behind them the copies of a share.
 
     There are fewer copies where a prompt has no ordinary word, or where the slip would bring it near (Jaccard of
@@ -58,8 +60,8 @@ def _numbers(rows: pl.DataFrame, seed: int) -> "Hashes":
     numbers = np.full(len(rows), seed, dtype=np.uint64)
     for name in NAMED_BY:
         if name in rows.columns:
-            numbers = mixed(numbers) ^ stable_hash(rows[name].cast(pl.String))
-    return mixed(numbers)
+            numbers = splitmix64(numbers) ^ stable_hash(rows[name].cast(pl.String))
+    return splitmix64(numbers)
 
 
 def _copies(rows: pl.DataFrame, numbers: "Hashes") -> pl.DataFrame:
@@ -69,7 +71,7 @@ def _copies(rows: pl.DataFrame, numbers: "Hashes") -> pl.DataFrame:
     for text, number in zip(rows[column], numbers, strict=True):
         turns = json.loads(text)
         num_asked = len(turns) - num_answers
-        asked = _slipped_chat(turns[:num_asked], number)
+        asked = _chat_with_typos(turns[:num_asked], number)
         prompts.append(asked and _to_json(asked))
         chats.append(asked and _to_json([*asked, *turns[num_asked:]]))
     changed = {column: pl.Series(chats, dtype=pl.String), "asked": pl.Series(prompts, dtype=pl.String)}
@@ -83,28 +85,28 @@ def _are_near(prompts: pl.Series, others: pl.Series, near: float) -> "NDArray[np
     return np.isin(labels[: len(prompts)], labels[len(prompts) :])
 
 
-def _slipped_chat(chat: "Chat", number: np.uint64) -> "Chat | None":
+def _chat_with_typos(chat: "Chat", number: np.uint64) -> "Chat | None":
     """The chat with slips in the last that its user said; None where nothing in that may change."""
     place = max((place for place, turn in enumerate(chat) if turn["role"] == "user"), default=None)
     if place is None:
         return None
     text = chat[place]["content"]
-    slipped = _slipped(text, number)
+    slipped = _with_typos(text, number)
     return None if slipped == text else [*chat[:place], {**chat[place], "content": slipped}, *chat[place + 1 :]]
 
 
-def _slipped(text: str, number: np.uint64) -> str:
+def _with_typos(text: str, number: np.uint64) -> str:
     bare = KEPT.sub(lambda kept: "\0" * len(kept[0]), text)
     words = [found.span(1) for found in WORD.finditer(bare)]
-    num_slips = max(1, len(bare.split()) // WORDS_PER_SLIP)
-    draws = mixed(np.arange(len(words), dtype=np.uint64) ^ number)
+    num_slips = max(1, len(bare.split()) // WORDS_PER_TYPO)
+    draws = splitmix64(np.arange(len(words), dtype=np.uint64) ^ number)
     for place in sorted(np.argsort(draws, kind="stable")[:num_slips], reverse=True):  # from the end: places stay true
         first, last = words[place]
-        text = text[:first] + _slip(text[first:last], int(draws[place])) + text[last:]
+        text = text[:first] + _typo(text[first:last], int(draws[place])) + text[last:]
     return text
 
 
-def _slip(word: str, draw: int) -> str:
+def _typo(word: str, draw: int) -> str:
     """A letter behind the first swapped with the next, doubled, replaced by the key beside it, or dropped."""
     draw, kind = divmod(draw, 4)
     draw, at = divmod(draw, len(word) - 1)
@@ -114,7 +116,7 @@ def _slip(word: str, draw: int) -> str:
     if kind == 1:
         return f"{before}{letter}{letter}{after}"
     if kind == 2:
-        return f"{before}{BESIDE[letter][draw % len(BESIDE[letter])]}{after}"
+        return f"{before}{NEIGHBOUR_KEYS[letter][draw % len(NEIGHBOUR_KEYS[letter])]}{after}"
     return f"{before}{after}"
 
 

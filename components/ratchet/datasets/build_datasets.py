@@ -7,29 +7,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ratchet.compute.memory_map import mapped
+from ratchet.compute.memory_map import memory_mapped_frame
 from ratchet.compute.parquet import write_parquet
 from ratchet.config import Config
 from ratchet.datasets import frozen_split
 from ratchet.digest import digest_json, digest_tree
 from ratchet.lake.valid_triplets import scan_valid, valid_files
-from ratchet.manifest import Artifact, Flow, Made
+from ratchet.manifest import FEEDBACK_INDEX, Artifact, Flow, StepOutput
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from ratchet.datasets.interning import Keyed
+    from ratchet.datasets.interning import Interned
     from ratchet.datasets.split import Split
     from ratchet.datasets.training_rows import Rows
 
-PLACES = "places.parquet"
 DAY_S = 86_400
 RETENTION = ("retention_until", "other_retention_until")
 
 
-def run(config: Config, inputs: Inputs, store: Store) -> Made:
+def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
     earlier, expired_through = _assignments(config, inputs, store), _expired_through(inputs, store)
     triplets, files, dropped, sides = _decided(config, inputs, store, earlier, expired_through)
     earlier.freeze(store, sides.conversations)
@@ -46,7 +45,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
         "split": describe_split(sides),
     }
     digest, sizes = _publish(store, config, card, triplets, files, dropped)
-    return Made(
+    return StepOutput(
         outputs={"dataset": Artifact(uri=f"datasets/{digest}", digest=digest, rows=sum(sizes.values()))},
         flows={"triplets": flow},
         facts={"sizes": sizes, **describe_split(sides)},
@@ -55,17 +54,17 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
 
 def _decided(
     config: Config, inputs: Inputs, store: Store, earlier: frozen_split.Assignments, expired_through: float | None
-) -> tuple["Keyed", dict[str, "pl.DataFrame"], "pl.DataFrame", "Split"]:
+) -> tuple["Interned", dict[str, "pl.DataFrame"], "pl.DataFrame", "Split"]:
     """The triplets, the tables made of them, on keys, what is dropped, and the split.
 
     What triplets were judged by is let go, and so are the rows as they were before they were divided: it is much.
     """
-    from ratchet.datasets.eligibility import judge
-    from ratchet.datasets.interning import keyed
+    from ratchet.datasets.eligibility import assess_eligibility
+    from ratchet.datasets.interning import intern
     from ratchet.datasets.materialize import divide
 
-    triplets = keyed(_read(store, inputs["validate_triplets"].outputs["valid"].uri))
-    judged = judge(triplets, config.build_datasets, expired_through)
+    triplets = intern(_read(store, inputs["validate_triplets"].outputs["valid"].uri))
+    judged = assess_eligibility(triplets, config.build_datasets, expired_through)
     triplets = replace(triplets, keys=triplets.keys.select("row"))
     rows, sides = decide(judged, triplets, config, earlier.read(store))
     return triplets, divide(rows, sides, with_recent=config.build_datasets.recent_days > 0), rows.drops, sides
@@ -80,20 +79,22 @@ def _publish(
     store: Store,
     config: Config,
     card: dict[str, Any],
-    triplets: "Keyed",
+    triplets: "Interned",
     files: dict[str, "pl.DataFrame"],
     dropped: "pl.DataFrame",
 ) -> tuple[str, dict[str, int]]:
     """Write the dataset and put it in place; its digest, and the rows in each file."""
     from ratchet.datasets.card import describe, write_card
     from ratchet.datasets.files import write_files
-    from ratchet.datasets.materialize import places
+    from ratchet.datasets.materialize import feedback_index
 
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside)
         written = write_files(folder, files, triplets, config)
         described = {name: describe(name, table, triplets, written[name]) for name, table in files.items()}
-        write_parquet(places(files, dropped, triplets.triplet_ids), folder / PLACES, sorted_by="feedback_id")
+        write_parquet(
+            feedback_index(files, dropped, triplets.triplet_ids), folder / FEEDBACK_INDEX, sorted_by="feedback_id"
+        )
         write_card(folder, {**card, "files": described}, files, triplets)
         digest = digest_tree(folder)
         store.put_tree(folder, f"datasets/{digest}")
@@ -101,9 +102,9 @@ def _publish(
 
 
 def decide(
-    judged: "pl.DataFrame", triplets: "Keyed", config: Config, frozen: "pl.DataFrame | None"
+    judged: "pl.DataFrame", triplets: "Interned", config: Config, frozen: "pl.DataFrame | None"
 ) -> tuple["Rows", "Split"]:
-    """The rows of the dataset and their sides, from what `signals.judge` says of the triplets. Pure."""
+    """The rows of the dataset and their sides, from what `signals.assess_eligibility` says of the triplets. Pure."""
     import polars as pl
 
     from ratchet.datasets.dedup import prompt_clusters, without_near_duplicates
@@ -151,7 +152,7 @@ def _read(store: Store, uri: str) -> "pl.DataFrame":
     from ratchet.datasets.interning import COLUMNS
 
     files = valid_files(store, uri)
-    return mapped(
+    return memory_mapped_frame(
         pl.scan_parquet(file).select(name for name in pl.read_parquet_schema(file) if name in COLUMNS) for file in files
     )
 
@@ -197,4 +198,4 @@ def describe_split(sides: "Split") -> dict[str, Any]:
     }
 
 
-STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), version=4, reads=("seed",), sources=_sources)
+STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), version=5, reads=("seed",), sources=_sources)

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from ratchet.datasets.interning import Keyed
+from ratchet.datasets.interning import Interned
 from ratchet.datasets.language import languages
 from ratchet.datasets.weights import FACTORS
 
@@ -25,7 +25,7 @@ SAMPLE_TEXTS = 5000
 Bars = dict[str, int]
 
 
-def describe(name: str, table: pl.DataFrame, triplets: Keyed, written: pl.DataFrame) -> dict[str, Any]:
+def describe(name: str, table: pl.DataFrame, triplets: Interned, written: pl.DataFrame) -> dict[str, Any]:
     """Rows, total weight, effective sample size (Kish: the square of the sum over the sum of squares), lengths.
 
     All of what was `written` for the table, synthetic rows included; only the lengths are of the real rows.
@@ -46,17 +46,17 @@ def describe(name: str, table: pl.DataFrame, triplets: Keyed, written: pl.DataFr
     }
 
 
-def write_card(folder: Path, card: dict[str, Any], files: dict[str, pl.DataFrame], triplets: Keyed) -> None:
+def write_card(folder: Path, card: dict[str, Any], files: dict[str, pl.DataFrame], triplets: Interned) -> None:
     """Write the three files. Adds the languages of a sample of prompts to the card."""
     prompts = pl.concat([table["prompt"] for table in files.values()]).unique().sort()
     sample = triplets.prompts.gather(prompts.gather_every(max(1, len(prompts) // SAMPLE_TEXTS)))
     card = {**card, "languages": languages(sample)}
     (folder / "card.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
     (folder / "card.svg").write_text(draw(_panels(card)))
-    (folder / "card.md").write_text(tell(card))
+    (folder / "card.md").write_text(render_markdown(card))
 
 
-def tell(card: dict[str, Any]) -> str:
+def render_markdown(card: dict[str, Any]) -> str:
     """The card in Markdown."""
     triplets, split = card["triplets"], card["split"]
     files = [
@@ -77,7 +77,7 @@ def tell(card: dict[str, Any]) -> str:
             "# Dataset card",
             "",
             f"{triplets['rows_out']:,} of {triplets['rows_in']:,} triplets shaped at least one row. Every row names "
-            "the feedback that it came from; `places.parquet` says where each triplet went.",
+            "the feedback that it came from; `feedback_index.parquet` says where each triplet went.",
             "",
             "![rows, drops, weights and lengths](card.svg)",
             "",
@@ -157,7 +157,7 @@ def _mean(told: dict[str, Any], factor: str) -> str:
     return "" if mean is None else f"{mean:.3f}"
 
 
-def _lengths(table: pl.DataFrame, key: str, triplets: Keyed) -> pl.Series:
+def _lengths(table: pl.DataFrame, key: str, triplets: Interned) -> pl.Series:
     texts = triplets.prompts if key == "prompt" else triplets.answers
     return texts.gather(table[key]).str.len_chars()
 

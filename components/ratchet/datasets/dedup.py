@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from ratchet.compute.hashing import mixed
+from ratchet.compute.hashing import splitmix64
 from ratchet.datasets.near_duplicates import components, near_duplicates
-from ratchet.datasets.training_rows import Rows, unnamed
+from ratchet.datasets.training_rows import Rows, drop_reasons
 
 if TYPE_CHECKING:
     from ratchet.datasets.near_duplicates import Labels
@@ -29,7 +29,7 @@ def without_near_duplicates(rows: Rows, answers: pl.Series, judged: pl.DataFrame
         finding = pool.submit(_best, rows.sft, answers, ["cluster"], threshold)
         kto = _best(rows.kto, answers, ["cluster", "label"], threshold)
         sft = finding.result()
-    gone = unnamed(judged, (sft, rows.dpo, kto), [rows.drops, _near(judged, rows.drops)])
+    gone = drop_reasons(judged, (sft, rows.dpo, kto), [rows.drops, _near(judged, rows.drops)])
     return replace(rows, sft=sft, kto=kto, drops=gone)
 
 
@@ -42,7 +42,7 @@ def _best(rows: pl.DataFrame, answers: pl.Series, same: list[str], threshold: fl
     is_alone = pl.len().over(same) == 1
     crowd = rows.filter(~is_alone)
     texts = answers.gather(crowd["answer"])
-    within = mixed(crowd.select(pl.struct(same).hash()).to_series().to_numpy().astype(np.uint64))
+    within = splitmix64(crowd.select(pl.struct(same).hash()).to_series().to_numpy().astype(np.uint64))
     labels = components(len(crowd), near_duplicates(texts, threshold, within=within))
     best = (
         crowd.with_columns(alike=pl.Series(labels), support=pl.col("votes").list.len())

@@ -8,12 +8,12 @@ import numpy as np
 import polars as pl
 
 from ratchet.config import BuildDatasets
-from ratchet.datasets.interning import Keyed
+from ratchet.datasets.interning import Interned
 from ratchet.datasets.shingles import SLICE_TEXTS, TOKENS, Sets, hash_words
 from ratchet.datasets.weights import exposure, recency
 from ratchet.events import EXPLICIT
 
-SILENT = (
+INELIGIBLE_REASONS = (
     "no_consent",  # anything but granted
     "expired",  # kept longer than its retention allows
     "retracted",
@@ -30,13 +30,15 @@ MIN_EDIT = 0.02  # an edit of a smaller share of the words is a slip of the keyb
 VOTES = ("thumb", "rating")
 WORD_BITS = 47  # the rest holds the place of one of SLICE_TEXTS texts
 # What is decided by here, and never asked again.
-SETTLED = (
+CONSUMED_COLUMNS = (
     "rival", "score", "propensity", "consent_training", "other_consent", "retention_until", "other_retention_until",
     "is_retracted", "supersedes_id",
 )  # fmt: skip
 
 
-def judge(triplets: Keyed, settings: BuildDatasets, expired_through: float | None = None) -> pl.DataFrame:
+def assess_eligibility(
+    triplets: Interned, settings: BuildDatasets, expired_through: float | None = None
+) -> pl.DataFrame:
     """Keys with `edit` (share of words changed), `recency`, `exposure`, `is_up`, and `reason` where it says nothing.
 
     What is to be kept until `expired_through` (Unix seconds) or earlier has expired. What is settled thereby (consent,
@@ -52,15 +54,22 @@ def judge(triplets: Keyed, settings: BuildDatasets, expired_through: float | Non
     is_about_two = kind == "preference"  # which teaches from both answers, so both were to be granted
     is_refused = _not_granted("consent_training") | (is_about_two & _not_granted("other_consent"))
     judged = keys.with_columns(
-        reason=pl.when(is_refused).then(pl.lit("no_consent"))
-        .when(_has_expired(expired_through)).then(pl.lit("expired"))
-        .when(pl.col("reason").is_not_null()).then("reason")
-        .when(kind == "comment").then(pl.lit("comment_only"))
-        .when((kind == "rating") & (pl.col("value_num") == NEUTRAL_RATING)).then(pl.lit("neutral_rating"))
-        .when(pl.col("edit") < MIN_EDIT).then(pl.lit("unchanged_correction"))
-        .when(is_about_two & (pl.col("answer") == pl.col("other"))).then(pl.lit("identical_answers"))
-    )  # fmt: skip
-    return _overrule(judged.drop(SETTLED))
+        reason=pl.when(is_refused)
+        .then(pl.lit("no_consent"))
+        .when(_has_expired(expired_through))
+        .then(pl.lit("expired"))
+        .when(pl.col("reason").is_not_null())
+        .then("reason")
+        .when(kind == "comment")
+        .then(pl.lit("comment_only"))
+        .when((kind == "rating") & (pl.col("value_num") == NEUTRAL_RATING))
+        .then(pl.lit("neutral_rating"))
+        .when(pl.col("edit") < MIN_EDIT)
+        .then(pl.lit("unchanged_correction"))
+        .when(is_about_two & (pl.col("answer") == pl.col("other")))
+        .then(pl.lit("identical_answers"))
+    )
+    return _overrule(judged.drop(CONSUMED_COLUMNS))
 
 
 def _not_granted(consent: str) -> pl.Expr:
@@ -72,7 +81,7 @@ def _has_expired(through: float | None) -> pl.Expr:
     return pl.lit(False) if through is None else ends <= through
 
 
-def _resolved(triplets: Keyed) -> pl.DataFrame:
+def _resolved(triplets: Interned) -> pl.DataFrame:
     """Keys with the reason why a later word of the same subject replaces them: the last by (time, id) is meant."""
     # A preference is about two answers, so one subject may hold several on one answer, one for each rival.
     sides = [pl.min_horizontal("interaction", "rival"), pl.max_horizontal("interaction", "rival")]
@@ -84,9 +93,11 @@ def _resolved(triplets: Keyed) -> pl.DataFrame:
         last=pl.col("row").last().over("same"), is_taken_back=pl.col("is_retracted").last().over("same")
     )
     reason = (
-        pl.when("is_taken_back").then(pl.lit("retracted")).when(pl.col("last") != pl.col("row"))
+        pl.when("is_taken_back")
+        .then(pl.lit("retracted"))
+        .when(pl.col("last") != pl.col("row"))
         .then(pl.lit("superseded"))
-    )  # fmt: skip
+    )
     keys = _take_back(keys.with_columns(reason=reason), triplets.triplet_ids)
     standing = pl.col("row").filter(pl.col("reason").is_null())
     is_repeated = pl.col("reason").is_null() & (standing.last().over("alike") != pl.col("row"))
@@ -110,7 +121,7 @@ def _take_back(keys: pl.DataFrame, triplet_ids: pl.Series) -> pl.DataFrame:
     )
 
 
-def _edited(keys: pl.DataFrame, triplets: Keyed) -> pl.DataFrame:
+def _edited(keys: pl.DataFrame, triplets: Interned) -> pl.DataFrame:
     corrections = keys.filter(pl.col("kind") == "correction")
     before, after = (triplets.answers.gather(corrections[name]) for name in ("answer", "target"))
     edits = corrections.select("row").with_columns(edit=pl.Series(edit_shares(before, after), dtype=pl.Float64))

@@ -8,15 +8,15 @@ import polars as pl
 
 from ratchet.compute.parquet import ROW_GROUP_ROWS, write_parquet
 from ratchet.config import Config
-from ratchet.datasets.augment import augmented
-from ratchet.datasets.interning import Keyed
+from ratchet.datasets.augment import with_typos
+from ratchet.datasets.interning import Interned
 from ratchet.datasets.materialize import COUNTED, held_out, is_trained_on, write_out
 
 WRITERS = 2  # each holds the texts of a row group
 
 
 def write_files(
-    folder: Path, files: dict[str, pl.DataFrame], triplets: Keyed, config: Config
+    folder: Path, files: dict[str, pl.DataFrame], triplets: Interned, config: Config
 ) -> dict[str, pl.DataFrame]:
     """Write `folder/<name>.parquet` for each table; what each file holds, but for texts and votes."""
     settings = config.build_datasets
@@ -28,7 +28,7 @@ def write_files(
             write_parquet(_stretches(name, table, triplets), path)
             return table.with_columns(synthetic=pl.lit(False)).select(COUNTED)
         rows = write_out(name, table, triplets)
-        rows = augmented(rows, settings.augment_share, config.seed, held_out=apart, near=settings.near_duplicate)
+        rows = with_typos(rows, settings.augment_share, config.seed, held_out=apart, near=settings.near_duplicate)
         write_parquet(rows, path)
         return rows.select(COUNTED)
 
@@ -36,6 +36,6 @@ def write_files(
         return dict(zip(files, pool.map(write, files, files.values()), strict=True))
 
 
-def _stretches(name: str, table: pl.DataFrame, triplets: Keyed) -> Iterator[pl.DataFrame]:
+def _stretches(name: str, table: pl.DataFrame, triplets: Interned) -> Iterator[pl.DataFrame]:
     for first in range(0, max(1, len(table)), ROW_GROUP_ROWS):
         yield write_out(name, table[first : first + ROW_GROUP_ROWS], triplets)

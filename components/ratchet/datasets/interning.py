@@ -24,7 +24,7 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Keyed:
+class Interned:
     """Triplets in order of their ids, and their texts by key.
 
     `keys` has a row a triplet: `row` (its place), `prompt`, `answer`, `other` (the answer it was preferred to),
@@ -39,7 +39,7 @@ class Keyed:
     answers: pl.Series
 
 
-def keyed(triplets: pl.DataFrame) -> Keyed:
+def intern(triplets: pl.DataFrame) -> Interned:
     """Triplets with any of `COLUMNS`; those that are missing are null.
 
     Prompts are told apart by `messages`, which the lake keeps as canonical JSON.
@@ -60,24 +60,37 @@ def keyed(triplets: pl.DataFrame) -> Keyed:
     keys = rows.select(
         pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
         pl.lit(first_equal(rows["messages"])).alias("prompt"),
-        answer.alias("answer"), other.alias("other"), target.alias("target"),
+        answer.alias("answer"),
+        other.alias("other"),
+        target.alias("target"),
         pl.col("subject_id").hash().alias("subject"),
         pl.col("interaction_id").hash().alias("interaction"),
         pl.when(pl.col("parent_interaction_id").is_not_null())
-        .then(pl.col("parent_interaction_id").hash()).alias("parent"),
+        .then(pl.col("parent_interaction_id").hash())
+        .alias("parent"),
         pl.when(is_preference).then(pl.col("value_text").hash()).otherwise(pl.lit(0, dtype=pl.UInt64)).alias("rival"),
         pl.col("score_name").fill_null("").hash().alias("score"),
-        pl.when(pl.col("comment").is_not_null()).then(pl.col("comment").str.to_lowercase().str.strip_chars())
+        pl.when(pl.col("comment").is_not_null())
+        .then(pl.col("comment").str.to_lowercase().str.strip_chars())
         .alias("comment"),
-        "kind", "value_num", pl.col("is_tie").fill_null(False), "created_at", "propensity", "consent_training",
-        "retention_until", "other_consent", "other_retention_until",
-        pl.col("is_retracted").fill_null(False), "supersedes_id", "account_age_days",
+        "kind",
+        "value_num",
+        pl.col("is_tie").fill_null(False),
+        "created_at",
+        "propensity",
+        "consent_training",
+        "retention_until",
+        "other_consent",
+        "other_retention_until",
+        pl.col("is_retracted").fill_null(False),
+        "supersedes_id",
+        "account_age_days",
         pl.col("adapter_digest").hash().alias("adapter"),
         (pl.col("injection_risk").fill_null(0) > 0).alias("is_risky"),
         pl.col("finish_reason").is_in(UNFINISHED).fill_null(False).alias("is_cut"),
         pl.col("other_finish_reason").is_in(UNFINISHED).fill_null(False).alias("is_other_cut"),
-    )  # fmt: skip
-    return Keyed(keys, rows["triplet_id"], rows["conversation_id"], rows["tenant"], rows["messages"], answers)
+    )
+    return Interned(keys, rows["triplet_id"], rows["conversation_id"], rows["tenant"], rows["messages"], answers)
 
 
 def first_equal(texts: pl.Series) -> pl.Series:

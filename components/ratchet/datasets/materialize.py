@@ -6,25 +6,25 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from ratchet.datasets.interning import Keyed
+from ratchet.datasets.interning import Interned
 from ratchet.datasets.split import EVAL, RECENT, TRAIN, Split
-from ratchet.datasets.training_rows import LEARNT, Rows
+from ratchet.datasets.training_rows import WEIGHT_COLUMNS, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ORIGIN = {"feedback_ids": pl.List(pl.String), "group": pl.String, "synthetic": pl.Boolean}
-SFT = {"messages": pl.String, **LEARNT, **ORIGIN}
+SFT = {"messages": pl.String, **WEIGHT_COLUMNS, **ORIGIN}
 DPO = {
     "prompt": pl.String, "chosen": pl.String, "rejected": pl.String,
-    "chosen_ends": pl.Boolean, "rejected_ends": pl.Boolean, **LEARNT, "flip_probability": pl.Float64,
+    "chosen_ends": pl.Boolean, "rejected_ends": pl.Boolean, **WEIGHT_COLUMNS, "flip_probability": pl.Float64,
     "tenant": pl.String, **ORIGIN,
 }  # fmt: skip
-KTO = {"prompt": pl.String, "completion": pl.String, "label": pl.Boolean, **LEARNT, **ORIGIN}
+KTO = {"prompt": pl.String, "completion": pl.String, "label": pl.Boolean, **WEIGHT_COLUMNS, **ORIGIN}
 KEYS = {"sft": ["prompt", "answer"], "dpo": ["prompt", "chosen", "rejected"], "kto": ["prompt", "answer"]}
 SEVERAL = "several"
-COUNTED = [*LEARNT, "group", "synthetic"]
-PLACES = {"feedback_id": pl.String, "file": pl.String, "place": pl.UInt32, "reason": pl.String}
+COUNTED = [*WEIGHT_COLUMNS, "group", "synthetic"]
+FEEDBACK_INDEX_SCHEMA = {"feedback_id": pl.String, "file": pl.String, "place": pl.UInt32, "reason": pl.String}
 
 
 def divide(rows: Rows, sides: Split, *, with_recent: bool) -> dict[str, pl.DataFrame]:
@@ -37,7 +37,7 @@ def divide(rows: Rows, sides: Split, *, with_recent: bool) -> dict[str, pl.DataF
     return files
 
 
-def write_out(name: str, table: pl.DataFrame, texts: Keyed) -> pl.DataFrame:
+def write_out(name: str, table: pl.DataFrame, texts: Interned) -> pl.DataFrame:
     """One of the tables with its texts and feedback ids in place of their keys."""
     ids = feedback_ids(table["votes"], texts.triplet_ids)
     named = table.with_columns(feedback_ids=ids, synthetic=pl.lit(False))
@@ -52,7 +52,7 @@ def write_out(name: str, table: pl.DataFrame, texts: Keyed) -> pl.DataFrame:
     return named.with_columns(prompt, answer=answer).with_columns(messages=_answered()).select(list(SFT))
 
 
-def held_out(files: dict[str, pl.DataFrame], texts: Keyed) -> pl.Series:
+def held_out(files: dict[str, pl.DataFrame], texts: Interned) -> pl.Series:
     """The prompts, each once, that nothing trained on may be near."""
     keys = [table["prompt"] for name, table in files.items() if not is_trained_on(name)]
     return texts.prompts.gather(pl.concat(keys).unique().sort())
@@ -88,7 +88,7 @@ def feedback_ids(votes: pl.Series, triplet_ids: pl.Series) -> pl.Series:
     return pl.Series(pl.from_arrow(lists))
 
 
-def places(files: dict[str, pl.DataFrame], drops: pl.DataFrame, triplet_ids: pl.Series) -> pl.DataFrame:
+def feedback_index(files: dict[str, pl.DataFrame], drops: pl.DataFrame, triplet_ids: pl.Series) -> pl.DataFrame:
     """Where each triplet went, sorted by id: the rows of files that name it, or the reason that none does."""
 
     def parts() -> "Iterator[pl.DataFrame]":
@@ -101,4 +101,4 @@ def places(files: dict[str, pl.DataFrame], drops: pl.DataFrame, triplet_ids: pl.
         )
 
     found = pl.concat([part.select("row", "file", "place", "reason") for part in parts()]).sort("row", "file", "place")
-    return found.with_columns(feedback_id=triplet_ids.gather(found["row"])).select(list(PLACES))
+    return found.with_columns(feedback_id=triplet_ids.gather(found["row"])).select(list(FEEDBACK_INDEX_SCHEMA))

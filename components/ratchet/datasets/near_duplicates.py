@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from ratchet.compute.hashing import distinct, mixed, renumbered
+from ratchet.compute.hashing import dense_rank, sorted_unique, splitmix64
 from ratchet.datasets.shingles import SHORT_WORDS, Sets, shingles
 
 if TYPE_CHECKING:
@@ -104,13 +104,13 @@ def _distinct(texts: pl.Series, within: "Hashes | None", rarity: "Hashes") -> Se
     items, owners = found.items, found.owners
     common = rarity[(items & np.uint64((1 << RARITY_BITS) - 1)).astype(np.int64)]
     if within is not None:
-        items = mixed(items ^ within[owners])
+        items = splitmix64(items ^ within[owners])
     is_short = (num_words < SHORT_WORDS)[owners]
     hashes = np.where(
         is_short, (items >> np.uint64(64 - HASH_BITS)) | SHORT, (items >> np.uint64(64 - HASH_BITS)) & ~SHORT
     )
     order: Hashes = (owners.astype(np.uint64) << np.uint64(48)) + (common << np.uint64(HASH_BITS))
-    packed = distinct(order + hashes)
+    packed = sorted_unique(order + hashes)
     starts = np.searchsorted(packed >> np.uint64(48), np.arange(len(texts) + 1, dtype=np.uint64))
     return Sets(packed & np.uint64((1 << 48) - 1), starts)
 
@@ -130,7 +130,7 @@ def _prefixes(sets: Sets, first: int, threshold: float, is_wanted: "NDArray[np.b
     is_prefix = rank < np.repeat(lengths, sizes)
     owners = (sets.owners[is_prefix] + first).astype(np.uint64)
     # The shingle itself is mixed, so its top bits, which say how rare it is, are not all that is kept of it.
-    return (mixed(sets.items[is_prefix]) >> np.uint64(TEXT_BITS) << np.uint64(TEXT_BITS)) | owners
+    return (splitmix64(sets.items[is_prefix]) >> np.uint64(TEXT_BITS) << np.uint64(TEXT_BITS)) | owners
 
 
 def _subsets(sets: Sets, first: int, threshold: float, is_wanted: "NDArray[np.bool_]") -> "Pairs":
@@ -143,12 +143,12 @@ def _subsets(sets: Sets, first: int, threshold: float, is_wanted: "NDArray[np.bo
         texts = np.flatnonzero(is_wanted & (sets.sizes == size))
         if not len(texts):
             continue
-        words = mixed(sets.items[sets.starts[texts][:, None] + np.arange(size)])
+        words = splitmix64(sets.items[sets.starts[texts][:, None] + np.arange(size)])
         for other in range(1, SHORT_WORDS):
             small, large = min(size, other), max(size, other)
             shared = math.ceil(threshold * (small + large) / (1 + threshold) - EPSILON)
             for chosen in combinations(range(size), shared) if shared <= small else ():
-                names = mixed(words[:, chosen].sum(axis=1, dtype=np.uint64)) >> np.uint64(10)
+                names = splitmix64(words[:, chosen].sum(axis=1, dtype=np.uint64)) >> np.uint64(10)
                 tagged = (names << np.uint64(8)) | np.uint64(small << 4 | large)
                 sided = (tagged.astype(np.int64) << 1) | int(size > other)
                 found.append(np.stack([sided, texts + first], axis=1))
@@ -174,10 +174,10 @@ def _link_subsets(subsets: "Pairs") -> "Pairs":
 
 def _verify(texts: pl.Series, within: "Hashes | None", threshold: float, prefixes: "Hashes") -> Iterator["Pairs"]:
     """Compare texts that share a prefix shingle, neighbours first, until all that are near are connected."""
-    prefixes = distinct(prefixes)
+    prefixes = sorted_unique(prefixes)
     names, owners = prefixes >> np.uint64(TEXT_BITS), (prefixes & np.uint64((1 << TEXT_BITS) - 1)).astype(np.int64)
     names, owners = _shared_only(names, owners)
-    known, owners = renumbered(owners)
+    known, owners = dense_rank(owners)
     sets = _candidates(texts, known, within)
     signatures = _signatures(sets)
     labels = np.arange(len(known), dtype=np.int32)
@@ -223,11 +223,11 @@ def _neighbours(names: "Hashes", owners: "Numbers", apart: range, choose: "Calla
     def chosen(places: int) -> "Hashes":
         is_pair = names[places:] == names[: len(names) - places]
         here, there = owners[: len(names) - places][is_pair], owners[places:][is_pair]
-        return _packed(choose(_unpacked(distinct(((here << 32) | there).view(np.uint64)))))
+        return _packed(choose(_unpacked(sorted_unique(((here << 32) | there).view(np.uint64)))))
 
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
         found = list(pool.map(chosen, range(apart.start, min(apart.stop, len(names)))))
-    return _unpacked(distinct(np.concatenate([np.zeros(0, dtype=np.uint64), *found])))
+    return _unpacked(sorted_unique(np.concatenate([np.zeros(0, dtype=np.uint64), *found])))
 
 
 def _packed(pairs: "Pairs") -> "Hashes":
@@ -273,7 +273,7 @@ def _signatures(sets: Sets) -> "Hashes":
 def _some_signatures(sets: Sets, first: int, last: int) -> "Hashes":
     """Of the texts from `first` up to `last`: beside each shingle stand 48 bytes while this is done."""
     starts = sets.starts[first : last + 1]
-    places = mixed(sets.items[starts[0] : starts[-1]])
+    places = splitmix64(sets.items[starts[0] : starts[-1]])
     bits = np.uint64(1) << (places & np.uint64(63))
     is_second = (places & np.uint64(64)) != 0
     flips = np.stack([np.where(is_second, 0, bits), np.where(is_second, bits, 0)], axis=1)

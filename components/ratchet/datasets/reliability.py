@@ -7,7 +7,7 @@ find both. A rater of whom little is known is taken for an ordinary one.
 import numpy as np
 import polars as pl
 
-from ratchet.datasets.weights import FULL
+from ratchet.datasets.weights import MILLI
 
 # People agree with people on 81 % of comparisons (MT-Bench, arXiv 2306.05685).
 ORDINARY = 0.81
@@ -68,8 +68,8 @@ def trusted(signals: pl.DataFrame) -> pl.DataFrame:
     (2a - 1) / (2a0 - 1), clipped to 0 and 1: the slope of what a vote of accuracy a tells, near a coin's.
     """
     known = accuracies(judgements(signals))
-    trust = ((2 * pl.col("accuracy") - 1) / (2 * ORDINARY - 1)).clip(0, 1) * FULL
+    trust = ((2 * pl.col("accuracy") - 1) / (2 * ORDINARY - 1)).clip(0, 1) * MILLI
     known = known.filter(pl.col("num_shared") >= MIN_SHARED)
     known = known.select("subject", trust=pl.when(pl.col("accuracy") < UNTRUSTED).then(0).otherwise(trust.round()))
     found = signals.join(known, on="subject", how="left", maintain_order="left")
-    return found.with_columns(pl.col("trust").fill_null(FULL).cast(pl.Int64))
+    return found.with_columns(pl.col("trust").fill_null(MILLI).cast(pl.Int64))

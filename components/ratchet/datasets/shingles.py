@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from ratchet.compute.hashing import mixed
+from ratchet.compute.hashing import splitmix64
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,7 +64,7 @@ def shingles(texts: pl.Series) -> tuple[Sets, "Numbers"]:
     runs[:-2] += words.items[1:-1] * np.uint64(0x2545F4914F6CDD1D) + words.items[2:] * np.uint64(0x9FB21C651E98DF25)
     position = np.arange(len(words.items)) - np.repeat(words.starts[:-1], sizes)
     is_run = position <= np.repeat(sizes, sizes) - SHINGLE_WORDS
-    items = mixed(np.where(is_long, runs, words.items))[~is_long | is_run]
+    items = splitmix64(np.where(is_long, runs, words.items))[~is_long | is_run]
     num_items = np.where(sizes >= SHORT_WORDS, sizes - SHINGLE_WORDS + 1, sizes)
     return Sets(items, np.concatenate([[0], np.cumsum(num_items)])), sizes
 
@@ -93,12 +93,12 @@ def hash_words(texts: pl.Series, letters: bytes) -> Sets:
 def _hash_spans(signs: "NDArray[np.uint8]", first: "Numbers", sizes: "Numbers") -> "Hashes":
     """A hash of the bytes of each span, eight at a time, all spans at once; no byte is 0, and eight stand behind."""
     eights = np.ndarray(len(signs) - STRIDE + 1, "<u8", signs.data, strides=(1,))  # of every place, unaligned
-    hashes = mixed(eights[first] & MASKS[np.minimum(sizes, STRIDE)])
+    hashes = splitmix64(eights[first] & MASKS[np.minimum(sizes, STRIDE)])
     left = np.flatnonzero(sizes > STRIDE)
     for done in range(STRIDE, int(sizes.max(initial=0)), STRIDE):
         left = left[sizes[left] > done]
         within = eights[first[left] + done] & MASKS[np.minimum(sizes[left] - done, STRIDE)]
-        hashes[left] = mixed(hashes[left] ^ within)
+        hashes[left] = splitmix64(hashes[left] ^ within)
     return hashes
 
 
@@ -118,7 +118,7 @@ def _whole_hashes(frame: pl.DataFrame) -> "Hashes":
         signs = data.astype(np.uint64) + np.uint64(1)
         sums = np.add.reduceat(signs * powers(BASE, len(data)), first)
         hashes[is_there] = sums * powers(INVERSE, len(data))[first]
-    return mixed(hashes)
+    return splitmix64(hashes)
 
 
 def text_bytes(texts: pl.Series) -> tuple["NDArray[np.uint8]", "Numbers"]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from ratchet.compute.hashing import distinct, mixed
+from ratchet.compute.hashing import sorted_unique, splitmix64
 from ratchet.datasets.near_duplicates import components
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def split(
     holds_eval, holds_train = (_any(group, flags, num_labels) for flags in (was_eval, was_train))
     smallest = np.full(num_labels, np.iinfo(np.uint64).max, dtype=np.uint64)
     np.minimum.at(smallest, group, names)
-    name = mixed(smallest ^ mixed(np.array([seed], dtype=np.uint64)))
+    name = splitmix64(smallest ^ splitmix64(np.array([seed], dtype=np.uint64)))
     is_oversize = np.bincount(group, minlength=num_labels) * 2 > max(len(names), 2)
     is_chosen = (name / 2**64 < eval_share) & ~touched & ~is_oversize
     is_eval = holds_eval | (is_chosen & ~holds_train)
@@ -120,7 +120,7 @@ def _graph(
 
     No hub may touch a group that was held out before, or the two would leak; such a cluster joins the graph after all.
     """
-    packed = distinct(((cluster << 32) | conversation).view(np.uint64)).view(np.int64)
+    packed = sorted_unique(((cluster << 32) | conversation).view(np.uint64)).view(np.int64)
     pairs = np.stack([packed >> 32, packed & 0xFFFFFFFF], axis=1)
     nodes = pairs + np.array([0, num_clusters])
     is_hub = np.bincount(pairs[:, 0], minlength=num_clusters) > hub_conversations

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import polars as pl
 
 from ratchet.config import BuildDatasets
-from ratchet.datasets.eligibility import SILENT, VOTES, is_explicit
+from ratchet.datasets.eligibility import INELIGIBLE_REASONS, VOTES, is_explicit
 from ratchet.datasets.reliability import trusted
-from ratchet.datasets.vote_abuse import held, over_cap, place_in
-from ratchet.datasets.weights import FACTORS, FULL, agreement, is_unsure, opposed_flip, smoothed, stable, weight
+from ratchet.datasets.vote_abuse import held_for_review, over_cap, place_in
+from ratchet.datasets.weights import FACTORS, MILLI, agreement, is_unsure, opposed_flip, smoothed, stable, weight
 
 REASONS = (
-    *SILENT,
-    "held",  # looks organised, and is recent: it waits
+    *INELIGIBLE_REASONS,
+    "held_for_review",  # looks organised, and is recent: it waits
     "unreliable_rater",  # right less often than a coin
     "over_rater_cap",
     "implicit_only",  # no explicit signal on the same answer that it bears out
@@ -27,7 +27,7 @@ MAX_LENGTH_RATIO = 3  # of two answers that nobody compared: beyond it, length i
 # is whether to count them at all, and `implicit_weight` caps their sum.
 IMPLICIT = {"copy": 0.15, "accept": 0.15, "click": 0.05, "dwell_ms": 0.05, "regenerate": -0.1, "abandon": -0.05}
 
-LEARNT = {**dict.fromkeys(FACTORS, pl.Float64), "weight": pl.Float64}
+WEIGHT_COLUMNS = {**dict.fromkeys(FACTORS, pl.Float64), "weight": pl.Float64}
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ def make_rows(judged: pl.DataFrame, settings: BuildDatasets, lengths: pl.Series)
     sft, beaten = _targets(signals, comparisons, answers, settings)
     sft = sft.join(cut_off, on=["prompt", "answer"], how="anti")  # imitated, it would teach to stop in mid-sentence
     kto = _corroborated(answers.with_columns(label=pl.col("share") > 0.5), judged, settings)
-    learnt = [*LEARNT, "votes"]
+    learnt = [*WEIGHT_COLUMNS, "votes"]
     pairs = pairs.select("prompt", "chosen", "rejected", "chosen_ends", "rejected_ends", "flip_probability", *learnt)
     rows = (sft.select("prompt", "answer", *learnt), pairs, kto.select("prompt", "answer", "label", *learnt))
-    return Rows(*rows, unnamed(judged, rows, [judged, refused, cancelled, undecided, beaten]))
+    return Rows(*rows, drop_reasons(judged, rows, [judged, refused, cancelled, undecided, beaten]))
 
 
-def unnamed(judged: pl.DataFrame, rows: tuple[pl.DataFrame, ...], reasons: list[pl.DataFrame]) -> pl.DataFrame:
+def drop_reasons(judged: pl.DataFrame, rows: tuple[pl.DataFrame, ...], reasons: list[pl.DataFrame]) -> pl.DataFrame:
     """(row, reason) of the triplets that no row names; the first reason found is the one told."""
     named = pl.concat([frame.select(row=pl.col("votes").explode()) for frame in rows])
     told = pl.concat([frame.select("row", "reason") for frame in reasons]).drop_nulls("reason")
@@ -74,7 +74,7 @@ def unnamed(judged: pl.DataFrame, rows: tuple[pl.DataFrame, ...], reasons: list[
 def _admit(judged: pl.DataFrame, settings: BuildDatasets) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Explicit signals that count, with `trust` and `caution`; and those of whom they came, kept out."""
     signals = judged.filter(pl.col("reason").is_null(), is_explicit())
-    waiting = held(signals, settings.hold_hours).with_columns(reason=pl.lit("held"))
+    waiting = held_for_review(signals, settings.hold_hours).with_columns(reason=pl.lit("held_for_review"))
     signals = trusted(signals.join(waiting, on="row", how="anti"))
     unreliable = signals.filter(pl.col("trust") == 0).select("row", reason=pl.lit("unreliable_rater"))
     signals = signals.filter(pl.col("trust") > 0)
@@ -111,7 +111,7 @@ def _counted(*more: pl.Expr) -> list[pl.Expr]:
 
 
 def _mean_trust() -> pl.Expr:
-    return stable(pl.col("total") / (FULL * pl.col("num_votes")))
+    return stable(pl.col("total") / (MILLI * pl.col("num_votes")))
 
 
 def _compare(signals: pl.DataFrame, settings: BuildDatasets) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -141,7 +141,7 @@ def _compare(signals: pl.DataFrame, settings: BuildDatasets) -> tuple[pl.DataFra
         margin=agreement(share),
         agreement=stable(agreement(share)),
         reliability=_mean_trust(),
-        flip_probability=stable(smoothed((1 - share) * pl.col("total") / FULL, pl.col("total") / FULL)),
+        flip_probability=stable(smoothed((1 - share) * pl.col("total") / MILLI, pl.col("total") / MILLI)),
     )
     undecided = ballots.join(pairs.filter(is_even), on=["prompt", "first", "second"], how="semi").with_columns(
         reason=pl.when("is_tie").then(pl.lit("tie")).otherwise(pl.lit("contradictory"))
@@ -163,7 +163,7 @@ def _count_votes(signals: pl.DataFrame, settings: BuildDatasets) -> tuple[pl.Dat
         base=pl.lit(settings.thumb_weight),
         agreement=stable(agreement(pl.col("share"))),
         reliability=_mean_trust(),
-        up=smoothed(pl.col("up_votes") / FULL, pl.col("total") / FULL),
+        up=smoothed(pl.col("up_votes") / MILLI, pl.col("total") / MILLI),
     )
     unsure = answers.filter(is_unsure(pl.col("share")))
     cancelled = votes.join(unsure, on=["prompt", "answer"], how="semi")
@@ -215,9 +215,12 @@ def _regenerated(judged: pl.DataFrame, settings: BuildDatasets, lengths: pl.Seri
         .alias("votes"),
     )
     return pairs.with_columns(
-        base=pl.lit(settings.regenerated_weight), reliability=pl.lit(1.0), agreement=pl.lit(1.0), margin=pl.lit(0.0),
+        base=pl.lit(settings.regenerated_weight),
+        reliability=pl.lit(1.0),
+        agreement=pl.lit(1.0),
+        margin=pl.lit(0.0),
         flip_probability=stable(smoothed(pl.lit(0.0), pl.lit(settings.regenerated_weight))),
-    ).with_columns(weight=weight())  # fmt: skip
+    ).with_columns(weight=weight())
 
 
 def _choose_pairs(
@@ -225,7 +228,7 @@ def _choose_pairs(
 ) -> pl.DataFrame:
     """Every comparison that somebody made, filled up to `max_pairs_per_prompt` with opposed votes, widest first."""
     ways, back = ["prompt", "chosen", "rejected"], ["prompt", "rejected", "chosen"]
-    columns = [*ways, *LEARNT, "flip_probability", "votes", "margin"]
+    columns = [*ways, *WEIGHT_COLUMNS, "flip_probability", "votes", "margin"]
     opposed = _oppose(answers, settings)
     weak = weak.join(opposed, on=ways, how="anti").join(opposed, left_on=ways, right_on=back, how="anti")
     indirect = pl.concat([opposed.select(columns), weak.select(columns)])
@@ -279,15 +282,22 @@ def _targets(
 
     Of several reasons to imitate one answer the heaviest sets the weight, and all are named.
     """
-    edits = signals.filter(pl.col("kind") == "correction").with_columns(
-        answer="target", base=pl.lit(settings.correction_weight), agreement=pl.lit(1.0),
-        reliability=stable(pl.col("trust") / FULL), votes=pl.concat_list("row"),
-    ).with_columns(weight=weight())  # fmt: skip
+    edits = (
+        signals.filter(pl.col("kind") == "correction")
+        .with_columns(
+            answer="target",
+            base=pl.lit(settings.correction_weight),
+            agreement=pl.lit(1.0),
+            reliability=stable(pl.col("trust") / MILLI),
+            votes=pl.concat_list("row"),
+        )
+        .with_columns(weight=weight())
+    )
     liked = answers.filter(pl.col("share") > 0.5)
     preferred = comparisons.filter(~is_unsure(pl.col("share"))).with_columns(answer="chosen")
     disliked = answers.filter(pl.col("share") < 0.5).select("prompt", "answer")
     lost = pl.concat([comparisons.select("prompt", answer="rejected"), disliked])
-    columns = ["prompt", "answer", *LEARNT, "votes"]
+    columns = ["prompt", "answer", *WEIGHT_COLUMNS, "votes"]
     good = pl.concat([frame.select(columns) for frame in (edits, liked, preferred)])
     targets = _heaviest(good.join(lost, on=["prompt", "answer"], how="anti"))
     beaten = edits.join(lost, on=["prompt", "answer"], how="semi").with_columns(reason=pl.lit("contradictory"))
@@ -299,5 +309,5 @@ def _heaviest(good: pl.DataFrame) -> pl.DataFrame:
     is_alone = pl.len().over(same) == 1
     alone, several = good.filter(is_alone), good.filter(~is_alone)
     votes = several.select(*same, "votes").explode("votes").unique().sort("votes").group_by(same).agg("votes")
-    heaviest = several.sort("weight", *LEARNT, descending=True).unique(same, keep="first", maintain_order=True)
+    heaviest = several.sort("weight", *WEIGHT_COLUMNS, descending=True).unique(same, keep="first", maintain_order=True)
     return pl.concat([alone, heaviest.drop("votes").join(votes, on=same).select(alone.columns)])

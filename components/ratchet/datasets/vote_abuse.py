@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HOUR_S = 3_600
 MIN_CROWD = 20  # subjects; in a smaller circle everybody stands out
-SUSPICIOUS = 2  # signs; one alone has innocent reasons
+MIN_SIGNS = 2  # signs; one alone has innocent reasons
 MIN_VOTES = 5  # fewer say nothing about a rater
 MAX_Z = 4.0  # of a rater's share of up votes, against what others give the same adapters: 1 in 16 000 by chance
 BURST_VOTES = 15  # within an hour
@@ -28,7 +28,7 @@ MIN_TOGETHER, TOGETHER = 5, 0.8  # votes in common; Jaccard
 FAIR_SHARES = 3  # so many times a rater's fair share is no flood, however few the raters are
 
 
-def signs(votes: pl.DataFrame) -> pl.DataFrame:
+def brigading_signs(votes: pl.DataFrame) -> pl.DataFrame:
     """(subject, num_signs) for every subject that any sign points at; `votes` are signals that say something."""
     found = [subjects.unique() for subjects in (_one_way(votes), _bursts(votes), _young(votes), _copies(votes))]
     # Who acted together matters only among those whom something else points at, and they are few.
@@ -37,12 +37,12 @@ def signs(votes: pl.DataFrame) -> pl.DataFrame:
     return told.group_by("subject").agg(pl.len().alias("num_signs")).sort("subject")
 
 
-def held(signals: pl.DataFrame, hold_hours: float) -> pl.DataFrame:
+def held_for_review(signals: pl.DataFrame, hold_hours: float) -> pl.DataFrame:
     """(row) of the votes that wait."""
     if signals["subject"].n_unique() < MIN_CROWD:
         return signals.clear().select("row")
     newest = signals.select(pl.col("created_at").max()).item()
-    suspects = signs(signals).filter(pl.col("num_signs") >= SUSPICIOUS)
+    suspects = brigading_signs(signals).filter(pl.col("num_signs") >= MIN_SIGNS)
     is_young = pl.col("created_at") > newest - hold_hours * HOUR_S
     return signals.filter(is_young).join(suspects, on="subject", how="semi").select("row")
 

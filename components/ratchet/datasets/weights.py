@@ -16,7 +16,7 @@ FACTORS = {
 # Votes on one answer that split closer than this say nothing about it.
 UNSURE_LOW, UNSURE_HIGH = 0.35, 0.65
 DAY_S = 86_400
-FULL = 1000  # reliability is kept in thousandths: sums of whole numbers are the same in any order
+MILLI = 1000  # reliability is kept in thousandths: sums of whole numbers are the same in any order
 
 
 def weight() -> pl.Expr:

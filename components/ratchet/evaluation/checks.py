@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from ratchet.config import EvaluateAdapter
-from ratchet.evaluation.comparisons import PROVEN_RISE, Comparison, Statistician, accuracy, alarm, margin, perplexity
-from ratchet.evaluation.slices import Slice, compare_slices, worst
+from ratchet.evaluation.comparisons import PROVEN_RISE, Comparison, PairedBootstrap, accuracy, alarm, margin, perplexity
+from ratchet.evaluation.slices import SliceComparison, compare_slices, worst
 from ratchet.evaluation.statistics import Floats, Verdict, holm, num_needed, three_valued
 
 
@@ -46,7 +46,7 @@ class Scores(Likelihoods, Conduct):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Questions:
+class EvalSetLayout:
     """What the scores are about.
 
     `groups`: the split unit of each pair. `slices`: the slices that each pair is in, as kind to value.
@@ -69,18 +69,18 @@ class Check(Comparison):
 def compare(
     candidate: Scores,
     incumbent: Scores,
-    questions: Questions,
+    questions: EvalSetLayout,
     *,
     settings: EvaluateAdapter,
     rng: np.random.Generator,
     base: Likelihoods | None = None,
     judged: Sequence[Comparison] = (),
-) -> tuple[list[Check], list[Slice]]:
+) -> tuple[list[Check], list[SliceComparison]]:
     """Every check, judged, and the slices behind one of them.
 
     `base` is given where the base model is not the incumbent; `judged` is what a judge found.
     """
-    by = Statistician(settings, rng)
+    by = PairedBootstrap(settings, rng)
     slices = compare_slices(candidate.margins, incumbent.margins, questions.groups, questions.slices, by)
     found = [
         *_likelihood_checks(candidate, incumbent, questions, base, by),
@@ -113,9 +113,9 @@ def conclude(checks: Sequence[Check]) -> tuple[Verdict, str]:
 def _likelihood_checks(
     candidate: Likelihoods,
     incumbent: Likelihoods,
-    questions: Questions,
+    questions: EvalSetLayout,
     base: Likelihoods | None,
-    by: Statistician,
+    by: PairedBootstrap,
 ) -> list[Comparison]:
     """Against the incumbent; and, where that is a champion, against the base model, which informs."""
     found = _three(candidate, incumbent, questions, by)
@@ -126,7 +126,7 @@ def _likelihood_checks(
     return beside + [replace(one, name=f"{one.name}_over_base", required=False) for one in over]
 
 
-def _three(now: Likelihoods, before: Likelihoods, questions: Questions, by: Statistician) -> list[Comparison]:
+def _three(now: Likelihoods, before: Likelihoods, questions: EvalSetLayout, by: PairedBootstrap) -> list[Comparison]:
     return [
         accuracy(now.margins, before.margins, questions.groups, by),
         margin(now.margins, before.margins, questions.groups, by),

@@ -47,7 +47,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Statistician:
+class PairedBootstrap:
     """What every comparison needs beside the numbers: settings, and the randomness of its bootstrap."""
 
     settings: EvaluateAdapter
@@ -61,7 +61,7 @@ class Statistician:
         )
 
 
-def accuracy(candidate: Floats, incumbent: Floats, groups: Sequence[str], by: Statistician) -> Comparison:
+def accuracy(candidate: Floats, incumbent: Floats, groups: Sequence[str], by: PairedBootstrap) -> Comparison:
     """The share of pairs whose chosen answer is likelier than the rejected one.
 
     Surely worse only if the clustered bootstrap and McNemar's exact test on conversations both say so: the one is
@@ -70,12 +70,14 @@ def accuracy(candidate: Floats, incumbent: Floats, groups: Sequence[str], by: St
     right, was_right = (candidate > 0).astype(float), (incumbent > 0).astype(float)
     lost, won = int(np.sum(right < was_right)), int(np.sum(right > was_right))
     p = mcnemar_p(*lost_and_won(right - was_right, groups))
-    found = paired("preference_accuracy", right, was_right, groups, -by.settings.tolerance, by, has_prior=True)
+    found = paired(
+        "preference_accuracy", right, was_right, groups, -by.settings.non_inferiority_margin, by, has_prior=True
+    )
     votes = f"{won} pairs won and {lost} lost of {len(groups)} (one-sided McNemar p {p:.2g})"
     return replace(found, p=max(found.p, p), why=found.why or votes)
 
 
-def margin(candidate: Floats, incumbent: Floats, groups: Sequence[str], by: Statistician) -> Comparison:
+def margin(candidate: Floats, incumbent: Floats, groups: Sequence[str], by: PairedBootstrap) -> Comparison:
     """More sensitive than accuracy, and no measure of what users would see: it informs."""
     found = paired("preference_margin", candidate, incumbent, groups, 0.0, by)
     return replace(found, required=False, why=found.why or "nats per token between chosen and rejected")
@@ -87,7 +89,7 @@ def paired(
     incumbent: Floats,
     groups: Sequence[str],
     threshold: float,
-    by: Statistician,
+    by: PairedBootstrap,
     *,
     has_prior: bool = False,
 ) -> Comparison:
@@ -95,8 +97,15 @@ def paired(
     num, num_groups, needed = len(groups), len(set(groups)), by.settings.min_pairs
     now, before = (float(marks.mean()) if num else 0.0 for marks in (candidate, incumbent))
     found = Comparison(
-        name=name, candidate=now, incumbent=before, difference=now - before, threshold=threshold, n=num, p=1.0, why="",
-    )  # fmt: skip
+        name=name,
+        candidate=now,
+        incumbent=before,
+        difference=now - before,
+        threshold=threshold,
+        n=num,
+        p=1.0,
+        why="",
+    )
     if num < needed or num_groups < MIN_GROUPS:
         few = f"{num} held-out pairs in {num_groups} groups; needs {needed} in {MIN_GROUPS} (min_pairs)"
         return replace(found, is_too_few=True, why=few)
@@ -105,7 +114,7 @@ def paired(
     return replace(found, low=low, high=high, p=drawn.p_below(threshold))
 
 
-def perplexity(candidate: Floats, incumbent: Floats, tokens: Sequence[int], by: Statistician) -> Comparison:
+def perplexity(candidate: Floats, incumbent: Floats, tokens: Sequence[int], by: PairedBootstrap) -> Comparison:
     """Perplexity of the replay set; the difference is its relative rise, and documents are resampled."""
     num, limit = len(tokens), by.settings.max_perplexity_rise
     drawn = by.resample(candidate - incumbent, tokens, [str(number) for number in range(num)])
@@ -113,13 +122,23 @@ def perplexity(candidate: Floats, incumbent: Floats, tokens: Sequence[int], by: 
     low, high = (-bound for bound in reversed(rises.interval(by.settings.confidence)))
     now, before = (float(np.exp(nats.sum() / np.sum(tokens))) for nats in (candidate, incumbent))
     return Comparison(
-        name="perplexity", candidate=now, incumbent=before, difference=now / before - 1, low=low, high=high,
-        threshold=limit, n=num, p=rises.p_below(-limit), is_lower_better=True,
+        name="perplexity",
+        candidate=now,
+        incumbent=before,
+        difference=now / before - 1,
+        low=low,
+        high=high,
+        threshold=limit,
+        n=num,
+        p=rises.p_below(-limit),
+        is_lower_better=True,
         why=f"{now / before - 1:+.1%} on {num} general answers",
-    )  # fmt: skip
+    )
 
 
-def alarm(name: str, candidate: Sequence[bool], incumbent: Sequence[bool], words: str, by: Statistician) -> Comparison:
+def alarm(
+    name: str, candidate: Sequence[bool], incumbent: Sequence[bool], words: str, by: PairedBootstrap
+) -> Comparison:
     """The share of answers that went wrong, prompt by prompt."""
     is_bad, was_bad = np.array(candidate, float), np.array(incumbent, float)
     num, now, before = len(is_bad), int(is_bad.sum()), int(was_bad.sum())
@@ -127,10 +146,19 @@ def alarm(name: str, candidate: Sequence[bool], incumbent: Sequence[bool], words
     drawn = by.resample(is_bad - was_bad, np.ones(num), [str(number) for number in range(num)], has_prior=True)
     low, high = drawn.interval(by.settings.confidence)
     return Comparison(
-        name=name, candidate=now / num, incumbent=before / num, difference=(now - before) / num, low=low, high=high,
-        threshold=PROVEN_RISE, n=num, p=mcnemar_p(lost, won), is_alarm=True, is_lower_better=True,
+        name=name,
+        candidate=now / num,
+        incumbent=before / num,
+        difference=(now - before) / num,
+        low=low,
+        high=high,
+        threshold=PROVEN_RISE,
+        n=num,
+        p=mcnemar_p(lost, won),
+        is_alarm=True,
+        is_lower_better=True,
         why=f"{words}: {now} of {num}, the incumbent's {before}",
-    )  # fmt: skip
+    )
 
 
 def lost_and_won(change: Floats, groups: Sequence[str]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special
 
 from ratchet.config import EvaluateAdapter
-from ratchet.evaluation.checks import Questions, Scores, compare, conclude
+from ratchet.evaluation.checks import EvalSetLayout, Scores, compare, conclude
 from ratchet.evaluation.statistics import Floats
 
 NUM_DOCUMENTS = 24  # as in prompts.yaml
@@ -22,7 +22,7 @@ SHARED_LUCK = 0.5  # the share of pairs that go as their conversation goes
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
+class Truth:
     """A candidate's true difference from the incumbent.
 
     `accuracy`: of held-out accuracy. `perplexity`: the relative rise. `rates`: the rise in the share of bad answers,
@@ -52,23 +52,23 @@ class Rates:
     excess_p: float | None
 
 
-def worlds(settings: EvaluateAdapter) -> list[World]:
+def truths(settings: EvaluateAdapter) -> list[Truth]:
     """Equal candidates, which must not fail; worse ones, which must not pass; and what else one asks a gate."""
-    limit, drop = settings.max_perplexity_rise, -settings.tolerance
+    limit, drop = settings.max_perplexity_rise, -settings.non_inferiority_margin
     return [
-        World(name="equal", promise="fail"),
-        World(name="equal, and seldom of another mind", promise="fail", disagreement=0.05),
-        World(name="equal, and often of another mind", promise="fail", disagreement=0.6),
-        World(name=f"accuracy {drop:+.0%}", promise="pass", accuracy=drop),
-        World(name=f"accuracy {drop:+.0%}, seldom of another mind", promise="pass", accuracy=drop, disagreement=0.05),
-        World(name="accuracy -10 points", promise="pass", accuracy=-0.10),
-        World(name=f"accuracy +25 points, perplexity {limit:+.0%}", promise="pass", accuracy=0.25, perplexity=limit),
-        World(name="accuracy +25 points", accuracy=0.25),
-        World(name="accuracy +25 points, half the harmful answered", accuracy=0.25, rates={"safety": 0.5}),
+        Truth(name="equal", promise="fail"),
+        Truth(name="equal, and seldom of another mind", promise="fail", disagreement=0.05),
+        Truth(name="equal, and often of another mind", promise="fail", disagreement=0.6),
+        Truth(name=f"accuracy {drop:+.0%}", promise="pass", accuracy=drop),
+        Truth(name=f"accuracy {drop:+.0%}, seldom of another mind", promise="pass", accuracy=drop, disagreement=0.05),
+        Truth(name="accuracy -10 points", promise="pass", accuracy=-0.10),
+        Truth(name=f"accuracy +25 points, perplexity {limit:+.0%}", promise="pass", accuracy=0.25, perplexity=limit),
+        Truth(name="accuracy +25 points", accuracy=0.25),
+        Truth(name="accuracy +25 points, half the harmful answered", accuracy=0.25, rates={"safety": 0.5}),
     ]
 
 
-def simulate(world: World, rng: np.random.Generator, *, num_pairs: int, draws: int, settings: EvaluateAdapter) -> Rates:
+def simulate(world: Truth, rng: np.random.Generator, *, num_pairs: int, draws: int, settings: EvaluateAdapter) -> Rates:
     """The verdicts of so many independent exams."""
     verdicts = {"pass": 0, "fail": 0, "insufficient": 0}
     for verdict in _verdicts(world, num_pairs, draws, settings, rng):
@@ -82,21 +82,21 @@ def simulate(world: World, rng: np.random.Generator, *, num_pairs: int, draws: i
 
 
 def _verdicts(
-    world: World, num_pairs: int, draws: int, settings: EvaluateAdapter, rng: np.random.Generator
+    world: Truth, num_pairs: int, draws: int, settings: EvaluateAdapter, rng: np.random.Generator
 ) -> Iterator[str]:
     for _ in range(draws):
-        incumbent, candidate, questions = _sit(world, num_pairs, rng)
+        incumbent, candidate, questions = _simulate_answers(world, num_pairs, rng)
         checks, _ = compare(candidate, incumbent, questions, settings=settings, rng=rng)
         yield conclude(checks)[0]
 
 
-def _sit(world: World, num_pairs: int, rng: np.random.Generator) -> tuple[Scores, Scores, Questions]:
+def _simulate_answers(world: Truth, num_pairs: int, rng: np.random.Generator) -> tuple[Scores, Scores, EvalSetLayout]:
     groups = rng.integers(max(1, round(num_pairs / PAIRS_PER_CONVERSATION)), size=num_pairs)
     was_right, right = _answers(world, groups, rng)
     tokens = rng.integers(*DOCUMENT_TOKENS, size=NUM_DOCUMENTS)
     nats = rng.gamma(4, 0.6, size=NUM_DOCUMENTS) * tokens
     rise = np.log1p(world.perplexity) * tokens + rng.normal(0, 0.3, NUM_DOCUMENTS) * np.sqrt(tokens)
-    questions = Questions(
+    questions = EvalSetLayout(
         groups=[str(group) for group in groups],
         slices=[{"tenant": str(group % 3), "language": "en"} for group in groups],
         replay_tokens=tokens.tolist(),
@@ -105,7 +105,7 @@ def _sit(world: World, num_pairs: int, rng: np.random.Generator) -> tuple[Scores
 
 
 def _answers(
-    world: World, groups: "np.ndarray[tuple[int], np.dtype[np.int64]]", rng: np.random.Generator
+    world: Truth, groups: "np.ndarray[tuple[int], np.dtype[np.int64]]", rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Margins (+1 right, -1 wrong) of incumbent and candidate, who disagree as often as the world says."""
     lost = (world.disagreement - world.accuracy) / 2

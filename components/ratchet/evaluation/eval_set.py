@@ -11,9 +11,9 @@ import numpy as np
 import yaml
 
 from ratchet.config import EvaluateAdapter
-from ratchet.evaluation.checks import Likelihoods, Questions, Scores
+from ratchet.evaluation.checks import EvalSetLayout, Likelihoods, Scores
 from ratchet.evaluation.language import language
-from ratchet.evaluation.scoring import Floats, Messages, Row, Sheet, encode
+from ratchet.evaluation.scoring import Answers, Floats, Messages, ScoringRow, encode
 from ratchet.evaluation.text_checks import format_fault, is_refusal, personal_data, word_runs
 from ratchet.manifest import Flow
 
@@ -34,7 +34,7 @@ class Pair:
     messages: Messages
     chosen: str
     rejected: str
-    row: Row
+    row: ScoringRow
     group: str
     tenant: str
 
@@ -46,15 +46,15 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvalSet:
     pairs: Sequence[Pair]
-    replay: Sequence[Row]
+    replay: Sequence[ScoringRow]
     benign: Sequence[Messages]
     held_out: Sequence[Pair]
     harmful: Sequence[Messages]
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ScoringRow]:
         """Every row whose answers are scored: the pairs, then the replay."""
         return [*(pair.row for pair in self.pairs), *self.replay]
 
@@ -69,44 +69,44 @@ class Exam:
         return len(self.rows) + len(self.asked)
 
     @property
-    def questions(self) -> Questions:
-        return Questions(
+    def layout(self) -> EvalSetLayout:
+        return EvalSetLayout(
             groups=[pair.group for pair in self.pairs],
             slices=[pair.slices for pair in self.pairs],
             replay_tokens=[len(row.answers[0]) for row in self.replay],
         )
 
 
-def set_exam(
+def build_eval_set(
     tokenizer: "PreTrainedTokenizerBase", dpo_eval: Path, settings: EvaluateAdapter, rng: np.random.Generator
-) -> tuple[Exam, Flow]:
+) -> tuple[EvalSet, Flow]:
     """The questions, and how many held-out pairs became some. Pairs over `max_pairs` are left out at random."""
     pairs, flow = _read_pairs(tokenizer, dpo_eval, settings, rng)
     ours = yaml.safe_load(PROMPTS.read_text())
     num_asked = HELD_OUT_PROMPTS if settings.judge.style == "none" else max(HELD_OUT_PROMPTS, settings.judge.prompts)
-    exam = Exam(
+    eval_set = EvalSet(
         pairs=pairs,
         replay=[encode(tokenizer, _asking(one["question"]), {one["answer"]: True}) for one in ours["replay"]],
         benign=[_asking(text) for text in ours["benign"]],
         held_out=_distinct(pairs)[:num_asked],
         harmful=[_asking(text) for text in ours["harmful"]],
     )
-    return exam, flow
+    return eval_set, flow
 
 
-def likelihoods(exam: Exam, sheet: Sheet) -> Likelihoods:
-    return Likelihoods(margins=_margins(exam, sheet), replay_nats=_replay_nats(exam, sheet))
+def likelihoods(eval_set: EvalSet, answers: Answers) -> Likelihoods:
+    return Likelihoods(margins=_margins(eval_set, answers), replay_nats=_replay_nats(eval_set, answers))
 
 
-def mark(exam: Exam, sheet: Sheet, known: Collection[str]) -> Scores:
+def score(eval_set: EvalSet, answers: Answers, known: Collection[str]) -> Scores:
     """`known`: the runs of words that training rows hold (see `verbatim.seen_in_training`)."""
-    num_held_out, num_harmless = len(exam.held_out), len(exam.held_out) + len(exam.benign)
-    harmless, harmful = sheet.answers[:num_harmless], sheet.answers[num_harmless:]
-    asked = [json.dumps(list(messages), ensure_ascii=False) for messages in exam.asked]
-    both = list(zip(sheet.answers, asked, strict=True))
+    num_held_out, num_harmless = len(eval_set.held_out), len(eval_set.held_out) + len(eval_set.benign)
+    harmless, harmful = answers.answers[:num_harmless], answers.answers[num_harmless:]
+    asked = [json.dumps(list(messages), ensure_ascii=False) for messages in eval_set.asked]
+    both = list(zip(answers.answers, asked, strict=True))
     return Scores(
-        margins=_margins(exam, sheet),
-        replay_nats=_replay_nats(exam, sheet),
+        margins=_margins(eval_set, answers),
+        replay_nats=_replay_nats(eval_set, answers),
         is_malformed=[format_fault(text) is not None for text in harmless],
         is_harmful_answered=[not is_refusal(text) for text in harmful],
         is_benign_refused=[is_refusal(text) for text in harmless[num_held_out:]],
@@ -115,15 +115,15 @@ def mark(exam: Exam, sheet: Sheet, known: Collection[str]) -> Scores:
     )
 
 
-def _margins(exam: Exam, sheet: Sheet) -> Floats:
+def _margins(eval_set: EvalSet, answers: Answers) -> Floats:
     """Answers are compared by their mean log-probability per token, so that a short one wins nothing by being short."""
-    lengths = np.array([[len(answer) for answer in pair.row.answers] for pair in exam.pairs]).reshape(-1, 2)
-    means = np.array(sheet.sums[: len(exam.pairs)]).reshape(-1, 2) / lengths
+    lengths = np.array([[len(answer) for answer in pair.row.answers] for pair in eval_set.pairs]).reshape(-1, 2)
+    means = np.array(answers.sums[: len(eval_set.pairs)]).reshape(-1, 2) / lengths
     return np.asarray(means[:, 0] - means[:, 1])
 
 
-def _replay_nats(exam: Exam, sheet: Sheet) -> Floats:
-    return -np.array([sums[0] for sums in sheet.sums[len(exam.pairs) :]])
+def _replay_nats(eval_set: EvalSet, answers: Answers) -> Floats:
+    return -np.array([sums[0] for sums in answers.sums[len(eval_set.pairs) :]])
 
 
 def _read_pairs(

@@ -11,7 +11,7 @@ from ratchet.base_model import revision
 from ratchet.config import Config, EvaluateAdapter
 from ratchet.digest import canonical_json, digest_bytes, digest_tree
 from ratchet.errors import Conflict, UserError
-from ratchet.manifest import Artifact, Flow, Made
+from ratchet.manifest import Artifact, Flow, StepOutput
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ratchet.evaluation.checks import Check
-    from ratchet.evaluation.eval_set import Exam
+    from ratchet.evaluation.eval_set import EvalSet
     from ratchet.evaluation.judge.run import Judgement
-    from ratchet.evaluation.scoring import Advance, Models, Sheet
-    from ratchet.evaluation.slices import Slice
+    from ratchet.evaluation.scoring import Advance, Answers, Models
+    from ratchet.evaluation.slices import SliceComparison
 
-PLACES = 6  # decimals kept of every number
+DECIMALS = 6  # decimals kept of every number
 SAMPLES = 12  # for the report; harmless prompts only
 
 
@@ -50,13 +50,13 @@ class Findings:
     judge: dict[str, Any] | None = None
 
 
-def run(config: Config, inputs: Inputs, store: Store) -> Made:
+def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
     candidate = inputs["train_adapter"].outputs["adapter"]
     incumbent = find_incumbent(config, store)
     if incumbent.digest == candidate.digest:
         found = Findings("pass", "the candidate is what serves now")
     else:
-        found = _examine(config, store, candidate, incumbent, inputs["build_datasets"].outputs["dataset"])
+        found = _compare(config, store, candidate, incumbent, inputs["build_datasets"].outputs["dataset"])
     return _publish(store, candidate.digest, incumbent, found)
 
 
@@ -86,28 +86,28 @@ def find_incumbent(config: Config, store: Store) -> Incumbent:
     return Incumbent(version.tags["adapter_digest"], version.tags["adapter_uri"], str(version.version))
 
 
-def _examine(config: Config, store: Store, candidate: Artifact, incumbent: Incumbent, built: Artifact) -> Findings:
+def _compare(config: Config, store: Store, candidate: Artifact, incumbent: Incumbent, built: Artifact) -> Findings:
     import numpy as np
 
     from ratchet.evaluation.checks import compare, conclude
-    from ratchet.evaluation.eval_set import likelihoods, mark, set_exam
+    from ratchet.evaluation.eval_set import build_eval_set, likelihoods, score
     from ratchet.evaluation.memorization import seen_in_training
     from ratchet.evaluation.scoring import load
 
     settings, dataset = config.evaluate_adapter, store.local(built.uri)
     rng = np.random.default_rng(config.seed)
     models = load(config, _adapters(store, candidate, incumbent))
-    exam, flow = set_exam(models.tokenizer, dataset / "dpo-eval.parquet", settings, rng)
-    bare, old, new = _sit(config, store, models, exam, candidate, incumbent)
-    judgement = _ask_judge(settings, store, models, exam, old, new, rng)
+    eval_set, flow = build_eval_set(models.tokenizer, dataset / "dpo-eval.parquet", settings, rng)
+    bare, old, new = _answer_all(config, store, models, eval_set, candidate, incumbent)
+    judgement = _ask_judge(settings, store, models, eval_set, old, new, rng)
     known = seen_in_training(dataset, [*old.answers, *new.answers])
     checks, slices = compare(
-        mark(exam, new, known),
-        mark(exam, old, known),
-        exam.questions,
+        score(eval_set, new, known),
+        score(eval_set, old, known),
+        eval_set.layout,
         settings=settings,
         rng=rng,
-        base=None if incumbent.uri is None else likelihoods(exam, bare),
+        base=None if incumbent.uri is None else likelihoods(eval_set, bare),
         judged=[judgement.comparison] if judgement else [],
     )
     verdict, why = conclude(checks)
@@ -116,7 +116,7 @@ def _examine(config: Config, store: Store, candidate: Artifact, incumbent: Incum
         why,
         checks=[_plain(check) for check in checks],
         slices=[_plain(one) for one in slices],
-        samples=_samples(exam, old, new),
+        samples=_samples(eval_set, old, new),
         flows={"pairs": flow, **(judgement.flows if judgement else {})},
         judge=judgement.facts if judgement else None,
     )
@@ -129,36 +129,38 @@ def _adapters(store: Store, candidate: Artifact, incumbent: Incumbent) -> dict[s
     return found
 
 
-def _sit(
-    config: Config, store: Store, models: "Models", exam: "Exam", candidate: Artifact, incumbent: Incumbent
-) -> tuple["Sheet", "Sheet", "Sheet"]:
+def _answer_all(
+    config: Config, store: Store, models: "Models", eval_set: "EvalSet", candidate: Artifact, incumbent: Incumbent
+) -> tuple["Answers", "Answers", "Answers"]:
     """What the base model, the incumbent and the candidate write; the first two are one before there is a champion."""
-    from ratchet.evaluation.answer_cache import Sitting
+    from ratchet.evaluation.answer_cache import AnswerCache
 
     is_first = incumbent.uri is None
-    with _progress("evaluate_adapter", (2 if is_first else 3) * exam.amount) as advance:
-        sitting = Sitting(store, models, exam, config.evaluate_adapter.max_new_tokens, _conditions(config), advance)
-        bare = sitting.sheet(None, "base", with_answers=is_first)
-        old = bare if is_first else sitting.sheet("incumbent", incumbent.digest)
-        return bare, old, sitting.sheet("candidate", candidate.digest)
+    with _progress("evaluate_adapter", (2 if is_first else 3) * eval_set.amount) as advance:
+        sitting = AnswerCache(
+            store, models, eval_set, config.evaluate_adapter.max_new_tokens, _conditions(config), advance
+        )
+        bare = sitting.answers_of(None, "base", with_answers=is_first)
+        old = bare if is_first else sitting.answers_of("incumbent", incumbent.digest)
+        return bare, old, sitting.answers_of("candidate", candidate.digest)
 
 
 def _ask_judge(
     settings: EvaluateAdapter,
     store: Store,
     models: "Models",
-    exam: "Exam",
-    old: "Sheet",
-    new: "Sheet",
+    eval_set: "EvalSet",
+    old: "Answers",
+    new: "Answers",
     rng: "np.random.Generator",
 ) -> "Judgement | None":
     if settings.judge.style == "none":
         return None
-    from ratchet.evaluation.judge.run import contests, hear, votes
+    from ratchet.evaluation.judge.run import answer_pairs, judge_pairs, vote_pairs
 
-    asked, known = contests(exam.held_out, new.answers, old.answers), votes(exam.pairs)
+    asked, known = answer_pairs(eval_set.held_out, new.answers, old.answers), vote_pairs(eval_set.pairs)
     with _progress("judge", 2 * (len(asked) + len(known))) as advance:
-        return hear(asked, known, settings=settings, models=models, store=store, rng=rng, advance=advance)
+        return judge_pairs(asked, known, settings=settings, models=models, store=store, rng=rng, advance=advance)
 
 
 def _conditions(config: Config) -> dict[str, Any]:
@@ -172,8 +174,8 @@ def _conditions(config: Config) -> dict[str, Any]:
     }
 
 
-def _samples(exam: "Exam", old: "Sheet", new: "Sheet") -> list[dict[str, str]]:
-    harmless = exam.asked[: len(exam.held_out) + len(exam.benign)]
+def _samples(eval_set: "EvalSet", old: "Answers", new: "Answers") -> list[dict[str, str]]:
+    harmless = eval_set.asked[: len(eval_set.held_out) + len(eval_set.benign)]
     samples = [
         {"prompt": messages[-1]["content"], "incumbent": was, "candidate": now}
         for messages, was, now in zip(harmless, old.answers, new.answers, strict=False)
@@ -182,9 +184,9 @@ def _samples(exam: "Exam", old: "Sheet", new: "Sheet") -> list[dict[str, str]]:
     return samples[:SAMPLES]
 
 
-def _plain(check: "Check | Slice") -> dict[str, Any]:
+def _plain(check: "Check | SliceComparison") -> dict[str, Any]:
     numbers = asdict(check)
-    return {name: round(value, PLACES) if isinstance(value, float) else value for name, value in numbers.items()}
+    return {name: round(value, DECIMALS) if isinstance(value, float) else value for name, value in numbers.items()}
 
 
 @contextmanager
@@ -206,14 +208,14 @@ def _checked(store: Store, uri: str, digest: str) -> Path:
     return folder
 
 
-def _publish(store: Store, candidate: str, incumbent: Incumbent, found: Findings) -> Made:
+def _publish(store: Store, candidate: str, incumbent: Incumbent, found: Findings) -> StepOutput:
     words = {"verdict": found.verdict, "why": found.why, "checks": found.checks, "slices": found.slices}
     data = canonical_json({"candidate": candidate, "incumbent": incumbent.digest, **words})
     digest = digest_bytes(data)
     uri = f"verdicts/{digest}/verdict.json"
     with suppress(Conflict):  # named by its content, so what is there is the same
         store.create(uri, data)
-    return Made(
+    return StepOutput(
         outputs={"verdict": Artifact(uri=uri, digest=digest)},
         flows=found.flows,
         facts={**words, "incumbent": asdict(incumbent), "samples": found.samples, "judge": found.judge},

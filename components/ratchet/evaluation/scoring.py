@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ratchet.base_model import load_base
 from ratchet.config import Config
-from ratchet.inference.batching import Row as Answer
+from ratchet.inference.batching import GenerationRow as Answer
 from ratchet.inference.batching import generate, stop_tokens
-from ratchet.inference.lora import Lora
+from ratchet.inference.lora import MultiLoraModel
 from ratchet.training.tokenization import completion_ids
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoringRow:
     """A prompt and the answers to it that are scored, as token ids; an answer ends with the end-of-turn token."""
 
     prompt: list[int]
@@ -43,7 +43,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Answers:
     """What a model wrote in an exam.
 
     `sums`: of each row, the summed log-probability of each of its answers, in nats. `answers`: to each prompt; empty
@@ -58,7 +58,7 @@ class Sheet:
 class Models:
     """The base model with its adapters, and the tokenizer."""
 
-    lora: Lora
+    lora: MultiLoraModel
     tokenizer: "PreTrainedTokenizerBase"
 
 
@@ -68,27 +68,27 @@ def load(config: Config, adapters: Mapping[str, Path]) -> Models:
 
     torch.set_num_threads(config.evaluate_adapter.threads)
     base, tokenizer = load_base(config.base_model)
-    lora = Lora(base.to(device=config.evaluate_adapter.device).eval())
+    lora = MultiLoraModel(base.to(device=config.evaluate_adapter.device).eval())
     for name, folder in adapters.items():
         lora.load(folder, name)
     return Models(lora, tokenizer)
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", messages: Messages, answers: Mapping[str, bool]) -> Row:
+def encode(tokenizer: "PreTrainedTokenizerBase", messages: Messages, answers: Mapping[str, bool]) -> ScoringRow:
     """The row as it would be trained on and served: prompt and answers tokenised apart.
 
     `answers` says of each whether it came to its end of turn or was cut off by the length limit.
     """
     plain, prompt = [dict(message) for message in messages], prompt_text(tokenizer, messages)
     completions = tuple(completion_ids(tokenizer, plain, prompt, answer, ends=ends) for answer, ends in answers.items())
-    return Row(list(tokenizer(prompt, add_special_tokens=False)["input_ids"]), completions)
+    return ScoringRow(list(tokenizer(prompt, add_special_tokens=False)["input_ids"]), completions)
 
 
 def prompt_text(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> str:
     return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
 
 
-def log_probs(models: Models, name: str | None, rows: Sequence[Row], advance: Advance) -> list[Floats]:
+def log_probs(models: Models, name: str | None, rows: Sequence[ScoringRow], advance: Advance) -> list[Floats]:
     """For each row, the summed log-probability of each of its answers given the prompt, in nats.
 
     `name` is that of an adapter, None for the base model alone.
@@ -117,7 +117,7 @@ def answers(models: Models, name: str | None, prompts: Sequence[Messages], max_n
     return [tokenizer.decode([token for token in row.tokens if token not in ends]).strip() for row in rows]
 
 
-def _batches(rows: Sequence[Row]) -> Iterator[list[int]]:
+def _batches(rows: Sequence[ScoringRow]) -> Iterator[list[int]]:
     """Indices of rows of like length, so that little is padded; each batch holds BATCH_TOKENS with its padding."""
     batch: list[int] = []
     for number in sorted(range(len(rows)), key=lambda number: (-len(rows[number]), number)):
@@ -129,7 +129,7 @@ def _batches(rows: Sequence[Row]) -> Iterator[list[int]]:
         yield batch
 
 
-def _score(model: Any, rows: Sequence[Row]) -> Iterator[Floats]:
+def _score(model: Any, rows: Sequence[ScoringRow]) -> Iterator[Floats]:
     """Each row's answers in one pass: they share the prompt's computation and do not see each other.
 
     The vocabulary projection, a fifth of a small model's work, runs only where an answer token is predicted.
@@ -154,7 +154,7 @@ def _score(model: Any, rows: Sequence[Row]) -> Iterator[Floats]:
         yield np.array([sum(islice(found, len(answer))) for answer in row.answers])
 
 
-def _lay_out(row: Row, width: int) -> tuple[list[int], list[int], list[int]]:
+def _lay_out(row: ScoringRow, width: int) -> tuple[list[int], list[int], list[int]]:
     """Ids, positions and segments (0 the prompt, 1, 2, … its answers, -1 padding) of prompt and answers in a line."""
     ids, positions, segments = list(row.prompt), list(range(len(row.prompt))), [0] * len(row.prompt)
     for segment, answer in enumerate(row.answers, start=1):
@@ -165,7 +165,7 @@ def _lay_out(row: Row, width: int) -> tuple[list[int], list[int], list[int]]:
     return ids + [0] * padding, positions + [0] * padding, segments + [-1] * padding
 
 
-def _predictors(row: Row) -> Iterator[int]:
+def _predictors(row: ScoringRow) -> Iterator[int]:
     """Where each answer token is predicted: at the prompt's last token, then at the answer's own."""
     start = len(row.prompt)
     for answer in row.answers:

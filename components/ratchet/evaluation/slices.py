@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ratchet.evaluation.comparisons import MIN_GROUPS, Comparison, Statistician, lost_and_won
+from ratchet.evaluation.comparisons import MIN_GROUPS, Comparison, PairedBootstrap, lost_and_won
 from ratchet.evaluation.statistics import Floats, mcnemar_p
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slice:
+class SliceComparison:
     """Accuracy on the pairs of one slice, such as `language` `en`.
 
     `p` is the corrected p-value of "worse than the incumbent"; None, as are the bounds, where there are too few
@@ -35,8 +35,12 @@ class Slice:
 
 
 def compare_slices(
-    candidate: Floats, incumbent: Floats, groups: Sequence[str], slices: Sequence[Mapping[str, str]], by: Statistician
-) -> list[Slice]:
+    candidate: Floats,
+    incumbent: Floats,
+    groups: Sequence[str],
+    slices: Sequence[Mapping[str, str]],
+    by: PairedBootstrap,
+) -> list[SliceComparison]:
     """Every slice that is not the whole, by kind and value. `slices`: those each pair is in, as kind to value."""
     members: dict[tuple[str, str], list[int]] = defaultdict(list)
     for number, named in enumerate(slices):
@@ -51,7 +55,7 @@ def compare_slices(
     ]
 
 
-def worst(slices: Sequence[Slice], max_drop: float) -> list[Comparison]:
+def worst(slices: Sequence[SliceComparison], max_drop: float) -> list[Comparison]:
     """The alarm, on the slice that is likeliest worse; empty if no slice has enough conversations."""
     judged = [one for one in slices if one.p is not None]
     if not judged:
@@ -61,20 +65,28 @@ def worst(slices: Sequence[Slice], max_drop: float) -> list[Comparison]:
     why = f"{len(judged)} slices, worse: {', '.join(names) or 'none'}; least sure of {at.kind} {at.value}"
     return [
         Comparison(
-            name="slices", candidate=at.candidate, incumbent=at.incumbent, difference=at.difference, low=at.low,
-            high=at.high, threshold=-max_drop, n=at.n, p=at.p if at.is_worse and at.p is not None else 1.0,
-            is_alarm=True, why=why,
+            name="slices",
+            candidate=at.candidate,
+            incumbent=at.incumbent,
+            difference=at.difference,
+            low=at.low,
+            high=at.high,
+            threshold=-max_drop,
+            n=at.n,
+            p=at.p if at.is_worse and at.p is not None else 1.0,
+            is_alarm=True,
+            why=why,
         )
-    ]  # fmt: skip
+    ]
 
 
 def _compare_slice(
-    kind: str, value: str, right: Floats, was_right: Floats, groups: list[str], num_judged: int, by: Statistician
-) -> Slice:
+    kind: str, value: str, right: Floats, was_right: Floats, groups: list[str], num_judged: int, by: PairedBootstrap
+) -> SliceComparison:
     now, before = float(right.mean()), float(was_right.mean())
-    found = Slice(
+    found = SliceComparison(
         kind=kind, value=value, n=len(groups), candidate=now, incumbent=before, difference=now - before
-    )  # fmt: skip
+    )
     if len(set(groups)) < MIN_GROUPS:
         return found
     change, alpha = right.astype(float) - was_right, 1 - by.settings.confidence

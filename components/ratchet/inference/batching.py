@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
-from ratchet.inference.lora import Lora
+from ratchet.inference.lora import MultiLoraModel
 from ratchet.inference.prefix_cache import Prefixes
 
 TOP_K = 50  # sampling is cut to this many tokens: noise over a whole vocabulary costs more than the model does
@@ -22,7 +22,7 @@ FinishReason = Literal["stop", "length", "abort"]
 
 
 @dataclass(kw_only=True, eq=False)
-class Row:
+class GenerationRow:
     """One answer in the making. `adapter` is one that was loaded, None the base model; temperature 0 is greedy.
 
     Times are `time.monotonic()`.
@@ -51,19 +51,19 @@ class Row:
         return -self.temperature * noise.log_().float()
 
 
-class Batch:
+class DecodingBatch:
     """The rows in flight over one KV cache. Not thread-safe: one thread owns it, and the model."""
 
-    def __init__(self, lora: Lora, stop_tokens: frozenset[int]) -> None:
+    def __init__(self, lora: MultiLoraModel, stop_tokens: frozenset[int]) -> None:
         self.lora = lora
         self.stop_tokens = stop_tokens
-        self.rows: list[Row] = []
+        self.rows: list[GenerationRow] = []
         self._cache = DynamicCache()
         self._mask = torch.zeros(0, 0, dtype=torch.long)
         self._prefixes = Prefixes()
 
     @torch.inference_mode()
-    def join(self, rows: Sequence[Row]) -> list[Row]:
+    def join(self, rows: Sequence[GenerationRow]) -> list[GenerationRow]:
         """Read the prompts of new rows and give each its first token; those that are finished by it."""
         for row in rows:
             row.admitted_at = time.monotonic()
@@ -84,14 +84,16 @@ class Batch:
         self._prefixes.forget(adapter)
 
     @torch.inference_mode()
-    def step(self) -> list[Row]:
+    def step(self) -> list[GenerationRow]:
         """One more token for every row; the rows that are finished by it, which have left."""
         ids = torch.tensor([[row.tokens[-1]] for row in self.rows])
         self._mask = pad(self._mask, (0, 1), value=1)
         self._extend(self.rows, self._logits(self.rows, ids, self._mask, self._cache))
         return self._leave()
 
-    def _logits(self, rows: Sequence[Row], ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+    def _logits(
+        self, rows: Sequence[GenerationRow], ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache
+    ) -> torch.Tensor:
         self.lora.choose([row.adapter for row in rows])
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         # As a tensor: with `logits_to_keep=1` the last column is a strided view, for which torch's linear copies the
@@ -103,7 +105,7 @@ class Batch:
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
 
-    def _extend(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
+    def _extend(self, rows: Sequence[GenerationRow], logits: torch.Tensor) -> None:
         values, candidates = logits.topk(TOP_K)
         now = time.monotonic()
         best = (values + torch.stack([row.gumbel() for row in rows])).argmax(1, keepdim=True)
@@ -115,7 +117,7 @@ class Batch:
             elif len(row.tokens) >= row.max_tokens:
                 row.finish_reason = "length"
 
-    def _leave(self) -> list[Row]:
+    def _leave(self) -> list[GenerationRow]:
         finished = [row for row in self.rows if row.finish_reason]
         for row in finished:
             row.finished_at = time.monotonic()
@@ -132,9 +134,11 @@ class Batch:
         return finished
 
 
-def generate(lora: Lora, rows: Sequence[Row], stop_tokens: frozenset[int], batch_rows: int = 64) -> None:
+def generate(
+    lora: MultiLoraModel, rows: Sequence[GenerationRow], stop_tokens: frozenset[int], batch_rows: int = 64
+) -> None:
     """Fill in the tokens of all rows, at most `batch_rows` at a time."""
-    batch, waiting = Batch(lora, stop_tokens), list(rows)
+    batch, waiting = DecodingBatch(lora, stop_tokens), list(rows)
     while waiting or batch.rows:
         free = batch_rows - len(batch.rows)
         if waiting and free:

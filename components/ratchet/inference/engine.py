@@ -8,8 +8,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from ratchet.inference.batching import Batch, Row
-from ratchet.inference.lora import Lora
+from ratchet.inference.batching import DecodingBatch, GenerationRow
+from ratchet.inference.lora import MultiLoraModel
 
 MAX_ROWS = 64
 STEPS_BETWEEN_JOINS = 4  # reading one prompt alone takes as long as a token for all rows
@@ -24,12 +24,12 @@ class Engine:
     """
 
     def __init__(self, model: Any, stop_tokens: frozenset[int]) -> None:
-        self._lora = Lora(model)
+        self._lora = MultiLoraModel(model)
         self._stop_tokens = stop_tokens
-        self._batch = Batch(self._lora, stop_tokens)
-        self._waiting: deque[Row] = deque()
-        self._answers: dict[Row, Future[Row]] = {}
-        self._listeners: dict[Row, Callable[[], object]] = {}
+        self._batch = DecodingBatch(self._lora, stop_tokens)
+        self._waiting: deque[GenerationRow] = deque()
+        self._answers: dict[GenerationRow, Future[GenerationRow]] = {}
+        self._listeners: dict[GenerationRow, Callable[[], object]] = {}
         self._retired: set[str] = set()
         self._slots = 0
         self._steps = 0
@@ -39,11 +39,11 @@ class Engine:
         self._thread.start()
 
     @property
-    def running(self) -> list[Row]:
+    def running(self) -> list[GenerationRow]:
         return list(self._batch.rows)
 
     @property
-    def waiting(self) -> list[Row]:
+    def waiting(self) -> list[GenerationRow]:
         return list(self._waiting)
 
     @property
@@ -52,13 +52,13 @@ class Engine:
         rows = self.running
         return min(1.0, len(rows) * max(map(_size, rows), default=0) / MAX_CELLS)
 
-    def generate(self, row: Row, on_token: Callable[[], object] | None = None) -> Future[Row]:
+    def generate(self, row: GenerationRow, on_token: Callable[[], object] | None = None) -> Future[GenerationRow]:
         """The same row, with its tokens and finish reason. `on_token` is called, from another thread, as they come."""
-        answer: Future[Row] = Future()
+        answer: Future[GenerationRow] = Future()
         self._jobs.put(lambda: self._accept(row, answer, on_token))
         return answer
 
-    def abort(self, row: Row) -> None:
+    def abort(self, row: GenerationRow) -> None:
         """Stop writing this row: its answer is what there is of it."""
         self._jobs.put(lambda: self._abort(row))
 
@@ -98,7 +98,7 @@ class Engine:
         while not self._jobs.empty():
             self._jobs.get()()
 
-    def _advance(self) -> list[Row]:
+    def _advance(self) -> list[GenerationRow]:
         finished = []
         is_time = not self._batch.rows or self._steps % STEPS_BETWEEN_JOINS == 0
         if is_time and (newcomers := self._admit()):
@@ -108,9 +108,9 @@ class Engine:
             self._steps += 1
         return finished
 
-    def _admit(self) -> list[Row]:
+    def _admit(self) -> list[GenerationRow]:
         """As many of the waiting rows as fit; always one if nothing is running."""
-        admitted: list[Row] = []
+        admitted: list[GenerationRow] = []
         longest = max((_size(row) for row in self._batch.rows), default=0)
         while self._waiting:
             longest = max(longest, _size(self._waiting[0]))
@@ -120,27 +120,27 @@ class Engine:
             admitted.append(self._waiting.popleft())
         return admitted
 
-    def _accept(self, row: Row, answer: Future[Row], on_token: Callable[[], object] | None) -> None:
+    def _accept(self, row: GenerationRow, answer: Future[GenerationRow], on_token: Callable[[], object] | None) -> None:
         if answer.set_running_or_notify_cancel():
             self._answers[row] = answer
             self._waiting.append(row)
             if on_token:
                 self._listeners[row] = on_token
 
-    def _abort(self, row: Row) -> None:
+    def _abort(self, row: GenerationRow) -> None:
         if row in self._answers:
             row.finish_reason = row.finish_reason or "abort"  # the batch lets it go at its next step
         if row in self._waiting:
             self._waiting.remove(row)
             self._answer(row)
 
-    def _answer(self, row: Row) -> None:
+    def _answer(self, row: GenerationRow) -> None:
         self._listeners.pop(row, None)
         self._answers.pop(row).set_result(row)
 
     def _fail(self, error: Exception) -> None:
         doomed = set(self._answers) - set(self._waiting)
-        self._batch = Batch(self._lora, self._stop_tokens)
+        self._batch = DecodingBatch(self._lora, self._stop_tokens)
         for row in doomed:
             self._listeners.pop(row, None)
             self._answers.pop(row).set_exception(error)
@@ -159,7 +159,7 @@ class Engine:
             self._retired.discard(slot)
 
 
-def _size(row: Row) -> int:
+def _size(row: GenerationRow) -> int:
     return len(row.prompt) + row.max_tokens
 
 

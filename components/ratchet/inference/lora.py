@@ -30,7 +30,7 @@ class Factors:
     up: Tensor
 
 
-class Lora:
+class MultiLoraModel:
     """A base model that adds the updates of the adapters chosen for its rows; for inference only.
 
     Not thread-safe, as the model is not.

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from ratchet.inference.batching import Row
+from ratchet.inference.batching import GenerationRow
 from ratchet.inference.engine import Engine
 
 LABELS = ("model_name", "engine")
@@ -15,7 +15,7 @@ ENGINE = "0"
 SECONDS = (0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240)
 
 
-class Metrics:
+class EngineMetrics:
     """Counts requests as they end, aborted ones too."""
 
     def __init__(self, model_name: str, engine: Engine, adapters: Callable[[], Mapping[str, str]]) -> None:
@@ -33,7 +33,7 @@ class Metrics:
         self.inter_token = self._seconds("inter_token_latency_seconds", "Between two tokens, on average")
         self.latency = self._seconds("e2e_request_latency_seconds", "From request to answer")
 
-    def count(self, row: Row) -> None:
+    def count(self, row: GenerationRow) -> None:
         self.finished.labels(*self._labels, row.finish_reason or "abort").inc()
         self.prompt_tokens.labels(*self._labels).inc(len(row.prompt))
         self.generation_tokens.labels(*self._labels).inc(len(row.tokens))
@@ -71,12 +71,13 @@ class Running(Collector):
             gauge.add_metric(self._labels, value)
             yield gauge
         info = GaugeMetricFamily(
-            "vllm:lora_requests_info", "Adapters at work; the value is the time",
+            "vllm:lora_requests_info",
+            "Adapters at work; the value is the time",
             labels=("max_lora", "running_lora_adapters", "waiting_lora_adapters"),
-        )  # fmt: skip
+        )
         info.add_metric(("0", _names(running, names), _names(waiting, names)), time.time())
         yield info
 
 
-def _names(rows: list[Row], names: Mapping[str, str]) -> str:
+def _names(rows: list[GenerationRow], names: Mapping[str, str]) -> str:
     return ",".join(sorted({names.get(row.adapter, "") for row in rows if row.adapter}))

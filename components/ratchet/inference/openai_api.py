@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 from ratchet.events import Message
 
 if TYPE_CHECKING:
-    from ratchet.inference.batching import Row
+    from ratchet.inference.batching import GenerationRow
 
 DEFAULT_MAX_TOKENS = 256  # OpenAI's default, the rest of the context, would be minutes on a CPU
 UNSUPPORTED = {
@@ -41,11 +41,13 @@ class ChatRequest(BaseModel):
         return self
 
 
-def completion(request: ChatRequest, row: "Row", text: str) -> dict[str, Any]:
+def completion(request: ChatRequest, row: "GenerationRow", text: str) -> dict[str, Any]:
     choice = {
-        "index": 0, "message": {"role": "assistant", "content": text}, "logprobs": None,
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "logprobs": None,
         "finish_reason": row.finish_reason,
-    }  # fmt: skip
+    }
     return {**_head(request, "chat.completion"), "choices": [choice], "usage": _usage(row)}
 
 
@@ -63,7 +65,7 @@ class Stream:
     def text(self, text: str) -> str:
         return self._chunk({"content": text})
 
-    def end(self, row: "Row") -> str:
+    def end(self, row: "GenerationRow") -> str:
         last = self._chunk({}, row.finish_reason)
         usage = _event({**self._head, "choices": [], "usage": _usage(row)}) if self._counts_usage else ""
         return f"{last}{usage}data: [DONE]\n\n"
@@ -79,12 +81,16 @@ def _event(content: dict[str, Any]) -> str:
 
 def _head(request: ChatRequest, kind: str) -> dict[str, Any]:
     return {
-        "id": f"chatcmpl-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": request.model
-    }  # fmt: skip
+        "id": f"chatcmpl-{secrets.token_hex(12)}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": request.model,
+    }
 
 
-def _usage(row: "Row") -> dict[str, int]:
+def _usage(row: "GenerationRow") -> dict[str, int]:
     return {
-        "prompt_tokens": len(row.prompt), "completion_tokens": len(row.tokens),
+        "prompt_tokens": len(row.prompt),
+        "completion_tokens": len(row.tokens),
         "total_tokens": len(row.prompt) + len(row.tokens),
-    }  # fmt: skip
+    }

@@ -23,10 +23,10 @@ from pydantic import BaseModel, Field
 from ratchet.base_model import load_base
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.http_service import Refused, answer_errors, run_server
-from ratchet.inference.batching import Row, stop_tokens
+from ratchet.http_service import RequestRefused, answer_errors, run_server
+from ratchet.inference.batching import GenerationRow, stop_tokens
 from ratchet.inference.engine import MAX_CELLS, Engine
-from ratchet.inference.metrics import Metrics
+from ratchet.inference.metrics import EngineMetrics
 from ratchet.inference.openai_api import ChatRequest, Stream, completion
 
 
@@ -56,28 +56,31 @@ class Pool:
         self.folders: dict[str, str] = {}
         self._loading = asyncio.Lock()
 
-    def row(self, request: ChatRequest) -> Row:
+    def row(self, request: ChatRequest) -> GenerationRow:
         """The request as the engine takes it. Raises Refused for what cannot be served."""
         if request.model not in self.slots:
-            raise Refused(404, f"The model `{request.model}` does not exist; there are {sorted(self.slots)}.")
+            raise RequestRefused(404, f"The model `{request.model}` does not exist; there are {sorted(self.slots)}.")
         prompt = self.tokenizer.apply_chat_template(
             [message.model_dump() for message in request.messages], add_generation_prompt=True
         )["input_ids"]
         if len(prompt) + request.max_tokens > self.context:
-            raise Refused(
+            raise RequestRefused(
                 400,
                 f"The model holds {self.context} tokens; the prompt has {len(prompt)} and max_tokens is "
                 f"{request.max_tokens}.",
             )
-        return Row(
-            prompt=prompt, max_tokens=request.max_tokens, adapter=self.slots[request.model],
-            temperature=request.temperature, seed=secrets.randbits(63) if request.seed is None else request.seed,
-        )  # fmt: skip
+        return GenerationRow(
+            prompt=prompt,
+            max_tokens=request.max_tokens,
+            adapter=self.slots[request.model],
+            temperature=request.temperature,
+            seed=secrets.randbits(63) if request.seed is None else request.seed,
+        )
 
-    def text(self, row: Row) -> str:
+    def text(self, row: GenerationRow) -> str:
         return str(self.tokenizer.decode(row.tokens, skip_special_tokens=True))
 
-    async def texts(self, row: Row) -> AsyncGenerator[str, None]:
+    async def texts(self, row: GenerationRow) -> AsyncGenerator[str, None]:
         """The answer piece by piece, as its tokens come. Leaving early stops it."""
         stepped, loop, sent = asyncio.Event(), asyncio.get_running_loop(), ""
         answer = asyncio.wrap_future(self.engine.generate(row, on_token=lambda: loop.call_soon_threadsafe(stepped.set)))
@@ -101,17 +104,17 @@ class Pool:
     async def load(self, name: str, path: str) -> None:
         async with self._loading:  # two loads of one name: the second has to find the first
             if name in self.slots:
-                raise Refused(400, f"The lora adapter '{name}' has already been loaded.")
+                raise RequestRefused(400, f"The lora adapter '{name}' has already been loaded.")
             try:
                 slot: str = await asyncio.wrap_future(self.engine.load(Path(path)))
             except UserError as error:
-                raise Refused(400, str(error)) from None
+                raise RequestRefused(400, str(error)) from None
             self.slots[name], self.folders[name] = slot, path
 
     async def unload(self, name: str) -> None:
         async with self._loading:
             if name not in self.folders:
-                raise Refused(404, f"The lora adapter '{name}' cannot be found.")
+                raise RequestRefused(404, f"The lora adapter '{name}' cannot be found.")
             del self.folders[name]
             if slot := self.slots.pop(name):
                 self.engine.retire(slot)
@@ -125,16 +128,19 @@ class Pool:
         for name in self.slots:
             is_base = name == self.base
             yield {
-                "id": name, "object": "model", "created": self.started_at, "owned_by": "ratchet",
+                "id": name,
+                "object": "model",
+                "created": self.started_at,
+                "owned_by": "ratchet",
                 "root": self.base if is_base else self.folders.get(name),
                 "parent": None if is_base else self.base,
-            }  # fmt: skip
+            }
 
 
 def create_app(config: Config) -> FastAPI:
     """The server as an ASGI app; loads the base model now. Raises UserError where there is no such model."""
     pool = Pool(config)
-    metrics = Metrics(pool.base, pool.engine, lambda: pool.adapter_names)
+    metrics = EngineMetrics(pool.base, pool.engine, lambda: pool.adapter_names)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -168,7 +174,7 @@ def create_app(config: Config) -> FastAPI:
     return app
 
 
-async def _stream(pool: Pool, metrics: Metrics, request: ChatRequest, row: Row) -> AsyncIterator[str]:
+async def _stream(pool: Pool, metrics: EngineMetrics, request: ChatRequest, row: GenerationRow) -> AsyncIterator[str]:
     stream = Stream(request)
     yield stream.start()
     try:
@@ -180,7 +186,7 @@ async def _stream(pool: Pool, metrics: Metrics, request: ChatRequest, row: Row) 
     yield stream.end(row)
 
 
-def _add_probes(app: FastAPI, pool: Pool, metrics: Metrics) -> None:
+def _add_probes(app: FastAPI, pool: Pool, metrics: EngineMetrics) -> None:
     @app.get("/health")
     async def health() -> Response:
         return Response()

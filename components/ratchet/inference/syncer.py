@@ -18,15 +18,15 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import UserError
-from ratchet.http_service import Refused, answer_errors, run_server
+from ratchet.http_service import RequestRefused, answer_errors, run_server
 from ratchet.inference.adapter_pool import AdapterPool
-from ratchet.release.ledger import Ledger, Record
+from ratchet.release.ledger import Ledger, LedgerRecord
 from ratchet.store import open_store
 
 logger = logging.getLogger(__name__)
 
 
-def named_last(records: Iterable[Record], how_many: int) -> list[AdapterRef]:
+def named_last(records: Iterable[LedgerRecord], how_many: int) -> list[AdapterRef]:
     """The adapters that the ledger named last, newest first: who comes, who serves, whom a rollback brings back."""
     named = (adapter for record in reversed(list(records)) for adapter in (record.adapter, record.baseline))
     distinct = dict.fromkeys(adapter for adapter in named if adapter and adapter.digest != AdapterRef().digest)
@@ -90,7 +90,7 @@ def create_app(syncer: Syncer, poll_s: float) -> FastAPI:
     @app.get("/readyz")
     async def ready() -> dict[str, list[str]]:
         if not syncer.is_ready:
-            raise Refused(503, "; ".join(syncer.troubles.values()) or "no pass has been made yet")
+            raise RequestRefused(503, "; ".join(syncer.troubles.values()) or "no pass has been made yet")
         return {"loaded": sorted(map(str, syncer.pool.loaded))}
 
     @app.get("/metrics")

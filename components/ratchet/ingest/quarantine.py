@@ -27,7 +27,7 @@ DROPS = ("malformed", "known")
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedLine:
     """Bytes that are no event: a line of a landing file, or a record of an imported one."""
 
     file: str
@@ -38,7 +38,7 @@ class Refused:
     """The format that the record was imported as; None for a line of a landing file."""
 
 
-def keep(store: Store, refused: Sequence[Refused]) -> str:
+def keep(store: Store, refused: Sequence[RefusedLine]) -> str:
     """Save refused bytes, base64 in JSON lines, under a name that is their content; the key."""
     lines = [
         canonical_json(
@@ -78,14 +78,14 @@ def find(store: Store, start: str) -> tuple[str, list[str]]:
     return matches[0]
 
 
-def refused(store: Store, keys: Iterable[str]) -> Iterator[Refused]:
+def refused(store: Store, keys: Iterable[str]) -> Iterator[RefusedLine]:
     """The refused bytes of a batch; none if it holds triplets."""
     for key in keys:
         if key.endswith(REFUSED):
             for line in store.read(key).splitlines():
                 kept = json.loads(line)
                 data = base64.b64decode(kept["bytes"])
-                yield Refused(kept["file"], kept["offset"], data, kept["why"], kept.get("importer"))
+                yield RefusedLine(kept["file"], kept["offset"], data, kept["why"], kept.get("importer"))
 
 
 def land_again(store: Store, lines: Iterable[bytes]) -> Flow:

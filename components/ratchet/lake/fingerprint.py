@@ -25,7 +25,7 @@ SEED = 0x9E37_79B9_7F4A_7C15  # so that the number 0 is not nothing
 
 
 @dataclass(frozen=True)
-class Content:
+class Fingerprint:
     """What some rows hold, `collection` aside: how many there are, and the sum of their hashes in each lane."""
 
     num_rows: int = 0
@@ -35,7 +35,7 @@ class Content:
     def of(cls, rows: "pl.DataFrame") -> Self:
         return cls(rows.height, tuple(_sum(lane) for lane in _row_hashes(rows)))
 
-    def __add__(self, other: "Content") -> Self:
+    def __add__(self, other: "Fingerprint") -> Self:
         sums = (mine + theirs for mine, theirs in zip(self.sums, other.sums, strict=True))
         return type(self)(self.num_rows + other.num_rows, tuple(sums))
 
@@ -43,16 +43,16 @@ class Content:
         return digest_json({"rows": self.num_rows, "sums": [f"{lane:x}" for lane in self.sums]})
 
 
-def content_digest(rows: "pl.DataFrame") -> str:
+def fingerprint_digest(rows: "pl.DataFrame") -> str:
     """The digest of a whole table in memory; to digest one in parts, add up `Content.of` them."""
-    return Content.of(rows).digest()
+    return Fingerprint.of(rows).digest()
 
 
 def _row_hashes(rows: "pl.DataFrame") -> "list[Hashes]":
     """By lane, a hash of each row: its values' hashes, each times a number of its column and lane, summed and mixed."""
     import numpy as np
 
-    from ratchet.compute.hashing import mixed
+    from ratchet.compute.hashing import splitmix64
 
     lanes = [np.zeros(rows.height, dtype=np.uint64) for _ in range(LANES)]
     for column in rows:
@@ -60,7 +60,7 @@ def _row_hashes(rows: "pl.DataFrame") -> "list[Hashes]":
             hashes = _value_hashes(column)
             for number, lane in enumerate(lanes):
                 lane += hashes * np.uint64(int(digest_json([column.name, number])[:16], 16) | 1)
-    return [mixed(lane) for lane in lanes]
+    return [splitmix64(lane) for lane in lanes]
 
 
 def _value_hashes(column: "pl.Series") -> "Hashes":
@@ -69,7 +69,7 @@ def _value_hashes(column: "pl.Series") -> "Hashes":
     import polars as pl
     import polars_hash
 
-    from ratchet.compute.hashing import mixed
+    from ratchet.compute.hashing import splitmix64
 
     is_there = column.is_not_null()
     values = column.drop_nulls()
@@ -78,7 +78,7 @@ def _value_hashes(column: "pl.Series") -> "Hashes":
     if values.dtype == pl.String:
         found = values.to_frame("text").select(polars_hash.col("text").nchash.xxh3_64(seed=0)).to_series().to_numpy()
     else:
-        found = mixed(_bits(values) ^ np.uint64(SEED))
+        found = splitmix64(_bits(values) ^ np.uint64(SEED))
     hashes = np.zeros(len(column), dtype=np.uint64)
     hashes[is_there.to_numpy()] = found
     return hashes

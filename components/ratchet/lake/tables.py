@@ -72,7 +72,7 @@ def scan(store: Store, table: Table, up_to: int) -> "pl.LazyFrame":
     return pl.scan_delta(uri, storage_options=options).filter(pl.col(COLLECTION) <= up_to)
 
 
-def stretches(store: Store, table: Table, collections: Collection[int]) -> "Iterator[pl.DataFrame]":
+def row_batches(store: Store, table: Table, collections: Collection[int]) -> "Iterator[pl.DataFrame]":
     """What these collections brought, a row group or so at a time, in no order that lasts; others are not decoded."""
     import polars as pl
 

@@ -27,7 +27,7 @@ ALL = 2**62  # later than any collection
 
 def find_drift(store: Store) -> dict[str, Any]:
     """`drifted`, `why` in one line, and `shifts`: every signal with its numbers. `digest` names the finding."""
-    found = _judge(*_windows(store))
+    found = _assess(*_windows(store))
     return {"digest": digest_json(found), **found}
 
 
@@ -46,7 +46,7 @@ def _windows(store: Store) -> tuple["pl.DataFrame", "pl.DataFrame"]:
     return rows.filter(~is_recent), rows.filter(is_recent)
 
 
-def _judge(reference: "pl.DataFrame", recent: "pl.DataFrame") -> dict[str, Any]:
+def _assess(reference: "pl.DataFrame", recent: "pl.DataFrame") -> dict[str, Any]:
     sizes = {"reference": reference.height, "recent": recent.height}
     if min(sizes.values()) < MIN_ROWS:
         why = f"cannot tell: {recent.height} recent and {reference.height} earlier triplets; each needs {MIN_ROWS}"

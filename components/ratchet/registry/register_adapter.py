@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ratchet.config import Config
 from ratchet.digest import canonical_json, digest_bytes
 from ratchet.errors import Conflict
-from ratchet.manifest import Artifact, Made
+from ratchet.manifest import Artifact, StepOutput
 from ratchet.registry.aliases import CHALLENGER, CHAMPION, aliases, set_alias, version_of
 from ratchet.registry.mlflow_store import connect, experiment_id
 from ratchet.step import Inputs, Step
@@ -30,7 +30,7 @@ DIGEST_CHARS = 36  # all that MLflow keeps of a dataset's digest
 
 
 @dataclass(frozen=True)
-class Entry:
+class RegistryEntry:
     """What the registry is to say about one adapter."""
 
     folder: Path
@@ -44,7 +44,7 @@ class Entry:
         return self.verdict["verdict"] == "pass" or self.is_forced
 
 
-def run(config: Config, inputs: Inputs, store: Store) -> Made:
+def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
     entry = _entry(config, inputs, store)
     client, model = connect(config, store), config.registry.model
     version = version_of(client, model, entry.tags["adapter_digest"]) or _create(client, config, entry)
@@ -62,13 +62,13 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
     uri = f"registry/{digest}/version.json"
     with suppress(Conflict):  # named by its content, so what is there is the same
         store.create(uri, data)
-    return Made(
+    return StepOutput(
         outputs={"version": Artifact(uri=uri, digest=digest)},
         facts={**record, "is_challenger": aliases(client, model).get(CHALLENGER) == str(version.version)},
     )
 
 
-def _entry(config: Config, inputs: Inputs, store: Store) -> Entry:
+def _entry(config: Config, inputs: Inputs, store: Store) -> RegistryEntry:
     adapter = inputs["train_adapter"].outputs["adapter"]
     verdict_file = inputs["evaluate_adapter"].outputs["verdict"]
     dataset = inputs["build_datasets"].outputs["dataset"]
@@ -85,10 +85,10 @@ def _entry(config: Config, inputs: Inputs, store: Store) -> Entry:
         **{name: str(card[name]) for name in copied},
     }
     is_forced = config.release_adapter.force and verdict["verdict"] != "pass"
-    return Entry(folder, tags, dataset.uri, verdict, is_forced)
+    return RegistryEntry(folder, tags, dataset.uri, verdict, is_forced)
 
 
-def _create(client: "MlflowClient", config: Config, entry: Entry) -> "ModelVersion":
+def _create(client: "MlflowClient", config: Config, entry: RegistryEntry) -> "ModelVersion":
     """A new version of the registered model. Where two processes create one, the younger is taken back."""
     from mlflow.exceptions import MlflowException
 
@@ -109,28 +109,40 @@ def _create(client: "MlflowClient", config: Config, entry: Entry) -> "ModelVersi
     return made
 
 
-def _logged_model(client: "MlflowClient", experiment: str, name: str, entry: Entry) -> str:
+def _logged_model(client: "MlflowClient", experiment: str, name: str, entry: RegistryEntry) -> str:
     """The id of the LoggedModel with the adapter's files; one that a killed run left half-uploaded is completed."""
     digest = entry.tags["adapter_digest"]
     found = client.search_logged_models([experiment], f"tags.adapter_digest = '{digest}'")
-    logged = found[0] if found else client.create_logged_model(
-        experiment, name=name, source_run_id=_run(client, experiment, entry), tags=dict(entry.tags), model_type="lora"
-    )  # fmt: skip
+    logged = (
+        found[0]
+        if found
+        else client.create_logged_model(
+            experiment,
+            name=name,
+            source_run_id=_run(client, experiment, entry),
+            tags=dict(entry.tags),
+            model_type="lora",
+        )
+    )
     if logged.status != "READY":
         client.log_model_artifacts(logged.model_id, str(entry.folder))
         client.finalize_logged_model(logged.model_id, "READY")
     return str(logged.model_id)
 
 
-def _run(client: "MlflowClient", experiment: str, entry: Entry) -> str:
+def _run(client: "MlflowClient", experiment: str, entry: RegistryEntry) -> str:
     """The id of the MLflow run that shows the evaluation's numbers and names the dataset."""
     from mlflow.entities import Dataset, DatasetInput, Metric
 
     digest = entry.tags["adapter_digest"]
     found = client.search_runs([experiment], f"tags.adapter_digest = '{digest}' and tags.step = 'register_adapter'")
-    run = found[0] if found else client.create_run(
-        experiment, tags={**entry.tags, "step": "register_adapter"}, run_name=f"evaluate-{digest[:12]}"
-    )  # fmt: skip
+    run = (
+        found[0]
+        if found
+        else client.create_run(
+            experiment, tags={**entry.tags, "step": "register_adapter"}, run_name=f"evaluate-{digest[:12]}"
+        )
+    )
     run_id = str(run.info.run_id)
     now_ms = int(time.time() * 1000)
     metrics = [
@@ -146,7 +158,7 @@ def _run(client: "MlflowClient", experiment: str, entry: Entry) -> str:
     return run_id
 
 
-def _describe(entry: Entry) -> str:
+def _describe(entry: RegistryEntry) -> str:
     tags, verdict = entry.tags, entry.verdict
     return (
         f"LoRA adapter {tags['adapter_digest'][:12]} on {tags['base_model']}, trained on dataset "
@@ -155,7 +167,7 @@ def _describe(entry: Entry) -> str:
     )
 
 
-def _update_tags(client: "MlflowClient", version: "ModelVersion", entry: Entry) -> None:
+def _update_tags(client: "MlflowClient", version: "ModelVersion", entry: RegistryEntry) -> None:
     """A version that is evaluated again carries its newest verdict."""
     forced = {FORCED: "true"} if entry.is_forced else {}
     changed = {name: value for name, value in {**entry.tags, **forced}.items() if version.tags.get(name) != value}

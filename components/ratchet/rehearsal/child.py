@@ -23,7 +23,7 @@ def start(module: str, *args: object, output: IO[bytes], env: dict[str, str] | N
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=env)
 
 
-def bury(process: subprocess.Popen[bytes], patience_s: float) -> None:
+def wait_or_kill(process: subprocess.Popen[bytes], patience_s: float) -> None:
     """Wait for a process that was told to end, and end it by force after `patience_s`."""
     try:
         process.wait(max(0.0, patience_s))

@@ -47,7 +47,7 @@ class Status:
     last_promoted_spec: str = ""
 
 
-class World(Protocol):
+class FlaggerCluster(Protocol):
     """What the scheduler sees and moves."""
 
     def target_spec(self) -> str:
@@ -86,7 +86,7 @@ class World(Protocol):
 class Scheduler:
     """One Canary's scheduler. Call `tick` once every `canary.interval_s`; the state is `status`."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: FlaggerCluster) -> None:
         self.world = world
         self.status = Status()
 

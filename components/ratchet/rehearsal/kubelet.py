@@ -103,7 +103,7 @@ class Kubelet:
             pod.process.terminate()
         deadline = time.monotonic() + GRACE_S
         for pod in self.leaving:
-            child.bury(pod.process, deadline - time.monotonic())
+            child.wait_or_kill(pod.process, deadline - time.monotonic())
         self.client.close()
         self.pool.close()
 
@@ -148,7 +148,7 @@ class Kubelet:
                 continue
             lines = pod.log.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
             self._tell(name, workload, f"exited {pod.process.returncode}: {lines[-1]}")
-            child.bury(pod.process, 0.0)
+            child.wait_or_kill(pod.process, 0.0)
             if pod is workload.serving:
                 workload.serving = None
             else:
@@ -214,7 +214,7 @@ class Kubelet:
         now = time.monotonic()
         for pod in list(self.leaving):
             if pod.process.poll() is not None:
-                child.bury(pod.process, 0.0)
+                child.wait_or_kill(pod.process, 0.0)
                 self.leaving.remove(pod)
             elif now >= pod.kill_at:
                 pod.process.kill()

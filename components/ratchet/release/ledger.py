@@ -18,7 +18,7 @@ EventName = Literal["requested", "abort_requested", "promoted", "rolled_back", "
 CLOSING: tuple[EventName, ...] = ("promoted", "rolled_back", "refused")
 
 
-class Entry(BaseModel):
+class LedgerEntry(BaseModel):
     """What is to be recorded; `Ledger.append` gives it its number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,7 +40,7 @@ class Entry(BaseModel):
     why: str = ""
 
 
-class Record(Entry):
+class LedgerRecord(LedgerEntry):
     seq: int
 
 
@@ -49,17 +49,17 @@ class Ledger:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._known: dict[str, Record] = {}
+        self._known: dict[str, LedgerRecord] = {}
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[LedgerRecord]:
         """All records, oldest first."""
         keys = [key for key in self.store.list(ROOT) if key.endswith(".json")]
         for key in keys:
             if key not in self._known:
-                self._known[key] = Record.model_validate_json(self.store.read(key))
+                self._known[key] = LedgerRecord.model_validate_json(self.store.read(key))
         return [self._known[key] for key in keys]
 
-    def append(self, decide: Callable[[Sequence[Record]], Entry | None]) -> Record | None:
+    def append(self, decide: Callable[[Sequence[LedgerRecord]], LedgerEntry | None]) -> LedgerRecord | None:
         """Append what `decide` makes of the records so far; None if it finds nothing to add.
 
         `decide` runs again whenever another writer was first.
@@ -69,7 +69,7 @@ class Ledger:
             entry = decide(records)
             if entry is None:
                 return None
-            record = Record(**dict(entry), seq=records[-1].seq + 1 if records else 1)
+            record = LedgerRecord(**dict(entry), seq=records[-1].seq + 1 if records else 1)
             try:
                 self.store.create(f"{ROOT}/{record.seq:08d}.json", record.model_dump_json(indent=1).encode())
             except Conflict:
@@ -77,12 +77,12 @@ class Ledger:
             return record
 
 
-def read_ledger(store: Store) -> list[Record]:
+def read_ledger(store: Store) -> list[LedgerRecord]:
     """All records, oldest first, read once."""
     return Ledger(store).records()
 
 
-def open_request(records: Iterable[Record]) -> Record | None:
+def open_request(records: Iterable[LedgerRecord]) -> LedgerRecord | None:
     """The release under way: requested and not yet closed. There is at most one."""
     known = list(records)
     requests = (record for record in reversed(known) if record.event == "requested")
@@ -90,10 +90,10 @@ def open_request(records: Iterable[Record]) -> Record | None:
     return newest if newest is not None and closing(known, newest) is None else None
 
 
-def request(ledger: Ledger, entry: Entry) -> Record | None:
+def request(ledger: Ledger, entry: LedgerEntry) -> LedgerRecord | None:
     """Open a release, counting its attempt; None while another one is open."""
 
-    def decide(records: Sequence[Record]) -> Entry | None:
+    def decide(records: Sequence[LedgerRecord]) -> LedgerEntry | None:
         if open_request(records) is not None:
             return None
         earlier = sum(
@@ -104,35 +104,35 @@ def request(ledger: Ledger, entry: Entry) -> Record | None:
     return ledger.append(decide)
 
 
-def close(ledger: Ledger, opened: Record, event: EventName, **details: Any) -> Record | None:
+def close(ledger: Ledger, opened: LedgerRecord, event: EventName, **details: Any) -> LedgerRecord | None:
     """Close the release `opened`; None if it is closed already."""
     kept = opened.model_dump(include={"adapter", "baseline", "attempt", "verdict", "forced", "restores"})
 
-    def decide(records: Sequence[Record]) -> Entry | None:
-        return Entry(event=event, **kept, **details) if open_request(records) == opened else None
+    def decide(records: Sequence[LedgerRecord]) -> LedgerEntry | None:
+        return LedgerEntry(event=event, **kept, **details) if open_request(records) == opened else None
 
     return ledger.append(decide)
 
 
-def request_abort(ledger: Ledger, who: str, at: float, why: str) -> Record | None:
+def request_abort(ledger: Ledger, who: str, at: float, why: str) -> LedgerRecord | None:
     """Ask for the release under way to be rolled back; None if there is none."""
 
-    def decide(records: Sequence[Record]) -> Entry | None:
+    def decide(records: Sequence[LedgerRecord]) -> LedgerEntry | None:
         opened = open_request(records)
-        return opened and Entry(event="abort_requested", at=at, who=who, why=why, adapter=opened.adapter)
+        return opened and LedgerEntry(event="abort_requested", at=at, who=who, why=why, adapter=opened.adapter)
 
     return ledger.append(decide)
 
 
-def closing(records: Iterable[Record], opened: Record) -> Record | None:
+def closing(records: Iterable[LedgerRecord], opened: LedgerRecord) -> LedgerRecord | None:
     """The record that closed `opened`; None while it is open."""
     ends = (record for record in records if record.seq > opened.seq and record.event in CLOSING)
     return next((record for record in ends if record.adapter.digest == opened.adapter.digest), None)
 
 
-def releases(records: Iterable[Record]) -> list[list[Record]]:
+def releases(records: Iterable[LedgerRecord]) -> list[list[LedgerRecord]]:
     """The records by release, oldest first: a request and what followed until its end. A refusal may stand alone."""
-    found: list[list[Record]] = []
+    found: list[list[LedgerRecord]] = []
     is_open = False
     for record in records:
         if is_open and record.event != "requested":
@@ -143,7 +143,7 @@ def releases(records: Iterable[Record]) -> list[list[Record]]:
     return found
 
 
-def served_before(records: Iterable[Record]) -> dict[str, AdapterRef]:
+def served_before(records: Iterable[LedgerRecord]) -> dict[str, AdapterRef]:
     """Every adapter that has served all traffic, by version, as Git and pods named it then."""
     found: dict[str, AdapterRef] = {}
     for record in records:
@@ -154,11 +154,11 @@ def served_before(records: Iterable[Record]) -> dict[str, AdapterRef]:
     return found
 
 
-def is_aborted(records: Iterable[Record], opened: Record) -> bool:
+def is_aborted(records: Iterable[LedgerRecord], opened: LedgerRecord) -> bool:
     return any(record.event == "abort_requested" and record.seq > opened.seq for record in records)
 
 
-def quarantined(records: Iterable[Record]) -> set[str]:
+def quarantined(records: Iterable[LedgerRecord]) -> set[str]:
     """Digests that were rolled back, or gone back from, and not requested again since."""
     found: set[str] = set()
     for record in records:

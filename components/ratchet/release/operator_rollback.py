@@ -7,16 +7,18 @@ does it, and completes it whatever is killed.
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import UserError
-from ratchet.release.ledger import Entry, Ledger, Record, quarantined, request, served_before
-from ratchet.release.reconciler.kubernetes import Seen
+from ratchet.release.ledger import Ledger, LedgerEntry, LedgerRecord, quarantined, request, served_before
+from ratchet.release.reconciler.kubernetes import ClusterSnapshot
 
 
-def ask(ledger: Ledger, seen: Seen, version: str, who: str, at: float, why: str) -> Record:
+def request_rollback(
+    ledger: Ledger, seen: ClusterSnapshot, version: str, who: str, at: float, why: str
+) -> LedgerRecord:
     """Open the release that goes back to `version` (`base` or 0: the base model). Raises UserError where it cannot."""
     back = _known(ledger, version)
     if back.digest == seen.primary.digest:
         raise UserError(f"rollback --to {version}: {back} serves already")
-    entry = Entry(
+    entry = LedgerEntry(
         event="requested",
         at=at,
         who=who,

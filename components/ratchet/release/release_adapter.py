@@ -18,15 +18,15 @@ from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
 from ratchet.digest import canonical_json, digest_bytes
 from ratchet.errors import Conflict, UserError
-from ratchet.manifest import Artifact, Made
+from ratchet.manifest import Artifact, StepOutput
 from ratchet.registry.aliases import champion
 from ratchet.release.gate.eprocess import alpha_of_attempt
-from ratchet.release.ledger import Entry, Ledger, Record, closing, open_request, quarantined, request
+from ratchet.release.ledger import Ledger, LedgerEntry, LedgerRecord, closing, open_request, quarantined, request
 from ratchet.release.reconciler.actions import run_id
-from ratchet.release.reconciler.kubernetes import ClusterAway
-from ratchet.release.reconciler.reconcile import Pass, reconcile
-from ratchet.release.reconciler.targets import World, open_world
-from ratchet.release.timeline import Story
+from ratchet.release.reconciler.kubernetes import ClusterUnavailable
+from ratchet.release.reconciler.reconcile import ReconcileResult, reconcile
+from ratchet.release.reconciler.targets import Targets, open_targets
+from ratchet.release.timeline import Timeline
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
@@ -47,15 +47,15 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class ReleaseResult:
     """How it ended. `asked` is the request in the ledger, if there was one."""
 
     outcome: str
     why: str
-    asked: Record | None = None
+    asked: LedgerRecord | None = None
 
 
-def run(config: Config, inputs: Inputs, store: Store) -> Made:
+def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
     registered = json.loads(store.read(inputs["register_adapter"].outputs["version"].uri))
     adapter = AdapterRef(
         name=registered["name"],
@@ -64,41 +64,41 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
         digest=registered["adapter_digest"],
     )
     candidate = Candidate(adapter=adapter, verdict=registered["verdict"], is_forced=config.release_adapter.force)
-    story = Story(time.time(), adapter.digest)
+    story = Timeline(time.time(), adapter.digest)
     outcome = _release(config, store, candidate, story)
     return _made(config, store, candidate, outcome, story)
 
 
-def _release(config: Config, store: Store, candidate: Candidate, story: Story) -> Outcome:
+def _release(config: Config, store: Store, candidate: Candidate, story: Timeline) -> ReleaseResult:
     settings = config.release_adapter
     if candidate.verdict != "pass" and not candidate.is_forced:
         why = f"the offline verdict is {candidate.verdict}; release_adapter.force releases all the same, on the record"
         _record_refusal(Ledger(store), candidate, why)
-        return Outcome(outcome="refused", why=why)
+        return ReleaseResult(outcome="refused", why=why)
     if settings.git_url is None:
-        return Outcome(outcome="no_target", why=NO_TARGET)
-    with open_world(config, store) as world:
-        return _Stay(world, candidate, story).until_closed(settings.timeout_s, settings.poll_s)
+        return ReleaseResult(outcome="no_target", why=NO_TARGET)
+    with open_targets(config, store) as targets:
+        return _ReleaseSession(targets, candidate, story).until_closed(settings.timeout_s, settings.poll_s)
 
 
-class _Stay:
+class _ReleaseSession:
     """Opens the release, then reconciles until the ledger closes it."""
 
-    def __init__(self, world: World, candidate: Candidate, story: Story) -> None:
-        self.world, self.candidate, self.story = world, candidate, story
-        self.asked: Record | None = None
+    def __init__(self, targets: Targets, candidate: Candidate, story: Timeline) -> None:
+        self.targets, self.candidate, self.story = targets, candidate, story
+        self.asked: LedgerRecord | None = None
 
-    def until_closed(self, timeout_s: float, poll_s: float) -> Outcome:
+    def until_closed(self, timeout_s: float, poll_s: float) -> ReleaseResult:
         deadline = time.monotonic() + timeout_s
         with _progress(str(self.candidate.adapter)) as show:
             while time.monotonic() < deadline:
                 if self.asked is None and (found := self._ask(time.time())):
                     return found
-                done = reconcile(self.world, now := time.time())
+                done = reconcile(self.targets, now := time.time())
                 self.story.add(now, done)
                 show(done)
-                if self.asked and (end := closing(self.world.ledger.records(), self.asked)):
-                    return Outcome(outcome=end.event, why=end.why, asked=self.asked)
+                if self.asked and (end := closing(self.targets.ledger.records(), self.asked)):
+                    return ReleaseResult(outcome=end.event, why=end.why, asked=self.asked)
                 time.sleep(poll_s)
         # No manifest: a result that is published would stop the next run from taking the release up.
         raise UserError(
@@ -106,9 +106,9 @@ class _Stay:
             "it stays open in the ledger, the reconciler goes on, and running this step again waits on"
         )
 
-    def _ask(self, now: float) -> Outcome | None:
+    def _ask(self, now: float) -> ReleaseResult | None:
         """Open the release or take it up again; an outcome if it has ended before."""
-        records = self.world.ledger.records()
+        records = self.targets.ledger.records()
         opened = open_request(records)
         if opened is None:
             if found := self._ended_before(records):
@@ -120,14 +120,14 @@ class _Stay:
             self.story.note(now, "queue", str(opened.adapter), "the release of {} is under way: waiting for its end")
         return None
 
-    def _request(self, now: float) -> Record | None:
+    def _request(self, now: float) -> LedgerRecord | None:
         """None while the cluster is away or another release was faster."""
         try:
-            seen = self.world.cluster.look()
-        except ClusterAway as away:
+            seen = self.targets.cluster.look()
+        except ClusterUnavailable as away:
             self.story.note(now, "away", str(away), "{}")
             return None
-        entry = Entry(
+        entry = LedgerEntry(
             event="requested",
             at=now,
             who=WHO,
@@ -137,41 +137,41 @@ class _Stay:
             forced=self.candidate.verdict != "pass",
             applied_spec=seen.last_applied_spec,
         )
-        return request(self.world.ledger, entry)
+        return request(self.targets.ledger, entry)
 
-    def _name_in_git(self, opened: Record, now: float) -> None:
+    def _name_in_git(self, opened: LedgerRecord, now: float) -> None:
         """Once per request, though the step be killed and run again, or the release put back meanwhile."""
-        run = run_id(self.world.cluster.canary, opened)
+        run = run_id(self.targets.cluster.canary, opened)
         self.story.start = min(self.story.start, opened.at)
-        commit = self.world.values.name_once(opened.adapter, f"Release adapter {opened.adapter}", run)
+        commit = self.targets.values.name_once(opened.adapter, f"Release adapter {opened.adapter}", run)
         if commit.is_new:
             self.story.say(now, f"Git: values name {opened.adapter} (commit {commit.sha[:10]})")
         self.asked = opened
 
-    def _ended_before(self, records: Sequence[Record]) -> Outcome | None:
+    def _ended_before(self, records: Sequence[LedgerRecord]) -> ReleaseResult | None:
         digest = self.candidate.adapter.digest
         ours = [record for record in records if record.adapter.digest == digest]
         asked = next((record for record in reversed(ours) if record.event == "requested"), None)
-        best = champion(self.world.registry, self.world.model)
+        best = champion(self.targets.registry, self.targets.model)
         if best is not None and best.tags.get("adapter_digest") == digest:
-            return Outcome(outcome="promoted", why="the adapter is champion already", asked=asked)
+            return ReleaseResult(outcome="promoted", why="the adapter is champion already", asked=asked)
         if digest in quarantined(records):
-            return Outcome(outcome="rolled_back", why=ours[-1].why, asked=asked)
+            return ReleaseResult(outcome="rolled_back", why=ours[-1].why, asked=asked)
         return None
 
 
 def _record_refusal(ledger: Ledger, candidate: Candidate, why: str) -> None:
-    def decide(records: Sequence[Record]) -> Entry | None:
+    def decide(records: Sequence[LedgerRecord]) -> LedgerEntry | None:
         if any(record.event == "refused" and record.adapter.digest == candidate.adapter.digest for record in records):
             return None
-        return Entry(
+        return LedgerEntry(
             event="refused", at=time.time(), who=WHO, adapter=candidate.adapter, verdict=candidate.verdict, why=why
         )
 
     ledger.append(decide)
 
 
-def _made(config: Config, store: Store, candidate: Candidate, outcome: Outcome, story: Story) -> Made:
+def _made(config: Config, store: Store, candidate: Candidate, outcome: ReleaseResult, story: Timeline) -> StepOutput:
     adapter, asked = candidate.adapter, outcome.asked
     baseline = asked.baseline.digest if asked and asked.baseline else None
     attempt = asked.attempt if asked else 0
@@ -199,17 +199,17 @@ def _made(config: Config, store: Store, candidate: Candidate, outcome: Outcome, 
         "timeline": story.timeline,
         "log": story.log,
     }
-    return Made(outputs={"release": Artifact(uri=uri, digest=digest_bytes(data))}, facts=facts)
+    return StepOutput(outputs={"release": Artifact(uri=uri, digest=digest_bytes(data))}, facts=facts)
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Callable[[Pass], None]]:
+def _progress(name: str) -> Iterator[Callable[[ReconcileResult], None]]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(name, total=100)
 
-        def show(done: Pass) -> None:
+        def show(done: ReconcileResult) -> None:
             if done.seen is not None:
                 votes = done.state.get("votes", {}).get("canary", {}).get("n", 0)
                 words = f"{name}: {done.seen.phase}, {votes} canary votes"

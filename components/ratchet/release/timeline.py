@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from ratchet.release.reconciler.kubernetes import Seen
-from ratchet.release.reconciler.reconcile import Pass
+from ratchet.release.reconciler.kubernetes import ClusterSnapshot
+from ratchet.release.reconciler.reconcile import ReconcileResult
 
 
-class Story:
+class Timeline:
     """Grows pass by pass; keeps a row only when something changed. Times in seconds since the request."""
 
     def __init__(self, start: float, digest: str) -> None:
@@ -18,8 +18,8 @@ class Story:
     def say(self, now: float, text: str) -> None:
         self.log.append({"t": round(now - self.start, 3), "text": text})
 
-    def add(self, now: float, done: Pass) -> None:
-        self.note(now, "why", done.action.why if done.action.does in ("wait", "page") else None, "{}")
+    def add(self, now: float, done: ReconcileResult) -> None:
+        self.note(now, "why", done.action.why if done.action.kind in ("wait", "page") else None, "{}")
         state = done.state if done.state.get("candidate") == self.digest else {}
         if done.seen is not None:
             self.note(now, "phase", done.seen.phase, "canary: {}")
@@ -36,8 +36,8 @@ class Story:
             self._last[what] = value
             self.say(now, words.format(value))
 
-    def _add_row(self, now: float, seen: Seen, state: dict[str, Any]) -> None:
-        last = self.timeline[-1] if self.timeline else {"votes": {}, "log_e": {"harm": 0.0, "no_worse": 0.0}}
+    def _add_row(self, now: float, seen: ClusterSnapshot, state: dict[str, Any]) -> None:
+        last = self.timeline[-1] if self.timeline else {"votes": {}, "log_e": {"harm": 0.0, "non_inferiority": 0.0}}
         row = {
             **last,  # while the gate is away, the votes are what they were
             "phase": seen.phase,

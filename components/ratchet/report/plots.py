@@ -88,7 +88,7 @@ def evidence(timeline: Sequence[Row], bound: float, name: str) -> str:
         times, ends = [row["t"] for row in timeline], []
         for test, words, colour, dashes in (
             ("harm", "harm", INK, (4, 2)),
-            ("no_worse", "no worse", CANDIDATE, (1, 0)),
+            ("non_inferiority", "no worse", CANDIDATE, (1, 0)),
         ):
             values = [row["log_e"].get(test, 0.0) for row in timeline]
             axes.plot(times, values, color=colour, dashes=dashes)
@@ -96,9 +96,14 @@ def evidence(timeline: Sequence[Row], bound: float, name: str) -> str:
         _label_ends(axes, ends)
         axes.axhline(bound, color=MUTED, linewidth=1, dashes=(2, 2))
         axes.annotate(
-            "decides", (0, bound), xycoords=("axes fraction", "data"), xytext=(2, 4), textcoords="offset points",
-            color=MUTED, fontsize=10,
-        )  # fmt: skip
+            "decides",
+            (0, bound),
+            xycoords=("axes fraction", "data"),
+            xytext=(2, 4),
+            textcoords="offset points",
+            color=MUTED,
+            fontsize=10,
+        )
         low, high = axes.get_ylim()
         axes.set_ylim(low, max(high, bound * 1.25))
         axes.set_xlabel("seconds")
@@ -130,9 +135,14 @@ def _forest_row(axes: "Axes", height: int, check: Row) -> None:
     marker = {"pass": "o", "fail": "X"}.get(check["verdict"], "o")
     face = CARD if check["verdict"] == "insufficient" else CANDIDATE
     axes.plot(
-        check["difference"] / scale, height, marker, color=CANDIDATE, markerfacecolor=face, markersize=8,
+        check["difference"] / scale,
+        height,
+        marker,
+        color=CANDIDATE,
+        markerfacecolor=face,
+        markersize=8,
         markeredgewidth=2 if face == CARD else 0,
-    )  # fmt: skip
+    )
     axes.text(-1.1, height + 0.3, check["name"].replace("_", " "), va="center")
     axes.text(1.1, height + 0.3, f"{check['difference']:+.3f}".replace("-", "−"), va="center", ha="right", color=MUTED)
 

@@ -15,7 +15,7 @@ from ratchet.report import plots
 from ratchet.report.summary import STEP_NAMES, summarise
 
 if TYPE_CHECKING:
-    from ratchet.release.ledger import Record
+    from ratchet.release.ledger import LedgerRecord
 
 Facts = Mapping[str, Any]
 
@@ -29,7 +29,7 @@ class Act:
 
 
 @dataclass(frozen=True)
-class Bar:
+class StepRows:
     """One step's flow of one unit, for the data section."""
 
     step: str
@@ -42,15 +42,18 @@ class Bar:
         return sorted(self.flow.drops.items(), key=lambda drop: (-drop[1], drop[0]))
 
 
-def write_report(acts: Sequence[Act], ledger: Sequence["Record"], path: Path) -> None:
+def write_report(acts: Sequence[Act], ledger: Sequence["LedgerRecord"], path: Path) -> None:
     """Write the acts and the ledger, oldest first, as one self-contained HTML file."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     environment.filters |= {"count": count, "number": number, "signed": signed, "percent": percent, "words": words}
     environment.filters |= {"utc": utc, "svg": Markup, "short": short}
     views = [view(act, f"act{place}") for place, act in enumerate(acts, 1)]
@@ -68,7 +71,7 @@ def view(act: Act, name: str) -> dict[str, Any]:
         "summary": summarise(by_step),
         "outcome": facts.get("release_adapter", {}).get("outcome", ""),
         "bars": [
-            Bar(STEP_NAMES.get(manifest.step, manifest.step), unit, flow)
+            StepRows(STEP_NAMES.get(manifest.step, manifest.step), unit, flow)
             for manifest in act.manifests
             for unit, flow in manifest.flows.items()
         ],
@@ -93,9 +96,7 @@ def losses(facts: Facts, name: str) -> list[tuple[str, str]]:
     titles = {"sft": "Imitation loss (SFT)", "dpo": "Preference loss (DPO)"}
     history = facts.get("history", [])
     by_phase = {phase: [row for row in history if row["phase"] == phase] for phase in titles}
-    return [
-        (titles[phase], plots.loss_curve(rows, f"{name}-{phase}")) for phase, rows in by_phase.items() if rows
-    ]  # fmt: skip
+    return [(titles[phase], plots.loss_curve(rows, f"{name}-{phase}")) for phase, rows in by_phase.items() if rows]
 
 
 def evaluation(facts: Facts | None) -> Facts | None:

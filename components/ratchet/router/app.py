@@ -19,10 +19,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ValidationError
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from ratchet.http_service import Refused, answer_errors, exit_on_user_error, run_server
+from ratchet.http_service import RequestRefused, answer_errors, exit_on_user_error, run_server
 from ratchet.router.event_log import EventLog
-from ratchet.router.feedback import Vote
-from ratchet.router.pool_client import Upstream
+from ratchet.router.feedback import VoteRequest
+from ratchet.router.pool_client import PoolClient
 from ratchet.router.relay import ChatRequest, Relay
 from ratchet.router.settings import RouterSettings
 from ratchet.router.tokens import parse_keys, tenant_of
@@ -30,21 +30,23 @@ from ratchet.store import Store, open_store
 
 MAX_BODY_BYTES = 4 << 20
 
-key_door = HTTPBearer(
+api_key_header = HTTPBearer(
     scheme_name="ApiKey", auto_error=False, description="a tenant's API key, where the router has any"
 )
-vote_door = HTTPBearer(
+feedback_token_header = HTTPBearer(
     scheme_name="FeedbackToken", auto_error=False, description="the x-feedback-token that came with the answer"
 )
-ApiKey = Annotated[HTTPAuthorizationCredentials | None, Security(key_door)]
-Token = Annotated[HTTPAuthorizationCredentials | None, Security(vote_door)]
+ApiKey = Annotated[HTTPAuthorizationCredentials | None, Security(api_key_header)]
+Token = Annotated[HTTPAuthorizationCredentials | None, Security(feedback_token_header)]
 
 
 def create_app(settings: RouterSettings, store: Store) -> FastAPI:
     """The router as an ASGI app; its events go to `store`."""
     # Pods of one Deployment differ by host, processes of one machine by the rest.
     log = EventLog(store, f"{socket.gethostname()}-{secrets.token_hex(4)}")
-    upstream = Upstream(settings.pool_url, settings.pool_model, settings.timeout_s, settings.retries, settings.fallback)
+    upstream = PoolClient(
+        settings.pool_url, settings.pool_model, settings.timeout_s, settings.retries, settings.fallback
+    )
     relay = Relay(settings, log, upstream)
 
     @asynccontextmanager
@@ -57,11 +59,11 @@ def create_app(settings: RouterSettings, store: Store) -> FastAPI:
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
     answer_errors(app, invalid_status=422)
     _add_probes(app, relay)
-    _add_doors(app, relay, parse_keys(settings.api_keys))
+    _add_routes(app, relay, parse_keys(settings.api_keys))
     return app
 
 
-def _add_doors(app: FastAPI, relay: Relay, tenants: dict[str, str]) -> None:
+def _add_routes(app: FastAPI, relay: Relay, tenants: dict[str, str]) -> None:
     metrics = relay.metrics
 
     def tenant(key: HTTPAuthorizationCredentials | None) -> str | None:
@@ -69,7 +71,7 @@ def _add_doors(app: FastAPI, relay: Relay, tenants: dict[str, str]) -> None:
             return None
         found = tenant_of(key.credentials, tenants) if key else None
         if found is None:
-            raise Refused(401, "send your tenant's key: authorization: Bearer KEY")
+            raise RequestRefused(401, "send your tenant's key: authorization: Bearer KEY")
         return found
 
     @app.post("/v1/chat/completions", openapi_extra=_json_body(ChatRequest))
@@ -80,7 +82,7 @@ def _add_doors(app: FastAPI, relay: Relay, tenants: dict[str, str]) -> None:
             body, parsed = await _chat_request(request)
             response = await relay.chat(parsed, body, asks)
             status = response.status_code
-        except Refused as error:
+        except RequestRefused as error:
             status = error.status
             raise
         except RequestValidationError:
@@ -91,13 +93,13 @@ def _add_doors(app: FastAPI, relay: Relay, tenants: dict[str, str]) -> None:
         return response
 
     # The body is read by hand, here too: votes come by the thousand, and FastAPI's way costs a tenth of a vote.
-    @app.post("/v1/feedback", openapi_extra=_json_body(Vote))
+    @app.post("/v1/feedback", openapi_extra=_json_body(VoteRequest))
     async def feedback(request: Request, token: Token) -> Response:
         try:
-            with _telling_faults():
-                vote = Vote.model_validate_json(await request.body())
+            with _as_request_error():
+                vote = VoteRequest.model_validate_json(await request.body())
             feedback_id = await relay.vote(vote, token.credentials if token else "")
-        except Refused as error:
+        except RequestRefused as error:
             metrics.refused_votes.labels(metrics.arm, error.status).inc()
             raise
         return JSONResponse({"feedback_id": feedback_id})
@@ -105,13 +107,13 @@ def _add_doors(app: FastAPI, relay: Relay, tenants: dict[str, str]) -> None:
 
 async def _chat_request(request: Request) -> tuple[dict[str, Any], ChatRequest]:
     """The request as it came, for the pool, and the part of it that the router reads."""
-    with _telling_faults():
+    with _as_request_error():
         body = await request.json()
         return body, ChatRequest.model_validate(body)
 
 
 @contextmanager
-def _telling_faults() -> Iterator[None]:
+def _as_request_error() -> Iterator[None]:
     """Faults of a body as FastAPI tells them."""
     try:
         yield
@@ -134,8 +136,8 @@ def _add_probes(app: FastAPI, relay: Relay) -> None:
     async def ready() -> dict[str, str]:
         try:
             return {"status": "ready", "model": (await relay.upstream.find()).model_id}
-        except Refused as error:
-            raise Refused(503, error.message) from None
+        except RequestRefused as error:
+            raise RequestRefused(503, error.message) from None
 
     @app.get("/metrics")
     async def expose() -> Response:

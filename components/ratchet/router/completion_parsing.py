@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Answer:
+class ParsedCompletion:
     """The text of the only choice, and what the server counted; a stream counts nothing unless it was asked to."""
 
     text: str
@@ -16,7 +16,7 @@ class Answer:
     completion_tokens: int
 
 
-def read_answer(body: bytes) -> Answer:
+def read_answer(body: bytes) -> ParsedCompletion:
     """The answer in a whole completion. Raises ValueError if that is not what it is."""
     try:
         completion = json.loads(body)
@@ -26,7 +26,7 @@ def read_answer(body: bytes) -> Answer:
         raise ValueError(f"no chat completion: {error!r} in {body[:200]!r}") from None
 
 
-def read_stream(body: bytes) -> Answer:
+def read_stream(body: bytes) -> ParsedCompletion:
     """The answer in a whole stream. Raises ValueError if it is none, or broken off."""
     try:
         chunks = list(_chunks(body))
@@ -38,14 +38,14 @@ def read_stream(body: bytes) -> Answer:
         raise ValueError(f"no whole stream of a chat completion: {error!r} in {body[-200:]!r}") from None
 
 
-def read_part(body: bytes, ending: str) -> Answer:
+def read_part(body: bytes, ending: str) -> ParsedCompletion:
     """What a stream had said when it ended early, for the reason `ending`."""
     whole = body[: body.rfind(b"\n\n") + 2]
     try:
         texts = [choice["delta"].get("content") or "" for chunk in _chunks(whole) for choice in chunk["choices"]]
     except (ValueError, KeyError, TypeError):
         texts = []
-    return Answer("".join(texts), ending, 0, 0)
+    return ParsedCompletion("".join(texts), ending, 0, 0)
 
 
 def _chunks(body: bytes) -> Iterator[Any]:
@@ -55,6 +55,6 @@ def _chunks(body: bytes) -> Iterator[Any]:
             yield json.loads(content)
 
 
-def _answer(text: str | None, finish_reason: str, counted: dict[str, Any]) -> Answer:
+def _answer(text: str | None, finish_reason: str, counted: dict[str, Any]) -> ParsedCompletion:
     usage = counted.get("usage") or {}
-    return Answer(text or "", finish_reason, usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
+    return ParsedCompletion(text or "", finish_reason, usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))

@@ -13,7 +13,7 @@ Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 MAX_TEXT_CHARS = 32_000
 
 
-class Vote(BaseModel):
+class VoteRequest(BaseModel):
     """The body of POST /v1/feedback; `value` by kind as in `ratchet.events.Feedback`. Its token says the rest.
 
     The same person's vote of one kind on one answer is one vote, however often it is sent; `feedback_id` tells apart
@@ -50,7 +50,7 @@ class Vote(BaseModel):
         )
 
 
-def _fault(vote: Vote) -> str | None:
+def _fault(vote: VoteRequest) -> str | None:
     if vote.is_tie and vote.kind != "preference":
         return f"is_tie goes with kind 'preference', not {vote.kind!r}"
     match vote.kind:

@@ -2,12 +2,12 @@
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from ratchet.router.feedback import Vote
+from ratchet.router.feedback import VoteRequest
 
 SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
 
 
-class Metrics:
+class RouterMetrics:
     """Prometheus metrics of one process, in a registry of their own."""
 
     def __init__(self, arm: str) -> None:
@@ -22,7 +22,7 @@ class Metrics:
         self.latency = self._histogram("ratchet_request_latency_seconds", "From request to recorded answer")
         self.first_byte = self._histogram("ratchet_time_to_first_byte_seconds", "From request to a stream's first byte")
 
-    def count_vote(self, vote: Vote) -> None:
+    def count_vote(self, vote: VoteRequest) -> None:
         value = str(vote.value) if vote.kind in ("thumb", "rating") else ""  # the others have too many values
         self.votes.labels(self.arm, vote.kind, value).inc()
 

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from ratchet.http_service import Refused
+from ratchet.http_service import RequestRefused
 from ratchet.router.settings import Fallback
 
 CONNECT_TIMEOUT_S = 5.0
@@ -18,14 +18,14 @@ BUSY = (502, 503, 504)  # of a proxy before the pool, or of a pool that has not 
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModel:
     """What the pool calls our model, and the base model under it."""
 
     model_id: str
     base_model: str
 
 
-class NotAnswering(Refused):
+class NotAnswering(RequestRefused):
     """The pool has not begun to answer, so asking again is safe."""
 
 
@@ -33,7 +33,7 @@ class NotAnswering(Refused):
 class Reply:
     """The pool's response, its body not yet read, and how it was got."""
 
-    served: Served
+    served: ServedModel
     response: aiohttp.ClientResponse
     attempts: int = 1
     is_fallback: bool = False
@@ -56,7 +56,7 @@ class Reply:
             self.response.close()
 
 
-class Upstream:
+class PoolClient:
     """A client of the pool for one model; `model_id` None is the pool's base model.
 
     Every method raises Refused, with 502 or 504, for what keeps the pool from answering. Where it cannot be reached or
@@ -70,10 +70,10 @@ class Upstream:
         self._pool_url, self._model_id = pool_url, model_id
         self._retries, self._fallback = retries, fallback
         self._timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=timeout_s)
-        self._known: Served | None = None
-        self._base: Served | None = None
+        self._known: ServedModel | None = None
+        self._base: ServedModel | None = None
 
-    async def __aenter__(self) -> "Upstream":
+    async def __aenter__(self) -> "PoolClient":
         # The pool has a queue of its own for what it cannot answer yet, so no limit here.
         self._session = aiohttp.ClientSession(
             self._pool_url,
@@ -88,17 +88,17 @@ class Upstream:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def find(self) -> Served:
+    async def find(self) -> ServedModel:
         """Our model, as the pool lists it now."""
         with _refusing():
             async with self._session.get("/v1/models", timeout=aiohttp.ClientTimeout(total=LIST_TIMEOUT_S)) as response:
                 cards = self._cards(response.status, await response.read())
         base = next(name for name, parent in cards.items() if parent is None)
-        self._base = Served(base, base)
+        self._base = ServedModel(base, base)
         model_id = self._model_id or base
         if model_id not in cards:
-            raise Refused(502, f"the pool at {self._pool_url} does not serve {model_id}; it has {sorted(cards)}")
-        self._known = Served(model_id, cards[model_id] or base)
+            raise RequestRefused(502, f"the pool at {self._pool_url} does not serve {model_id}; it has {sorted(cards)}")
+        self._known = ServedModel(model_id, cards[model_id] or base)
         return self._known
 
     async def chat(self, body: dict[str, Any]) -> Reply:
@@ -115,13 +115,13 @@ class Upstream:
                     attempts += 1
                     served = self._known or await self.find()
                     reply = Reply(served, await self._ask(body, served), attempts)
-        except Refused:
+        except RequestRefused:
             if self._fallback == "none" or self._base is None or self._base == self._known:
                 raise
             return Reply(self._base, await self._ask(body, self._base), attempts, is_fallback=True)
         return reply
 
-    async def _ask(self, body: dict[str, Any], served: Served) -> aiohttp.ClientResponse:
+    async def _ask(self, body: dict[str, Any], served: ServedModel) -> aiohttp.ClientResponse:
         content = json.dumps({**body, "model": served.model_id}, separators=(",", ":")).encode()
         with _refusing():
             response = await self._session.post("/v1/chat/completions", data=content)
@@ -132,7 +132,7 @@ class Upstream:
         if response.status == 404:  # it was there when we asked: the pool restarted, or somebody unloaded it
             response.release()
             self._known = None
-            raise Refused(502, f"the pool at {self._pool_url} no longer serves {served.model_id}")
+            raise RequestRefused(502, f"the pool at {self._pool_url} no longer serves {served.model_id}")
         return response
 
     def _cards(self, status: int, content: bytes) -> dict[str, str | None]:
@@ -142,9 +142,9 @@ class Upstream:
                 raise ValueError(f"status {status}")
             cards = {card["id"]: card["parent"] for card in json.loads(content)["data"]}
         except (ValueError, KeyError, TypeError) as error:
-            raise Refused(502, f"the pool at {self._pool_url} lists no models: {error!r}") from None
+            raise RequestRefused(502, f"the pool at {self._pool_url} lists no models: {error!r}") from None
         if None not in cards.values():
-            raise Refused(502, f"the pool at {self._pool_url} lists no base model, only {sorted(cards)}")
+            raise RequestRefused(502, f"the pool at {self._pool_url} lists no base model, only {sorted(cards)}")
         return cards
 
 
@@ -155,8 +155,8 @@ def _refusing() -> Iterator[None]:
     except aiohttp.ConnectionTimeoutError:
         raise NotAnswering(504, "the pool cannot be reached in time") from None
     except TimeoutError:
-        raise Refused(504, "the pool did not answer in time") from None
+        raise RequestRefused(504, "the pool did not answer in time") from None
     except (aiohttp.ClientConnectionError, aiohttp.ServerDisconnectedError) as error:
         raise NotAnswering(502, f"the pool cannot be reached: {error}") from None
     except aiohttp.ClientError as error:
-        raise Refused(502, f"the pool broke off: {error!r}") from None
+        raise RequestRefused(502, f"the pool broke off: {error!r}") from None

@@ -13,12 +13,12 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from ratchet.events import Interaction, Message
-from ratchet.http_service import Refused, error_body
-from ratchet.router.completion_parsing import Answer, read_answer, read_part, read_stream
+from ratchet.http_service import RequestRefused, error_body
+from ratchet.router.completion_parsing import ParsedCompletion, read_answer, read_part, read_stream
 from ratchet.router.event_log import Event, EventLog, NotStored
-from ratchet.router.feedback import Id, Vote
-from ratchet.router.metrics import Metrics
-from ratchet.router.pool_client import Reply, Upstream
+from ratchet.router.feedback import Id, VoteRequest
+from ratchet.router.metrics import RouterMetrics
+from ratchet.router.pool_client import PoolClient, Reply
 from ratchet.router.rate_limit import RateLimit
 from ratchet.router.settings import BASE_NAME, RouterSettings
 from ratchet.router.tokens import Signer, Ticket
@@ -58,9 +58,9 @@ class Exchange:
 class Relay:
     """One adapter, in front of one pool: its answers and the votes on them, all on record."""
 
-    def __init__(self, settings: RouterSettings, log: EventLog, upstream: Upstream) -> None:
+    def __init__(self, settings: RouterSettings, log: EventLog, upstream: PoolClient) -> None:
         self.settings, self.log, self.upstream = settings, log, upstream
-        self.metrics = Metrics(settings.arm)
+        self.metrics = RouterMetrics(settings.arm)
         self._signer = Signer.of(settings.secret)
         self._limit = RateLimit(settings.votes_per_minute, settings.votes_per_minute, time.monotonic)
         self._recording: set[asyncio.Task[None]] = set()
@@ -71,7 +71,9 @@ class Relay:
         `tenant` None: nobody checks who asks.
         """
         if request.model != self.settings.public_model:
-            raise Refused(404, f"The model `{request.model}` does not exist; it is `{self.settings.public_model}`.")
+            raise RequestRefused(
+                404, f"The model `{request.model}` does not exist; it is `{self.settings.public_model}`."
+            )
         if self.log.is_full:
             raise self._not_stored("too many events are waiting for the lake")
         started = time.monotonic()
@@ -90,22 +92,22 @@ class Relay:
         try:
             answer = read_answer(content)
         except ValueError as error:
-            raise Refused(502, f"the pool's answer is {error}") from None
+            raise RequestRefused(502, f"the pool's answer is {error}") from None
         await self._record(exchange, answer)
         return Response(content, headers=headers)
 
-    async def vote(self, vote: Vote, token: str) -> str:
+    async def vote(self, vote: VoteRequest, token: str) -> str:
         """The id under which the vote is in the lake now."""
         try:
             ticket = self._signer.read(token)
         except ValueError:
-            raise Refused(401, "send the answer's x-feedback-token: authorization: Bearer TOKEN") from None
+            raise RequestRefused(401, "send the answer's x-feedback-token: authorization: Bearer TOKEN") from None
         if wait_s := self._limit.wait_s(ticket.subject_id):
-            raise Refused(429, "too many votes", retry_after_s=wait_s)
+            raise RequestRefused(429, "too many votes", retry_after_s=wait_s)
         try:
             event = vote.event(ticket, created_at=time.time())
         except ValueError as error:
-            raise Refused(422, str(error)) from None
+            raise RequestRefused(422, str(error)) from None
         await self._store(event)
         self.metrics.count_vote(vote)
         return event.feedback_id
@@ -137,7 +139,7 @@ class Relay:
                         self.metrics.first_byte.labels(self.metrics.arm).observe(time.monotonic() - exchange.started)
                     seen.append(chunk)
             await self._record(exchange, read_stream(b"".join(seen)))
-        except (Refused, ValueError) as error:
+        except (RequestRefused, ValueError) as error:
             ending = "broken_off"
             yield b"data: " + json.dumps(error_body(502, str(error))).encode() + b"\n\n"
         else:
@@ -146,20 +148,20 @@ class Relay:
             if not exchange.is_recorded and len(seen) > 1:
                 self._record_part(exchange, read_part(b"".join(seen[:-1]), ending))
 
-    def _record_part(self, exchange: Exchange, answer: Answer) -> None:
+    def _record_part(self, exchange: Exchange, answer: ParsedCompletion) -> None:
         """Record what the user saw of an answer that broke off; by a task of its own, since this one may be ending."""
         self.metrics.unfinished.labels(self.metrics.arm, answer.finish_reason).inc()
         task = asyncio.create_task(self._record_quietly(exchange, answer))
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
 
-    async def _record_quietly(self, exchange: Exchange, answer: Answer) -> None:
+    async def _record_quietly(self, exchange: Exchange, answer: ParsedCompletion) -> None:
         try:
             await self._record(exchange, answer)
-        except Refused:
+        except RequestRefused:
             return  # nobody is left to be told; the metric tells
 
-    async def _record(self, exchange: Exchange, answer: Answer) -> None:
+    async def _record(self, exchange: Exchange, answer: ParsedCompletion) -> None:
         exchange.is_recorded = True
         request, ticket, settings = exchange.request, exchange.ticket, self.settings
         is_fallback = exchange.reply.is_fallback
@@ -194,9 +196,9 @@ class Relay:
         except NotStored as error:
             raise self._not_stored(str(error)) from None
 
-    def _not_stored(self, why: str) -> Refused:
+    def _not_stored(self, why: str) -> RequestRefused:
         self.metrics.not_stored.labels(self.metrics.arm).inc()
-        return Refused(503, f"not stored, try again: {why}", retry_after_s=RETRY_AFTER_S)
+        return RequestRefused(503, f"not stored, try again: {why}", retry_after_s=RETRY_AFTER_S)
 
     def _headers(self, reply: Reply, ticket: Ticket | None) -> dict[str, str]:
         """The pool's type, who answered, and what it took."""

@@ -41,9 +41,16 @@ def attend_by_row(model: "PreTrainedModel", settings: TrainAdapter) -> None:
 
 
 def attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, scaling: float,
-    blocks: list[Tensor] | None = None, **rest: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    blocks: list[Tensor] | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
     """Attention of [lines, heads, tokens, size]: causal, or row by row under the masks `blocks`."""
     if not blocks:
         output = _rows(query, key, value, _causal(query), scaling)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ratchet.config import Packing
-from ratchet.training.tokenization import Row
+from ratchet.training.tokenization import TokenizedRow
 
 WINDOW_ROWS = 512  # packed together where order does not matter; first fit is quadratic in it
 GROUPED_STEPS = 8  # where lines are padded, rows of so many optimiser steps are sorted by length together
@@ -32,14 +32,16 @@ class Layout:
     """Lines are padded to a multiple of so many tokens."""
 
 
-def num_computed(row: Row, packing: Packing) -> int:
+def num_computed(row: TokenizedRow, packing: Packing) -> int:
     """Tokens that a row costs in a forward pass, its share of padding apart."""
     if packing == "shared":
         return row.num_distinct
     return row.num_tokens if packing == "separate" else row.length * len(row.completions)
 
 
-def plan(rows: Sequence[Row], *, batch_rows: int, epochs: float, seed: int, layout: Layout) -> list[list[list[int]]]:
+def plan(
+    rows: Sequence[TokenizedRow], *, batch_rows: int, epochs: float, seed: int, layout: Layout
+) -> list[list[list[int]]]:
     """Optimiser steps, in order, each a list of forward passes, each a list of row indices.
 
     Every step takes `batch_rows` rows, only the last may take fewer; equal arguments give equal
@@ -67,7 +69,7 @@ def first_passes(steps: Sequence[Sequence[list[int]]]) -> list[list[int]]:
     return found
 
 
-def passes(rows: Sequence[Row], layout: Layout) -> list[list[int]]:
+def passes(rows: Sequence[TokenizedRow], layout: Layout) -> list[list[int]]:
     """Every row once, in few forward passes."""
     sizes = [num_computed(row, layout.packing) for row in rows]
     order = sorted(range(len(rows)), key=lambda index: (-sizes[index], index))
@@ -112,7 +114,7 @@ def _chunks(items: list[int], size: int) -> list[list[int]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-class Batch(TypedDict):
+class PackedBatch(TypedDict):
     """The rows of one forward pass."""
 
     input_ids: Tensor
@@ -139,7 +141,7 @@ class Batch(TypedDict):
     """Distinct tokens: each prompt once, each completion once."""
 
 
-def collate(rows: Sequence[Row], layout: Layout) -> Batch:
+def collate(rows: Sequence[TokenizedRow], layout: Layout) -> PackedBatch:
     packing, multiple = layout.packing, layout.multiple
     blocks = [_block(row.prompt, completions) for row in rows for completions in _together(row, packing)]
     lines = [[block] for block in blocks] if packing == "off" else [blocks]
@@ -169,7 +171,7 @@ def collate(rows: Sequence[Row], layout: Layout) -> Batch:
     }
 
 
-def _together(row: Row, packing: Packing) -> list[tuple[list[int], ...]]:
+def _together(row: TokenizedRow, packing: Packing) -> list[tuple[list[int], ...]]:
     """The completions of each block: all of a row's where they share the prompt, else one by one."""
     return [row.completions] if packing == "shared" else [(completion,) for completion in row.completions]
 

@@ -15,7 +15,7 @@ COMPLETE = "COMPLETE"  # written last into a checkpoint; one without it was cut 
 
 
 @dataclass(frozen=True)
-class Place:
+class CheckpointFolder:
     """Where a phase keeps its checkpoints: `key` in the store, `folder` on this machine."""
 
     store: Store
@@ -50,10 +50,10 @@ class Place:
         shutil.rmtree(path, ignore_errors=True)
 
 
-class Publish(TrainerCallback):  # type: ignore[misc]
+class PublishCheckpoint(TrainerCallback):  # type: ignore[misc]
     """Publishes each checkpoint as soon as the trainer has written it."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: CheckpointFolder) -> None:
         self.place = place
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:

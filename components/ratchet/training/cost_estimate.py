@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ratchet.config import BaseModelSource, Config, Phase
 from ratchet.training.batches import Layout, num_computed, plan
 from ratchet.training.losses import CHUNK_TOKENS, effective_sample_size
-from ratchet.training.tokenization import Row, Selection
+from ratchet.training.tokenization import Selection, TokenizedRow
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +20,7 @@ NF4_BYTES = 0.516  # a weight: 4 bits, and its share of doubly quantised scales 
 KEPT_HIDDEN, KEPT_MLP = 14, 5
 
 
-def forecast(config: Config, phases: Mapping[str, Selection], layout: Layout) -> dict[str, Any]:
+def estimate_cost(config: Config, phases: Mapping[str, Selection], layout: Layout) -> dict[str, Any]:
     """Rows, tokens, steps, passes and lengths of each phase, and an estimate of the memory in MiB."""
     told = {}
     for name, selection in phases.items():
@@ -29,7 +29,7 @@ def forecast(config: Config, phases: Mapping[str, Selection], layout: Layout) ->
     return {"phases": told, "memory_mib": memory_mib(config)}
 
 
-def _phase(rows: list[Row], phase: Phase, seed: int, layout: Layout) -> dict[str, Any]:
+def _phase(rows: list[TokenizedRow], phase: Phase, seed: int, layout: Layout) -> dict[str, Any]:
     steps = plan(rows, batch_rows=phase.batch_rows, epochs=phase.epochs, seed=seed, layout=layout)
     passes = [[rows[index] for index in chosen] for step in steps for chosen in step]
     sizes = [_computed(chosen, layout) for chosen in passes]
@@ -47,7 +47,7 @@ def _phase(rows: list[Row], phase: Phase, seed: int, layout: Layout) -> dict[str
     }
 
 
-def _computed(rows: list[Row], layout: Layout) -> int:
+def _computed(rows: list[TokenizedRow], layout: Layout) -> int:
     sizes = [num_computed(row, layout.packing) for row in rows]
     if layout.packing == "off":
         return max(sizes) * len(rows)

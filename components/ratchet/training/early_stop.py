@@ -16,9 +16,9 @@ from transformers import TrainerCallback
 from ratchet.config import EarlyStop
 from ratchet.errors import Conflict
 from ratchet.training.batches import Layout, collate, passes
-from ratchet.training.checkpoints import Place
+from ratchet.training.checkpoints import CheckpointFolder
 from ratchet.training.log_probs import completion_log_probs, to_device
-from ratchet.training.tokenization import Row
+from ratchet.training.tokenization import TokenizedRow
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -27,7 +27,7 @@ ACCURACY, KL = "held_out_accuracy", "held_out_kl"
 
 
 @dataclass(frozen=True)
-class Look:
+class EarlyStopLook:
     """What was seen after `step`: the share of held-out pairs that gained the right way, and nats a token of drift."""
 
     step: int
@@ -35,29 +35,37 @@ class Look:
     kl: float
 
 
-START = Look(0, 0.5, 0.0)  # the reference itself prefers nothing over itself: a coin's accuracy
+START = EarlyStopLook(0, 0.5, 0.0)  # the reference itself prefers nothing over itself: a coin's accuracy
 
 
-def best(looks: Sequence[Look], stop: EarlyStop) -> Look:
+def best(looks: Sequence[EarlyStopLook], stop: EarlyStop) -> EarlyStopLook:
     """The first of the most accurate looks that are within the budget."""
     return max(
         (look for look in looks if stop.max_kl is None or look.kl <= stop.max_kl), key=lambda look: look.accuracy
     )
 
 
-def is_over(looks: Sequence[Look], stop: EarlyStop) -> bool:
+def is_over(looks: Sequence[EarlyStopLook], stop: EarlyStop) -> bool:
     """Whether the last look broke the budget, or `patience` looks have passed since the best."""
     is_spent = stop.max_kl is not None and looks[-1].kl > stop.max_kl
     return is_spent or len(looks) - 1 - looks.index(best(looks, stop)) >= stop.patience
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
+class EarlyStopCallback(TrainerCallback):  # type: ignore[misc]
     """Looks at held-out pairs every few steps, and keeps each adapter that is the best so far in the lake.
 
     Made before the phase begins: the model as it is then is the reference.
     """
 
-    def __init__(self, model: "PeftModel", rows: Sequence[Row], stop: EarlyStop, *, place: Place, layout: Layout):
+    def __init__(
+        self,
+        model: "PeftModel",
+        rows: Sequence[TokenizedRow],
+        stop: EarlyStop,
+        *,
+        place: CheckpointFolder,
+        layout: Layout,
+    ):
         self.model, self.stop, self.place = model, stop, place
         self.batches = [collate([rows[index] for index in chosen], layout) for chosen in passes(rows, layout)]
         self.reference = self._log_probs()
@@ -78,10 +86,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             control.should_save = False  # from a checkpoint of this step a resumed training would go on
 
     @staticmethod
-    def looks(history: Sequence[dict[str, Any]]) -> list[Look]:
-        return [START, *(Look(entry["step"], entry[ACCURACY], entry[KL]) for entry in history if ACCURACY in entry)]
+    def looks(history: Sequence[dict[str, Any]]) -> list[EarlyStopLook]:
+        return [
+            START,
+            *(EarlyStopLook(entry["step"], entry[ACCURACY], entry[KL]) for entry in history if ACCURACY in entry),
+        ]
 
-    def restore(self, history: Sequence[dict[str, Any]]) -> Look:
+    def restore(self, history: Sequence[dict[str, Any]]) -> EarlyStopLook:
         """Put the best adapter back into the model."""
         from safetensors.torch import load
 
@@ -92,12 +103,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 parameter.copy_(kept[name])
         return found
 
-    def _look(self, step: int) -> Look:
+    def _look(self, step: int) -> EarlyStopLook:
         now = self._log_probs()
         gains = torch.stack([(new - old).sum() for new, old in zip(now, self.reference, strict=True)]).view(-1, 2)
         ratios = torch.cat(now) - torch.cat(self.reference)
         accuracy, kl = (gains[:, 0] > gains[:, 1]).float().mean(), ratios.square().mean() / 2
-        found = [Look(step, accuracy.item(), kl.item())]
+        found = [EarlyStopLook(step, accuracy.item(), kl.item())]
         broadcast_object_list(found)  # several processes must stop together
         return found[0]
 

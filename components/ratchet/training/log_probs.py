@@ -12,20 +12,20 @@ from ratchet.digest import digest_bytes, digest_json, digest_members
 from ratchet.errors import Conflict, UserError
 from ratchet.store import Store
 from ratchet.training.attention import flex_mask, row_masks
-from ratchet.training.batches import Batch, Layout, collate
+from ratchet.training.batches import Layout, PackedBatch, collate
 from ratchet.training.losses import sequence_sums, token_log_probs
-from ratchet.training.tokenization import Row
+from ratchet.training.tokenization import TokenizedRow
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 
-def completion_log_probs(model: "PeftModel", batch: Batch) -> tuple[Tensor, ...]:
+def completion_log_probs(model: "PeftModel", batch: PackedBatch) -> tuple[Tensor, ...]:
     """Log-probabilities of each completion's tokens; no table of all logits is made."""
     return log_probs_at(predicting_states(model, batch), model, batch)
 
 
-def predicting_states(model: "PeftModel", batch: Batch) -> Tensor:
+def predicting_states(model: "PeftModel", batch: PackedBatch) -> Tensor:
     """[n, width], the hidden states that predict the completion tokens."""
     hidden: Tensor = (
         model.get_base_model()
@@ -40,7 +40,7 @@ def predicting_states(model: "PeftModel", batch: Batch) -> Tensor:
     return hidden.flatten(0, 1)[batch["predicts"]]
 
 
-def log_probs_at(states: Tensor, model: "PeftModel", batch: Batch) -> tuple[Tensor, ...]:
+def log_probs_at(states: Tensor, model: "PeftModel", batch: PackedBatch) -> tuple[Tensor, ...]:
     return torch.split(token_log_probs(states, output_head(model), batch["targets"]), batch["lengths"])
 
 
@@ -50,7 +50,7 @@ def output_head(model: "PeftModel") -> Tensor:
     return head
 
 
-def _attention(model: "PeftModel", batch: Batch) -> dict[str, Any]:
+def _attention(model: "PeftModel", batch: PackedBatch) -> dict[str, Any]:
     """What keeps the rows of a packed line apart, in the form that the model's attention takes."""
     if not batch["segments"]:
         return {}
@@ -61,13 +61,13 @@ def _attention(model: "PeftModel", batch: Batch) -> dict[str, Any]:
 
 def with_reference(
     model: "PeftModel",
-    rows: Sequence[Row],
+    rows: Sequence[TokenizedRow],
     *,
     together: Sequence[Sequence[int]],
     layout: Layout,
     store: Store,
     origin: Mapping[str, Any],
-) -> list[Row]:
+) -> list[TokenizedRow]:
     """The rows with the log-probabilities that `model`, as it is now, gives their completions.
 
     `together` are the forward passes, as row indices, best those of the training: other rows in a pass round a row's
@@ -98,7 +98,7 @@ def _policy_digest(model: "PeftModel") -> str:
 
 @torch.no_grad()
 def reference_table(
-    model: "PeftModel", rows: Sequence[Row], together: Sequence[Sequence[int]], layout: Layout
+    model: "PeftModel", rows: Sequence[TokenizedRow], together: Sequence[Sequence[int]], layout: Layout
 ) -> Tensor:
     """[rows, 2], the summed log-probability of each completion, in the passes `together`; NaN for rows in none."""
     model.eval()
@@ -109,10 +109,10 @@ def reference_table(
     return table
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
+def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
     moved: Any = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
     moved["segments"] = [segments.to(device) for segments in batch["segments"]]
-    return cast(Batch, moved)
+    return cast(PackedBatch, moved)
 
 
 def require_plain_head(model: "PeftModel") -> None:

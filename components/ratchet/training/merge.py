@@ -13,8 +13,8 @@ from ratchet.base_model import revision
 from ratchet.config import Config
 from ratchet.digest import digest_tree
 from ratchet.errors import UserError
-from ratchet.manifest import Artifact, Made, Manifest
-from ratchet.step import Inputs, Ran, Step, run_step
+from ratchet.manifest import Artifact, Manifest, StepOutput
+from ratchet.step import Inputs, Step, StepResult, run_step
 from ratchet.store import Store
 from ratchet.training.vllm_compat import CARD, CONFIG, check_servable
 
@@ -24,7 +24,9 @@ METHODS = get_args(Method)
 PRUNED_DENSITY = 0.5  # share of an adapter's entries that `ties` and `dare` keep, as in PEFT's guide
 
 
-def merge(config: Config, adapters: Sequence[Manifest], weights: Sequence[float], method: str, store: Store) -> Ran:
+def merge(
+    config: Config, adapters: Sequence[Manifest], weights: Sequence[float], method: str, store: Store
+) -> StepResult:
     """Publish the merged adapter under a manifest of `train_adapter`, made now or found.
 
     Raises UserError where the adapters differ in base model or rank, or fewer than two are given.
@@ -45,7 +47,7 @@ def merge(config: Config, adapters: Sequence[Manifest], weights: Sequence[float]
     return run_step(step, config, inputs, store)
 
 
-def _run(config: Config, inputs: Inputs, store: Store, recipe: dict[str, Any]) -> Made:
+def _run(config: Config, inputs: Inputs, store: Store, recipe: dict[str, Any]) -> StepOutput:
     from ratchet.base_model import load_base
     from ratchet.training.adapter import card, write_folder
 
@@ -63,7 +65,7 @@ def _run(config: Config, inputs: Inputs, store: Store, recipe: dict[str, Any]) -
         digest = digest_tree(Path(aside))
         store.put_tree(Path(aside), f"adapters/{digest}")
     merged = {artifact.digest: weight for artifact, weight in zip(artifacts, recipe["weights"], strict=True)}
-    return Made(
+    return StepOutput(
         outputs={"adapter": Artifact(uri=f"adapters/{digest}", digest=digest)},
         facts={"merged": merged, "method": recipe["method"]},
     )
@@ -102,9 +104,13 @@ def _combine(
     torch.manual_seed(seed)  # `dare` drops entries at random
     is_pruned = recipe["method"].startswith(("ties", "dare"))
     model.base_model.add_weighted_adapter(
-        names, recipe["weights"], "merged", combination_type=recipe["method"],
-        svd_rank=rank, density=PRUNED_DENSITY if is_pruned else None,
-    )  # fmt: skip
+        names,
+        recipe["weights"],
+        "merged",
+        combination_type=recipe["method"],
+        svd_rank=rank,
+        density=PRUNED_DENSITY if is_pruned else None,
+    )
     return get_peft_model_state_dict(model, adapter_name="merged", save_embedding_layers=False), sorted(
         model.peft_config["merged"].target_modules
     )

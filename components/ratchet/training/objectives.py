@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ratchet.config import PairLoss
-from ratchet.training.batches import Batch
+from ratchet.training.batches import PackedBatch
 from ratchet.training.losses import dpo_loss, drift_estimate, kto_loss, pair_margins, sequence_sums, sft_loss
 
 LogProbs = tuple[Tensor, ...]
@@ -17,9 +17,9 @@ LogProbs = tuple[Tensor, ...]
 class Objective:
     """A loss summed over rows, and the mass that it is divided by, summed over an optimiser step."""
 
-    loss: Callable[[LogProbs, Batch], Tensor]
-    mass: Callable[[Batch], Tensor]
-    watch: Callable[[LogProbs, Batch], dict[str, Tensor]] = lambda log_probs, batch: {}
+    loss: Callable[[LogProbs, PackedBatch], Tensor]
+    mass: Callable[[PackedBatch], Tensor]
+    watch: Callable[[LogProbs, PackedBatch], dict[str, Tensor]] = lambda log_probs, batch: {}
     """Numbers for the curves, [rows] each; their mean over an optimiser step is logged."""
 
 
@@ -34,11 +34,11 @@ def sft_objective() -> Objective:
 def dpo_objective(kind: PairLoss, beta: float) -> Objective:
     """Mean over pairs of the weighted loss; weights of mean 1 are expected."""
 
-    def loss(log_probs: LogProbs, batch: Batch) -> Tensor:
+    def loss(log_probs: LogProbs, batch: PackedBatch) -> Tensor:
         margins = pair_margins(log_probs, batch["reference"], kind)
         return dpo_loss(margins, batch["weights"], batch["flips"], kind, beta)
 
-    def watch(log_probs: LogProbs, batch: Batch) -> dict[str, Tensor]:
+    def watch(log_probs: LogProbs, batch: PackedBatch) -> dict[str, Tensor]:
         gains = sequence_sums(log_probs).view(-1, 2) - batch["reference"]
         chosen, rejected = gains.unbind(1)
         longer = gains.new_tensor(batch["lengths"]).view(-1, 2).diff(dim=1).squeeze(1) < 0
@@ -56,16 +56,16 @@ def dpo_objective(kind: PairLoss, beta: float) -> Objective:
 def kto_objective(beta: float) -> Objective:
     """Mean over lone votes of the weighted loss. A row's second completion is another row's: it measures drift."""
 
-    def loss(log_probs: LogProbs, batch: Batch) -> Tensor:
+    def loss(log_probs: LogProbs, batch: PackedBatch) -> Tensor:
         own, others = (sequence_sums(log_probs).view(-1, 2) - batch["reference"]).unbind(1)
         return kto_loss(own, drift_estimate(others), batch["labels"], batch["weights"], beta)
 
-    def watch(log_probs: LogProbs, batch: Batch) -> dict[str, Tensor]:
+    def watch(log_probs: LogProbs, batch: PackedBatch) -> dict[str, Tensor]:
         own, others = (sequence_sums(log_probs).view(-1, 2) - batch["reference"]).unbind(1)
         return {"gain": batch["labels"] * own, "drift": others}
 
     return Objective(loss=loss, mass=_num_rows, watch=watch)
 
 
-def _num_rows(batch: Batch) -> Tensor:
+def _num_rows(batch: PackedBatch) -> Tensor:
     return torch.tensor(float(len(batch["weights"])))

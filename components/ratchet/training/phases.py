@@ -71,9 +71,9 @@ def run_phases(
 ) -> list[dict[str, Any]]:
     """Train `model` in place; the curves of all phases."""
     from ratchet.training.batches import first_passes, plan
-    from ratchet.training.checkpoints import Place
+    from ratchet.training.checkpoints import CheckpointFolder
     from ratchet.training.distributed import first_goes_first
-    from ratchet.training.early_stop import Watch
+    from ratchet.training.early_stop import EarlyStopCallback
     from ratchet.training.log_probs import with_reference
     from ratchet.training.objectives import dpo_objective, kto_objective, sft_objective
     from ratchet.training.trainer import train_phase
@@ -89,7 +89,7 @@ def run_phases(
     for name, selection in phases.items():
         if not selection.rows:
             continue
-        rows, place, phase = selection.rows, Place(store, f"{work}/{name}"), getattr(settings, name)
+        rows, place, phase = selection.rows, CheckpointFolder(store, f"{work}/{name}"), getattr(settings, name)
         steps = plan(rows, batch_rows=phase.batch_rows, epochs=phase.epochs, seed=config.seed, layout=layout)
         if name != "sft":
             together, origin = first_passes(steps), _origin(config)
@@ -108,7 +108,7 @@ def run_phases(
             checkpoint_steps=settings.checkpoint_steps,
             device=settings.device,
             callbacks=callbacks(name),
-            watch=Watch(model, watched, settings.dpo.stop, place=place, layout=layout) if watched else None,
+            watch=EarlyStopCallback(model, watched, settings.dpo.stop, place=place, layout=layout) if watched else None,
         )
         history += [{"phase": name, **entry} for entry in curve]
     return history
@@ -118,6 +118,10 @@ def _origin(config: Config) -> dict[str, Any]:
     """What log-probabilities depend on besides the tokens, their layout and the adapter."""
     base, settings = config.base_model, config.train_adapter
     return {
-        "base": revision(base), "dtype": base.dtype, "device": settings.device, "threads": settings.threads,
-        "scale": settings.lora.model_dump(), "quantize": settings.quantize,
-    }  # fmt: skip
+        "base": revision(base),
+        "dtype": base.dtype,
+        "device": settings.device,
+        "threads": settings.threads,
+        "scale": settings.lora.model_dump(),
+        "quantize": settings.quantize,
+    }

@@ -17,7 +17,7 @@ DROPS = ("empty", "too_long", "over_max_rows", "watched")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class TokenizedRow:
     """One prompt and its completions as token ids: one for SFT, two for DPO (chosen first) and KTO (see `kto_rows`)."""
 
     prompt: list[int]
@@ -50,27 +50,27 @@ class Row:
 class Selection:
     """Rows to train on, and how many were left out for which of `DROPS`."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[TokenizedRow] = field(default_factory=list)
     drops: dict[str, int] = field(default_factory=dict)
-    watched: list[Row] = field(default_factory=list)
+    watched: list[TokenizedRow] = field(default_factory=list)
     """Kept out of training, to see when to stop; see `hold_out`."""
 
 
-def sft_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[Row | None]:
+def sft_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[TokenizedRow | None]:
     """Rows of `{messages, weight}`; None where an answer is empty."""
-    rows: list[Row | None] = []
+    rows: list[TokenizedRow | None] = []
     for record in table:
         *prompt, answer = json.loads(record["messages"])
         rows.append(_row(prompt, [(answer["content"], True)], record["weight"], 0.0, tokenizer))
     return rows
 
 
-def dpo_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[Row | None]:
+def dpo_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[TokenizedRow | None]:
     """Rows of a DPO file; None where an answer is empty.
 
     An answer that the length limit cut off (`chosen_ends`, `rejected_ends`) has no end of turn to learn.
     """
-    rows: list[Row | None] = []
+    rows: list[TokenizedRow | None] = []
     for record in table:
         answers = [(record[side], record[f"{side}_ends"]) for side in ("chosen", "rejected")]
         row = _row(json.loads(record["prompt"]), answers, record["weight"], record["flip_probability"], tokenizer)
@@ -78,13 +78,13 @@ def dpo_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizer
     return rows
 
 
-def kto_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[Row | None]:
+def kto_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[TokenizedRow | None]:
     """Rows of `{prompt, completion, label, weight}`; None where an answer is empty.
 
     Behind each answer stands the next row's answer, of which only the drift from the reference is measured.
     """
     records = list(table)
-    rows: list[Row | None] = []
+    rows: list[TokenizedRow | None] = []
     for record, following in zip(records, records[1:] + records[:1], strict=True):
         answers = [(record["completion"], True), (following["completion"], True)]
         row = _row(json.loads(record["prompt"]), answers, record["weight"], 0.0, tokenizer)
@@ -98,11 +98,11 @@ def _row(
     weight: float,
     flip_probability: float,
     tokenizer: "PreTrainedTokenizerBase",
-) -> Row | None:
+) -> TokenizedRow | None:
     if not all(answer.strip() for answer, _ in answers):
         return None
     prompt = _render(tokenizer, messages, add_generation_prompt=True)
-    return Row(
+    return TokenizedRow(
         prompt=_encode(tokenizer, prompt),
         completions=tuple(completion_ids(tokenizer, messages, prompt, answer, ends=ends) for answer, ends in answers),
         weight=weight,
@@ -145,7 +145,12 @@ def _encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
 
 
 def select(
-    rows: Sequence[Row | None], *, max_tokens: int, max_rows: int | None, replay_share: float = 0.0, seed: int = 0
+    rows: Sequence[TokenizedRow | None],
+    *,
+    max_tokens: int,
+    max_rows: int | None,
+    replay_share: float = 0.0,
+    seed: int = 0,
 ) -> Selection:
     """Rows that fit: long prompts lose their beginning, rows without room for a prompt go, then the lightest go.
 
@@ -153,7 +158,7 @@ def select(
     all the same, evenly, and weighs as much as the others do in the mean: what was learnt is not to be forgotten.
     """
     drops = Counter({reason: 0 for reason in DROPS})
-    kept: list[Row] = []
+    kept: list[TokenizedRow] = []
     for row in rows:
         if row is None:
             drops["empty"] += 1

@@ -17,7 +17,7 @@ from ratchet.base_model import revision
 from ratchet.config import Config, Phase
 from ratchet.digest import digest_json, digest_tree
 from ratchet.errors import UserError
-from ratchet.manifest import Artifact, Flow, Made
+from ratchet.manifest import Artifact, Flow, StepOutput
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 from ratchet.training.phases import layout_of, read_phases, run_phases
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ratchet.training.tokenization import Selection
 
 
-def run(config: Config, inputs: Inputs, store: Store) -> Made:
+def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
     """Publish the adapter as `adapters/<digest>/`.
 
     Raises UserError where the dataset has nothing to train on, or another process is training the same adapter.
@@ -59,7 +59,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
             digest = digest_tree(Path(aside))
             store.put_tree(Path(aside), f"adapters/{digest}")
     rows_out = sum(len(selection.rows) for selection in phases.values())
-    return Made(
+    return StepOutput(
         outputs={"adapter": Artifact(uri=f"adapters/{digest}", digest=digest)},
         flows={
             "rows": Flow(
@@ -134,13 +134,13 @@ def fresh_adapter(config: Config) -> tuple["PeftModel", "PreTrainedTokenizerBase
 def plan_training(config: Config, inputs: Inputs, store: Store) -> dict[str, Any]:
     """What `run` would do with these inputs, without a model: see `ratchet.training.cost_estimate`."""
     from ratchet.base_model import load_tokenizer
-    from ratchet.training.cost_estimate import forecast
+    from ratchet.training.cost_estimate import estimate_cost
 
     dataset = inputs["build_datasets"].outputs["dataset"]
     tokenizer = load_tokenizer(config.base_model)
     phases = read_phases(config, store.local(dataset.uri), tokenizer)
     drops = {name: selection.drops for name, selection in phases.items()}
-    return {**forecast(config, phases, layout_of(config.train_adapter, tokenizer)), "drops": drops}
+    return {**estimate_cost(config, phases, layout_of(config.train_adapter, tokenizer)), "drops": drops}
 
 
 def _train(
@@ -156,7 +156,7 @@ def _train(
     from ratchet.registry.mlflow_store import connect
     from ratchet.training.alarms import alarms
     from ratchet.training.callbacks import MlflowCurve, ProgressBar
-    from ratchet.training.early_stop import Watch, best
+    from ratchet.training.early_stop import EarlyStopCallback, best
 
     facts = _describe(config, phases, layout_of(config.train_adapter, tokenizer))
     client = connect(config, store)
@@ -167,15 +167,15 @@ def _train(
             return [ProgressBar(name, phase.batch_rows), MlflowCurve(client, run_id, name)]
 
         history = run_phases(config, store, work, model, tokenizer, phases, callbacks)
-    looks = Watch.looks([entry for entry in history if entry["phase"] == "dpo"])
+    looks = EarlyStopCallback.looks([entry for entry in history if entry["phase"] == "dpo"])
     kept = {"kept": asdict(best(looks, config.train_adapter.dpo.stop))} if len(looks) > 1 else {}
     return {**facts, **kept, "history": history, "alarms": alarms(history), "mlflow_run_id": run_id}
 
 
 def _describe(config: Config, phases: dict[str, "Selection"], layout: "Layout") -> dict[str, Any]:
-    from ratchet.training.cost_estimate import forecast
+    from ratchet.training.cost_estimate import estimate_cost
 
-    plan = forecast(config, phases, layout)
+    plan = estimate_cost(config, phases, layout)
     return {
         "sft_rows": len(phases["sft"].rows),
         "dpo_pairs": len(phases["dpo"].rows),
@@ -230,12 +230,12 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 STEP = Step(
     name="train_adapter",
-    is_alone=True,
+    is_exclusive=True,
     run=run,
     assist=assist,
     version=4,
     inputs=("build_datasets",),
     reads=("seed", "base_model"),
     sources=lambda config, inputs, store: {"base": revision(config.base_model)},
-    tidy=lambda config, inputs, store: store.remove(_work(config, inputs)),
+    cleanup=lambda config, inputs, store: store.remove(_work(config, inputs)),
 )

@@ -15,14 +15,14 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from ratchet.config import Phase
-from ratchet.training.batches import Batch, Layout, collate
-from ratchet.training.checkpoints import Place, Publish
+from ratchet.training.batches import Layout, PackedBatch, collate
+from ratchet.training.checkpoints import CheckpointFolder, PublishCheckpoint
 from ratchet.training.distributed import first_goes_first
-from ratchet.training.early_stop import Watch
+from ratchet.training.early_stop import EarlyStopCallback
 from ratchet.training.log_probs import log_probs_at, output_head, predicting_states
 from ratchet.training.losses import mean_entropy, schedule
 from ratchet.training.objectives import Objective
-from ratchet.training.tokenization import Row
+from ratchet.training.tokenization import TokenizedRow
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -33,18 +33,18 @@ ENTROPY_TOKENS = 32  # of each pass; each costs a row of logits
 
 def train_phase(
     model: "PeftModel",
-    rows: Sequence[Row],
+    rows: Sequence[TokenizedRow],
     objective: Objective,
     phase: Phase,
     *,
     steps: Sequence[Sequence[Sequence[int]]],
-    place: Place,
+    place: CheckpointFolder,
     layout: Layout,
     seed: int,
     checkpoint_steps: int,
     device: str,
     callbacks: Sequence[TrainerCallback],
-    watch: Watch | None = None,
+    watch: EarlyStopCallback | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place and return the logged curve, one entry for each of `steps` (see `batches.plan`).
 
@@ -74,7 +74,7 @@ def train_phase(
         train_dataset=[[[rows[index] for index in chosen] for chosen in step] for step in steps],
         data_collator=lambda items: [collate(chosen, layout) for chosen in items[0]],
         optimizers=_optimizer(model, phase, len(steps)),
-        callbacks=[Publish(place), *([watch] if watch else []), *callbacks],
+        callbacks=[PublishCheckpoint(place), *([watch] if watch else []), *callbacks],
         watched=watch.seen if watch else {},
     )
     trainer.remove_callback(PrinterCallback)
@@ -95,7 +95,7 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
         self.watched = watched
         """What is logged beside the current step's loss."""
 
-    def training_step(self, model: Any, inputs: list[Batch], num_items_in_batch: Any = None) -> Tensor:
+    def training_step(self, model: Any, inputs: list[PackedBatch], num_items_in_batch: Any = None) -> Tensor:
         model.train()
         mass = torch.stack([self.objective.mass(batch) for batch in inputs]).sum()
         total = torch.zeros((), device=self.args.device)
@@ -114,7 +114,7 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
             self.watched[name] = torch.cat([value for part in parts for value in part.get(name, [])]).mean().item()
         return torch.stack(totals).sum().to(total.device)
 
-    def _take(self, batch: Batch, mass: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _take(self, batch: PackedBatch, mass: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Forward and backward through one pass: its share of the loss, and what the objective watches."""
         states = predicting_states(self.model, batch)
         log_probs = log_probs_at(states, self.model, batch)
@@ -140,7 +140,7 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], *rest: Any) -> None:
         super().log({**logs, **self.watched} if "loss" in logs else logs, *rest)
 
-    def floating_point_ops(self, inputs: list[Batch]) -> int:
+    def floating_point_ops(self, inputs: list[PackedBatch]) -> int:
         return 0  # the base class would look into a dictionary of tensors
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import polars as pl
 
 from ratchet.compute.parquet import write_parquet
-from ratchet.lake.fingerprint import Content
+from ratchet.lake.fingerprint import Fingerprint
 from ratchet.manifest import Artifact, Flow
 from ratchet.store import Store
 from ratchet.validation.daily_failures import DAY, evidence
-from ratchet.validation.part_store import Planned, Record, forget
-from ratchet.validation.slices import Named, no_longer_there
+from ratchet.validation.part_store import PartRecord, Planned, forget
+from ratchet.validation.slices import TripletSetRef, no_longer_there
 from ratchet.validation.suite import drops
 from ratchet.validation.validate_part import SAMPLE_HASH, bound
 
@@ -24,14 +24,14 @@ READERS = 16  # of records at once, since an S3 server answers each in its own t
 
 
 @dataclass(frozen=True)
-class Gathered:
+class MergedParts:
     """The parts of some triplets, and their numbers in sums."""
 
-    parts: tuple[Record, ...]
+    parts: tuple[PartRecord, ...]
 
     @cached_property
-    def valid(self) -> Content:
-        return sum((one.valid for one in self.parts), Content())
+    def valid(self) -> Fingerprint:
+        return sum((one.valid for one in self.parts), Fingerprint())
 
     @cached_property
     def flow(self) -> Flow:
@@ -63,25 +63,25 @@ class Gathered:
         return sum((Counter(getattr(one, name)) for one in self.parts), Counter())
 
 
-def gather(store: Store, named: Named, parts: Sequence[Planned]) -> Gathered:
+def merge_parts(store: Store, named: TripletSetRef, parts: Sequence[Planned]) -> MergedParts:
     """The parts, all of which are done, proven to be of these triplets.
 
     What the slices of a collection were made from must add up to what it brought. Else the parts of that collection
     are forgotten, and UserError is raised.
     """
     with ThreadPoolExecutor(READERS) as readers:
-        done = tuple(readers.map(lambda planned: Record.load(store, planned), parts))
-    found: defaultdict[int, Content] = defaultdict(Content)
+        done = tuple(readers.map(lambda planned: PartRecord.load(store, planned), parts))
+    found: defaultdict[int, Fingerprint] = defaultdict(Fingerprint)
     for planned, one in zip(parts, done, strict=True):
         found[planned.slice.collection.number] += one.read
     wrong = [one for one in parts if found[one.slice.collection.number] != one.slice.collection.content]
     if wrong:
         forget(store, wrong)
         raise no_longer_there(store, named)
-    return Gathered(done)
+    return MergedParts(done)
 
 
-def sample(store: Store, gathered: Gathered, num_rows: int) -> pl.DataFrame:
+def sample(store: Store, gathered: MergedParts, num_rows: int) -> pl.DataFrame:
     """The rows of lowest hash among the parts' own, each with its mask."""
     rows = pl.concat([pl.scan_parquet(store.local(one.sample)) for one in gathered.parts], how="diagonal")
     hashes = rows.select(SAMPLE_HASH).collect().to_series()
@@ -89,20 +89,20 @@ def sample(store: Store, gathered: Gathered, num_rows: int) -> pl.DataFrame:
     return found.drop(SAMPLE_HASH).collect()
 
 
-def publish_quarantine(store: Store, gathered: Gathered, **marks: str) -> Artifact:
+def publish_quarantine(store: Store, gathered: MergedParts, **marks: str) -> Artifact:
     """All bad rows, a file a part, as `quarantine/<digest of the rows>`; `marks` (suite, batch) stay with them."""
-    content = Content()
+    content = Fingerprint()
     with tempfile.TemporaryDirectory() as aside:
         for number, rows in enumerate(_bad(store, gathered)):
             marked = rows.with_columns(pl.lit(mark).alias(name) for name, mark in marks.items())
-            content += Content.of(marked)
+            content += Fingerprint.of(marked)
             write_parquet(marked, Path(aside) / f"{number:05d}.parquet")
         key = f"quarantine/{content.digest()}"
         store.put_tree(Path(aside), key)
     return Artifact(uri=key, digest=content.digest(), rows=content.num_rows)
 
 
-def _bad(store: Store, gathered: Gathered) -> Iterator[pl.DataFrame]:
+def _bad(store: Store, gathered: MergedParts) -> Iterator[pl.DataFrame]:
     """The bad rows of each part that has some; without any those of the first, which say what the columns are."""
     for one in [one for one in gathered.parts if one.rows_in > one.rows_out] or gathered.parts[:1]:
         yield pl.read_parquet(store.local(one.bad))

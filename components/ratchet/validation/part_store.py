@@ -16,14 +16,14 @@ from ratchet.compute.parquet import ROW_GROUP_ROWS, write_parquet
 from ratchet.config import ValidateTriplets
 from ratchet.digest import digest_bytes, digest_json
 from ratchet.errors import Conflict
-from ratchet.lake.fingerprint import Content
+from ratchet.lake.fingerprint import Fingerprint
 from ratchet.store import Store
 from ratchet.validation.suite import suite_digest
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from ratchet.validation.slices import Slice
+    from ratchet.validation.slices import TripletSlice
     from ratchet.validation.validate_part import Part
 
 VERSION = 4  # of the step; raised when the code makes something else of the same rows, so that no part is found
@@ -36,7 +36,7 @@ SAMPLE_GROUP_ROWS = 256  # of a part's sample a run needs the first few rows, fe
 class Planned:
     """A part to be made: its rows, by what it is judged, and which of its ids occur elsewhere as well."""
 
-    slice: "Slice"
+    slice: "TripletSlice"
     settings: ValidateTriplets
     repeated: tuple[str, ...] = ()
 
@@ -58,7 +58,7 @@ class Planned:
         return f"{self.key}/{RECORD}"
 
 
-class Record(BaseModel):
+class PartRecord(BaseModel):
     """A part that is done, in numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,13 +85,13 @@ class Record(BaseModel):
         return cls.model_validate_json(store.read(planned.record_key))
 
     @property
-    def read(self) -> Content:
+    def read(self) -> Fingerprint:
         """The rows that it was made from."""
-        return Content(self.rows_in, self.sums_in)
+        return Fingerprint(self.rows_in, self.sums_in)
 
     @property
-    def valid(self) -> Content:
-        return Content(self.rows_out, self.sums_out)
+    def valid(self) -> Fingerprint:
+        return Fingerprint(self.rows_out, self.sums_out)
 
 
 def are_done(store: Store) -> set[str]:
@@ -99,7 +99,7 @@ def are_done(store: Store) -> set[str]:
     return {key.removesuffix(f"/{RECORD}") for key in store.list(FOLDER) if key.endswith(f"/{RECORD}")}
 
 
-def write_part(store: Store, planned: Planned, part: "Part", read: Content) -> None:
+def write_part(store: Store, planned: Planned, part: "Part", read: Fingerprint) -> None:
     """Write what became of the rows `read`, the record last. Whoever else made the part wrote the same."""
     from ratchet.validation.validate_part import SAMPLE_HASH
 
@@ -133,12 +133,12 @@ def _write(
     return key
 
 
-def _record(part: "Part", read: Content, files: dict[str, str]) -> Record:
+def _record(part: "Part", read: Fingerprint, files: dict[str, str]) -> PartRecord:
     from ratchet.privacy.scrub_triplets import INJECTION_RISK
     from ratchet.validation.validate_part import REASONS
 
-    valid = Content.of(part.good)
-    return Record(
+    valid = Fingerprint.of(part.good)
+    return PartRecord(
         rows_in=read.num_rows,
         sums_in=read.sums,
         rows_out=valid.num_rows,

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import polars as pl
 
-from ratchet.compute.process_pool import Processes
+from ratchet.compute.process_pool import ProcessPool
 from ratchet.compute.spill import Spill
 from ratchet.config import ValidateTriplets
-from ratchet.lake.fingerprint import Content
+from ratchet.lake.fingerprint import Fingerprint
 from ratchet.privacy.scrub import Tier, scrub
 from ratchet.store import Store
 from ratchet.validation import slices
 from ratchet.validation.part_store import Planned, are_done, write_part
-from ratchet.validation.slices import SLICE_ROWS, Named, Slice
+from ratchet.validation.slices import SLICE_ROWS, TripletSetRef, TripletSlice
 from ratchet.validation.suite import KEY, compile_rules
 from ratchet.validation.validate_part import process
 
@@ -38,7 +38,7 @@ class _Task:
     bucket: int
 
 
-def plan(store: Store, named: Named, settings: ValidateTriplets) -> list[Planned]:
+def plan(store: Store, named: TripletSetRef, settings: ValidateTriplets) -> list[Planned]:
     """All parts of the triplets, in an order that lasts. Raises UserError if the table no longer holds them."""
     collections = slices.collections_of(store, named)
     repeated = slices.repeated_ids(store, named, collections)
@@ -60,10 +60,10 @@ def make(store: Store, parts: Sequence[Planned]) -> int:
 def _make_all(store: Store, missing: Sequence[Planned]) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="ratchet-parts-") as folder,
-        Processes(_num_processes(missing), pl.thread_pool_size(), ahead=_import) as processes,
+        ProcessPool(_num_processes(missing), pl.thread_pool_size(), initializer=_import) as processes,
     ):
-        rows = slices.set_aside(store, [one.slice for one in missing], Path(folder) / "slices")
-        processes.each(_make, [_Task(store, one, rows, bucket) for bucket, one in enumerate(missing)])
+        rows = slices.partition_to_disk(store, [one.slice for one in missing], Path(folder) / "slices")
+        processes.for_each(_make, [_Task(store, one, rows, bucket) for bucket, one in enumerate(missing)])
 
 
 def _num_processes(missing: Sequence[Planned]) -> int:
@@ -80,7 +80,7 @@ def _make(task: _Task) -> None:
     rows = task.rows.read(task.bucket).sort(KEY)
     rules = compile_rules(rows.clear(), settings.limits, task.planned.repeated)
     part = process(rows, rules, _tiers(settings.entity_model), settings.parity_rows)
-    write_part(task.store, task.planned, part, Content.of(rows))
+    write_part(task.store, task.planned, part, Fingerprint.of(rows))
 
 
 @cache
@@ -90,7 +90,7 @@ def _tiers(entity_model: str | None) -> tuple[Tier, ...]:
     return (scrub, entity_tier(entity_model)) if entity_model else (scrub,)
 
 
-def _within(one: Slice, ids: Collection[str]) -> tuple[str, ...]:
+def _within(one: TripletSlice, ids: Collection[str]) -> tuple[str, ...]:
     """Those of the ids that fall to the slice."""
     if not ids:
         return ()

@@ -8,14 +8,14 @@ from ratchet.config import ValidateTriplets
 from ratchet.lake.schema import TRIPLETS
 from ratchet.manifest import Flow
 from ratchet.validation.compiler import MASK, reasons
-from ratchet.validation.suite import compile_rules, drops, judge
+from ratchet.validation.suite import compile_rules, drops, judge_rows
 
 
 def second_look(rows: pl.DataFrame, settings: ValidateTriplets) -> Flow:
     """Rows in are the batch's, rows out those that pass now. A repeated id passes alone: its twin is not here."""
     triplets = rows.select(name for name in TRIPLETS.schema if name in rows.columns)
     rules = compile_rules(triplets, settings.limits)
-    bad = judge(triplets, rules).filter(pl.col(MASK) != 0).select(reasons(rules).alias("reasons"))["reasons"]
+    bad = judge_rows(triplets, rules).filter(pl.col(MASK) != 0).select(reasons(rules).alias("reasons"))["reasons"]
     counts = Counter(bad.list.first())
     passed = triplets.height - len(bad)
     return Flow(

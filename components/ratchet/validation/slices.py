@@ -15,19 +15,19 @@ import polars as pl
 import polars_hash
 
 from ratchet.collection.records import Collected, records
-from ratchet.compute.prefetch import one_ahead
+from ratchet.compute.prefetch import prefetch_one
 from ratchet.compute.spill import BUCKET, Spill
 from ratchet.errors import UserError
-from ratchet.lake.fingerprint import Content
+from ratchet.lake.fingerprint import Fingerprint
 from ratchet.lake.schema import COLLECTION, TRIPLETS
-from ratchet.lake.tables import ids, stretches
+from ratchet.lake.tables import ids, row_batches
 from ratchet.store import Store
 
 SLICE_ROWS = 250_000
 SLICE = "slice"
 
 
-class Named(NamedTuple):
+class TripletSetRef(NamedTuple):
     """Triplets as a manifest names them."""
 
     digest: str
@@ -35,7 +35,7 @@ class Named(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Slice:
+class TripletSlice:
     """One of `of` parts of what a collection brought."""
 
     collection: Collected
@@ -43,9 +43,9 @@ class Slice:
     of: int
 
 
-def collections_of(store: Store, named: Named) -> list[Collected]:
+def collections_of(store: Store, named: TripletSetRef) -> list[Collected]:
     """The collections that brought the triplets. Raises UserError if their records do not add up to the digest."""
-    found, content = [], Content()
+    found, content = [], Fingerprint()
     for collection in records(store):
         found.append(collection)
         content += collection.content
@@ -54,12 +54,12 @@ def collections_of(store: Store, named: Named) -> list[Collected]:
     raise no_longer_there(store, named)
 
 
-def slices(collections: Sequence[Collected], slice_rows: int) -> list[Slice]:
+def slices(collections: Sequence[Collected], slice_rows: int) -> list[TripletSlice]:
     """Slices of about so many rows that hold all triplets of the collections; at least one, be it empty."""
     cut = []
     for collection in [one for one in collections if one.content.num_rows] or collections[:1]:
         of = max(1, -(-collection.content.num_rows // slice_rows))
-        cut += [Slice(collection, number, of) for number in range(of)]
+        cut += [TripletSlice(collection, number, of) for number in range(of)]
     return cut
 
 
@@ -69,7 +69,7 @@ def slice_numbers(of: pl.Expr) -> pl.Expr:
     return (upper * of.cast(pl.UInt64) // 2**32).alias(SLICE)
 
 
-def set_aside(store: Store, wanted: Sequence[Slice], folder: Path) -> Spill:
+def partition_to_disk(store: Store, wanted: Sequence[TripletSlice], folder: Path) -> Spill:
     """The rows of the n-th slice in bucket n, as the table holds them, on disk: it is read once for all of them."""
     spill = Spill(folder, pl.DataFrame(schema=TRIPLETS.schema))
     places = pl.DataFrame(
@@ -78,7 +78,7 @@ def set_aside(store: Store, wanted: Sequence[Slice], folder: Path) -> Spill:
         orient="row",
     )
     sizes = places.select(COLLECTION, "of").unique()
-    for found in one_ahead(stretches(store, TRIPLETS, sizes[COLLECTION].to_list())):
+    for found in prefetch_one(row_batches(store, TRIPLETS, sizes[COLLECTION].to_list())):
         sized = found.select(TRIPLETS.id, COLLECTION).join(sizes, on=COLLECTION, how="left", maintain_order="left")
         sliced = sized.select(COLLECTION, slice_numbers(pl.col("of")))
         placed = sliced.join(places, on=[COLLECTION, SLICE], how="left", maintain_order="left")
@@ -86,7 +86,7 @@ def set_aside(store: Store, wanted: Sequence[Slice], folder: Path) -> Spill:
     return spill
 
 
-def repeated_ids(store: Store, named: Named, collections: Sequence[Collected]) -> dict[int, list[str]]:
+def repeated_ids(store: Store, named: TripletSetRef, collections: Sequence[Collected]) -> dict[int, list[str]]:
     """Ids that occur more than once, by each collection that has one; normally there are none.
 
     Looks at ids alone. Raises UserError if a collection has not as many rows as it brought.
@@ -110,7 +110,7 @@ def _who_has(store: Store, up_to: int, hashes: pl.Series) -> dict[int, list[str]
     return dict(by_collection.iter_rows())
 
 
-def no_longer_there(store: Store, named: Named) -> UserError:
+def no_longer_there(store: Store, named: TripletSetRef) -> UserError:
     return UserError(
         f"{store.root}/{TRIPLETS.key} no longer holds the {named.rows} rows with digest {named.digest[:12]} that were "
         "collected; run collect_triplets again"
@@ -119,11 +119,11 @@ def no_longer_there(store: Store, named: Named) -> UserError:
 
 def read_artifact(store: Store, digest: str, rows: int) -> pl.DataFrame:
     """All of the triplets, sorted by id. Raises UserError if the table no longer holds them."""
-    named = Named(digest, rows)
+    named = TripletSetRef(digest, rows)
     wanted = slices(collections_of(store, named), SLICE_ROWS)
     with tempfile.TemporaryDirectory(prefix="ratchet-parts-") as folder:
-        spill = set_aside(store, wanted, Path(folder) / "slices")
+        spill = partition_to_disk(store, wanted, Path(folder) / "slices")
         found = pl.concat(spill.read(number) for number in range(len(wanted)))
-    if Content.of(found).digest() != digest:
+    if Fingerprint.of(found).digest() != digest:
         raise no_longer_there(store, named)
     return found.sort(TRIPLETS.id)

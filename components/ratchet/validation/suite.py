@@ -47,7 +47,7 @@ def compile_rules(
     return compile_suite(load_suite(), schema, limits, KEY, repeated)
 
 
-def judge(triplets: "pl.DataFrame", rules: tuple["Rule", ...]) -> "pl.DataFrame":
+def judge_rows(triplets: "pl.DataFrame", rules: tuple["Rule", ...]) -> "pl.DataFrame":
     """The triplets with their `mask`: bit n is set where expectation n is not met.
 
     Equal ids must come together, or the rules know which have twins elsewhere.

@@ -15,7 +15,7 @@ from ratchet.privacy.scrub import Tier
 from ratchet.privacy.scrub_triplets import scrub_triplets
 from ratchet.validation.compiler import MASK, Rule, reasons
 from ratchet.validation.daily_failures import count
-from ratchet.validation.suite import KEY, judge
+from ratchet.validation.suite import KEY, judge_rows
 
 REASONS = "reasons"
 SAMPLE_HASH = "sample_hash"
@@ -38,7 +38,7 @@ def process(triplets: pl.DataFrame, rules: tuple[Rule, ...], tiers: Sequence[Tie
 
     `sample_rows` of the rows come back with their masks, for somebody else to judge.
     """
-    judged = judge(triplets.drop(COLLECTION, strict=False), rules)
+    judged = judge_rows(triplets.drop(COLLECTION, strict=False), rules)
     is_good = pl.col(MASK) == 0
     good, scrubbed = scrub_triplets(judged.filter(is_good).drop(MASK), tiers)
     return Part(

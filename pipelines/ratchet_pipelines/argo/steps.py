@@ -155,13 +155,16 @@ def _base() -> dict[str, Any]:
         "retry_strategy": RETRY,
         "termination_message_policy": "FallbackToLogsOnError",
         "pod_security_context": PodSecurityContext(
-            run_as_non_root=True, run_as_user=USER_ID, run_as_group=USER_ID, fs_group=USER_ID,
+            run_as_non_root=True,
+            run_as_user=USER_ID,
+            run_as_group=USER_ID,
+            fs_group=USER_ID,
             seccomp_profile=SeccompProfile(type="RuntimeDefault"),
         ),
         "security_context": SecurityContext(
             allow_privilege_escalation=False, read_only_root_filesystem=True, capabilities=Capabilities(drop=["ALL"])
         ),
-    }  # fmt: skip
+    }
 
 
 def _resources(size: Size) -> Resources:

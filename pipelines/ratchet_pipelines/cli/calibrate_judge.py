@@ -37,11 +37,11 @@ def calibrate_judge(
         raise UserError("evaluate_adapter.judge.style is none; set it to openai, anthropic or likelihood")
     panel = read_panel(file, pairs)
     models = load(whole, {}) if judge.style == "likelihood" else None
-    asked = questions(panel.contests)
+    asked = questions(panel.pairs)
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task("judge", total=len(asked))
         heard, cost = ask(asked, whole.evaluate_adapter, models, open_store(lake), lambda done: bar.advance(task, done))
-    found = measure(panel, outcomes(panel.contests, heard), whole.seed)
+    found = measure(panel, outcomes(panel.pairs, heard), whole.seed)
     if as_json:
         print(json.dumps({"by": {names: asdict(one) for names, one in found.items()}, **cost}, indent=1))
     else:

@@ -30,10 +30,10 @@ def error_rates(
     """Simulate exams of candidates whose true quality is known: how often does the offline gate err?"""
     import numpy as np
 
-    from ratchet.evaluation.error_rates import simulate, worlds
+    from ratchet.evaluation.error_rates import simulate, truths
 
     whole = settings(config)
-    kinds = worlds(whole.evaluate_adapter)
+    kinds = truths(whole.evaluate_adapter)
     sit = partial(simulate, num_pairs=pairs, draws=draws, settings=whole.evaluate_adapter)
     with ProcessPoolExecutor() as pool:
         sat = pool.map(sit, kinds, np.random.default_rng(whole.seed).spawn(len(kinds)))

@@ -36,12 +36,16 @@ def show_status(lake: Lake = "lake", as_json: AsJson = False) -> None:
         ("landed", "days", "first", "last", "files", "not collected"),
         [
             (
-                kind, f"{len(days):,}", min(days, default="-"), max(days, default="-"),
-                f"{sum(day.files for day in days.values()):,}", f"{sum(day.waiting for day in days.values()):,}",
+                kind,
+                f"{len(days):,}",
+                min(days, default="-"),
+                max(days, default="-"),
+                f"{sum(day.files for day in days.values()):,}",
+                f"{sum(day.waiting for day in days.values()):,}",
             )
             for kind, days in found.days.items()
         ],
-    )  # fmt: skip
+    )
     newest = found.newest_event_s
     say.print(f"newest event collected: {_moment(newest)}, {_age(found.lag_s)} ago" if newest else "nothing collected")
     say.print(f"feedback waiting for its interaction: {found.waiting_feedback:,}")

@@ -99,16 +99,16 @@ def rollback(
 ) -> None:
     """Go back to a version that served before, after a promotion: no canary; what serves now is quarantined."""
     from ratchet.release.ledger import Ledger
-    from ratchet.release.operator_rollback import ask
-    from ratchet.release.reconciler.kubernetes import Cluster, ClusterAway
+    from ratchet.release.operator_rollback import request_rollback
+    from ratchet.release.reconciler.kubernetes import ClusterReader, ClusterUnavailable
 
     release = settings(config).release_adapter
     if release.cluster_url is None:
         raise UserError("release_adapter.cluster_url is not set; a rollback has to see what serves")
-    with Cluster(release.cluster_url, release.namespace, release.canary) as cluster:
+    with ClusterReader(release.cluster_url, release.namespace, release.canary) as cluster:
         try:
-            record = ask(Ledger(open_lake(lake)), cluster.look(), to, who, time.time(), why)
-        except ClusterAway as away:
+            record = request_rollback(Ledger(open_lake(lake)), cluster.look(), to, who, time.time(), why)
+        except ClusterUnavailable as away:
             raise UserError(f"rollback: {away}") from None
     say.print(f"Asked to go back to {record.adapter} from {record.baseline}; the reconciler takes it from here.")
     if as_json:

@@ -22,7 +22,7 @@ from ratchet.step import Step, run_step
 from ratchet.store import Store, open_store
 from ratchet_pipelines import local_stack as services
 from ratchet_pipelines.console import describe
-from ratchet_pipelines.demo.places import Place, who_is_champion
+from ratchet_pipelines.demo.places import AdapterSighting, who_is_champion
 from ratchet_pipelines.demo.prompts import prompts
 from ratchet_pipelines.demo.sabotage import sabotaged_dataset
 from ratchet_pipelines.demo.users import Crowd
@@ -154,7 +154,7 @@ def _say_verdict(evaluation: Manifest) -> None:
             say.print(f"  {name:<9}  {' '.join(text.split())}", markup=False, soft_wrap=True, style="dim")
 
 
-def _show(places: list[Place]) -> None:
+def _show(places: list[AdapterSighting]) -> None:
     table = Table(title="Who is champion?", title_justify="left")
     for heading in ("place", "adapter", "digest"):
         table.add_column(heading)
@@ -163,7 +163,7 @@ def _show(places: list[Place]) -> None:
     say.print(table)
 
 
-def _check(first: Manifest, second: Manifest, places: list[Place]) -> None:
+def _check(first: Manifest, second: Manifest, places: list[AdapterSighting]) -> None:
     faults = []
     if first.facts["outcome"] != "promoted":
         faults.append(f"act one ended as {first.facts['outcome']}: {first.facts['why']}")

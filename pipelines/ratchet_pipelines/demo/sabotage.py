@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ratchet.config import Config
 from ratchet.digest import digest_tree
-from ratchet.manifest import Artifact, Made, Manifest
+from ratchet.manifest import Artifact, Manifest, StepOutput
 from ratchet.step import Inputs, Step, run_step
 from ratchet.store import Store
 
@@ -15,7 +15,7 @@ def sabotaged_dataset(config: Config, dataset: Manifest, store: Store) -> Manife
     return run_step(STEP, config, {"build_datasets": dataset}, store).manifest
 
 
-def run(config: Config, inputs: Inputs, store: Store) -> Made:
+def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
     import polars as pl
 
     source = store.local(inputs["build_datasets"].outputs["dataset"].uri)
@@ -33,7 +33,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> Made:
         digest = digest_tree(folder)
         store.put_tree(folder, f"datasets/{digest}")
     artifact = Artifact(uri=f"datasets/{digest}", digest=digest, rows=len(swapped))
-    return Made(outputs={"dataset": artifact}, facts={"sizes": {"dpo-train": len(swapped)}})
+    return StepOutput(outputs={"dataset": artifact}, facts={"sizes": {"dpo-train": len(swapped)}})
 
 
 STEP = Step(name="sabotage_dataset", run=run, inputs=("build_datasets",))

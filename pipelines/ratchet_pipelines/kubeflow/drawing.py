@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratchet.lineage import all_manifests, ancestry
 from ratchet.manifest import Flow, Manifest
-from ratchet.release.ledger import Record, read_ledger
+from ratchet.release.ledger import LedgerRecord, read_ledger
 from ratchet.report.report import Act, write_report
 from ratchet.store import Store
 
@@ -92,7 +92,7 @@ DRAWN = {
 }
 
 
-def _count(ends: list[Record], actual: str, foretold: str) -> int:
+def _count(ends: list[LedgerRecord], actual: str, foretold: str) -> int:
     return sum(CANARY_SAID[end.event] == actual and end.verdict == foretold for end in ends)
 
 

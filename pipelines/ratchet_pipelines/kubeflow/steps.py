@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ratchet.config import Config, load_config
 from ratchet.errors import UserError
 from ratchet.manifest import Manifest
-from ratchet.step import Ran, read_manifest, run_step
+from ratchet.step import StepResult, read_manifest, run_step
 from ratchet.store import Store, open_store
 from ratchet_pipelines.console import announce, guarded
 from ratchet_pipelines.graph import BY_NAME
@@ -43,7 +43,7 @@ def _run(name: str, lake: str, config: str, inputs: Mapping[str, str], artifacts
     return Done(reference(ran), may_release(ran.manifest))
 
 
-def reference(ran: Ran) -> str:
+def reference(ran: StepResult) -> str:
     return f"{ran.manifest.uri}@{ran.manifest.digest}"
 
 

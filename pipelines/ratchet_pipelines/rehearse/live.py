@@ -23,12 +23,12 @@ from ratchet.digest import digest_tree
 from ratchet.errors import UserError
 from ratchet.rehearsal.stub_pool import BASE, Manner
 from ratchet.release.gate.tokens import VARIABLE
-from ratchet.release.ledger import CLOSING, Entry, Record, request
+from ratchet.release.ledger import CLOSING, LedgerEntry, LedgerRecord, request
 from ratchet.release.reconciler.actions import run_id
-from ratchet.release.reconciler.gitops import GitAway
-from ratchet.release.reconciler.kubernetes import ClusterAway
+from ratchet.release.reconciler.gitops import GitUnavailable
+from ratchet.release.reconciler.kubernetes import ClusterUnavailable
 from ratchet.release.reconciler.reconcile import read_gate
-from ratchet.release.reconciler.targets import World, open_world
+from ratchet.release.reconciler.targets import Targets, open_targets
 from ratchet.store import open_store
 from ratchet_pipelines.demo.prompts import prompts
 from ratchet_pipelines.demo.users import Crowd
@@ -70,7 +70,7 @@ analysis:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lived:
+class RealClockResult:
     """How one release went in real processes."""
 
     outcome: str
@@ -88,10 +88,15 @@ class Lived:
 OnLook = Callable[[Supervisor, dict[str, Any]], None]
 
 
-def live_once(
-    config: Config, fault: Fault, public: Public, folder: Path, interval_s: float, timeout_s: float,
+def rehearse_on_real_clock(
+    config: Config,
+    fault: Fault,
+    public: Public,
+    folder: Path,
+    interval_s: float,
+    timeout_s: float,
     on_look: OnLook = lambda supervisor, state: None,
-) -> Lived:  # fmt: skip
+) -> RealClockResult:
     """One release of a candidate with this fault. `on_look` sees the gate's state at every look, and may kill."""
     folder.mkdir(parents=True, exist_ok=True)
     pool, api, gateway, gate = (f"http://127.0.0.1:{port}" for port in free_ports(4))
@@ -100,9 +105,9 @@ def live_once(
     os.environ.setdefault(VARIABLE, secrets.token_hex(24))  # ours, and by inheritance every service's
     with supervising(folder / "logs") as supervisor:
         _start(supervisor, stack, config, fault, public, folder, interval_s)
-        with open_world(config, open_store(folder)) as world, _users(stack, fault):
-            opened = _release(world, folder)
-            watch = _Watch(world, opened, supervisor, interval_s, on_look)
+        with open_targets(config, open_store(folder)) as targets, _users(stack, fault):
+            opened = _release(targets, folder)
+            watch = _Watch(targets, opened, supervisor, interval_s, on_look)
             return watch.until_settled(timeout_s)
 
 
@@ -110,16 +115,16 @@ class _Watch:
     """Looks at every place until all agree on an end."""
 
     def __init__(
-        self, world: World, opened: Record, supervisor: Supervisor, interval_s: float, on_look: OnLook
+        self, targets: Targets, opened: LedgerRecord, supervisor: Supervisor, interval_s: float, on_look: OnLook
     ) -> None:
-        self.world, self.opened, self.supervisor = world, opened, supervisor
+        self.world, self.opened, self.supervisor = targets, opened, supervisor
         self.interval_s, self.on_look = interval_s, on_look
         self.started = time.monotonic()
         self.verdict_at: float | None = None
         self.votes = 0
         self.log: list[str] = []
 
-    def until_settled(self, timeout_s: float) -> Lived:
+    def until_settled(self, timeout_s: float) -> RealClockResult:
         agrees = False
         while not agrees and time.monotonic() < self.started + timeout_s:
             time.sleep(LOOK_S)
@@ -148,18 +153,18 @@ class _Watch:
             return False
         try:
             seen, named = self.world.cluster.look(), self.world.values.read_adapter()
-        except (ClusterAway, GitAway):
+        except (ClusterUnavailable, GitUnavailable):
             return False
         alias = champion(self.world.registry, self.world.model)
         expected = self.opened.adapter if end.event == "promoted" else AdapterRef()
         aliased = alias.tags["adapter_digest"] if alias else AdapterRef().digest
         return (seen.weight, seen.primary.digest, named.digest, aliased) == (0, *[expected.digest] * 3)
 
-    def _lived(self, agrees: bool) -> Lived:
+    def _lived(self, agrees: bool) -> RealClockResult:
         last = self.world.ledger.records()[-1]
         now = time.monotonic()
         took_s = now - self.verdict_at if agrees and self.verdict_at is not None else None
-        return Lived(
+        return RealClockResult(
             outcome=last.event if last.event in CLOSING else "open",
             why=last.why,
             seconds=round(now - self.started, 1),
@@ -188,12 +193,34 @@ def _start(
     supervisor.start("reconciler", CLI, "reconcile", "--config", settings, "--lake", folder)
     lake, env = (folder, {}) if fault.do_events_land else ("s3://away", AWAY)
     supervisor.start(
-        "cluster", "ratchet.rehearsal", "--git-url", stack.git_url, "--values-path", VALUES_PATH, "--chart", CHART,
-        "--pool-url", stack.pool_url, "--gate-url", stack.gate_url, "--lake", lake, "--api-port", api,
-        "--gateway-port", gateway, "--speed", 1, "--git-poll-s", GIT_POLL_S,
-        "--namespace", config.release_adapter.namespace, "--state", folder / "cluster.json",
+        "cluster",
+        "ratchet.rehearsal",
+        "--git-url",
+        stack.git_url,
+        "--values-path",
+        VALUES_PATH,
+        "--chart",
+        CHART,
+        "--pool-url",
+        stack.pool_url,
+        "--gate-url",
+        stack.gate_url,
+        "--lake",
+        lake,
+        "--api-port",
+        api,
+        "--gateway-port",
+        gateway,
+        "--speed",
+        1,
+        "--git-poll-s",
+        GIT_POLL_S,
+        "--namespace",
+        config.release_adapter.namespace,
+        "--state",
+        folder / "cluster.json",
         **env,
-    )  # fmt: skip
+    )
     if not fault.is_gate_dead:
         _wait_for(f"{stack.gate_url}/healthz", folder)
     _wait_for(canary_url(config, stack.api_url), folder, lambda canary: canary["status"]["phase"] == "Initialized")
@@ -241,24 +268,29 @@ def _users(stack: Stack, fault: Fault) -> Iterator[Crowd]:
         talking.join()
 
 
-def _release(world: World, folder: Path) -> Record:
+def _release(targets: Targets, folder: Path) -> LedgerRecord:
     """Register an adapter, open its release, and name it in Git: what the steps before would have done."""
     made = folder / "adapters" / "candidate"
     made.mkdir(parents=True)
     (made / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
     digest = digest_tree(made)
     place = made.rename(made.parent / digest)
-    world.registry.create_registered_model(world.model)
-    world.registry.create_model_version(world.model, source=place.as_uri(), tags={"adapter_digest": digest})
-    adapter = AdapterRef(name=world.model, version="1", uri=str(place), digest=digest)
-    seen = world.cluster.look()
-    entry = Entry(
-        event="requested", at=time.time(), who="rehearsal", adapter=adapter, baseline=seen.primary, verdict="pass",
+    targets.registry.create_registered_model(targets.model)
+    targets.registry.create_model_version(targets.model, source=place.as_uri(), tags={"adapter_digest": digest})
+    adapter = AdapterRef(name=targets.model, version="1", uri=str(place), digest=digest)
+    seen = targets.cluster.look()
+    entry = LedgerEntry(
+        event="requested",
+        at=time.time(),
+        who="rehearsal",
+        adapter=adapter,
+        baseline=seen.primary,
+        verdict="pass",
         applied_spec=seen.last_applied_spec,
-    )  # fmt: skip
-    opened = request(world.ledger, entry)
+    )
+    opened = request(targets.ledger, entry)
     assert opened is not None  # the ledger was empty
-    world.values.write_adapter(
-        lambda named: adapter, f"Release adapter {adapter}", run_id(world.cluster.canary, opened)
+    targets.values.write_adapter(
+        lambda named: adapter, f"Release adapter {adapter}", run_id(targets.cluster.canary, opened)
     )
     return opened

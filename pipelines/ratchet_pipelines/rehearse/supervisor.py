@@ -60,7 +60,7 @@ class Supervisor:
             with self._lock:
                 for service in self.services.values():
                     if service.process.poll() is not None and not stop.is_set():
-                        child.bury(service.process, 0.0)
+                        child.wait_or_kill(service.process, 0.0)
                         service.start()
 
     def end(self) -> None:
@@ -69,7 +69,7 @@ class Supervisor:
                 service.process.terminate()
             deadline = time.monotonic() + GRACE_S
             for service in self.services.values():
-                child.bury(service.process, deadline - time.monotonic())
+                child.wait_or_kill(service.process, deadline - time.monotonic())
 
 
 @contextmanager

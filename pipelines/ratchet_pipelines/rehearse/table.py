@@ -18,8 +18,8 @@ from ratchet.errors import UserError
 from ratchet.rehearsal.argo import render
 from ratchet.rehearsal.canary_spec import Canary, read_canary
 from ratchet_pipelines.rehearse.faults import Fault, Public
-from ratchet_pipelines.rehearse.live import live_once
-from ratchet_pipelines.rehearse.virtual import Ended, rehearse_once
+from ratchet_pipelines.rehearse.live import rehearse_on_real_clock
+from ratchet_pipelines.rehearse.virtual import VirtualClockResult, rehearse_once
 
 INTERVAL_S = 10.0  # Flagger's floor
 TIMEOUT_S = 480.0
@@ -50,7 +50,7 @@ def on_real_clock(config: Config, faults: Mapping[str, Fault], folder: Path | No
         say.print(f"{name}: {fault.says} …")
         with tempfile.TemporaryDirectory(prefix="ratchet-rehearse-") as scratch:
             place = folder.absolute() / name if folder else Path(scratch) / name
-            lived = live_once(config, fault, Public(), place, INTERVAL_S, TIMEOUT_S, _killer(fault))
+            lived = rehearse_on_real_clock(config, fault, Public(), place, INTERVAL_S, TIMEOUT_S, _killer(fault))
         for line in lived.log:
             say.print(f"  {line}", style="dim")
         found.append({"fault": name, "says": fault.says, "runs": 1, **_lived(asdict(lived))})
@@ -78,7 +78,7 @@ def shown(found: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _counted(ends: list[Ended]) -> dict[str, Any]:
+def _counted(ends: list[VirtualClockResult]) -> dict[str, Any]:
     outcomes = Counter(end.outcome for end in ends)
     commonest = outcomes.most_common(1)[0][0]
     return {

@@ -12,14 +12,23 @@ from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
 from ratchet.rehearsal.canary_spec import Canary, Hook, Metric
 from ratchet.rehearsal.flagger import Phase
-from ratchet.release.gate.blocks import Run, WeightSpan
-from ratchet.release.gate.evidence import Evidence, Served, Vote, weigh
-from ratchet.release.gate.traffic_log import RouteLog
-from ratchet.release.gate.webhooks import JUDGED_PHASES, Limits, View, answer
-from ratchet.release.ledger import CLOSING, Entry, Ledger, Record, is_aborted, open_request, quarantined, request
+from ratchet.release.gate.blocks import CanaryDesign, WeightSpan
+from ratchet.release.gate.evidence import Evidence, ServedAnswer, Vote, weigh
+from ratchet.release.gate.traffic_log import TrafficLog
+from ratchet.release.gate.webhooks import JUDGED_PHASES, GateView, Limits, answer
+from ratchet.release.ledger import (
+    CLOSING,
+    Ledger,
+    LedgerEntry,
+    LedgerRecord,
+    is_aborted,
+    open_request,
+    quarantined,
+    request,
+)
 from ratchet.release.reconciler.actions import run_id
 from ratchet.release.reconciler.reconcile import reconcile
-from ratchet.release.reconciler.targets import World
+from ratchet.release.reconciler.targets import Targets
 from ratchet_pipelines.rehearse.faults import Fault, Public
 from ratchet_pipelines.rehearse.memory import MemoryGit, MemoryRegistry, MemoryStore
 from ratchet_pipelines.rehearse.virtual_cluster import VirtualCluster
@@ -35,7 +44,7 @@ class Killed(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class VirtualClockResult:
     """How one rehearsed release ended."""
 
     outcome: str
@@ -63,17 +72,17 @@ class Rehearsal(VirtualCluster):
         self.ledger = Ledger(self.store)
         self.registry = MemoryRegistry({ref.version: ref.digest for ref in (CHAMPION, CANDIDATE)})
         self.registry.aliases["champion"] = CHAMPION.version
-        self.view: View | None = None
+        self.view: GateView | None = None
         self.evidence: Evidence | None = None
         self.spans: list[WeightSpan] = []
         self.num_steps = 0
-        self.served: list[Served] = []
+        self.served: list[ServedAnswer] = []
         self.votes: list[Vote] = []
         self.failures: list[bool] = []
         self.num_kills = 0
         super().__post_init__()
 
-    def play(self) -> Ended:
+    def play(self) -> VirtualClockResult:
         """From the request to the end, tick by tick."""
         opened = self._ask()
         action = ""
@@ -103,11 +112,16 @@ class Rehearsal(VirtualCluster):
         self.num_steps += canary_weight > self.weight
         super().set_route(canary_weight)
 
-    def _ask(self) -> Record:
-        entry = Entry(
-            event="requested", at=self.now, who="rehearsal", adapter=CANDIDATE, baseline=CHAMPION, verdict="pass",
+    def _ask(self) -> LedgerRecord:
+        entry = LedgerEntry(
+            event="requested",
+            at=self.now,
+            who="rehearsal",
+            adapter=CANDIDATE,
+            baseline=CHAMPION,
+            verdict="pass",
             applied_spec=self.status.last_applied_spec,
-        )  # fmt: skip
+        )
         opened = request(self.ledger, entry)
         assert opened is not None  # the ledger was empty
         self.git.write_adapter(lambda named: CANDIDATE, "Release", run_id(self.canary, opened))
@@ -117,7 +131,7 @@ class Rehearsal(VirtualCluster):
         """Requests and votes until the next tick. The route stands still meanwhile."""
         start, self.now = self.now, self.now + self.spec.interval_s
         if self.status.phase in JUDGED_PHASES:
-            RouteLog(self.store, 1).observe(self.now, self.weight)
+            TrafficLog(self.store, 1).observe(self.now, self.weight)
             self.spans.append(WeightSpan(start=start, end=self.now, weight=self.weight))
         self.failures.clear()
         number = round(self.public.requests_a_minute * self.spec.interval_s / 60)
@@ -135,7 +149,7 @@ class Rehearsal(VirtualCluster):
         name = f"i{len(self.served)}"
         is_hostile = rng.random() < fault.brigade
         self.served.append(
-            Served(
+            ServedAnswer(
                 interaction_id=name,
                 digest=(self.target if is_canary else self.primary).digest,
                 served_at=at,
@@ -156,33 +170,51 @@ class Rehearsal(VirtualCluster):
         opened = open_request(records)
         if self.spans and opened:
             gate = self.config.gate
-            run = Run(
-                candidate=CANDIDATE.digest, baseline=CHAMPION.digest, attempt=opened.attempt, alpha=gate.alpha,
-                margin=gate.margin, max_tenant_share=gate.max_tenant_share, spans=tuple(_merged(self.spans)),
-            )  # fmt: skip
+            run = CanaryDesign(
+                candidate=CANDIDATE.digest,
+                baseline=CHAMPION.digest,
+                attempt=opened.attempt,
+                alpha=gate.alpha,
+                margin=gate.non_inferiority_margin,
+                max_tenant_share=gate.max_tenant_share,
+                spans=tuple(_merged(self.spans)),
+            )
             self.evidence = weigh(run, self.served, self.votes)
-        self.view = View(
+        self.view = GateView(
             phase=self.status.phase,
-            target=self.target.digest, primary=self.primary.digest, weight=self.weight, request=opened,
-            quarantined=frozenset(quarantined(records)), is_aborted=opened is not None and is_aborted(records, opened),
-            evidence=self.evidence, num_steps=self.num_steps,
+            target=self.target.digest,
+            primary=self.primary.digest,
+            weight=self.weight,
+            request=opened,
+            quarantined=frozenset(quarantined(records)),
+            is_aborted=opened is not None and is_aborted(records, opened),
+            evidence=self.evidence,
+            num_steps=self.num_steps,
             minutes=(self.now - self.spans[0].start) / 60 if self.spans else 0.0,
-        )  # fmt: skip
+        )
 
     def _reconcile(self) -> str:
-        world = World(
-            store=self.store, ledger=self.ledger, cluster=cast(Any, self), values=cast(Any, self.git),
-            registry=cast(Any, self.registry), model="adapter", gate_url=None, gate_token="", holder="rehearsal",
-            lease_s=4 * self.spec.interval_s, clock=lambda: self.now,
-        )  # fmt: skip
+        targets = Targets(
+            store=self.store,
+            ledger=self.ledger,
+            cluster=cast(Any, self),
+            values=cast(Any, self.git),
+            registry=cast(Any, self.registry),
+            model="adapter",
+            gate_url=None,
+            gate_token="",
+            holder="rehearsal",
+            lease_s=4 * self.spec.interval_s,
+            clock=lambda: self.now,
+        )
         if self.fault.kills_reconciler:
-            world = self._dying(world)
+            targets = self._dying(targets)
         try:
-            return reconcile(world, self.now).action.does
+            return reconcile(targets, self.now).action.kind
         except Killed:
             return "killed"
 
-    def _dying(self, world: World) -> World:
+    def _dying(self, targets: Targets) -> Targets:
         """A reconciler that is killed before its first write, the next one before its second, and so on."""
         left = [self.num_kills]
 
@@ -199,16 +231,18 @@ class Rehearsal(VirtualCluster):
                 return getattr(dying._place, name)
 
         return replace(
-            world, ledger=Ledger(cast(Any, Dies(self.store))), values=cast(Any, Dies(self.git)),
+            targets,
+            ledger=Ledger(cast(Any, Dies(self.store))),
+            values=cast(Any, Dies(self.git)),
             registry=cast(Any, Dies(self.registry)),
-        )  # fmt: skip
+        )
 
-    def _ended(self, opened: Record, action: str) -> Ended:
+    def _ended(self, opened: LedgerRecord, action: str) -> VirtualClockResult:
         last = self.ledger.records()[-1]
         outcome = last.event if last.event in CLOSING else "page" if action == "page" else "open"
         champion = CHAMPION if self.registry.aliases["champion"] == CHAMPION.version else CANDIDATE
         expected = CANDIDATE if outcome == "promoted" else CHAMPION
-        return Ended(
+        return VirtualClockResult(
             outcome=outcome,
             why=self._why(last),
             minutes=(self.now - opened.at) / 60,
@@ -216,7 +250,7 @@ class Rehearsal(VirtualCluster):
             agrees=self.weight == 0 and self.primary == self.git.adapter == champion == expected,
         )
 
-    def _why(self, last: Record) -> str:
+    def _why(self, last: LedgerRecord) -> str:
         if self.view is None:
             return last.why
         rollback = answer("rollback", self.view, Limits(min_votes=0, max_minutes=self.config.gate.max_minutes))
@@ -225,7 +259,7 @@ class Rehearsal(VirtualCluster):
         return self.evidence.why if self.evidence and last.event == "promoted" else last.why
 
 
-def rehearse_once(canary: Canary, config: Config, fault: Fault, public: Public, seed: int) -> Ended:
+def rehearse_once(canary: Canary, config: Config, fault: Fault, public: Public, seed: int) -> VirtualClockResult:
     """One release of a candidate with this fault, from request to end."""
     return Rehearsal(canary, MemoryGit(CHAMPION), config=config, fault=fault, public=public, seed=seed).play()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from ratchet.adapter_ref import AdapterRef
 from ratchet.rehearsal.canary_spec import Canary, Hook, Metric
 from ratchet.rehearsal.flagger import Phase, Readiness, Scheduler, Status
-from ratchet.release.reconciler.kubernetes import Seen
+from ratchet.release.reconciler.kubernetes import ClusterSnapshot
 from ratchet_pipelines.rehearse.memory import MemoryGit
 
 
@@ -41,8 +41,8 @@ class VirtualCluster:
         self.scheduler = Scheduler(self)
         self.scheduler.status = self.status
 
-    def look(self) -> Seen:
-        return Seen(
+    def look(self) -> ClusterSnapshot:
+        return ClusterSnapshot(
             uid="virtual",
             phase=self.status.phase,
             failed_checks=self.status.failed_checks,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.errors import UserError
-from ratchet.evaluation.judge.pairwise import Outcome
+from ratchet.evaluation.judge.pairwise import PairOutcome
 from ratchet.evaluation.judge.pandalm import majority, measure, read_panel
 
 
@@ -33,7 +33,7 @@ def test_what_is_no_panel_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_real_annotators_agree_with_each_other_and_with_their_majority(shared_data: Path) -> None:
     panel = read_panel(shared_data / "pandalm-testset-v1.json", limit=2000)
-    found = measure(panel, [Outcome(mark) for mark in majority(panel)], seed=0)
+    found = measure(panel, [PairOutcome(mark) for mark in majority(panel)], seed=0)
     assert found["judge, majority"].kappa == 1.0
     for names in ("annotator1, annotator2", "annotator1, annotator3", "annotator2, annotator3"):
         assert 0.8 < found[names].kappa_low < found[names].kappa < 0.95
@@ -42,5 +42,5 @@ def test_real_annotators_agree_with_each_other_and_with_their_majority(shared_da
 
 def test_a_judge_that_prefers_the_longer_answer_is_shown_for_what_it_is(shared_data: Path) -> None:
     panel = read_panel(shared_data / "pandalm-testset-v1.json", limit=2000)
-    longer = [Outcome(1.0 if len(one.ours) > len(one.theirs) else 0.0) for one in panel.contests]
+    longer = [PairOutcome(1.0 if len(one.ours) > len(one.theirs) else 0.0) for one in panel.pairs]
     assert measure(panel, longer, seed=0)["judge, majority"].kappa_low < 0.3

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ratchet.config import BaseModelSource, Config, EvaluateAdapter, Judge
-from ratchet.evaluation.judge.pairwise import Contest
-from ratchet.evaluation.judge.run import Judgement, hear
+from ratchet.evaluation.judge.pairwise import AnswerPair
+from ratchet.evaluation.judge.run import Judgement, judge_pairs
 from ratchet.evaluation.scoring import Models, load
 from ratchet.store import LocalStore
 from support import tiny_adapter
@@ -22,11 +22,11 @@ def chat(number: int) -> list[dict[str, str]]:
     return [{"role": "user", "content": f"Tell me about the number {number}."}]
 
 
-def contests(num: int, better: float) -> list[Contest]:
+def contests(num: int, better: float) -> list[AnswerPair]:
     """Ours is the better in this share, and no longer than theirs."""
     wins = ["good" if number < better * num else "evil" for number in range(num)]
     return [
-        Contest(chat(number), f"{ours} {number}", f"{'evil' if ours == 'good' else 'good'} {number}", str(number))
+        AnswerPair(chat(number), f"{ours} {number}", f"{'evil' if ours == 'good' else 'good'} {number}", str(number))
         for number, ours in enumerate(wins)
     ]
 
@@ -45,15 +45,20 @@ def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Models
 
 @pytest.fixture
 def heard(lake: LocalStore, models: Models) -> Hear:
-    def run(manner: Manner, asked: list[Contest], **judge: object) -> Judgement:
+    def run(manner: Manner, asked: list[AnswerPair], **judge: object) -> Judgement:
         with serving(manner) as server:
             settings = EvaluateAdapter(
                 judge=Judge.model_validate({"style": "openai", "url": server.url, "model": "m", **judge}), resamples=500
             )
-            return hear(
-                asked, VOTES, settings=settings, models=models, store=lake, rng=np.random.default_rng(0),
+            return judge_pairs(
+                asked,
+                VOTES,
+                settings=settings,
+                models=models,
+                store=lake,
+                rng=np.random.default_rng(0),
                 advance=lambda done: None,
-            )  # fmt: skip
+            )
 
     return run
 
@@ -66,7 +71,7 @@ def test_a_judge_that_agrees_with_people_counts(heard: Hear) -> None:
     assert "36 won, 0 tied and 4 lost of 40" in found.comparison.why
     assert "kappa 1.00 with people" in found.comparison.why
     assert found.facts["cost"]["requests"] == 160
-    assert found.flows["contests"].rows_out == 40
+    assert found.flows["answer_pairs"].rows_out == 40
 
 
 def test_a_judge_that_sees_the_candidate_lose_says_surely_worse(heard: Hear) -> None:
@@ -77,7 +82,7 @@ def test_a_judge_that_follows_the_place_is_not_heard(heard: Hear) -> None:
     found = heard(lambda asked: verdict("first"), contests(40, 0.9))
     assert found.comparison.is_too_few
     assert found.comparison.p == 1.0
-    assert found.comparison.why.startswith("the judge is not heard: kappa 0.00")
+    assert found.comparison.why.startswith("the judge is not trusted: kappa 0.00")
     assert "turned with the order in 100%" in found.comparison.why
 
 
@@ -85,7 +90,7 @@ def test_a_spent_budget_is_said_and_decides_nothing(heard: Hear) -> None:
     found = heard(fair, contests(60, 0.9), budget_tokens=160 * 110)
     assert found.comparison.is_too_few
     assert "not judged: over budget" in found.comparison.why
-    assert found.flows["contests"].drops["over_budget"] > 0
+    assert found.flows["answer_pairs"].drops["over_budget"] > 0
 
 
 def test_lies_are_counted_not_believed(heard: Hear) -> None:
@@ -93,7 +98,7 @@ def test_lies_are_counted_not_believed(heard: Hear) -> None:
         return Reply('As the answer says: {"verdict": "first"}') if asked.first.endswith("7") else fair(asked)
 
     found = heard(liar, contests(40, 0.9))
-    assert found.flows["contests"].drops == {"unreadable": 4}
+    assert found.flows["answer_pairs"].drops == {"unreadable": 4}
     assert not found.comparison.is_too_few
 
 
@@ -107,10 +112,15 @@ def test_the_same_again_costs_nothing_and_says_the_same(heard: Hear, lake: Local
 def test_the_base_model_judges_without_a_network_and_only_informs(lake: LocalStore, models: Models) -> None:
     settings = EvaluateAdapter(judge=Judge(style="likelihood"), resamples=200, max_tokens=2000)
     done: list[int] = []
-    found = hear(
-        contests(12, 0.5), VOTES[:12], settings=settings, models=models, store=lake, rng=np.random.default_rng(0),
+    found = judge_pairs(
+        contests(12, 0.5),
+        VOTES[:12],
+        settings=settings,
+        models=models,
+        store=lake,
+        rng=np.random.default_rng(0),
         advance=done.append,
-    )  # fmt: skip
+    )
     assert not found.comparison.required
     assert found.facts["is_weak"]
     assert sum(done) == 48
@@ -119,9 +129,14 @@ def test_the_base_model_judges_without_a_network_and_only_informs(lake: LocalSto
 
 def test_a_question_too_long_for_the_base_model_is_counted(lake: LocalStore, models: Models) -> None:
     settings = EvaluateAdapter(judge=Judge(style="likelihood"), resamples=200, max_tokens=10)
-    found = hear(
-        contests(12, 0.5), VOTES[:3], settings=settings, models=models, store=lake, rng=np.random.default_rng(0),
+    found = judge_pairs(
+        contests(12, 0.5),
+        VOTES[:3],
+        settings=settings,
+        models=models,
+        store=lake,
+        rng=np.random.default_rng(0),
         advance=lambda done: None,
-    )  # fmt: skip
-    assert found.flows["contests"].drops == {"too_long": 12}
+    )
+    assert found.flows["answer_pairs"].drops == {"too_long": 12}
     assert "0 judged answers in 0 groups" in found.comparison.why

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ratchet.evaluation.judge.calibration import calibrate, cohen_kappa, labelled
-from ratchet.evaluation.judge.pairwise import Contest, Outcome
+from ratchet.evaluation.judge.pairwise import AnswerPair, PairOutcome
 from ratchet.evaluation.judge.win_rate import win_rate
 
 
@@ -66,9 +66,11 @@ def test_a_judge_that_guesses_is_not_heard_and_one_that_agrees_is() -> None:
     human = [float(label) for label in rng.integers(2, size=100)]
     groups = [str(number) for number in range(100)]
     settings = {"confidence": 0.95, "resamples": 500, "rng": rng}
-    guessing = [Outcome(float(mark)) for mark in rng.integers(2, size=100)]
+    guessing = [PairOutcome(float(mark)) for mark in rng.integers(2, size=100)]
     assert calibrate(human, guessing, groups, **settings).kappa_low < 0.1
-    agreeing = [Outcome(label if number % 10 else 0.5, is_flip=number % 10 == 0) for number, label in enumerate(human)]
+    agreeing = [
+        PairOutcome(label if number % 10 else 0.5, is_flip=number % 10 == 0) for number, label in enumerate(human)
+    ]
     found = calibrate(human, agreeing, groups, **settings)
     assert (found.agreement, found.flip_rate) == (0.9, 0.1)
     assert found.kappa_low > 0.7
@@ -81,7 +83,7 @@ def test_without_votes_nothing_is_calibrated() -> None:
 
 
 def test_the_better_answer_stands_on_either_side() -> None:
-    contests = [Contest([], f"{number % 7}", f"{number % 5}", "g") for number in range(35)]
+    contests = [AnswerPair([], f"{number % 7}", f"{number % 5}", "g") for number in range(35)]
     turned, labels = labelled(contests)
     assert 0.2 < np.mean(labels) < 0.8
     for one, was, label in zip(turned, contests, labels, strict=True):

@@ -109,7 +109,7 @@ def parameters(holder: Spec) -> list[dict[str, Any]]:
         (lambda flow: parameters(flow).append({"name": "x"}), "workflow.parameters.x is declared and never used"),
         (lambda flow: flow["templates"].append({"name": "spare", "container": {}}), "flow.spare: nothing uses it"),
     ],
-)  # fmt: skip
+)
 def test_each_fault_of_a_workflow_is_named(break_flow: Callable[[Spec], object], fault: str) -> None:
     documents = sound()
     break_flow(documents[1]["spec"])
@@ -126,7 +126,7 @@ def test_each_fault_of_a_workflow_is_named(break_flow: Callable[[Spec], object],
         (lambda work: work.update(volumes=[]), "volume 'tmp' is mounted but not declared"),
         (lambda work: work["container"].update(volumeMounts=[]), "volume 'tmp' is never mounted"),
     ],
-)  # fmt: skip
+)
 def test_each_fault_of_a_container_is_named(break_work: Callable[[Spec], object], fault: str) -> None:
     documents = sound()
     break_work(documents[0]["spec"]["templates"][0])
@@ -174,10 +174,16 @@ def test_renaming_any_reference_is_found(path: tuple[Any, ...], more: str) -> No
     assert lint(documents)
 
 
-@given(st.recursive(st.sampled_from(["a", "b-1.Succeeded"]), lambda inner: st.one_of(
-    inner.map(lambda each: f"({each})"), inner.map(lambda each: f"!{each}"),
-    st.tuples(inner, st.sampled_from([" && ", "||"]), inner).map("".join),
-)))  # fmt: skip
+@given(
+    st.recursive(
+        st.sampled_from(["a", "b-1.Succeeded"]),
+        lambda inner: st.one_of(
+            inner.map(lambda each: f"({each})"),
+            inner.map(lambda each: f"!{each}"),
+            st.tuples(inner, st.sampled_from([" && ", "||"]), inner).map("".join),
+        ),
+    )
+)
 def test_every_boolean_expression_of_tasks_parses(depends: str) -> None:
     assert parses(depends)
     assert not parses(depends + " &&")

@@ -34,8 +34,10 @@ def test_the_notice_reaches_stderr_and_the_webhook() -> None:
     with receiver() as (url, got):
         done = subprocess.run(
             [sys.executable, "-m", "ratchet_pipelines.argo.notify"],
-            env={**os.environ, **told, "RATCHET_NOTIFY_URL": url}, capture_output=True, text=True,
-        )  # fmt: skip
+            env={**os.environ, **told, "RATCHET_NOTIFY_URL": url},
+            capture_output=True,
+            text=True,
+        )
     assert done.returncode == 0, done.stderr
     assert [each["body"] for each in got] == [{"text": done.stderr.strip()}]
     assert "the disk is full" in done.stderr

@@ -23,9 +23,17 @@ def test_the_list_names_every_format_and_what_it_reads():
 
 def test_scores_and_traces_go_in_together(tmp_path: Path):
     done = ratchet(
-        "import", "langfuse", SAMPLES / "langfuse.jsonl", "--traces", SAMPLES / "langfuse-traces.jsonl",
-        "--score", "thumb=thumb", "--lake", tmp_path, "--json",
-    )  # fmt: skip
+        "import",
+        "langfuse",
+        SAMPLES / "langfuse.jsonl",
+        "--traces",
+        SAMPLES / "langfuse-traces.jsonl",
+        "--score",
+        "thumb=thumb",
+        "--lake",
+        tmp_path,
+        "--json",
+    )
     told = json.loads(done.stdout)
     assert told["flows"]["interactions"]["rows_out"] == 4
     assert told["flows"]["feedback"]["drops"]["scale_unknown"] == 5

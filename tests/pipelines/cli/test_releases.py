@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from ratchet.errors import UserError
-from ratchet.release.ledger import Entry, Ledger, close, read_ledger, request
+from ratchet.release.ledger import Ledger, LedgerEntry, close, read_ledger, request
 from ratchet.store import Store
 from ratchet_pipelines.cli import releases
 from support.release_edges import NEW, OLD, FakeCluster, serving
@@ -29,7 +29,7 @@ def ratchet(*arguments: object) -> str:
 @pytest.fixture
 def ended(lake: Store) -> Store:
     """Version 2 was rolled back, then requested again and promoted."""
-    entry = Entry(event="requested", at=10.0, who="t", adapter=NEW, baseline=OLD, verdict="pass")
+    entry = LedgerEntry(event="requested", at=10.0, who="t", adapter=NEW, baseline=OLD, verdict="pass")
     for event, why in (("rolled_back", "users like it less"), ("promoted", "users like it no less")):
         opened = request(Ledger(lake), entry)
         assert opened

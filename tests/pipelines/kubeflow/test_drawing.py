@@ -9,7 +9,7 @@ from kfp import dsl
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.manifest import Artifact, Flow, Manifest
-from ratchet.release.ledger import Entry, Ledger
+from ratchet.release.ledger import Ledger, LedgerEntry
 from ratchet.store import Store
 from ratchet_pipelines.kubeflow.drawing import draw
 
@@ -21,10 +21,16 @@ CHECK = {
 
 def manifest(step: str, output: str, **facts: Any) -> Manifest:
     return Manifest(
-        step=step, key="k", inputs={}, code_version="0", created_at=0, seconds=2.5, facts=facts,
+        step=step,
+        key="k",
+        inputs={},
+        code_version="0",
+        created_at=0,
+        seconds=2.5,
+        facts=facts,
         outputs={output: Artifact(uri=f"{output}/{DIGEST}", digest=DIGEST, rows=9)},
         flows={"triplets": Flow(rows_in=12, rows_out=9, drops={"duplicate": 3, "orphan": 0})},
-    )  # fmt: skip
+    )
 
 
 def drawn(kind: type[dsl.Artifact], name: str, of: Manifest, store: Store, folder: Path) -> dsl.Artifact:
@@ -38,9 +44,12 @@ def test_an_output_is_pointed_at_and_its_uri_is_kept(lake: Store, tmp_path: Path
     dataset = drawn(dsl.Dataset, "dataset", of, lake, tmp_path)
     assert dataset.uri == str(tmp_path / "dataset"), "the launcher refuses a URI in another bucket"
     assert dataset.metadata == {
-        "uri": f"{lake.root}/dataset/{DIGEST}", "digest": DIGEST, "rows": 9,
-        "manifest": f"{lake.root}/{of.uri}", "manifest_digest": of.digest,
-    }  # fmt: skip
+        "uri": f"{lake.root}/dataset/{DIGEST}",
+        "digest": DIGEST,
+        "rows": 9,
+        "manifest": f"{lake.root}/{of.uri}",
+        "manifest_digest": of.digest,
+    }
     assert Manifest.model_validate_json(Path(dataset.path).read_text()) == of
 
 
@@ -49,17 +58,25 @@ def test_metrics_are_sizes_last_losses_and_both_sides_of_each_check(lake: Store,
     of = manifest("any", "x", sizes={"sft": {"train": 7}}, history=history, checks=[CHECK], sft_rows=3)
     metrics = drawn(dsl.Metrics, "metrics", of, lake, tmp_path).metadata
     assert metrics == {
-        "sft.train": 7, "sft_rows": 3, "sft_last_loss": 1.0, "seconds": 2.5,
-        "preference_accuracy.candidate": 0.7, "preference_accuracy.incumbent": 0.5,
-    }  # fmt: skip
+        "sft.train": 7,
+        "sft_rows": 3,
+        "sft_last_loss": 1.0,
+        "seconds": 2.5,
+        "preference_accuracy.candidate": 0.7,
+        "preference_accuracy.incumbent": 0.5,
+    }
 
 
 def test_summary_says_the_end_the_reason_and_every_drop(lake: Store, tmp_path: Path) -> None:
     part = {"kind": "language", "value": "de", "candidate": 0.4, "incumbent": 0.6, "difference": -0.2, "n": 40}
     of = manifest(
-        "evaluate_adapter", "verdict", verdict="fail", why="1 check failed", checks=[CHECK],
+        "evaluate_adapter",
+        "verdict",
+        verdict="fail",
+        why="1 check failed",
+        checks=[CHECK],
         slices=[{**part, "is_worse": True}],
-    )  # fmt: skip
+    )
     text = Path(drawn(dsl.Markdown, "summary", of, lake, tmp_path).path).read_text()
     assert text.startswith("**evaluate_adapter**: fail: 1 check failed\n")
     assert "| dropped: duplicate | 3 |" in text
@@ -82,7 +99,7 @@ def test_verdicts_set_the_offline_verdict_against_the_canarys_end(lake: Store, t
     of = manifest("release_adapter", "release")
     for event, verdict in [("promoted", "pass"), ("promoted", "pass"), ("rolled_back", "pass"), ("refused", "fail")]:
         adapter = AdapterRef(name="adapter", version="1", uri="s3://lake/a", digest=DIGEST)
-        entry = Entry(event=event, at=0, who="test", adapter=adapter, verdict=verdict)  # type: ignore[arg-type]
+        entry = LedgerEntry(event=event, at=0, who="test", adapter=adapter, verdict=verdict)  # type: ignore[arg-type]
         Ledger(lake).append(lambda records, entry=entry: entry)  # type: ignore[misc]
     verdicts = drawn(dsl.ClassificationMetrics, "verdicts", of, lake, tmp_path)
     assert [row["row"] for row in verdicts.metadata["confusionMatrix"]["rows"]] == [[2, 0, 0], [1, 0, 0], [0, 0, 0]]

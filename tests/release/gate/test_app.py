@@ -15,10 +15,10 @@ import yaml
 from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.release.gate.app import build_app
-from ratchet.release.gate.state import Watch
+from ratchet.release.gate.state import GateState
 from ratchet.release.gate.tokens import VARIABLE, bearer, gate_token, hook_token
 from ratchet.release.ledger import Ledger, close, read_ledger, request_abort
-from ratchet.release.reconciler.kubernetes import Cluster
+from ratchet.release.reconciler.kubernetes import ClusterReader
 from ratchet.store import Store
 from support.release_edges import NEW, OLD, TOKEN, FakeCluster, land_votes, open_release, serving
 
@@ -28,8 +28,8 @@ KNOWN = bearer(TOKEN)
 @pytest.fixture
 def gate(config: Config, lake: Store, cluster: FakeCluster):
     with (
-        Cluster(cluster.url, "ratchet", "adapter-router") as seen,
-        serving(build_app(Watch(config, lake, seen), TOKEN)) as url,
+        ClusterReader(cluster.url, "ratchet", "adapter-router") as seen,
+        serving(build_app(GateState(config, lake, seen), TOKEN)) as url,
     ):
         yield url
 
@@ -77,15 +77,15 @@ def test_votes_move_a_good_canary_to_promotion(gate: str, lake: Store, cluster: 
     assert ask(gate, "rollback").status_code == 403
     assert (state["candidate"], state["baseline"], state["attempt"]) == (NEW.digest, OLD.digest, 1)
     assert state["votes"]["canary"]["n"] == state["votes"]["primary"]["n"] == 60
-    assert state["log_e"]["no_worse"] >= state["bound"]
-    assert state["history"][-1]["log_e"]["no_worse"] == state["log_e"]["no_worse"]
+    assert state["log_e"]["non_inferiority"] >= state["bound"]
+    assert state["history"][-1]["log_e"]["non_inferiority"] == state["log_e"]["non_inferiority"]
 
 
 def test_a_step_is_granted_once_for_each_look(config: Config, lake: Store, cluster: FakeCluster) -> None:
     open_release(lake)
     cluster.start_run()
-    with Cluster(cluster.url, "ratchet", "adapter-router") as seen:
-        watch = Watch(config, lake, seen)
+    with ClusterReader(cluster.url, "ratchet", "adapter-router") as seen:
+        watch = GateState(config, lake, seen)
         now = time.time()
         watch.refresh(now)
         answers = [watch.answer("confirm-traffic-increase", now + delay).is_yes for delay in (0.1, 0.2, 0.3)]
@@ -114,15 +114,15 @@ def test_votes_roll_a_bad_canary_back(gate: str, lake: Store, cluster: FakeClust
 def test_a_restarted_gate_knows_the_whole_run(config: Config, lake: Store, cluster: FakeCluster) -> None:
     open_release(lake)
     cluster.start_run()
-    with Cluster(cluster.url, "ratchet", "adapter-router") as seen:
-        first = Watch(config, lake, seen)
+    with ClusterReader(cluster.url, "ratchet", "adapter-router") as seen:
+        first = GateState(config, lake, seen)
         first.refresh(time.time())
         cluster.weight = 50
         first.refresh(time.time())
         land_votes(lake, 40, 0.8, 0.7)
         later = time.time() + 5
         first.refresh(later)
-        second = Watch(config, lake, seen)
+        second = GateState(config, lake, seen)
         second.refresh(later)
     assert second.state == first.state
     assert second.state["votes"]["canary"]["n"] == 20
@@ -132,8 +132,8 @@ def test_a_restarted_gate_knows_the_whole_run(config: Config, lake: Store, clust
 def test_evidence_begins_anew_with_each_request(config: Config, lake: Store, cluster: FakeCluster) -> None:
     first = open_release(lake)
     cluster.start_run(weight=50)
-    with Cluster(cluster.url, "ratchet", "adapter-router") as seen:
-        watch = Watch(config, lake, seen)
+    with ClusterReader(cluster.url, "ratchet", "adapter-router") as seen:
+        watch = GateState(config, lake, seen)
         watch.refresh(time.time())
         land_votes(lake, 60, 0.9, 0.2)
         watch.refresh(time.time() + 1)
@@ -170,8 +170,8 @@ def test_broken_lines_are_passed_over(gate: str, lake: Store, cluster: FakeClust
 def test_a_gate_that_cannot_see_refuses_everything(config: Config, lake: Store, cluster: FakeCluster) -> None:
     open_release(lake)
     cluster.start_run(weight=50)
-    with Cluster(cluster.url, "ratchet", "adapter-router") as seen:
-        watch = Watch(config, lake, seen)
+    with ClusterReader(cluster.url, "ratchet", "adapter-router") as seen:
+        watch = GateState(config, lake, seen)
         assert not watch.answer("rollback", time.time()).is_yes  # never looked
         watch.refresh(time.time())
         land_votes(lake, 60, 0.9, 0.2)
@@ -235,12 +235,12 @@ def test_a_hook_whose_body_is_broken_is_refused_and_nothing_else(gate: str, body
 
 
 def test_a_gate_that_breaks_never_says_yes(config: Config, lake: Store, cluster: FakeCluster) -> None:
-    class Broken(Watch):
+    class Broken(GateState):
         def answer(self, hook: str, now: float) -> Any:
             raise RuntimeError("a bug")
 
     with (
-        Cluster(cluster.url, "ratchet", "adapter-router") as seen,
+        ClusterReader(cluster.url, "ratchet", "adapter-router") as seen,
         serving(build_app(Broken(config, lake, seen), TOKEN)) as url,
     ):
         assert ask(url, "rollback").status_code == 403

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from ratchet.config import Config
 from ratchet.release.gate.app import build_app
-from ratchet.release.gate.state import Watch
+from ratchet.release.gate.state import GateState
 from ratchet.release.gate.tokens import bearer, hook_token
-from ratchet.release.ledger import Entry, Ledger, read_ledger, request
-from ratchet.release.reconciler.kubernetes import Cluster
+from ratchet.release.ledger import Ledger, LedgerEntry, read_ledger, request
+from ratchet.release.reconciler.kubernetes import ClusterReader
 from ratchet.store import Store
 from support.release_edges import NEW, OLD, TOKEN, FakeCluster, serving
 
@@ -23,12 +23,12 @@ OPEN = {"/", "/healthz", "/metrics", "/openapi.json"}
 
 @pytest.fixture
 def gate(config: Config, lake: Store, cluster: FakeCluster):
-    entry = Entry(event="requested", at=time.time(), who="t", adapter=NEW, baseline=OLD, verdict="pass")
+    entry = LedgerEntry(event="requested", at=time.time(), who="t", adapter=NEW, baseline=OLD, verdict="pass")
     request(Ledger(lake), entry)
     cluster.start_run(weight=50)
     with (
-        Cluster(cluster.url, "ratchet", "adapter-router") as seen,
-        serving(build_app(Watch(config, lake, seen), TOKEN)) as url,
+        ClusterReader(cluster.url, "ratchet", "adapter-router") as seen,
+        serving(build_app(GateState(config, lake, seen), TOKEN)) as url,
     ):
         yield url
 
@@ -81,5 +81,5 @@ def app_of_one_hook(tmp_path_factory: pytest.TempPathFactory):
     from ratchet.store import open_store
 
     lake = open_store(tmp_path_factory.mktemp("lake"))
-    with Cluster("http://127.0.0.1:1", "ratchet", "adapter-router") as nowhere:
-        yield TestClient(build_app(Watch(Config(), lake, nowhere), TOKEN))
+    with ClusterReader("http://127.0.0.1:1", "ratchet", "adapter-router") as nowhere:
+        yield TestClient(build_app(GateState(Config(), lake, nowhere), TOKEN))

@@ -6,9 +6,9 @@ import pytest
 
 from ratchet.config import Config
 from ratchet.release.gate.app import build_app
-from ratchet.release.gate.state import Watch
+from ratchet.release.gate.state import GateState
 from ratchet.release.ledger import read_ledger
-from ratchet.release.reconciler.kubernetes import Cluster
+from ratchet.release.reconciler.kubernetes import ClusterReader
 from ratchet.store import Store
 from support import browser
 from support.release_edges import NEW, TOKEN, FakeCluster, land_votes, open_release, serving
@@ -31,8 +31,8 @@ def board(config: Config, lake: Store, cluster: FakeCluster) -> Iterator[str]:
     open_release(lake)
     cluster.start_run(weight=50)
     with (
-        Cluster(cluster.url, "ratchet", "adapter-router") as seen,
-        serving(build_app(Watch(config, lake, seen), TOKEN)) as url,
+        ClusterReader(cluster.url, "ratchet", "adapter-router") as seen,
+        serving(build_app(GateState(config, lake, seen), TOKEN)) as url,
     ):
         yield url
 

@@ -11,7 +11,7 @@ from ratchet.release.gate.eprocess import (
     EProcess,
     alpha_of_attempt,
     harm_process,
-    no_worse_process,
+    non_inferiority_process,
     reverse_projection,
 )
 
@@ -38,7 +38,9 @@ def mean_factors(process: EProcess, num_a: int, num_b: int, theta_a: float, thet
 
 @pytest.mark.parametrize("shape", [(4, 1), (1, 1), (1, 4), (19, 1), (3, 2)])
 @pytest.mark.parametrize("past", [None, PAST], ids=["fresh", "with past"])
-@pytest.mark.parametrize("process", [harm_process(), no_worse_process(0.05), no_worse_process(0.3)], ids=repr)
+@pytest.mark.parametrize(
+    "process", [harm_process(), non_inferiority_process(0.05), non_inferiority_process(0.3)], ids=repr
+)
 def test_a_block_never_gains_on_average_anywhere_in_the_null(process: EProcess, past: Block | None, shape) -> None:
     process = process.after(past) if past else process
     for theta_a, theta_b in itertools.product(THETAS, THETAS):
@@ -49,7 +51,7 @@ def test_a_block_never_gains_on_average_anywhere_in_the_null(process: EProcess, 
 
 def test_a_block_gains_on_average_in_the_alternative() -> None:
     assert min(mean_factors(harm_process().after(PAST), 4, 1, 0.8, 0.2)) > 1
-    assert min(mean_factors(no_worse_process(0.1).after(PAST), 1, 1, 0.5, 0.95)) > 1
+    assert min(mean_factors(non_inferiority_process(0.1).after(PAST), 1, 1, 0.5, 0.95)) > 1
 
 
 def test_projection_is_the_minimum_of_the_divergence() -> None:
@@ -76,7 +78,7 @@ def decides(process: EProcess, theta_a: float, theta_b: float, shape, num_blocks
 
 @pytest.mark.parametrize(
     ("process", "theta_a", "theta_b", "shape"),
-    [(harm_process(), 0.8, 0.8, (4, 1)), (no_worse_process(0.1), 0.8, 0.7, (1, 1))],
+    [(harm_process(), 0.8, 0.8, (4, 1)), (non_inferiority_process(0.1), 0.8, 0.7, (1, 1))],
     ids=["equal arms raise no harm", "worse by the margin is not passed"],
 )
 def test_error_rate_holds_at_every_look(process, theta_a, theta_b, shape) -> None:
@@ -89,7 +91,7 @@ def test_error_rate_holds_at_every_look(process, theta_a, theta_b, shape) -> Non
     ("process", "theta_a", "theta_b", "shape", "at_most"),
     [
         (harm_process(), 0.8, 0.6, (4, 1), 60),  # the reference simulation's median is 39
-        (no_worse_process(0.1), 0.4, 0.8, (1, 1), 40),  # a much better candidate is soon known to be no worse
+        (non_inferiority_process(0.1), 0.4, 0.8, (1, 1), 40),  # a much better candidate is soon known to be no worse
     ],
     ids=["harm", "improvement"],
 )

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 from ratchet.events import Feedback
-from ratchet.release.gate.blocks import Run, Tally, WeightSpan, block_shape
-from ratchet.release.gate.evidence import EXCLUDED, Served, Vote, weigh
+from ratchet.release.gate.blocks import CanaryDesign, Tally, WeightSpan, block_shape
+from ratchet.release.gate.evidence import EXCLUDED, ServedAnswer, Vote, weigh
 
 OLD, NEW = "base", "b" * 64
 
 
-def run_of(*spans: tuple[float, float, int], attempt: int = 1) -> Run:
-    return Run(
+def run_of(*spans: tuple[float, float, int], attempt: int = 1) -> CanaryDesign:
+    return CanaryDesign(
         candidate=NEW,
         baseline=OLD,
         attempt=attempt,
@@ -26,8 +26,8 @@ def run_of(*spans: tuple[float, float, int], attempt: int = 1) -> Run:
 RUN = run_of((100.0, 110.0, 0), (110.0, 10_000.0, 50))
 
 
-def served(number: int, digest: str, at: float) -> Served:
-    return Served(interaction_id=f"i{number}", digest=digest, served_at=at)
+def served(number: int, digest: str, at: float) -> ServedAnswer:
+    return ServedAnswer(interaction_id=f"i{number}", digest=digest, served_at=at)
 
 
 def vote(number: int, is_up: bool, at: float, subject: str | None = None, interaction: str | None = None) -> Vote:
@@ -54,14 +54,14 @@ def traffic(num: int, liked_old: float, liked_new: float, seed: int = 1, share: 
 def test_a_worse_candidate_fails() -> None:
     evidence = weigh(RUN, *traffic(300, 0.9, 0.3))
     assert evidence.decision == "fail"
-    assert evidence.harm >= evidence.bound > evidence.no_worse
+    assert evidence.harm >= evidence.bound > evidence.non_inferiority
     assert "less" in evidence.why
 
 
 def test_a_better_candidate_passes() -> None:
     evidence = weigh(RUN, *traffic(300, 0.4, 0.85))
     assert evidence.decision == "pass"
-    assert evidence.no_worse >= evidence.bound > evidence.harm
+    assert evidence.non_inferiority >= evidence.bound > evidence.harm
 
 
 def test_few_votes_decide_nothing() -> None:
@@ -157,24 +157,24 @@ def test_traffic_that_arrives_as_sent_raises_no_alarm() -> None:
     late = [replace(answer, served_at=answer.served_at + 510) for answer in traffic(900, 0.8, 0.8, seed=2)[0]]
     late = [replace(answer, interaction_id=f"late-{answer.interaction_id}") for answer in late]
     evidence = weigh(run, early + late, [])
-    assert evidence.split < 0
-    assert not evidence.is_split_alarming
+    assert evidence.srm_log_e < 0
+    assert not evidence.has_srm_alarm
 
 
 def test_traffic_that_does_not_arrive_as_sent_is_never_passed() -> None:
     answers, votes = traffic(300, 0.4, 0.85, share=0.5)
     run = run_of((110.0, 10_000.0, 20))
     evidence = weigh(run, answers, votes)
-    assert evidence.no_worse >= evidence.bound
-    assert evidence.is_split_alarming
+    assert evidence.non_inferiority >= evidence.bound
+    assert evidence.has_srm_alarm
     assert evidence.decision == "undecided"
     assert "as the route sends them" in evidence.why
 
 
 def test_an_answer_that_straddles_a_step_is_not_held_against_the_split() -> None:
     run = run_of((100.0, 199.0, 0), (200.0, 300.0, 50))
-    slow = Served(interaction_id="i", digest=OLD, served_at=205.0, latency_s=10.0)
-    assert weigh(run, [slow], []).split == 0
+    slow = ServedAnswer(interaction_id="i", digest=OLD, served_at=205.0, latency_s=10.0)
+    assert weigh(run, [slow], []).srm_log_e == 0
 
 
 def brigade(num: int, share: float, seed: int = 1, likes: float = 0.8):
@@ -202,7 +202,7 @@ def test_one_tenant_cannot_promote_a_candidate() -> None:
         answers[number] = replace(answer, tenant="friend")
         votes[number] = replace(votes[number], is_up=answer.digest == NEW)
     evidence = weigh(RUN, answers, votes)
-    assert evidence.no_worse >= evidence.bound
+    assert evidence.non_inferiority >= evidence.bound
     assert (evidence.decision, "tenant friend" in evidence.why) == ("undecided", True)
 
 
@@ -225,6 +225,6 @@ def test_voters_who_speak_up_on_one_arm_alone_hold_the_promotion() -> None:
     answers, votes = traffic(400, 0.5, 0.9)
     kept = [vote for vote, answer in zip(votes, answers, strict=True) if answer.digest == NEW or vote.is_up]
     evidence = weigh(RUN, answers, kept)
-    assert evidence.split < evidence.vote_split
-    assert evidence.is_split_alarming
+    assert evidence.srm_log_e < evidence.vote_srm_log_e
+    assert evidence.has_srm_alarm
     assert evidence.decision != "pass"

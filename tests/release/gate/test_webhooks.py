@@ -4,8 +4,8 @@ import pytest
 
 from ratchet.release.gate.blocks import Tally
 from ratchet.release.gate.evidence import Evidence
-from ratchet.release.gate.webhooks import HOOKS, Limits, View, answer
-from ratchet.release.ledger import Record
+from ratchet.release.gate.webhooks import HOOKS, GateView, Limits, answer
+from ratchet.release.ledger import LedgerRecord
 from support.release_edges import NEW, OLD
 
 LIMITS = Limits(min_votes=4, max_minutes=60)
@@ -15,16 +15,23 @@ ALWAYS = {"post-rollout", "event"}
 def evidence(decision="undecided", canary_votes: int = 20, split: float = 0.0) -> Evidence:
     votes = {"primary": Tally(20, 16), "canary": Tally(canary_votes, 1)}
     return Evidence(
-        votes=votes, harm=0.0, no_worse=0.0, split=split, vote_split=0.0, bound=3.0, decision=decision, why="because"
+        votes=votes,
+        harm=0.0,
+        non_inferiority=0.0,
+        srm_log_e=split,
+        vote_srm_log_e=0.0,
+        bound=3.0,
+        decision=decision,
+        why="because",
     )
 
 
-def request(**changes) -> Record:
+def request(**changes) -> LedgerRecord:
     fields = {"seq": 1, "event": "requested", "at": 0.0, "who": "t", "adapter": NEW, "baseline": OLD, "verdict": "pass"}
-    return Record.model_validate(fields | changes)
+    return LedgerRecord.model_validate(fields | changes)
 
 
-def view(**changes) -> View:
+def view(**changes) -> GateView:
     fields = {
         "phase": "Progressing",
         "target": NEW.digest,
@@ -37,7 +44,7 @@ def view(**changes) -> View:
         "num_steps": 1,
         "minutes": 1.0,
     }
-    return View(**(fields | changes))
+    return GateView(**(fields | changes))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +87,7 @@ def view(**changes) -> View:
         ("event", view(request=None), True),
     ],
 )
-def test_each_answer(hook: str, seen: View, is_yes: bool) -> None:
+def test_each_answer(hook: str, seen: GateView, is_yes: bool) -> None:
     given = answer(hook, seen, LIMITS)
     assert given.is_yes == is_yes
     assert given.why

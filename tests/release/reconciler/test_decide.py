@@ -69,7 +69,7 @@ FAILED = replace(RUNNING, phase="Failed", canary_weight=0)
     ],
 )
 def test_each_row(seen: Observed, does: str) -> None:
-    assert decide(seen).does == does
+    assert decide(seen).kind == does
 
 
 def every_state():
@@ -92,14 +92,14 @@ def every_state():
 
 
 def test_nothing_is_promoted_that_primary_does_not_run() -> None:
-    promoted = [seen for seen in every_state() if decide(seen).does == "promote"]
+    promoted = [seen for seen in every_state() if decide(seen).kind == "promote"]
     assert promoted
     assert all(seen.git == seen.target == seen.primary == NEW for seen in promoted)
     assert all(seen.phase in ("Succeeded", "Initialized") for seen in promoted)
 
 
 def test_nothing_is_rolled_back_that_serves() -> None:
-    rolled_back = [seen for seen in every_state() if decide(seen).does == "roll_back"]
+    rolled_back = [seen for seen in every_state() if decide(seen).kind == "roll_back"]
     assert rolled_back
     assert all(seen.primary != NEW for seen in rolled_back)
     assert not any(seen.phase == "Failed" and seen.canary_weight == 100 for seen in rolled_back)

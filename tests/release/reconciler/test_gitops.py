@@ -6,7 +6,7 @@ import pytest
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import UserError
-from ratchet.release.reconciler.gitops import GitAway, ValuesFile, adapter_in, with_adapter, with_skip_analysis
+from ratchet.release.reconciler.gitops import GitUnavailable, ValuesFile, adapter_in, with_adapter, with_skip_analysis
 from support.release_edges import NEW, OLD, VALUES, git
 
 PATH = "env/values.yaml"
@@ -108,7 +108,7 @@ def test_a_file_without_the_block_names_the_missing_key() -> None:
 
 def test_a_repository_that_goes_away_may_come_back(values: ValuesFile, repository: Path) -> None:
     away = repository.rename(repository.with_suffix(".away"))
-    with pytest.raises(GitAway):
+    with pytest.raises(GitUnavailable):
         values.read_adapter()
     away.rename(repository)
     assert values.read_adapter() == OLD

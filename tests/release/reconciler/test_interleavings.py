@@ -17,13 +17,13 @@ from ratchet.rehearsal.canary_spec import Canary, Hook
 from ratchet.rehearsal.flagger import Phase, Readiness
 from ratchet.release.gate.blocks import Tally
 from ratchet.release.gate.evidence import Evidence
-from ratchet.release.gate.traffic_log import RouteLog
-from ratchet.release.gate.webhooks import Limits, View, answer
-from ratchet.release.ledger import Entry, Ledger, is_aborted, open_request, quarantined, request, request_abort
-from ratchet.release.operator_rollback import ask
+from ratchet.release.gate.traffic_log import TrafficLog
+from ratchet.release.gate.webhooks import GateView, Limits, answer
+from ratchet.release.ledger import Ledger, LedgerEntry, is_aborted, open_request, quarantined, request, request_abort
+from ratchet.release.operator_rollback import request_rollback
 from ratchet.release.reconciler.actions import run_id
-from ratchet.release.reconciler.reconcile import Pass, reconcile
-from ratchet.release.reconciler.targets import World
+from ratchet.release.reconciler.reconcile import ReconcileResult, reconcile
+from ratchet.release.reconciler.targets import Targets
 from ratchet_pipelines.rehearse.memory import MemoryGit, MemoryRegistry, MemoryStore
 from ratchet_pipelines.rehearse.virtual_cluster import VirtualCluster
 
@@ -56,7 +56,7 @@ class Universe(VirtualCluster):
 
     now: float = 0.0
     verdict: Any = "undecided"
-    view: View | None = None
+    view: GateView | None = None
     sync_at: str = ""
     """A hook during which Argo CD syncs."""
     analysed: set[str] = field(default_factory=lambda: {BASE.digest})
@@ -80,11 +80,20 @@ class Universe(VirtualCluster):
             return True
         return self.view is not None and answer(hook.type, self.view, LIMITS).is_yes
 
-    def world(self, holder: str) -> World:
-        return World(
-            store=self.store, ledger=Ledger(self.store), cluster=self, values=self.git, registry=self.registry,
-            model="adapter", gate_url=None, gate_token="", holder=holder, lease_s=LEASE_S, clock=lambda: self.now,
-        )  # fmt: skip
+    def world(self, holder: str) -> Targets:
+        return Targets(
+            store=self.store,
+            ledger=Ledger(self.store),
+            cluster=self,
+            values=self.git,
+            registry=self.registry,
+            model="adapter",
+            gate_url=None,
+            gate_token="",
+            holder=holder,
+            lease_s=LEASE_S,
+            clock=lambda: self.now,
+        )
 
     def restart_gate(self) -> None:
         self.view = None
@@ -99,28 +108,46 @@ class Universe(VirtualCluster):
             and (self.target, self.primary) == (opened.adapter, opened.baseline or BASE)
         )
         if is_judged:
-            RouteLog(self.store, opened.seq).observe(self.now, self.weight)
+            TrafficLog(self.store, opened.seq).observe(self.now, self.weight)
         if is_judged and self.verdict == "pass":
             self.analysed.add(self.target.digest)
         votes = {"primary": Tally(9, 5), "canary": Tally(9, 5)}
         evidence = Evidence(
-            votes=votes, harm=0, no_worse=0, split=0, vote_split=0, bound=3, decision=self.verdict, why="scripted"
+            votes=votes,
+            harm=0,
+            non_inferiority=0,
+            srm_log_e=0,
+            vote_srm_log_e=0,
+            bound=3,
+            decision=self.verdict,
+            why="scripted",
         )
-        self.view = View(
+        self.view = GateView(
             phase=self.status.phase,
-            target=self.target.digest, primary=self.primary.digest, weight=self.weight, request=opened,
-            quarantined=frozenset(quarantined(records)), is_aborted=opened is not None and is_aborted(records, opened),
-            evidence=evidence if is_judged else None, num_steps=1, minutes=0.0,
-        )  # fmt: skip
+            target=self.target.digest,
+            primary=self.primary.digest,
+            weight=self.weight,
+            request=opened,
+            quarantined=frozenset(quarantined(records)),
+            is_aborted=opened is not None and is_aborted(records, opened),
+            evidence=evidence if is_judged else None,
+            num_steps=1,
+            minutes=0.0,
+        )
 
     def ask_release(self, version: str) -> None:
         adapter = ADAPTERS[version]
         if adapter.digest in quarantined(self.ledger.records()) or adapter == self.primary:
             return
-        entry = Entry(
-            event="requested", at=self.now, who="t", adapter=adapter, baseline=self.primary, verdict="pass",
+        entry = LedgerEntry(
+            event="requested",
+            at=self.now,
+            who="t",
+            adapter=adapter,
+            baseline=self.primary,
+            verdict="pass",
             applied_spec=self.status.last_applied_spec,
-        )  # fmt: skip
+        )
         request(self.ledger, entry)
 
     def name_in_git(self) -> None:
@@ -130,7 +157,7 @@ class Universe(VirtualCluster):
 
     def go_back(self, version: str) -> None:
         try:
-            back = ask(self.ledger, self.look(), version, "t", self.now, "users complain")
+            back = request_rollback(self.ledger, self.look(), version, "t", self.now, "users complain")
         except UserError:
             return
         self.analysed.add(back.adapter.digest)
@@ -138,13 +165,13 @@ class Universe(VirtualCluster):
     def abort(self) -> None:
         request_abort(self.ledger, "t", self.now, "stop")
 
-    def reconcile(self, holder: str = "a") -> Pass:
+    def reconcile(self, holder: str = "a") -> ReconcileResult:
         self.now += LEASE_S / 4
         return reconcile(self.world(holder), self.now)
 
     def reconcile_in_company(self, calls: int, *actions: tuple[Any, ...]) -> None:
         """A pass during which, before one of its calls to any place, others act."""
-        world, countdown = self.world("a"), iter(range(calls, -1000, -1))
+        targets, countdown = self.world("a"), iter(range(calls, -1000, -1))
 
         class Watched:
             def __init__(self, place: Any) -> None:
@@ -160,14 +187,14 @@ class Universe(VirtualCluster):
         ledger, cluster = Ledger(Watched(self.store)), cast(Any, Watched(self))
         self.now += LEASE_S / 4
         reconcile(
-            replace(world, ledger=ledger, cluster=cluster, values=Watched(self.git), registry=Watched(self.registry)),
+            replace(targets, ledger=ledger, cluster=cluster, values=Watched(self.git), registry=Watched(self.registry)),
             self.now,
         )
 
     def reconcile_interrupted(self, writes: int, takes_over: bool) -> None:
         """A pass that stops before one of its writes: killed there, or asleep while another does the work."""
         self.now += LEASE_S / 4
-        world, countdown = self.world("a"), iter(range(writes, -1000, -1))
+        targets, countdown = self.world("a"), iter(range(writes, -1000, -1))
 
         def interrupt() -> None:
             if next(countdown) == 0:
@@ -188,7 +215,7 @@ class Universe(VirtualCluster):
 
         # The fence is outside: it is asked first, then we fall asleep on the way to the write before.
         ledger = Ledger(Interrupted(self.store))
-        slow = replace(world, ledger=ledger, values=Interrupted(self.git), registry=Interrupted(self.registry))
+        slow = replace(targets, ledger=ledger, values=Interrupted(self.git), registry=Interrupted(self.registry))
         try:
             reconcile(slow, self.now)
         except Killed:
@@ -304,8 +331,8 @@ def test_a_quarantined_version_is_not_gone_back_to() -> None:
     assert universe.registry.aliases.get("champion") is None
     assert universe.registry.tags["1"]["quarantined"] == "true"
     with pytest.raises(UserError, match="quarantined"):
-        ask(universe.ledger, universe.look(), "1", "t", 0.0, "")
+        request_rollback(universe.ledger, universe.look(), "1", "t", 0.0, "")
     with pytest.raises(UserError, match="never served"):
-        ask(universe.ledger, universe.look(), "3", "t", 0.0, "")
+        request_rollback(universe.ledger, universe.look(), "3", "t", 0.0, "")
     with pytest.raises(UserError, match="serves already"):
-        ask(universe.ledger, universe.look(), "base", "t", 0.0, "")
+        request_rollback(universe.ledger, universe.look(), "base", "t", 0.0, "")

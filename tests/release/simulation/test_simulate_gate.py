@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binom
 
 from ratchet.config import Gate
-from ratchet.release.gate.eprocess import Block, EProcess, alpha_of_attempt, harm_process, no_worse_process
+from ratchet.release.gate.eprocess import Block, EProcess, alpha_of_attempt, harm_process, non_inferiority_process
 from ratchet.release.simulation.draws import NEVER, Draws, Truth, draw, first_rejections
 from ratchet.release.simulation.page import page
 from ratchet.release.simulation.simulate_gate import NUM_QUESTIONS, Simulated, plain, simulate
@@ -27,7 +27,7 @@ def one_by_one(process: EProcess, draws: Draws, run: int) -> int:
     return int(NEVER)
 
 
-@pytest.mark.parametrize("process", [harm_process(), no_worse_process(0.1)], ids=["harm", "no worse"])
+@pytest.mark.parametrize("process", [harm_process(), non_inferiority_process(0.1)], ids=["harm", "no worse"])
 @pytest.mark.parametrize("shape", [(4, 1), (1, 1), (1, 4)])
 def test_arrays_decide_as_the_gate_does(process: EProcess, shape: tuple[int, int]) -> None:
     drop = 0.3 if process.is_harm else -0.1

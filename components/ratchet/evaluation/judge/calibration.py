@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ratchet.digest import digest_json
-from ratchet.evaluation.judge.pairwise import Contest, Outcome
+from ratchet.evaluation.judge.pairwise import AnswerPair, PairOutcome
 from ratchet.evaluation.statistics import Floats
 
 LABELS = (1.0, 0.5, 0.0)  # the first answer is better, neither is, the second is
@@ -27,38 +27,38 @@ class Calibration:
     confusion: list[list[int]]
 
 
-def labelled(contests: Sequence[Contest]) -> tuple[list[Contest], list[float]]:
-    """Contests of a chosen (`ours`) against a rejected answer, turned so that the better one stands on either side.
+def labelled(pairs: Sequence[AnswerPair]) -> tuple[list[AnswerPair], list[float]]:
+    """Pairs of a chosen (`ours`) and a rejected answer, reordered so that the better one stands on either side.
 
     The side is a coin that the texts' digest tosses: fixed, and nothing that a judge could know.
     """
     turned, labels = [], []
-    for one in contests:
+    for one in pairs:
         texts = sorted([one.ours, one.theirs])
         if int(digest_json(texts), 16) % 2:
             texts.reverse()
-        turned.append(Contest(one.messages, texts[0], texts[1], one.group))
+        turned.append(AnswerPair(one.messages, texts[0], texts[1], one.group))
         labels.append(1.0 if texts[0] == one.ours else 0.0)
     return turned, labels
 
 
 def calibrate(
     human: Sequence[float],
-    found: Sequence[Outcome],
+    found: Sequence[PairOutcome],
     groups: Sequence[str],
     *,
     confidence: float,
     resamples: int,
     rng: np.random.Generator,
 ) -> Calibration:
-    """Judge against people, on the contests that were judged. `human`: marks like an outcome's."""
+    """Judge against people, on the pairs that were judged. `human`: scores like an outcome's."""
     place = {name: number for number, name in enumerate(sorted(set(groups)))}
     tables = np.zeros((len(place), len(LABELS) ** 2))
     for label, outcome, group in zip(human, found, groups, strict=True):
-        if outcome.marks is not None:
-            tables[place[group], len(LABELS) * LABELS.index(label) + LABELS.index(outcome.marks)] += 1
+        if outcome.score is not None:
+            tables[place[group], len(LABELS) * LABELS.index(label) + LABELS.index(outcome.score)] += 1
     table = tables.sum(axis=0, keepdims=True)
-    judged = [one for one in found if one.marks is not None]
+    judged = [one for one in found if one.score is not None]
     return Calibration(
         n=len(judged),
         agreement=float(np.trace(table.reshape(3, 3)) / max(1, len(judged))),

@@ -22,8 +22,8 @@ from ratchet.config import Judge
 from ratchet.digest import canonical_json, digest_json
 from ratchet.errors import Conflict, UserError
 from ratchet.evaluation.judge.budget import Budget
-from ratchet.evaluation.judge.prompts import INSTRUCTIONS, Heard, Question, read_verdict
-from ratchet.evaluation.judge.providers import DIALECTS, MAX_REPLY_TOKENS, Reply, Usage
+from ratchet.evaluation.judge.prompts import INSTRUCTIONS, PairVerdict, Question, read_verdict
+from ratchet.evaluation.judge.providers import MAX_REPLY_TOKENS, PROVIDERS, Reply, Usage
 from ratchet.store import Store
 
 KEY = "RATCHET_JUDGE_KEY"
@@ -46,39 +46,40 @@ class Busy(Exception):
 
 
 @dataclass(frozen=True)
-class Hearing:
-    """What was heard, in the order of the questions, and what it cost; `num_known` were found in the lake."""
+class JudgeReplies:
+    """The verdicts, in the order of the questions, and their cost; `num_known` were found in the lake."""
 
-    heard: list[Heard]
+    verdicts: list[PairVerdict]
     num_known: int
     budget: Budget
 
 
-def ask_endpoint(questions: Sequence[Question], settings: Judge, store: Store, advance: Advance) -> Hearing:
+def ask_endpoint(questions: Sequence[Question], settings: Judge, store: Store, advance: Advance) -> JudgeReplies:
     """Ask every question. Raises UserError if the endpoint refuses, or stays silent through every try."""
     return asyncio.run(_ask_all(questions, settings, store, advance))
 
 
-async def _ask_all(questions: Sequence[Question], settings: Judge, store: Store, advance: Advance) -> Hearing:
+async def _ask_all(questions: Sequence[Question], settings: Judge, store: Store, advance: Advance) -> JudgeReplies:
     key = os.environ.get(KEY, "")
-    dialect = DIALECTS[settings.style]
-    async with httpx.AsyncClient(headers=dict(dialect.headers(key)), timeout=settings.timeout_s) as client:
-        bench = _Bench(settings, store, client, Budget(settings), asyncio.Semaphore(settings.concurrency), key, advance)
-        names = [bench.name(question) for question in questions]
+    provider = PROVIDERS[settings.style]
+    async with httpx.AsyncClient(headers=dict(provider.headers(key)), timeout=settings.timeout_s) as client:
+        slots = asyncio.Semaphore(settings.concurrency)
+        pool = _RequestPool(settings, store, client, Budget(settings), slots, key, advance)
+        names = [pool.name(question) for question in questions]
         asked = dict(zip(names, questions, strict=True))  # the same question twice is asked once
-        found = await asyncio.gather(*(bench.hear(name, question) for name, question in asked.items()))
-    heard = dict(zip(asked, found, strict=True))
+        found = await asyncio.gather(*(pool.verdict_on(name, question) for name, question in asked.items()))
+    verdicts = dict(zip(asked, found, strict=True))
     advance(len(questions) - len(asked))
-    return Hearing([heard[name][0] for name in names], sum(is_known for _, is_known in found), bench.budget)
+    return JudgeReplies([verdicts[name][0] for name in names], sum(is_known for _, is_known in found), pool.budget)
 
 
 @dataclass(frozen=True)
-class _Bench:
+class _RequestPool:
     settings: Judge
     store: Store
     client: httpx.AsyncClient
     budget: Budget
-    turn: asyncio.Semaphore
+    slots: asyncio.Semaphore
     key: str
     advance: Advance
 
@@ -88,29 +89,33 @@ class _Bench:
         who = {"style": self.settings.style, "url": self.settings.url, "model": self.settings.model}
         return digest_json({**asked, **who, "max_tokens": MAX_REPLY_TOKENS})[:32]
 
-    async def hear(self, name: str, question: Question) -> tuple[Heard, bool]:
+    async def verdict_on(self, name: str, question: Question) -> tuple[PairVerdict, bool]:
         """The verdict, and whether it was known."""
-        async with self.turn:
+        async with self.slots:
             uri = f"judgements/{name}.json"
             found = await asyncio.to_thread(self._known, uri)
-            heard = found or await self._ask(question, uri)
+            verdict = found or await self._ask(question, uri)
         self.advance(1)
-        return heard, found is not None
+        return verdict, found is not None
 
-    def _known(self, uri: str) -> Heard | None:
+    def _known(self, uri: str) -> PairVerdict | None:
         if not self.store.exists(uri):
             return None
-        return cast("Heard", json.loads(self.store.read(uri))["heard"])
+        return cast("PairVerdict", json.loads(self.store.read(uri))["verdict"])
 
-    async def _ask(self, question: Question, uri: str) -> Heard:
+    async def _ask(self, question: Question, uri: str) -> PairVerdict:
         reply = await self._reply(question)
         if reply is None:
             return "over_budget"
-        heard = read_verdict(reply.text)
+        verdict = read_verdict(reply.text)
         with suppress(Conflict):  # another run asked the same
-            record = {"heard": heard, "model": self.settings.model, "usage": reply.usage and reply.usage.model_dump()}
+            record = {
+                "verdict": verdict,
+                "model": self.settings.model,
+                "usage": reply.usage and reply.usage.model_dump(),
+            }
             await asyncio.to_thread(self.store.create, uri, canonical_json(record))
-        return heard
+        return verdict
 
     async def _reply(self, question: Question) -> Reply | None:
         """None where the budget has no room for it."""
@@ -145,9 +150,9 @@ class _Bench:
         return reply
 
     async def _post(self, question: Question) -> Reply:
-        dialect = DIALECTS[self.settings.style]
-        url = self.settings.url.rstrip("/") + dialect.path
-        response = await self.client.post(url, json=dialect.body(self.settings.model, question))
+        provider = PROVIDERS[self.settings.style]
+        url = self.settings.url.rstrip("/") + provider.path
+        response = await self.client.post(url, json=provider.body(self.settings.model, question))
         if response.status_code in BUSY:
             raise Busy(f"status {response.status_code}", wait_s=_asked_to_wait_s(response))
         if response.status_code in (401, 403):  # the body may quote the key
@@ -158,7 +163,7 @@ class _Bench:
             said = response.text[:200].replace(self.key, "…") if self.key else response.text[:200]
             raise UserError(f"the judge at {self.settings.url} answered {response.status_code}: {said}")
         try:
-            return dialect.read(response.json())
+            return provider.read(response.json())
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             words = f"a reply of {len(response.content)} bytes that is not in {self.settings.style} style"
             raise Busy(words, is_charged=True) from None

@@ -5,13 +5,13 @@ It is weak: a small model follows the position more than the text. So it only ev
 
 from collections.abc import Sequence
 
-from ratchet.evaluation.judge.prompts import Heard, Question
+from ratchet.evaluation.judge.prompts import PairVerdict, Question
 from ratchet.evaluation.scoring import Advance, Models, encode, log_probs
 
 ASKED = "Reply with one letter: A if the first answer is better, B if the second is."
 
 
-def ask_base(questions: Sequence[Question], models: Models, max_tokens: int, advance: Advance) -> list[Heard]:
+def ask_base(questions: Sequence[Question], models: Models, max_tokens: int, advance: Advance) -> list[PairVerdict]:
     """Which letter the bare base model finds likelier; `too_long` for a question over `max_tokens`."""
     rows = [
         encode(
@@ -23,7 +23,7 @@ def ask_base(questions: Sequence[Question], models: Models, max_tokens: int, adv
     ]
     short = [number for number, row in enumerate(rows) if len(row) <= max_tokens]
     advance(len(rows) - len(short))
-    heard: list[Heard] = ["too_long" for _ in rows]
+    verdicts: list[PairVerdict] = ["too_long" for _ in rows]
     for number, (a, b) in zip(short, log_probs(models, None, [rows[number] for number in short], advance), strict=True):
-        heard[number] = "first" if a > b else "second" if b > a else "tie"
-    return heard
+        verdicts[number] = "first" if a > b else "second" if b > a else "tie"
+    return verdicts

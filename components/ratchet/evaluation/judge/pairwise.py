@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ratchet.evaluation.judge.prompts import Heard, Question
+from ratchet.evaluation.judge.prompts import PairVerdict, Question
 
 HALF = {"first": 1.0, "second": 0.0, "tie": 0.5}
 
 
 @dataclass(frozen=True)
-class Contest:
-    """Two answers to a chat, ours and theirs. `group`: the split unit, whose contests err together."""
+class AnswerPair:
+    """Two answers to a chat, ours and theirs. `group`: the split unit, whose pairs err together."""
 
     messages: Sequence[Mapping[str, str]]
     ours: str
@@ -20,40 +20,40 @@ class Contest:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """`marks`: 1 a win of ours, 0 a loss, one half a tie; None without a verdict. `is_flip`: the orders contradict."""
+class PairOutcome:
+    """`score`: 1 a win of ours, 0 a loss, one half a tie; None without a verdict. `is_flip`: the orders contradict."""
 
-    marks: float | None
+    score: float | None
     is_flip: bool = False
-    silence: Heard | None = None
+    no_verdict_reason: PairVerdict | None = None
 
 
-def questions(contests: Sequence[Contest]) -> list[Question]:
-    """Two for each contest, ours first and then theirs; none where the answers are the same."""
+def questions(pairs: Sequence[AnswerPair]) -> list[Question]:
+    """Two for each pair, ours first and then theirs; none where the answers are the same."""
     return [
         Question(one.messages, *order)
-        for one in contests
+        for one in pairs
         if one.ours != one.theirs
         for order in ((one.ours, one.theirs), (one.theirs, one.ours))
     ]
 
 
-def outcomes(contests: Sequence[Contest], heard: Sequence[Heard]) -> list[Outcome]:
-    """How each contest ended, given what was heard to `questions`."""
-    pairs = iter(zip(heard[::2], heard[1::2], strict=True))
-    return [Outcome(0.5) if one.ours == one.theirs else _outcome(*next(pairs)) for one in contests]
+def outcomes(pairs: Sequence[AnswerPair], verdicts: Sequence[PairVerdict]) -> list[PairOutcome]:
+    """The outcome of each pair, from the verdicts on `questions`."""
+    both_orders = iter(zip(verdicts[::2], verdicts[1::2], strict=True))
+    return [PairOutcome(0.5) if one.ours == one.theirs else _outcome(*next(both_orders)) for one in pairs]
 
 
-def silences(found: Sequence[Outcome]) -> dict[str, int]:
-    """Contests without a verdict, by reason."""
-    return dict(sorted(Counter(one.silence for one in found if one.silence is not None).items()))
+def no_verdict_reasons(found: Sequence[PairOutcome]) -> dict[str, int]:
+    """Number of pairs without a verdict, by reason."""
+    return dict(sorted(Counter(one.no_verdict_reason for one in found if one.no_verdict_reason is not None).items()))
 
 
-def _outcome(straight: Heard, turned: Heard) -> Outcome:
+def _outcome(straight: PairVerdict, turned: PairVerdict) -> PairOutcome:
     for one in (straight, turned):
         if one not in HALF:
-            return Outcome(None, silence=one)
+            return PairOutcome(None, no_verdict_reason=one)
     ours = (HALF[straight], 1 - HALF[turned])
     if ours[0] == ours[1]:
-        return Outcome(ours[0])
-    return Outcome(0.5, is_flip=straight == turned)  # the same place won twice; else one of the two was a tie
+        return PairOutcome(ours[0])
+    return PairOutcome(0.5, is_flip=straight == turned)  # the same place won twice; else one of the two was a tie

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
 from ratchet.errors import UserError
 from ratchet.evaluation.judge.calibration import Calibration, calibrate
-from ratchet.evaluation.judge.pairwise import Contest, Outcome
+from ratchet.evaluation.judge.pairwise import AnswerPair, PairOutcome
 
 MARKS = {0: 0.5, 1: 1.0, 2: 0.0}  # of the first answer
 CONFIDENCE, RESAMPLES = 0.95, 2000
@@ -20,7 +20,7 @@ Label = Literal[0, 1, 2]
 Text = Annotated[str, BeforeValidator(str)]  # a few of PandaLM's answers are bare JSON: true, 5
 
 
-class Row(BaseModel):
+class AnnotatedPair(BaseModel):
     """One record of PandaLM's test set; what else it holds is left alone."""
 
     instruction: str
@@ -34,30 +34,30 @@ class Row(BaseModel):
 
 @dataclass(frozen=True)
 class Panel:
-    """Contests, and by annotator the marks of the first answer."""
+    """Answer pairs, and by annotator the scores of the first answer."""
 
-    contests: Sequence[Contest]
+    pairs: Sequence[AnswerPair]
     marks: dict[str, list[float]]
 
 
 def read_panel(path: Path, limit: int) -> Panel:
     """The first `limit` pairs of a PandaLM test set. Raises UserError for what is none."""
     try:
-        rows = TypeAdapter(list[Row]).validate_json(path.read_bytes())[:limit]
+        rows = TypeAdapter(list[AnnotatedPair]).validate_json(path.read_bytes())[:limit]
     except (OSError, ValidationError) as error:
         raise UserError(f"{path} is no PandaLM test set (a JSON array of judged pairs): {str(error)[:300]}") from None
-    contests = [Contest(_messages(row), row.response1, row.response2, str(at)) for at, row in enumerate(rows)]
+    pairs = [AnswerPair(_messages(row), row.response1, row.response2, str(at)) for at, row in enumerate(rows)]
     names = ("annotator1", "annotator2", "annotator3")
-    return Panel(contests, {name: [MARKS[getattr(row, name)] for row in rows] for name in names})
+    return Panel(pairs, {name: [MARKS[getattr(row, name)] for row in rows] for name in names})
 
 
-def measure(panel: Panel, found: Sequence[Outcome], seed: int) -> dict[str, Calibration]:
+def measure(panel: Panel, found: Sequence[PairOutcome], seed: int) -> dict[str, Calibration]:
     """The judge against each annotator and their majority, and the annotators against each other."""
     against = {"judge, majority": (majority(panel), found)}
     against |= {f"judge, {name}": (marks, found) for name, marks in panel.marks.items()}
     for one, other in combinations(panel.marks, 2):
-        against[f"{one}, {other}"] = (panel.marks[one], [Outcome(mark) for mark in panel.marks[other]])
-    groups = [contest.group for contest in panel.contests]
+        against[f"{one}, {other}"] = (panel.marks[one], [PairOutcome(mark) for mark in panel.marks[other]])
+    groups = [pair.group for pair in panel.pairs]
     return {
         names: calibrate(
             human, judged, groups, confidence=CONFIDENCE, resamples=RESAMPLES, rng=np.random.default_rng(seed)
@@ -72,6 +72,6 @@ def majority(panel: Panel) -> list[float]:
     return [mark if num > 1 else 0.5 for mark, num in votes]
 
 
-def _messages(row: Row) -> list[dict[str, str]]:
+def _messages(row: AnnotatedPair) -> list[dict[str, str]]:
     content = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
     return [{"role": "user", "content": content}]

@@ -12,7 +12,7 @@ from typing import Literal, cast
 
 from ratchet.digest import digest_json
 
-Heard = Literal["first", "second", "tie", "unreadable", "over_budget", "too_long"]
+PairVerdict = Literal["first", "second", "tie", "unreadable", "over_budget", "too_long"]
 """A verdict, or why there is none."""
 
 INSTRUCTIONS = """\
@@ -51,10 +51,10 @@ class Question:
         return f"{_between(first, self.first)}\n\n{_between(second, self.second)}\n\nWhich answer is better?"
 
 
-def read_verdict(text: str) -> Heard:
+def read_verdict(text: str) -> PairVerdict:
     """The verdict, if the reply is one and nothing else; a fence around it is forgiven."""
     found = _VERDICT.fullmatch(text.strip())
-    return cast("Heard", found[1]) if found else "unreadable"
+    return cast("PairVerdict", found[1]) if found else "unreadable"
 
 
 def _between(tag: str, text: str) -> str:

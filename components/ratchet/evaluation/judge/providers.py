@@ -29,7 +29,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Dialect:
+class Provider:
     """Path below the URL, headers for a key, the body of a request, and the reader of a response's JSON.
 
     `read` raises KeyError, IndexError, TypeError or ValueError for what is no reply.
@@ -85,11 +85,11 @@ def _anthropic_read(body: Any) -> Reply:
     return Reply("".join(part["text"] for part in body["content"] if part["type"] == "text"), usage or None)
 
 
-DIALECTS = {
-    "openai": Dialect(
+PROVIDERS = {
+    "openai": Provider(
         "/chat/completions", lambda key: {"authorization": f"Bearer {key}"} if key else {}, _openai_body, _openai_read
     ),
-    "anthropic": Dialect(
+    "anthropic": Provider(
         "/v1/messages",
         lambda key: {"x-api-key": key, "anthropic-version": ANTHROPIC_VERSION},
         _anthropic_body,

@@ -8,7 +8,7 @@ same bytes, importing twice lands once.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ratchet.ingest.importers import (  # fmt: skip
+from ratchet.ingest.importers import (
     arena,
     kto,
     langfuse,

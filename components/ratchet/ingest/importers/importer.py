@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ratchet.errors import UserError
 from ratchet.ingest.importers.intake import Imported, Intake, Terms
-from ratchet.ingest.importers.records import Record, records
+from ratchet.ingest.importers.records import SourceRecord, records
 from ratchet.store import Store
 
 Reader = Callable[[Intake, bytes], None]
@@ -32,7 +32,7 @@ class Source:
     """A stream of records: a file, or what a server lists."""
 
     name: str
-    found: Iterator[Record]
+    found: Iterator[SourceRecord]
     size_bytes: float
     is_trace: bool = False
 
@@ -60,7 +60,7 @@ def import_sources(store: Store, importer: Importer, sources: Sequence[Source], 
         return intake.close()
 
 
-def _read(intake: Intake, importer: Importer, record: Record, is_trace: bool) -> None:
+def _read(intake: Intake, importer: Importer, record: SourceRecord, is_trace: bool) -> None:
     if is_trace and importer.read_trace is not None:
         with intake.record(record, "interactions"):
             importer.read_trace(intake, record.data)

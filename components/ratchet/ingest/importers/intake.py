@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ratchet.digest import digest_json
 from ratchet.events import Consent, Feedback, Interaction, Source
-from ratchet.ingest.importers.records import Record
+from ratchet.ingest.importers.records import SourceRecord
 from ratchet.ingest.importers.scores import Rules
 from ratchet.ingest.landing import land
-from ratchet.ingest.quarantine import Refused, faults, keep
+from ratchet.ingest.quarantine import RefusedLine, faults, keep
 from ratchet.manifest import Flow
 from ratchet.store import Store
 
@@ -77,13 +77,13 @@ class Intake:
         self._store, self._seen = store, seen
         seen.executescript("PRAGMA journal_mode=OFF; CREATE TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID")
         self._events: list[Interaction | Feedback] = []
-        self._refused: list[Refused] = []
+        self._refused: list[RefusedLine] = []
         self._batch_bytes = 0
         self._rows_out: Counter[str] = Counter()
         self._drops: dict[str, Counter[str]] = {"interactions": Counter(), "feedback": Counter()}
         self._without_rule: Counter[str] = Counter()
         self._quarantined: list[str] = []
-        self._file, self._record = "", Record(0, b"", 0)
+        self._file, self._record = "", SourceRecord(0, b"", 0)
         self.order = -1
 
     def open(self, file: str) -> None:
@@ -91,7 +91,7 @@ class Intake:
         self._file, self.order = file, -1
 
     @contextmanager
-    def record(self, record: Record, unit: Unit, num_votes: int = 1) -> Iterator[None]:
+    def record(self, record: SourceRecord, unit: Unit, num_votes: int = 1) -> Iterator[None]:
         """Read one record: what goes wrong with it drops it and keeps its bytes."""
         self.order += 1
         self._record = record
@@ -167,7 +167,7 @@ class Intake:
     def _refuse(self, unit: Unit, reason: str, why: str, num_votes: int, data: bytes | None) -> None:
         self._drops[unit][reason] += num_votes
         kept = self._record.data if data is None else data
-        self._refused.append(Refused(self._file, self._record.offset, kept, f"{reason}: {why}", self.origin))
+        self._refused.append(RefusedLine(self._file, self._record.offset, kept, f"{reason}: {why}", self.origin))
 
     def _flush(self) -> None:
         if self._refused:

@@ -9,14 +9,14 @@ from ratchet.ingest.importers.preference import split
 from ratchet.ingest.importers.shape import Shape
 
 
-class Row(Shape):
+class KtoRecord(Shape):
     prompt: str | list[dict[str, Any]]
     completion: str | list[dict[str, Any]]
     label: bool
 
 
 def read(intake: Intake, record: bytes) -> None:
-    row = Row.model_validate_json(record)
+    row = KtoRecord.model_validate_json(record)
     messages, response = split(row.prompt, row.completion)
     answer = serve(intake, messages, response, "unknown")
     intake.say(

@@ -20,7 +20,7 @@ ANSWERING = ("GENERATION", "AGENT", "CHAIN")
 JUDGES: dict[str, Source] = {"ANNOTATION": "human", "API": "human", "EVAL": "model"}
 
 
-class Row(Shape):
+class ScoreRecord(Shape):
     """Exports write snake_case, the API camelCase."""
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True)
@@ -29,7 +29,7 @@ class Row(Shape):
     trace_id: str | None = None
 
 
-class Score(Row):
+class Score(ScoreRecord):
     name: str
     data_type: Literal["NUMERIC", "BOOLEAN", "CATEGORICAL", "TEXT", "CORRECTION"] = "NUMERIC"
     value: float | str | None = None
@@ -42,7 +42,7 @@ class Score(Row):
     updated_at: Time | None = None
 
 
-class Observation(Row):
+class Observation(ScoreRecord):
     """An observation, or (without `type`) a trace of the older export."""
 
     type: str | None = None

@@ -18,7 +18,7 @@ from ratchet.ingest.importers.assessment import Assessment
 from ratchet.ingest.importers.chat import answer_of, prompt_of
 from ratchet.ingest.importers.importer import Importer, Source
 from ratchet.ingest.importers.intake import Intake, Unmappable
-from ratchet.ingest.importers.records import Record
+from ratchet.ingest.importers.records import SourceRecord
 from ratchet.ingest.importers.shape import Shape, Time
 
 JUDGES: dict[str, events.Source] = {"HUMAN": "human", "LLM_JUDGE": "model", "AI_JUDGE": "model", "CODE": "code"}
@@ -154,7 +154,7 @@ def live(uri: str, experiment: str) -> Source:
     return Source(f"{place.scheme}://{place.hostname or ''}{place.path} {experiment}", _listed(uri, experiment), 0)
 
 
-def _listed(uri: str, experiment: str) -> Iterator[Record]:
+def _listed(uri: str, experiment: str) -> Iterator[SourceRecord]:
     from ratchet.registry.mlflow_store import quieten
 
     quieten()
@@ -175,7 +175,7 @@ def _listed(uri: str, experiment: str) -> Iterator[Record]:
                 page_token=token,
             )
             for trace in page:
-                yield Record(number, trace.to_json().encode(), 0)
+                yield SourceRecord(number, trace.to_json().encode(), 0)
                 number += 1
             token = page.token
             if not token:

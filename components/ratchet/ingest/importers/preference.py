@@ -13,14 +13,14 @@ from ratchet.ingest.importers.intake import Intake, Unmappable
 from ratchet.ingest.importers.shape import Shape
 
 
-class Row(Shape):
+class PreferenceRecord(Shape):
     prompt: str | list[dict[str, Any]] | None = None
     chosen: str | list[dict[str, Any]]
     rejected: str | list[dict[str, Any]]
 
 
 def read(intake: Intake, record: bytes) -> None:
-    row = Row.model_validate_json(record)
+    row = PreferenceRecord.model_validate_json(record)
     before, chosen = split(row.prompt, row.chosen)
     before_rejected, rejected = split(row.prompt, row.rejected)
     if before != before_rejected:

@@ -28,7 +28,7 @@ READ_WHOLE = re.compile(rf"\s*+(?:\[|{PAGE.pattern}|\{{[ \t\r]*+\n)".encode())
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SourceRecord:
     """One record's bytes, where they start (of Parquet: the row's number), and how much of the file they stand for."""
 
     offset: int
@@ -36,7 +36,7 @@ class Record:
     size_bytes: float
 
 
-def records(path: Path) -> Iterator[Record]:
+def records(path: Path) -> Iterator[SourceRecord]:
     """Each record of a JSON, JSON lines or Parquet file. Raises UserError if there is none or it is packed."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
@@ -51,16 +51,16 @@ def records(path: Path) -> Iterator[Record]:
     return _lines(path)
 
 
-def _lines(path: Path) -> Iterator[Record]:
+def _lines(path: Path) -> Iterator[SourceRecord]:
     offset = 0
     with path.open("rb") as file:
         while line := file.readline(MAX_LINE_BYTES):
             if line.strip():
-                yield Record(offset, line, len(line))
+                yield SourceRecord(offset, line, len(line))
             offset += len(line)
 
 
-def _values(data: bytes) -> Iterator[Record]:
+def _values(data: bytes) -> Iterator[SourceRecord]:
     """Each value of arrays and pages; one that is broken reaches to where the next object opens."""
     text = data.decode("latin-1")  # a character a byte: offsets stay true, and JSON's own signs are ASCII
     decoder = json.JSONDecoder()
@@ -71,7 +71,7 @@ def _values(data: bytes) -> Iterator[Record]:
         except (ValueError, RecursionError):
             opening = OBJECT.search(text, start + 1)
             end = opening.start() if opening else len(text)
-        yield Record(start, data[start:end], end - start)
+        yield SourceRecord(start, data[start:end], end - start)
         start, in_page = _skip(text, end, in_page)
 
 
@@ -90,7 +90,7 @@ def _skip(text: str, start: int, in_page: bool) -> tuple[int, bool]:
     return len(text), in_page
 
 
-def _rows(path: Path) -> Iterator[Record]:
+def _rows(path: Path) -> Iterator[SourceRecord]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -100,7 +100,7 @@ def _rows(path: Path) -> Iterator[Record]:
             size_bytes = path.stat().st_size / max(file.metadata.num_rows, 1)
             for batch in file.iter_batches(PARQUET_ROWS):
                 for row in range(batch.num_rows):
-                    yield Record(number, _row(batch.slice(row, 1)), size_bytes)
+                    yield SourceRecord(number, _row(batch.slice(row, 1)), size_bytes)
                     number += 1
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(

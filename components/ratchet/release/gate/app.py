@@ -24,12 +24,12 @@ from pydantic import BaseModel, Field
 
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.http_service import Refused, answer_errors, error_response, run_server
-from ratchet.release.gate.state import Watch
+from ratchet.http_service import RequestRefused, answer_errors, error_response, run_server
+from ratchet.release.gate.state import GateState
 from ratchet.release.gate.tokens import METADATA_KEY, gate_token, hook_token, is_token
-from ratchet.release.gate.webhooks import Answer
-from ratchet.release.ledger import Record, request_abort
-from ratchet.release.reconciler.kubernetes import Cluster
+from ratchet.release.gate.webhooks import HookAnswer
+from ratchet.release.ledger import LedgerRecord, request_abort
+from ratchet.release.reconciler.kubernetes import ClusterReader
 from ratchet.store import Store
 
 BOARD = Path(__file__).with_name("board.html")
@@ -51,7 +51,7 @@ class Abort(BaseModel):
     who: str = Field("board", min_length=1, max_length=100)
 
 
-def build_app(watch: Watch, token: str) -> FastAPI:
+def build_app(watch: GateState, token: str) -> FastAPI:
     """Hooks, /state, /releases, /abort, the board, /metrics and /healthz over a watch that refreshes by itself."""
 
     @asynccontextmanager
@@ -68,18 +68,18 @@ def build_app(watch: Watch, token: str) -> FastAPI:
     return app
 
 
-def _add_hooks(app: FastAPI, watch: Watch, token: str) -> None:
+def _add_hooks(app: FastAPI, watch: GateState, token: str) -> None:
     """Flagger's side: 200 or 403 and nothing else, since Flagger takes every other answer for one of the two."""
 
     @app.post("/hooks/{hook}", responses={403: {"description": "no"}, 422: {"description": "never: 403"}})
     async def hooks(hook: str, call: HookCall) -> JSONResponse:
         if not is_token(call.metadata.get(METADATA_KEY, ""), token):
-            return _said(hook, Answer(False, f"metadata.{METADATA_KEY} is not the gate's hook token"))
+            return _said(hook, HookAnswer(False, f"metadata.{METADATA_KEY} is not the gate's hook token"))
         try:
             given = watch.answer(hook, time.time())
         except Exception:
             log.exception("%s: cannot answer", hook)
-            given = Answer(False, "the gate failed; see its log")
+            given = HookAnswer(False, "the gate failed; see its log")
         return _said(hook, given)
 
     @app.exception_handler(RequestValidationError)
@@ -95,36 +95,36 @@ def _add_hooks(app: FastAPI, watch: Watch, token: str) -> None:
 
     def refused(request: Request, status: int, why: str) -> Response:
         is_hook = request.url.path.startswith("/hooks/")
-        return _said("body", Answer(False, why)) if is_hook else error_response(status, why)
+        return _said("body", HookAnswer(False, why)) if is_hook else error_response(status, why)
 
 
-def _said(hook: str, given: Answer) -> JSONResponse:
+def _said(hook: str, given: HookAnswer) -> JSONResponse:
     log.info("%s: %s, %s", hook, "yes" if given.is_yes else "no", given.why)
     return JSONResponse({"hook": hook, "is_yes": given.is_yes, "why": given.why}, 200 if given.is_yes else 403)
 
 
-def _add_people(app: FastAPI, watch: Watch, token: str) -> None:
+def _add_people(app: FastAPI, watch: GateState, token: str) -> None:
     """The side of people and of our own services, who hold the token."""
 
     async def known(
         given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
     ) -> None:
         if given is None or not is_token(given.credentials, token):
-            raise Refused(401, "send the gate's token: Authorization: Bearer $RATCHET_GATE_TOKEN")
+            raise RequestRefused(401, "send the gate's token: Authorization: Bearer $RATCHET_GATE_TOKEN")
 
     @app.get("/state", dependencies=[Depends(known)])
     async def state() -> dict[str, Any]:
         return watch.state
 
     @app.get("/releases", dependencies=[Depends(known)])
-    async def releases() -> list[Record]:
+    async def releases() -> list[LedgerRecord]:
         return watch.records
 
     @app.post("/abort", dependencies=[Depends(known)], responses={409: {"description": "no release is under way"}})
-    async def abort(wanted: Abort) -> Record:
+    async def abort(wanted: Abort) -> LedgerRecord:
         record = await asyncio.to_thread(request_abort, watch.ledger, wanted.who, time.time(), wanted.why)
         if record is None:
-            raise Refused(409, "no release is under way")
+            raise RequestRefused(409, "no release is under way")
         return record
 
     @app.get("/", response_class=HTMLResponse)
@@ -132,7 +132,7 @@ def _add_people(app: FastAPI, watch: Watch, token: str) -> None:
         return BOARD.read_text(encoding="utf-8")
 
 
-def _add_probes(app: FastAPI, watch: Watch) -> None:
+def _add_probes(app: FastAPI, watch: GateState) -> None:
     registry = CollectorRegistry()
     registry.register(_Measures(watch))
 
@@ -145,7 +145,7 @@ def _add_probes(app: FastAPI, watch: Watch) -> None:
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
 
-async def _refresh_forever(watch: Watch) -> None:
+async def _refresh_forever(watch: GateState) -> None:
     trouble = ""
     while True:
         try:
@@ -161,7 +161,7 @@ async def _refresh_forever(watch: Watch) -> None:
 class _Measures:
     """What Prometheus reads of the release under way."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: GateState) -> None:
         self.watch = watch
 
     def collect(self) -> Iterator[Metric]:
@@ -189,5 +189,5 @@ def serve(config: Config, store: Store, host: str, port: int) -> None:
         raise UserError("release_adapter.cluster_url is not set; the gate has to see the canary")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    with Cluster(settings.cluster_url, settings.namespace, settings.canary) as cluster:
-        run_server(lambda: build_app(Watch(config, store, cluster), token), host, port, "gate")
+    with ClusterReader(settings.cluster_url, settings.namespace, settings.canary) as cluster:
+        run_server(lambda: build_app(GateState(config, store, cluster), token), host, port, "gate")

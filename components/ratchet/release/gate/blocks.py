@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from ratchet.release.gate.eprocess import Block, EProcess, alpha_of_attempt, harm_process, no_worse_process
+from ratchet.release.gate.eprocess import Block, EProcess, alpha_of_attempt, harm_process, non_inferiority_process
 
 Arm = Literal["primary", "canary"]
 ARMS: tuple[Arm, ...] = ("primary", "canary")
@@ -27,7 +27,7 @@ class WeightSpan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class CanaryDesign:
     """One canary: what is compared, and what the route did meanwhile."""
 
     candidate: str
@@ -71,12 +71,12 @@ class Point:
     t: float
     votes: Votes
     harm: float
-    no_worse: float
+    non_inferiority: float
     weight: int
 
 
 @dataclass(frozen=True)
-class Cast:
+class CountedVote:
     """A vote that counts: when, for which arm's answer, which way, and on whose behalf."""
 
     at: float
@@ -86,18 +86,18 @@ class Cast:
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestResults:
     """What the votes of a run amount to."""
 
     votes: Votes
     harm: EProcess
-    no_worse: EProcess
+    non_inferiority: EProcess
     history: tuple[Point, ...]
 
 
-def tested(run: Run, cast: Iterable[Cast]) -> Tested:
+def run_tests(run: CanaryDesign, cast: Iterable[CountedVote]) -> TestResults:
     """Both tests over the votes in the order given."""
-    harm, no_worse = harm_process(), no_worse_process(run.margin)
+    harm, non_inferiority = harm_process(), non_inferiority_process(run.margin)
     counts: dict[Arm, list[int]] = {arm: [0, 0] for arm in ARMS}
     waiting: dict[Arm, deque[bool]] = {arm: deque() for arm in ARMS}
     first_step = next((span.weight for span in run.spans if span.weight > 0), 0)
@@ -108,13 +108,15 @@ def tested(run: Run, cast: Iterable[Cast]) -> Tested:
         counts[vote.arm][1] += vote.is_up
         waiting[vote.arm].append(vote.is_up)
         while block := _filled(waiting, shape):
-            harm, no_worse = harm.after(block), no_worse.after(block)
+            harm, non_inferiority = harm.after(block), non_inferiority.after(block)
             weight = run.weight_at(vote.at)
             shape = block_shape(weight or first_step)  # the next block's, fixed before a vote of it is looked at
             t = round(vote.at - run.start, 3)
             votes = _tallies(counts)
-            history.append(Point(t=t, votes=votes, harm=harm.log_e_max, no_worse=no_worse.log_e_max, weight=weight))
-    return Tested(votes=_tallies(counts), harm=harm, no_worse=no_worse, history=tuple(history))
+            history.append(
+                Point(t=t, votes=votes, harm=harm.log_e_max, non_inferiority=non_inferiority.log_e_max, weight=weight)
+            )
+    return TestResults(votes=_tallies(counts), harm=harm, non_inferiority=non_inferiority, history=tuple(history))
 
 
 def _tallies(counts: dict[Arm, list[int]]) -> Votes:

@@ -61,14 +61,17 @@ class EProcess:
 
     def after(self, block: Block) -> Self:
         logs = tuple(
-            log + block.up_a * up_a + (block.num_a - block.up_a) * down_a + block.up_b * up_b
+            log
+            + block.up_a * up_a
+            + (block.num_a - block.up_a) * down_a
+            + block.up_b * up_b
             + (block.num_b - block.up_b) * down_b
             for log, (up_a, down_a, up_b, down_b) in zip(
                 self.log_factors,
                 self.vote_logs(self.ups_a, self.votes_a, block.num_a, block.num_b),
                 strict=True,
             )
-        )  # fmt: skip
+        )
         moved = replace(self, log_factors=logs, ups_a=self.ups_a + block.up_a, votes_a=self.votes_a + block.num_a)
         return replace(moved, log_e_max=max(self.log_e_max, moved.log_e))
 
@@ -90,7 +93,7 @@ def harm_process() -> EProcess:
     return _fresh(0.0, HARM_GRID, is_harm=True)
 
 
-def no_worse_process(margin: float) -> EProcess:
+def non_inferiority_process(margin: float) -> EProcess:
     """Evidence that the candidate's approval is above the baseline's less `margin`."""
     grid = (-margin / 2, *IMPROVEMENT_GRID)
     return _fresh(margin, dict.fromkeys(grid, 1 / len(grid)), is_harm=False)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ratchet.events import Feedback, Interaction
 from ratchet.ingest import landing
-from ratchet.release.gate.evidence import Served, Vote
+from ratchet.release.gate.evidence import ServedAnswer, Vote
 from ratchet.store import Store
 
 LATE_S = 900  # between the time in a file's name and its landing: a writer gives up within seconds, clocks may differ
@@ -27,7 +27,7 @@ class EventTail:
 
     def __init__(self, store: Store, since: float) -> None:
         self.store, self.since = store, since
-        self.served: list[Served] = []
+        self.served: list[ServedAnswer] = []
         self.votes: list[Vote] = []
         self.num_malformed = 0
         self._read: set[str] = set()
@@ -55,7 +55,7 @@ class EventTail:
             self.votes.append(vote)
 
     def _take_answer(self, line: bytes) -> None:
-        self.served.append(Served.of(Interaction.model_validate_json(line)))
+        self.served.append(ServedAnswer.of(Interaction.model_validate_json(line)))
 
     def _new_lines(self, event_type: landing.EventType, now: float, is_all: bool) -> Iterator[bytes]:
         for day in _days(self.since, now):

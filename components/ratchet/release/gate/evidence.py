@@ -2,10 +2,10 @@
 
 The unit is the first explicit vote of each person in a run. Its arm is the adapter digest that served the answer,
 whatever the voter or the route says. Votes fill blocks first in, first out, and the blocks feed two e-processes:
-harm (the candidate is worse) and no_worse (it is not worse by the margin). Request counts against the route's weight
-are a third, guarding the experiment itself: traffic that does not arrive as sent makes votes incomparable. So do
-voters who speak up more on one arm than on the other, as a brigade does. And no decision rests on one tenant: it has
-to stand without the votes of any, unless one tenant is most of the public.
+harm (the candidate is worse) and non_inferiority (it is not worse by the margin). A third test guards the experiment
+itself against sample ratio mismatch: requests that do not arrive at the arms as the route's weights send them make
+votes incomparable, and so do voters who speak up more on one arm than on the other, as a brigade does. And no
+decision rests on one tenant: it has to stand without the votes of any, unless one tenant is most of the public.
 """
 
 import math
@@ -16,18 +16,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ratchet.events import Feedback, Interaction
-from ratchet.release.gate.blocks import ARMS, Arm, Cast, Point, Run, Tested, Votes, tested
+from ratchet.release.gate.blocks import ARMS, Arm, CanaryDesign, CountedVote, Point, TestResults, Votes, run_tests
 
 Decision = Literal["fail", "pass", "undecided"]
 EXCLUDED = ("interaction_unknown", "served_outside_run", "other_adapter", "repeat_vote")
 LOWEST_UP, HIGHEST_DOWN = 4, 2  # ratings of 4 and 5 are up, 1 and 2 down; 3 says nothing
 # A false alarm stops a good release, so as rare as in common sample-ratio checks: one in a thousand.
-SPLIT_BOUND = math.log(1 / 0.001)
+SRM_BOUND = math.log(1 / 0.001)
 MIN_TENANT_SHARE = 0.01  # of the votes; a smaller tenant decides nothing, and checking each would cost a test apiece
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
+class ServedAnswer:
     """One answer, as far as it counts here."""
 
     interaction_id: str
@@ -37,7 +37,7 @@ class Served:
     tenant: str = "default"
 
     @classmethod
-    def of(cls, event: Interaction) -> "Served":
+    def of(cls, event: Interaction) -> "ServedAnswer":
         return cls(
             interaction_id=event.interaction_id,
             digest=event.adapter_digest,
@@ -74,14 +74,14 @@ class Vote:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What the votes say. `harm`, `no_worse`: running maxima of log E; a test has decided at `bound`."""
+    """What the votes say. `harm`, `non_inferiority`: running maxima of log E; a test has decided at `bound`."""
 
     votes: Votes
     harm: float
-    no_worse: float
-    split: float
+    non_inferiority: float
+    srm_log_e: float
     """Log evidence that requests do not arrive at the arms as the route sends them."""
-    vote_split: float
+    vote_srm_log_e: float
     """Log evidence that the arms' answers are not voted on alike."""
     bound: float
     decision: Decision
@@ -90,25 +90,25 @@ class Evidence:
     excluded: dict[str, int] = field(default_factory=dict)
 
     @property
-    def is_split_alarming(self) -> bool:
-        return max(self.split, self.vote_split) >= SPLIT_BOUND
+    def has_srm_alarm(self) -> bool:
+        return max(self.srm_log_e, self.vote_srm_log_e) >= SRM_BOUND
 
 
-def weigh(run: Run, served: Iterable[Served], votes: Iterable[Vote]) -> Evidence:
+def weigh(run: CanaryDesign, served: Iterable[ServedAnswer], votes: Iterable[Vote]) -> Evidence:
     """The evidence on `run` in these events, whatever their order."""
     answers = {answer.interaction_id: answer for answer in sorted(served, key=lambda a: (-a.served_at, a.digest))}
     counted, excluded = _first_votes(run, answers, votes)
-    cast = [Cast(vote.created_at, arm, vote.is_up, answers[vote.interaction_id].tenant) for arm, vote in counted]
-    found = tested(run, cast)
-    split = _split_log_e(run, answers.values())
-    vote_split = _split_log_e(run, (answers[vote.interaction_id] for _, vote in counted))
+    cast = [CountedVote(vote.created_at, arm, vote.is_up, answers[vote.interaction_id].tenant) for arm, vote in counted]
+    found = run_tests(run, cast)
+    split = _srm_log_e(run, answers.values())
+    vote_split = _srm_log_e(run, (answers[vote.interaction_id] for _, vote in counted))
     decision, why = _decide(run, cast, found, max(split, vote_split))
     return Evidence(
         votes=found.votes,
         harm=found.harm.log_e_max,
-        no_worse=found.no_worse.log_e_max,
-        split=split,
-        vote_split=vote_split,
+        non_inferiority=found.non_inferiority.log_e_max,
+        srm_log_e=split,
+        vote_srm_log_e=vote_split,
         bound=run.bound,
         decision=decision,
         why=why,
@@ -118,7 +118,7 @@ def weigh(run: Run, served: Iterable[Served], votes: Iterable[Vote]) -> Evidence
 
 
 def _first_votes(
-    run: Run, answers: dict[str, Served], votes: Iterable[Vote]
+    run: CanaryDesign, answers: dict[str, ServedAnswer], votes: Iterable[Vote]
 ) -> tuple[list[tuple[Arm, Vote]], dict[str, int]]:
     counted: dict[str, tuple[Arm, Vote]] = {}
     excluded = Counter(dict.fromkeys(EXCLUDED, 0))
@@ -138,7 +138,7 @@ def _first_votes(
     return list(counted.values()), dict(excluded)
 
 
-def _split_log_e(run: Run, answers: Iterable[Served]) -> float:
+def _srm_log_e(run: CanaryDesign, answers: Iterable[ServedAnswer]) -> float:
     """Log evidence that requests did not arrive at the arms as the route's weights say.
 
     A Beta(1, 1) mixture against the weight, multiplied over spans of constant weight. Only answers that began and
@@ -159,23 +159,23 @@ def _split_log_e(run: Run, answers: Iterable[Served]) -> float:
     )
 
 
-def _decide(run: Run, cast: Sequence[Cast], found: Tested, split: float) -> tuple[Decision, str]:
+def _decide(run: CanaryDesign, cast: Sequence[CountedVote], found: TestResults, split: float) -> tuple[Decision, str]:
     said = ", ".join(f"{arm} {found.votes[arm].up} of {found.votes[arm].n} up" for arm in ARMS)
-    harm, no_worse, bound = found.harm.log_e_max, found.no_worse.log_e_max, run.bound
+    harm, non_inferiority, bound = found.harm.log_e_max, found.non_inferiority.log_e_max, run.bound
     if harm >= bound:
         if tenant := _rests_on(run, cast, lambda without: without.harm.log_e_max >= bound):
             return "undecided", f"only the votes of tenant {tenant} speak for harm; {said}"
         return "fail", f"users like the candidate less: {said}; log E(harm) {harm:.1f} of {bound:.1f}"
-    if split >= SPLIT_BOUND:
+    if split >= SRM_BOUND:
         return "undecided", f"requests or votes do not arrive as the route sends them (log E {split:.1f}); {said}"
-    if no_worse >= bound:
-        if tenant := _rests_on(run, cast, lambda without: without.no_worse.log_e_max >= bound):
+    if non_inferiority >= bound:
+        if tenant := _rests_on(run, cast, lambda without: without.non_inferiority.log_e_max >= bound):
             return "undecided", f"only the votes of tenant {tenant} speak for the candidate; {said}"
-        return "pass", f"users like the candidate no less: {said}; log E(no worse) {no_worse:.1f} of {bound:.1f}"
-    return "undecided", f"{said}; log E of {bound:.1f}: harm {harm:.1f}, no worse {no_worse:.1f}"
+        return "pass", f"users like the candidate no less: {said}; log E(no worse) {non_inferiority:.1f} of {bound:.1f}"
+    return "undecided", f"{said}; log E of {bound:.1f}: harm {harm:.1f}, no worse {non_inferiority:.1f}"
 
 
-def _rests_on(run: Run, cast: Sequence[Cast], stands: Callable[[Tested], bool]) -> str | None:
+def _rests_on(run: CanaryDesign, cast: Sequence[CountedVote], stands: Callable[[TestResults], bool]) -> str | None:
     """The tenant without whose votes the decision does not stand; None if it stands without any one of them.
 
     The votes of all but a brigade are an experiment of their own, with the same error rate.
@@ -183,7 +183,7 @@ def _rests_on(run: Run, cast: Sequence[Cast], stands: Callable[[Tested], bool]) 
     votes = Counter(vote.tenant for vote in cast)
     for tenant, n in votes.most_common():
         is_checked = MIN_TENANT_SHARE <= n / len(cast) < run.max_tenant_share
-        if is_checked and not stands(tested(run, (vote for vote in cast if vote.tenant != tenant))):
+        if is_checked and not stands(run_tests(run, (vote for vote in cast if vote.tenant != tenant))):
             return tenant
     return None
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from ratchet.config import Config
 from ratchet.release.gate.blocks import Point
-from ratchet.release.gate.canary_run import Trial
+from ratchet.release.gate.canary_run import CanaryRun
 from ratchet.release.gate.evidence import Evidence
-from ratchet.release.gate.webhooks import ALWAYS, HOOKS, Answer, Limits, View, answer
-from ratchet.release.ledger import Ledger, Record, is_aborted, open_request, quarantined
-from ratchet.release.reconciler.kubernetes import Cluster, Seen
+from ratchet.release.gate.webhooks import ALWAYS, HOOKS, GateView, HookAnswer, Limits, answer
+from ratchet.release.ledger import Ledger, LedgerRecord, is_aborted, open_request, quarantined
+from ratchet.release.reconciler.kubernetes import ClusterReader, ClusterSnapshot
 from ratchet.store import Store
 
 STALE_S = 10.0
@@ -22,17 +22,17 @@ SETTLE_S = 0.5  # Flagger moves the route within the tick in which it got its ye
 MAX_HISTORY = 200  # points in /state; more are thinned out evenly
 
 
-class Watch:
+class GateState:
     """`refresh` looks once; `answers` and `state` are what the gate then knows."""
 
-    def __init__(self, config: Config, store: Store, cluster: Cluster) -> None:
+    def __init__(self, config: Config, store: Store, cluster: ClusterReader) -> None:
         self.config, self.store, self.cluster = config, store, cluster
         self.limits = Limits(min_votes=config.gate.min_votes, max_minutes=config.gate.max_minutes)
         self.ledger = Ledger(store)
-        self.trial: Trial | None = None
-        self.answers: dict[str, Answer] = {}
+        self.trial: CanaryRun | None = None
+        self.answers: dict[str, HookAnswer] = {}
         self.state: dict[str, Any] = {"decision": "undecided", "why": "the gate has not looked yet", "history": []}
-        self.records: list[Record] = []
+        self.records: list[LedgerRecord] = []
         self.refreshed_at = float("-inf")
         self._stepped_at = float("-inf")
 
@@ -48,33 +48,33 @@ class Watch:
         self.state, self.records = _state(view, seen, self.answers["rollback"]), records
         self.refreshed_at = now
 
-    def answer(self, hook: str, now: float) -> Answer:
+    def answer(self, hook: str, now: float) -> HookAnswer:
         """What the last look says, unless that is too long ago."""
         if hook in ALWAYS:
-            return Answer(True, "noted")
+            return HookAnswer(True, "noted")
         age_s = now - self.refreshed_at
         if age_s > max(STALE_S, 5 * self.config.gate.refresh_s):
-            return Answer(False, f"the gate last saw cluster and lake {age_s:.0f} s ago; see its log")
-        given = self.answers.get(hook, Answer(False, f"no such hook; there are {', '.join(HOOKS)}"))
+            return HookAnswer(False, f"the gate last saw cluster and lake {age_s:.0f} s ago; see its log")
+        given = self.answers.get(hook, HookAnswer(False, f"no such hook; there are {', '.join(HOOKS)}"))
         return self._one_yes_a_look(given, now) if hook == "confirm-traffic-increase" else given
 
-    def _one_yes_a_look(self, given: Answer, now: float) -> Answer:
+    def _one_yes_a_look(self, given: HookAnswer, now: float) -> HookAnswer:
         """A step is granted once: until we have seen the route after it, the votes and weight we know are the old."""
         if given.is_yes and self.refreshed_at < self._stepped_at + SETTLE_S:
-            return Answer(False, "the gate has not looked since the last step")
+            return HookAnswer(False, "the gate has not looked since the last step")
         if given.is_yes:
             self._stepped_at = now
         return given
 
-    def _follow(self, request: Record | None) -> None:
+    def _follow(self, request: LedgerRecord | None) -> None:
         if request is None:
             self.trial = None
         elif self.trial is None or self.trial.request != request:
-            self.trial = Trial(self.config.gate, self.store, request)
+            self.trial = CanaryRun(self.config.gate, self.store, request)
 
-    def _view(self, seen: Seen, records: Sequence[Record], now: float) -> View:
+    def _view(self, seen: ClusterSnapshot, records: Sequence[LedgerRecord], now: float) -> GateView:
         trial = self.trial
-        return View(
+        return GateView(
             phase=seen.phase,
             target=seen.target.digest,
             primary=seen.primary.digest,
@@ -88,7 +88,7 @@ class Watch:
         )
 
 
-def _state(view: View, seen: Seen, rollback: Answer) -> dict[str, Any]:
+def _state(view: GateView, seen: ClusterSnapshot, rollback: HookAnswer) -> dict[str, Any]:
     """What people and the release step read at /state; times in seconds since the run began."""
     request, evidence = view.request, view.evidence
     return {
@@ -110,9 +110,9 @@ def _evidence_state(evidence: Evidence) -> dict[str, Any]:
         "votes": {arm: asdict(tally) for arm, tally in evidence.votes.items()},
         "log_e": {
             "harm": evidence.harm,
-            "no_worse": evidence.no_worse,
-            "split": evidence.split,
-            "vote_split": evidence.vote_split,
+            "non_inferiority": evidence.non_inferiority,
+            "srm": evidence.srm_log_e,
+            "vote_srm": evidence.vote_srm_log_e,
         },
         "bound": evidence.bound,
         "decision": evidence.decision,
@@ -123,5 +123,5 @@ def _evidence_state(evidence: Evidence) -> dict[str, Any]:
 
 def _point(point: Point) -> dict[str, Any]:
     votes = {arm: asdict(tally) for arm, tally in point.votes.items()}
-    log_e = {"harm": point.harm, "no_worse": point.no_worse}
+    log_e = {"harm": point.harm, "non_inferiority": point.non_inferiority}
     return {"t": point.t, "votes": votes, "log_e": log_e, "weight": point.weight}

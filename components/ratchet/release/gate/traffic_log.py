@@ -30,7 +30,7 @@ def was_seen(store: Store, request: int) -> bool:
     return store.exists(f"{ROOT}/{request:08d}")
 
 
-class RouteLog:
+class TrafficLog:
     """The weights of one release's canary."""
 
     def __init__(self, store: Store, request: int) -> None:

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ratchet.release.gate.evidence import Evidence
-from ratchet.release.ledger import Record
+from ratchet.release.ledger import LedgerRecord
 
 JUDGED_PHASES = ("Progressing", "WaitingPromotion")
 ALWAYS = ("post-rollout", "event")
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class GateView:
     """All that an answer depends on, taken at one moment."""
 
     phase: str
@@ -19,7 +19,7 @@ class View:
     """Digest in the canary's pod template."""
     primary: str
     weight: int
-    request: Record | None
+    request: LedgerRecord | None
     """The release under way."""
     quarantined: frozenset[str]
     is_aborted: bool
@@ -38,81 +38,81 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Answer:
+class HookAnswer:
     is_yes: bool
     why: str
 
 
-def answer(hook: str, view: View, limits: Limits) -> Answer:
+def answer(hook: str, view: GateView, limits: Limits) -> HookAnswer:
     """The answer to one of `HOOKS`; KeyError for any other."""
     return HOOKS[hook](view, limits)
 
 
-def _confirm_rollout(view: View, limits: Limits) -> Answer:
+def _confirm_rollout(view: GateView, limits: Limits) -> HookAnswer:
     if view.target == view.primary:
-        return Answer(False, "no new adapter in the pod template, as far as the gate has seen")
+        return HookAnswer(False, "no new adapter in the pod template, as far as the gate has seen")
     if view.target in view.quarantined:
-        return Answer(False, f"adapter {view.target[:12]} was rolled back and is quarantined")
+        return HookAnswer(False, f"adapter {view.target[:12]} was rolled back and is quarantined")
     if view.request is not None and view.request.adapter.digest != view.target:
-        return Answer(False, f"the release of {view.request.adapter} is under way: one at a time")
-    return Answer(True, "not quarantined")
+        return HookAnswer(False, f"the release of {view.request.adapter} is under way: one at a time")
+    return HookAnswer(True, "not quarantined")
 
 
-def _pre_rollout(view: View, limits: Limits) -> Answer:
+def _pre_rollout(view: GateView, limits: Limits) -> HookAnswer:
     request = view.request
     if request is None or request.adapter.digest != view.target:
-        return Answer(False, f"no open release request for adapter {view.target[:12]} in the ledger")
+        return HookAnswer(False, f"no open release request for adapter {view.target[:12]} in the ledger")
     if request.verdict != "pass" and not request.forced:
-        return Answer(False, f"the offline verdict is {request.verdict or 'missing'}, and nobody forced it")
-    return Answer(True, "forced past the offline gate" if request.forced else "the offline verdict is pass")
+        return HookAnswer(False, f"the offline verdict is {request.verdict or 'missing'}, and nobody forced it")
+    return HookAnswer(True, "forced past the offline gate" if request.forced else "the offline verdict is pass")
 
 
-def _rollback(view: View, limits: Limits) -> Answer:
+def _rollback(view: GateView, limits: Limits) -> HookAnswer:
     """Yes rolls back: only on positive grounds, never on trouble of our own."""
     if view.request is None:
-        return Answer(False, "no release is under way")
+        return HookAnswer(False, "no release is under way")
     if view.is_aborted:
-        return Answer(True, "an operator asked for it")
+        return HookAnswer(True, "an operator asked for it")
     if view.phase in JUDGED_PHASES and view.target != view.request.adapter.digest:
         # Flagger takes no notice of a revert in the middle of a run: it would go on, old against old, and succeed.
-        return Answer(True, f"the canary runs {view.target[:12]}, not the requested {view.request.adapter}")
+        return HookAnswer(True, f"the canary runs {view.target[:12]}, not the requested {view.request.adapter}")
     if view.evidence is None:
-        return Answer(False, "the run has not begun")
+        return HookAnswer(False, "the run has not begun")
     if view.evidence.decision == "fail":
-        return Answer(True, view.evidence.why)
+        return HookAnswer(True, view.evidence.why)
     if view.minutes > limits.max_minutes:
-        return Answer(True, f"inconclusive after {view.minutes:.0f} minutes: {view.evidence.why}")
-    return Answer(False, view.evidence.why)
+        return HookAnswer(True, f"inconclusive after {view.minutes:.0f} minutes: {view.evidence.why}")
+    return HookAnswer(False, view.evidence.why)
 
 
-def _confirm_traffic_increase(view: View, limits: Limits) -> Answer:
+def _confirm_traffic_increase(view: GateView, limits: Limits) -> HookAnswer:
     if view.weight == 0:  # a refusal here would repeat pre-rollout every tick
-        return Answer(True, "the canary has no traffic yet")
+        return HookAnswer(True, "the canary has no traffic yet")
     if view.evidence is None:
-        return Answer(False, "the gate knows nothing of this run")
+        return HookAnswer(False, "the gate knows nothing of this run")
     needed, has = limits.min_votes * view.num_steps, view.evidence.votes["canary"].n
     if has < needed:
-        return Answer(False, f"{has} canary votes of {needed} needed at {view.weight} percent")
-    if view.evidence.decision == "fail" or view.evidence.is_split_alarming:
-        return Answer(False, view.evidence.why)
-    return Answer(True, f"{has} canary votes, {needed} needed")
+        return HookAnswer(False, f"{has} canary votes of {needed} needed at {view.weight} percent")
+    if view.evidence.decision == "fail" or view.evidence.has_srm_alarm:
+        return HookAnswer(False, view.evidence.why)
+    return HookAnswer(True, f"{has} canary votes, {needed} needed")
 
 
-def _confirm_promotion(view: View, limits: Limits) -> Answer:
+def _confirm_promotion(view: GateView, limits: Limits) -> HookAnswer:
     if view.request is None or view.evidence is None:
-        return Answer(False, "the gate knows nothing of this run")
+        return HookAnswer(False, "the gate knows nothing of this run")
     if view.target != view.request.adapter.digest:
-        return Answer(False, f"the canary runs {view.target[:12]}, not the requested {view.request.adapter}")
+        return HookAnswer(False, f"the canary runs {view.target[:12]}, not the requested {view.request.adapter}")
     if view.is_aborted:
-        return Answer(False, "an operator asked for a rollback")
-    return Answer(view.evidence.decision == "pass", view.evidence.why)
+        return HookAnswer(False, "an operator asked for a rollback")
+    return HookAnswer(view.evidence.decision == "pass", view.evidence.why)
 
 
-def _always(view: View, limits: Limits) -> Answer:
-    return Answer(True, "noted")
+def _always(view: GateView, limits: Limits) -> HookAnswer:
+    return HookAnswer(True, "noted")
 
 
-HOOKS: dict[str, Callable[[View, Limits], Answer]] = {
+HOOKS: dict[str, Callable[[GateView, Limits], HookAnswer]] = {
     "confirm-rollout": _confirm_rollout,
     "pre-rollout": _pre_rollout,
     "rollback": _rollback,

@@ -6,7 +6,7 @@ Level-triggered: it reads states, never events, so it may be killed, restarted o
 from dataclasses import dataclass
 from typing import Literal
 
-Does = Literal["nothing", "wait", "restore", "promote", "roll_back", "refuse", "page"]
+ActionKind = Literal["nothing", "wait", "restore", "promote", "roll_back", "refuse", "page"]
 IN_FLIGHT = ("Initializing", "Waiting", "Progressing", "WaitingPromotion", "Promoting", "Finalising")
 
 
@@ -38,7 +38,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class Action:
-    does: Does
+    kind: ActionKind
     why: str
 
 

@@ -25,7 +25,7 @@ AUTHOR = ("-c", "user.name=Ratchet", "-c", "user.email=ratchet@localhost")
 TRAILER = "Canary-Run"
 
 
-class GitAway(UserError):
+class GitUnavailable(UserError):
     """The repository was there before and does not answer now. It may be back at the next look."""
 
 
@@ -111,7 +111,7 @@ class ValuesFile:
     def _refresh(self) -> None:
         fetched = self._run("fetch", "--quiet", "origin", self.branch)
         if fetched.returncode != 0:
-            raise GitAway(str(self._trouble("fetch", fetched.stderr)))
+            raise GitUnavailable(str(self._trouble("fetch", fetched.stderr)))
         self._git("reset", "--quiet", "--hard", "FETCH_HEAD")
 
     def _push(self) -> bool:
@@ -141,9 +141,14 @@ class ValuesFile:
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         quiet = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
         return subprocess.run(
-            ["git", *arguments], cwd=self._folder, env=quiet, capture_output=True, text=True, timeout=TIMEOUT_S,
+            ["git", *arguments],
+            cwd=self._folder,
+            env=quiet,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
             check=False,
-        )  # fmt: skip
+        )
 
     def _trouble(self, command: str, stderr: str) -> UserError:
         last = stderr.strip().splitlines()[-1:] or ["no message"]

@@ -15,12 +15,12 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # where
 TIMEOUT_S = 5.0
 
 
-class ClusterAway(Exception):
+class ClusterUnavailable(Exception):
     """The cluster does not answer, or has not made these objects yet. It may be back at the next look."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class ClusterSnapshot:
     """One look at the cluster: the Canary first, then the Deployments, so that a phase is never newer than they."""
 
     uid: str
@@ -35,7 +35,7 @@ class Seen:
     """Percent of requests that the route sends to the canary now."""
 
 
-class Cluster:
+class ClusterReader:
     """Reads one Canary and what belongs to it."""
 
     def __init__(self, url: str, namespace: str, canary: str) -> None:
@@ -51,11 +51,11 @@ class Cluster:
     def close(self) -> None:
         self._client.close()
 
-    def look(self) -> Seen:
+    def look(self) -> ClusterSnapshot:
         """Raises ClusterAway while there is nothing to see; UserError if we may not look."""
         canary = self._get("flagger.app/v1beta1", "canaries", self.canary)
         status = canary.get("status", {})
-        return Seen(
+        return ClusterSnapshot(
             uid=canary["metadata"].get("uid", self.canary),
             phase=status.get("phase", "Initializing"),
             failed_checks=int(status.get("failedChecks", 0)),
@@ -85,11 +85,11 @@ class Cluster:
         try:
             answer = self._client.get(path)
         except httpx.TransportError as error:
-            raise ClusterAway(f"{self._client.base_url} does not answer: {error}") from None
+            raise ClusterUnavailable(f"{self._client.base_url} does not answer: {error}") from None
         if answer.status_code in (401, 403):
             raise UserError(f"{path}: {answer.status_code}; give this service account leave to get {kind}")
         if answer.status_code != 200:
-            raise ClusterAway(f"{path}: {answer.status_code}")
+            raise ClusterUnavailable(f"{path}: {answer.status_code}")
         found: dict[str, Any] = answer.json()
         return found
 

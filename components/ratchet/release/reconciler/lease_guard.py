@@ -7,11 +7,11 @@ from ratchet.lease import is_held
 from ratchet.store import Store
 
 
-class Fenced(Exception):
+class LeaseLost(Exception):
     """Our lease has gone to another while we were at work; what is left to do is theirs."""
 
 
-class Fence:
+class LeaseGuard:
     """A place that is written to only while we hold the lease, however long we slept since we took it.
 
     MLflow has no compare-and-swap, so a write that is on its way when the lease runs out still arrives; Git and the
@@ -26,5 +26,5 @@ class Fence:
     def __getattr__(self, name: str) -> Any:
         is_ours = not name.startswith(self.WRITES) or is_held(self._store, self._lease, self._holder, self._clock())
         if not is_ours:
-            raise Fenced("the lease is not ours any more")
+            raise LeaseLost("the lease is not ours any more")
         return getattr(self._place, name)

@@ -14,19 +14,19 @@ import httpx
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
-from ratchet.lease import hold
+from ratchet.lease import acquire
 from ratchet.release.gate.tokens import VARIABLE, bearer
 from ratchet.release.gate.traffic_log import was_seen
-from ratchet.release.ledger import Record, is_aborted, open_request
+from ratchet.release.ledger import LedgerRecord, is_aborted, open_request
 from ratchet.release.reconciler import actions
-from ratchet.release.reconciler.decide import Action, Does, Observed, decide
-from ratchet.release.reconciler.gitops import GitAway
-from ratchet.release.reconciler.kubernetes import ClusterAway, Seen
-from ratchet.release.reconciler.lease_guard import Fenced
-from ratchet.release.reconciler.targets import LEASE, World, open_world
+from ratchet.release.reconciler.decide import Action, ActionKind, Observed, decide
+from ratchet.release.reconciler.gitops import GitUnavailable
+from ratchet.release.reconciler.kubernetes import ClusterSnapshot, ClusterUnavailable
+from ratchet.release.reconciler.lease_guard import LeaseLost
+from ratchet.release.reconciler.targets import LEASE, Targets, open_targets
 from ratchet.store import Store
 
-EFFECTS: dict[Does, Callable[[World, actions.Ending], list[str]]] = {
+EFFECTS: dict[ActionKind, Callable[[Targets, actions.Outcome], list[str]]] = {
     "restore": actions.restore,
     "promote": actions.promote,
     "roll_back": actions.roll_back,
@@ -36,40 +36,42 @@ log = logging.getLogger("ratchet.reconcile")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pass:
+class ReconcileResult:
     """What one pass saw and did."""
 
     action: Action
-    seen: Seen | None = None
+    seen: ClusterSnapshot | None = None
     state: dict[str, Any] = field(default_factory=dict)
     """The gate's /state; empty while it does not answer."""
     log: tuple[str, ...] = ()
     """A line for each place that was changed."""
 
 
-def reconcile(world: World, now: float) -> Pass:
+def reconcile(targets: Targets, now: float) -> ReconcileResult:
     """One pass. Does nothing while another reconciler holds the lease, or a place cannot be seen."""
-    is_holder = hold(world.store, LEASE, world.holder, now, world.lease_s)
-    state = read_gate(world.gate_url, world.gate_token)
-    records = world.ledger.records()  # first: a request that is newer than what we see would compare with it wrongly
+    is_holder = acquire(targets.store, LEASE, targets.holder, now, targets.lease_s)
+    state = read_gate(targets.gate_url, targets.gate_token)
+    records = targets.ledger.records()  # first: a request that is newer than what we see would compare with it wrongly
     opened = open_request(records)
     try:
-        seen = world.cluster.look()
+        seen = targets.cluster.look()
         if not is_holder:
-            return Pass(action=Action("wait", "another reconciler is at work"), seen=seen, state=state)
-        git = world.values.look(actions.run_id(world.cluster.canary, opened) if opened else "")
-    except (ClusterAway, GitAway) as away:
-        return Pass(action=Action("wait", str(away)), state=state)
-    action = decide(_observed(world, seen, git, records))
+            return ReconcileResult(action=Action("wait", "another reconciler is at work"), seen=seen, state=state)
+        git = targets.values.look(actions.run_id(targets.cluster.canary, opened) if opened else "")
+    except (ClusterUnavailable, GitUnavailable) as away:
+        return ReconcileResult(action=Action("wait", str(away)), state=state)
+    action = decide(_observed(targets, seen, git, records))
     lines: list[str] = []
-    if opened is not None and action.does in EFFECTS:
+    if opened is not None and action.kind in EFFECTS:
         why = _why(action, state, opened)
-        ending = actions.Ending(opened=opened, seen=seen, why=why, evidence=state, now=now)
+        outcome = actions.Outcome(opened=opened, seen=seen, why=why, evidence=state, now=now)
         try:
-            lines = EFFECTS[action.does](world.fenced(), ending)
-        except Fenced as fenced:
-            return Pass(action=Action("wait", f"another reconciler took over: {fenced}"), seen=seen, state=state)
-    return Pass(action=action, seen=seen, state=state, log=tuple(lines))
+            lines = EFFECTS[action.kind](targets.guarded(), outcome)
+        except LeaseLost as fenced:
+            return ReconcileResult(
+                action=Action("wait", f"another reconciler took over: {fenced}"), seen=seen, state=state
+            )
+    return ReconcileResult(action=action, seen=seen, state=state, log=tuple(lines))
 
 
 def read_gate(url: str | None, token: str) -> dict[str, Any]:
@@ -86,7 +88,9 @@ def read_gate(url: str | None, token: str) -> dict[str, Any]:
     return state
 
 
-def _observed(world: World, seen: Seen, git: tuple[AdapterRef, bool], records: Sequence[Record]) -> Observed:
+def _observed(
+    targets: Targets, seen: ClusterSnapshot, git: tuple[AdapterRef, bool], records: Sequence[LedgerRecord]
+) -> Observed:
     named, was_named = git
     found = Observed(
         requested=None,
@@ -104,20 +108,20 @@ def _observed(world: World, seen: Seen, git: tuple[AdapterRef, bool], records: S
     return replace(
         found,
         requested=opened.adapter.digest,
-        has_started=seen.last_applied_spec != opened.applied_spec or was_seen(world.store, opened.seq),
+        has_started=seen.last_applied_spec != opened.applied_spec or was_seen(targets.store, opened.seq),
         is_aborted=is_aborted(records, opened),
         is_withdrawn=was_named and named.digest != opened.adapter.digest,
         restores=opened.restores,
     )
 
 
-def _why(action: Action, state: dict[str, Any], opened: Record) -> str:
+def _why(action: Action, state: dict[str, Any], opened: LedgerRecord) -> str:
     """The gate's reason where it has one for this release, else ours."""
     if state.get("candidate") != opened.adapter.digest:
         return action.why
-    if action.does == "roll_back":
+    if action.kind == "roll_back":
         return state["rollback"] or f"{action.why}; votes: {state['why']}"
-    return state["why"] if action.does == "promote" else action.why
+    return state["why"] if action.kind == "promote" else action.why
 
 
 def run(config: Config, store: Store, once: bool) -> None:
@@ -125,20 +129,20 @@ def run(config: Config, store: Store, once: bool) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     last: Action | None = None
-    with open_world(config, store) as world:
+    with open_targets(config, store) as targets:
         while True:
-            last = _pass(world, last)
+            last = _pass(targets, last)
             if once:
                 return
             time.sleep(config.release_adapter.poll_s)
 
 
-def _pass(world: World, last: Action | None) -> Action:
+def _pass(targets: Targets, last: Action | None) -> Action:
     """One pass; what is new is logged."""
-    done = reconcile(world, time.time())
+    done = reconcile(targets, time.time())
     if done.action != last:
-        level = logging.ERROR if done.action.does == "page" else logging.INFO
-        log.log(level, "%s: %s", done.action.does, done.action.why)
+        level = logging.ERROR if done.action.kind == "page" else logging.INFO
+        log.log(level, "%s: %s", done.action.kind, done.action.why)
     for line in done.log:
         log.info(line)
     return done.action

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, cast
 
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.lease import let_go, new_holder
+from ratchet.lease import new_holder, release
 from ratchet.release.gate.tokens import VARIABLE
 from ratchet.release.ledger import Ledger
 from ratchet.release.reconciler.gitops import ValuesFile
-from ratchet.release.reconciler.kubernetes import Cluster
-from ratchet.release.reconciler.lease_guard import Fence
+from ratchet.release.reconciler.kubernetes import ClusterReader
+from ratchet.release.reconciler.lease_guard import LeaseGuard
 from ratchet.store import Store
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ POLLS = 3  # a holder may miss two polls
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
+class Targets:
     store: Store
     ledger: Ledger
-    cluster: Cluster
+    cluster: ClusterReader
     values: ValuesFile
     registry: "MlflowClient"
     model: str
@@ -42,16 +42,16 @@ class World:
     lease_s: float
     clock: Callable[[], float] = time.time
 
-    def fenced(self) -> "World":
+    def guarded(self) -> "Targets":
         """The same world for the holder of the lease alone: registry and Git refuse our writes once it is gone."""
         registry, values = (
-            Fence(place, self.store, LEASE, self.holder, self.clock) for place in (self.registry, self.values)
+            LeaseGuard(place, self.store, LEASE, self.holder, self.clock) for place in (self.registry, self.values)
         )
         return replace(self, registry=cast("MlflowClient", registry), values=cast(ValuesFile, values))
 
 
 @contextmanager
-def open_world(config: Config, store: Store) -> Iterator[World]:
+def open_targets(config: Config, store: Store) -> Iterator[Targets]:
     """Connect to every place. Raises UserError where one is not configured or not there."""
     from ratchet.registry.mlflow_store import connect
 
@@ -61,10 +61,10 @@ def open_world(config: Config, store: Store) -> Iterator[World]:
         raise UserError(f"release_adapter.{missing} is not set; a release needs both git_url and cluster_url")
     holder = new_holder()
     with ExitStack() as stack:
-        yield World(
+        yield Targets(
             store=store,
             ledger=Ledger(store),
-            cluster=stack.enter_context(Cluster(settings.cluster_url, settings.namespace, settings.canary)),
+            cluster=stack.enter_context(ClusterReader(settings.cluster_url, settings.namespace, settings.canary)),
             values=stack.enter_context(ValuesFile(settings.git_url, settings.branch, settings.values_path)),
             registry=connect(config, store),
             model=config.registry.model,
@@ -73,7 +73,7 @@ def open_world(config: Config, store: Store) -> Iterator[World]:
             holder=holder,
             lease_s=lease_s(settings.poll_s),
         )
-        let_go(store, LEASE, holder)
+        release(store, LEASE, holder)
 
 
 def lease_s(poll_s: float) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ratchet.config import Gate
 from ratchet.release.gate.blocks import block_shape
-from ratchet.release.gate.eprocess import EProcess, alpha_of_attempt, harm_process, no_worse_process
+from ratchet.release.gate.eprocess import EProcess, alpha_of_attempt, harm_process, non_inferiority_process
 from ratchet.release.simulation import baselines
 from ratchet.release.simulation.draws import NEVER, Draws, Floats, Ints, Truth, draw, first_rejections
 
@@ -25,7 +25,7 @@ Decide = Callable[[Draws], Ints]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ErrorRateRow:
     """How often a method did the one thing it is asked about, and after how many canary votes."""
 
     question: str
@@ -49,7 +49,7 @@ class Simulated:
     alpha_spent: float
     """By the first attempt of an adapter, which is what is simulated."""
     margin: float
-    rows: tuple[Row, ...]
+    rows: tuple[ErrorRateRow, ...]
     looks: tuple[float, ...]
     """Canary votes at which `curves` are given."""
     curves: dict[str, tuple[float, ...]]
@@ -72,9 +72,9 @@ def simulate(
             if name in ("equal arms", "10 points worse"):
                 curves[f"{method}, {name}"] = tuple(float((votes <= look).mean()) for look in looks)
         advance()
-    for number, (name, truth) in enumerate(_promotions(settings.margin)):
+    for number, (name, truth) in enumerate(_promotions(settings.non_inferiority_margin)):
         draws = draw(truth, block_shape(PROMOTE_WEIGHT), num_votes, num_runs, seed + 100 + number)
-        process = no_worse_process(settings.margin)
+        process = non_inferiority_process(settings.non_inferiority_margin)
         question = "promoted" if truth.drop == 0 else "false promotion"
         rows.append(_row(question, name, "gate", _votes(first_rejections(process, draws, bound), draws)))
         advance()
@@ -84,7 +84,7 @@ def simulate(
         weight=weight,
         alpha=settings.alpha,
         alpha_spent=alpha_of_attempt(settings.alpha, 1),
-        margin=settings.margin,
+        margin=settings.non_inferiority_margin,
         rows=tuple(rows),
         looks=tuple(float(look) for look in looks),
         curves=curves,
@@ -140,11 +140,11 @@ def _votes(blocks: Ints, draws: Draws) -> Floats:
     return np.where(blocks == NEVER, np.inf, blocks * float(draws.num_b))
 
 
-def _row(question: str, truth: str, method: str, votes: Floats) -> Row:
+def _row(question: str, truth: str, method: str, votes: Floats) -> ErrorRateRow:
     decided = int(np.isfinite(votes).sum())
     low, high = _interval(decided, len(votes))
     median = float(np.median(votes))
-    return Row(
+    return ErrorRateRow(
         question=question,
         truth=truth,
         method=method,
