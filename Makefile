@@ -80,7 +80,7 @@ requirements: $(UV) ## Pin requirements/*.txt anew from pyproject.toml
 	$(COMPILE) --extra airflow --group airflow-dev -c requirements/airflow.txt 2>/dev/null > requirements/airflow-dev.txt
 
 golden: $(VENV)/.dev ## Write the golden files anew, to review as a diff
-	-REGENERATE_GOLDEN=1 $(BIN)/pytest -q tests/pipelines tests/charts tests/lake -k "golden or what_argo_cd"
+	-REGENERATE_GOLDEN=1 $(BIN)/pytest -q tests/pipelines tests/charts tests/ingest -k "golden or what_argo_cd"
 
 images: ## Build every image: BASE_IMAGE=NAME@sha256:… (ENGINE=docker)
 	@test -n "$(BASE_IMAGE)" || { echo "BASE_IMAGE is not set: NAME@sha256:…; see docs/infrastructure.md" >&2; exit 2; }

@@ -15,7 +15,8 @@ DOC = """
 2. *needs you to mend something* (not retried): most often `validate_triplets` with too many bad rows. The quarantine
    in the lake (`quarantine/`) has each row with its reason. Mend the sender, or raise
    `validate_triplets.max_bad_share`; then clear the task.
-3. *was killed*: all tries ran out of memory or lost their node. Raise `DATA` in `dags/_common/resources.py`.
+3. *was killed*: all tries ran out of memory or lost their node. Raise the step's
+   `needs` (`ratchet.needs`) and run `make golden`.
 4. Nothing is lost meanwhile: the next hour collects what this one did not.
 
 ## What it does

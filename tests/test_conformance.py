@@ -63,7 +63,7 @@ def by_kubeflow(lake: Path, settings: Path, folder: Path) -> None:
 
     local.init(local.SubprocessRunner(use_venv=False), str(folder / "outputs"), str(folder / "workspace"))
     images = Images(cpu=f"python@sha256:{'0' * 64}")  # kfp.local warns of images without "python" in their names
-    build_pipelines(images, resources={})["ratchet"](lake=str(lake), config=settings.read_text(), release=True)
+    build_pipelines(images, needs={})["ratchet"](lake=str(lake), config=settings.read_text(), release=True)
 
 
 def by_argo(lake: Path, settings: Path, folder: Path) -> None:

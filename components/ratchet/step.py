@@ -9,6 +9,7 @@ from ratchet import __version__
 from ratchet.config import Config
 from ratchet.errors import Conflict, UserError
 from ratchet.manifest import Manifest, StepOutput, manifest_uri, step_key
+from ratchet.needs import Needs
 from ratchet.store import Store
 from ratchet.turn import exclusive
 
@@ -31,6 +32,8 @@ class Step:
     """Raised when the code changes what the same inputs give."""
     reads: tuple[str, ...] = ()
     """Sections of the configuration, besides the step's own, on which the result depends."""
+    needs: Needs = field(default_factory=Needs)
+    """Machine, time and secrets; every orchestrator asks its cluster for these."""
     is_exclusive: bool = False
     """Whether runs of it on one lake wait for each other."""
     sources: Callable[[Config, Inputs, Store], Mapping[str, str]] = field(default=lambda config, inputs, store: {})

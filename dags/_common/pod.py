@@ -8,14 +8,12 @@ from airflow.sdk import Context
 from kubernetes.client import models as k8s
 
 from _common.failures import Lost, failure
-from _common.resources import Resources
+from _common.resources import TABLE, Needs
 from _common.settings import Pods
 
-CONFIG_FOLDER = "/etc/ratchet"
+CONFIG_FOLDER = TABLE["config_folder"]
 STARTUP_S = 900  # a GPU node may have to be bought first, and an image of some gigabytes pulled
-SHARED_MEMORY = "8Gi"
-USER = 10001  # of the images
-RELEASING = ("release_adapter", "reconcile")
+USER = TABLE["user_id"]
 
 
 class Pod(KubernetesPodOperator):
@@ -40,12 +38,9 @@ def pod_failure(pod: k8s.V1Pod | None, container: str, command: str, words: str)
     return failure(command, ended.exit_code, ended.message or words)
 
 
-def pod(task_id: str, arguments: list[str], needs: Resources, pods: Pods, *, has_result: bool, **kwargs: Any) -> Pod:
+def pod(task_id: str, arguments: list[str], needs: Needs, pods: Pods, *, has_result: bool, **kwargs: Any) -> Pod:
     """The operator for one command. `kwargs` go to every operator alike: pool, timeout, retries."""
     out = ["--out", "/airflow/xcom"] if has_result else []
-    is_releasing = arguments[0] in RELEASING
-    account = pods.release_service_account if is_releasing else pods.service_account
-    secrets = [pods.secret, pods.git_secret, pods.gate_secret] if is_releasing else [pods.secret]
     return Pod(
         task_id=task_id,
         name=f"ratchet-{task_id.replace('_', '-')}",
@@ -54,7 +49,7 @@ def pod(task_id: str, arguments: list[str], needs: Resources, pods: Pods, *, has
         cmds=["ratchet"],
         arguments=[*arguments, *out],
         env_vars={"RATCHET_LAKE": pods.lake, "RATCHET_CONFIG": f"{CONFIG_FOLDER}/ratchet.yaml", "COLUMNS": "200"},
-        env_from=[_environment(secret) for secret in secrets],
+        env_from=[_environment(pods.secret_names[secret]) for secret in needs.secrets],
         volumes=_volumes(pods, needs),
         volume_mounts=_mounts(needs),
         container_resources=_resources(needs),
@@ -62,7 +57,7 @@ def pod(task_id: str, arguments: list[str], needs: Resources, pods: Pods, *, has
         tolerations=[k8s.V1Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")]
         if needs.gpus
         else [],
-        service_account_name=account,
+        service_account_name=pods.account_names[needs.service_account],
         security_context=k8s.V1PodSecurityContext(
             run_as_non_root=True,
             run_as_user=USER,  # for the sidecar, whose image says root
@@ -85,7 +80,7 @@ def pod(task_id: str, arguments: list[str], needs: Resources, pods: Pods, *, has
         logging_interval=None,
         on_finish_action="delete_succeeded_pod",
         startup_timeout_seconds=STARTUP_S,
-        active_deadline_seconds=int(needs.timeout.total_seconds()) + STARTUP_S,
+        active_deadline_seconds=needs.timeout_s + STARTUP_S,
         **kwargs,
     )
 
@@ -95,21 +90,24 @@ def _environment(secret: str) -> k8s.V1EnvFromSource:
     return k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=secret, optional=True))
 
 
-def _resources(needs: Resources) -> k8s.V1ResourceRequirements:
-    amount = {"cpu": needs.cpu, "memory": needs.memory}
-    gpus = {"nvidia.com/gpu": str(needs.gpus)} if needs.gpus else {}
-    return k8s.V1ResourceRequirements(requests={**amount, **gpus}, limits={**amount, **gpus})
+def _resources(needs: Needs) -> k8s.V1ResourceRequirements:
+    limits = {"memory": needs.memory, "ephemeral-storage": needs.ephemeral_storage}
+    if needs.gpus:
+        limits["nvidia.com/gpu"] = str(needs.gpus)
+    return k8s.V1ResourceRequirements(requests={"cpu": needs.cpu, **limits}, limits=limits)
 
 
-def _volumes(pods: Pods, needs: Resources) -> list[k8s.V1Volume]:
+def _volumes(pods: Pods, needs: Needs) -> list[k8s.V1Volume]:
     config = k8s.V1Volume(name="config", config_map=k8s.V1ConfigMapVolumeSource(name=pods.config_map))
     work = k8s.V1Volume(name="work", empty_dir=k8s.V1EmptyDirVolumeSource())
-    shm = k8s.V1Volume(name="shm", empty_dir=k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit=SHARED_MEMORY))
-    return [config, work, shm] if needs.gpus else [config, work]
+    shm = k8s.V1Volume(
+        name="shm", empty_dir=k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit=needs.shared_memory)
+    )
+    return [config, work, shm] if needs.shared_memory else [config, work]
 
 
-def _mounts(needs: Resources) -> list[k8s.V1VolumeMount]:
+def _mounts(needs: Needs) -> list[k8s.V1VolumeMount]:
     config = k8s.V1VolumeMount(name="config", mount_path=CONFIG_FOLDER, read_only=True)
     work = k8s.V1VolumeMount(name="work", mount_path="/tmp")  # S3's cache and half-made files
     shm = k8s.V1VolumeMount(name="shm", mount_path="/dev/shm")
-    return [config, work, shm] if needs.gpus else [config, work]
+    return [config, work, shm] if needs.shared_memory else [config, work]

@@ -1,19 +1,31 @@
-"""What each command needs: the one table that pods, pools and timeouts come from."""
+"""What each command needs, read from `needs.json`: generated from the steps by `make golden`, and never edited."""
 
+import json
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
+TABLE = json.loads(Path(__file__).with_name("needs.json").read_text(encoding="utf-8"))
 GPU_POOL = "gpu"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resources:
-    """Requests are limits too: a step that is killed for memory says so at once, not on a busy day."""
+class Needs:
+    """One command's row of the table; `ratchet.needs.Needs` says what each field means."""
 
     cpu: str
     memory: str
-    gpus: int = 0
-    timeout: timedelta
+    ephemeral_storage: str
+    timeout_s: int
+    gpus: int
+    shared_memory: str | None
+    cpu_only: list[str] | None
+    secrets: dict[str, list[str]]
+    service_account: str
+
+    @property
+    def timeout(self) -> timedelta:
+        return timedelta(seconds=self.timeout_s)
 
     @property
     def pool(self) -> str:
@@ -24,19 +36,4 @@ class Resources:
         return "cuda" if self.gpus else "cpu"
 
 
-SMALL = Resources(cpu="1", memory="2Gi", timeout=timedelta(minutes=15))
-DATA = Resources(cpu="4", memory="16Gi", timeout=timedelta(hours=1))
-GPU = Resources(cpu="8", memory="64Gi", gpus=1, timeout=timedelta(hours=12))
-
-RESOURCES = {
-    "collect_triplets": DATA,
-    "validate_triplets": DATA,
-    "build_datasets": DATA,
-    "train_adapter": GPU,
-    "evaluate_adapter": GPU,
-    "register_adapter": SMALL,
-    # It waits out the canary; release_adapter.timeout_s in ratchet.yaml must be shorter, so that it ends first.
-    "release_adapter": Resources(cpu="500m", memory="1Gi", timeout=timedelta(hours=26)),
-    "reconcile": SMALL,
-    "drift": DATA,
-}
+NEEDS = {name: Needs(**row) for name, row in TABLE["commands"].items()}

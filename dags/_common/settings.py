@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from _common.resources import TABLE
+
 DEFAULT_COMMAND = Path(__file__).resolve().parents[2] / ".venv" / "bin" / "ratchet"
 
 
@@ -25,14 +27,26 @@ class Pods:
 
     images: Mapping[str, str]
     namespace: str = "ratchet"
-    service_account: str = "ratchet-steps"
-    release_service_account: str = "ratchet-release"
+    service_account: str = TABLE["accounts"]["steps"]
+    release_service_account: str = TABLE["accounts"]["release"]
     lake: str
-    config_map: str = "ratchet-config"
-    secret: str = "ratchet-env"
-    git_secret: str = "ratchet-git"
-    gate_secret: str = "ratchet-gate"
+    config_map: str = TABLE["config_map"]
+    secret: str = TABLE["secrets"]["environment"]
+    git_secret: str = TABLE["secrets"]["git"]
+    gate_secret: str = TABLE["secrets"]["gate"]
     gpu_node_selector: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def secret_names(self) -> dict[str, str]:
+        """This cluster's name of each Secret that `needs.json` names."""
+        names = TABLE["secrets"]
+        return {names["environment"]: self.secret, names["git"]: self.git_secret, names["gate"]: self.gate_secret}
+
+    @property
+    def account_names(self) -> dict[str, str]:
+        """This cluster's name of each service account that `needs.json` names."""
+        names = TABLE["accounts"]
+        return {names["steps"]: self.service_account, names["release"]: self.release_service_account}
 
     def __post_init__(self) -> None:
         if missing := {"cpu", "cuda"} - set(self.images):

@@ -6,7 +6,7 @@ from airflow.sdk import BaseOperator, XComArg
 
 from _common.policies import step_policy
 from _common.process import Process
-from _common.resources import RESOURCES
+from _common.resources import NEEDS
 from _common.settings import SETTINGS, Settings
 
 
@@ -27,7 +27,7 @@ def command(
     task_id: str, name: str, *arguments: str, has_result: bool = True, settings: Settings = SETTINGS
 ) -> BaseOperator:
     """The task of any `ratchet` command. With `has_result` it must take `--out`."""
-    needs = RESOURCES[name]
+    needs = NEEDS[name]
     common: dict[str, Any] = {"pool": needs.pool, "pool_slots": 1, "execution_timeout": needs.timeout, **step_policy()}
     if settings.pods is None:
         return Process(

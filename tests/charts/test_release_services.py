@@ -7,7 +7,7 @@ import pytest
 
 from ratchet.config import Config, load_config
 from ratchet.errors import UserError
-from ratchet_pipelines.argo.settings import CONFIG_MAP, RELEASE_ACCOUNT
+from ratchet.needs import CONFIG_MAP, RELEASE_ACCOUNT
 from support.helm_chart import Chart, Objects, check_unprivileged, check_valid
 
 CHART = Chart("release-services")

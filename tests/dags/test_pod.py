@@ -17,7 +17,7 @@ from kubernetes.client import models as k8s
 from _common.failures import Broke, Lost, Refused
 from _common.pod import Pod, pod_failure
 from _common.policies import RETRY_POLICY
-from _common.resources import RESOURCES
+from _common.resources import NEEDS
 from _common.settings import Settings, read_settings
 from _common.tasks import command, step
 
@@ -25,6 +25,8 @@ SIDECAR = f"registry.example.com/alpine@sha256:{'3' * 64}"
 os.environ["AIRFLOW_CONN_KUBERNETES_DEFAULT"] = json.dumps(
     {"conn_type": "kubernetes", "extra": {"xcom_sidecar_container_image": SIDECAR}}
 )
+
+COMMANDS = [name for name in NEEDS if name not in ("report", "notify")]  # those have no task here
 
 
 @pytest.fixture
@@ -64,7 +66,8 @@ def test_every_image_is_named_by_digest(train: Pod) -> None:
 def test_training_asks_for_a_gpu_shared_memory_and_the_node_that_has_them(train: Pod) -> None:
     spec = rendered(train)["spec"]
     resources = spec["containers"][0]["resources"]
-    assert resources["limits"] == resources["requests"] == {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "1"}
+    limits = {"memory": "64Gi", "ephemeral-storage": "60Gi", "nvidia.com/gpu": "1"}
+    assert resources == {"requests": {"cpu": "8", **limits}, "limits": limits}
     assert spec["nodeSelector"] == {"ratchet.dev/gpu": "true"}
     assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert "/dev/shm" in [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]]
@@ -81,14 +84,14 @@ def test_the_pod_outlives_the_worker_and_a_failure_says_its_last_words(train: Po
 
 
 def test_only_those_who_release_may_write_to_git_and_the_cluster(settings: Settings) -> None:
-    specs = {name: rendered(command(name, name, settings=settings))["spec"] for name in RESOURCES}
+    specs = {name: rendered(command(name, name, settings=settings))["spec"] for name in COMMANDS}
     trusted = {"release_adapter", "reconcile"}
     assert {name for name, spec in specs.items() if spec["serviceAccountName"] == "ratchet-release"} == trusted
     for secret in ("ratchet-git", "ratchet-gate"):
         assert {name for name, spec in specs.items() if secret in str(spec["containers"][0])} == trusted
 
 
-@pytest.mark.parametrize("name", RESOURCES)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_pod_is_valid_and_not_root(name: str, settings: Settings) -> None:
     validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     made = rendered(command(name, name, has_result=name != "reconcile", settings=settings))
@@ -96,7 +99,7 @@ def test_every_pod_is_valid_and_not_root(name: str, settings: Settings) -> None:
     validate.validate(made, "1.30", strict=True)
     assert made["spec"]["securityContext"]["runAsNonRoot"] is True
     assert made["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
-    assert made["spec"]["activeDeadlineSeconds"] > RESOURCES[name].timeout.total_seconds()
+    assert made["spec"]["activeDeadlineSeconds"] > NEEDS[name].timeout_s
 
 
 def ended_pod(exit_code: int, message: str) -> k8s.V1Pod:

@@ -13,6 +13,7 @@ from ratchet.collection.records import Collected, is_done, total
 from ratchet.config import Config
 from ratchet.lake.schema import TRIPLETS
 from ratchet.manifest import Artifact, StepOutput
+from ratchet.needs import HOUR_S, Needs
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
@@ -58,4 +59,5 @@ STEP = Step(
     run=run,
     version=3,
     sources=lambda config, inputs, store: {"landing": landing_digest(store)},
+    needs=Needs(cpu="4", memory="8Gi", ephemeral_storage="20Gi", timeout_s=2 * HOUR_S),
 )

@@ -14,6 +14,7 @@ from ratchet.datasets import frozen_split
 from ratchet.digest import digest_json, digest_tree
 from ratchet.lake.valid_triplets import scan_valid, valid_files
 from ratchet.manifest import FEEDBACK_INDEX, Artifact, Flow, StepOutput
+from ratchet.needs import HOUR_S, Needs
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
@@ -198,4 +199,12 @@ def describe_split(sides: "Split") -> dict[str, Any]:
     }
 
 
-STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), version=5, reads=("seed",), sources=_sources)
+STEP = Step(
+    name="build_datasets",
+    run=run,
+    inputs=("validate_triplets",),
+    version=5,
+    reads=("seed",),
+    sources=_sources,
+    needs=Needs(cpu="4", memory="16Gi", ephemeral_storage="40Gi", timeout_s=4 * HOUR_S),
+)

@@ -12,6 +12,7 @@ from ratchet.config import Config, EvaluateAdapter
 from ratchet.digest import canonical_json, digest_bytes, digest_tree
 from ratchet.errors import Conflict, UserError
 from ratchet.manifest import Artifact, Flow, StepOutput
+from ratchet.needs import ENVIRONMENT_SECRET, HOUR_S, HUB, JUDGE, MLFLOW, S3, Needs
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
@@ -239,4 +240,14 @@ STEP = Step(
     version=4,
     reads=("seed", "base_model"),
     sources=_sources,
+    needs=Needs(
+        cpu="8",
+        memory="64Gi",
+        ephemeral_storage="60Gi",  # as for training
+        gpus=1,
+        shared_memory="8Gi",
+        cpu_only=("2", "16Gi"),
+        timeout_s=12 * HOUR_S,
+        secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW, *HUB, *JUDGE)},
+    ),
 )

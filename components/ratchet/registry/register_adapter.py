@@ -16,6 +16,7 @@ from ratchet.config import Config
 from ratchet.digest import canonical_json, digest_bytes
 from ratchet.errors import Conflict
 from ratchet.manifest import Artifact, StepOutput
+from ratchet.needs import ENVIRONMENT_SECRET, MLFLOW, S3, Needs
 from ratchet.registry.aliases import CHALLENGER, CHAMPION, aliases, set_alias, version_of
 from ratchet.registry.mlflow_store import connect, experiment_id
 from ratchet.step import Inputs, Step
@@ -194,4 +195,5 @@ STEP = Step(
     run=run,
     inputs=("build_datasets", "train_adapter", "evaluate_adapter"),
     sources=_sources,
+    needs=Needs(secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW)}),
 )

@@ -19,6 +19,18 @@ from ratchet.config import Config
 from ratchet.digest import canonical_json, digest_bytes
 from ratchet.errors import Conflict, UserError
 from ratchet.manifest import Artifact, StepOutput
+from ratchet.needs import (
+    ENVIRONMENT_SECRET,
+    GATE,
+    GATE_SECRET,
+    GIT,
+    GIT_SECRET,
+    HOUR_S,
+    MLFLOW,
+    RELEASE_ACCOUNT,
+    S3,
+    Needs,
+)
 from ratchet.registry.aliases import champion
 from ratchet.release.gate.eprocess import alpha_of_attempt
 from ratchet.release.ledger import Ledger, LedgerEntry, LedgerRecord, closing, open_request, quarantined, request
@@ -218,4 +230,15 @@ def _progress(name: str) -> Iterator[Callable[[ReconcileResult], None]]:
         yield show
 
 
-STEP = Step(name="release_adapter", run=run, inputs=("train_adapter", "evaluate_adapter", "register_adapter"))
+STEP = Step(
+    name="release_adapter",
+    run=run,
+    inputs=("train_adapter", "evaluate_adapter", "register_adapter"),
+    needs=Needs(
+        cpu="500m",
+        # Longer than release_adapter.timeout_s of the profile `gpu`, a day: the step gives up first, with a message.
+        timeout_s=26 * HOUR_S,
+        secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW), GIT_SECRET: GIT, GATE_SECRET: GATE},
+        service_account=RELEASE_ACCOUNT,
+    ),
+)

@@ -18,6 +18,7 @@ from ratchet.config import Config, Phase
 from ratchet.digest import digest_json, digest_tree
 from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Flow, StepOutput
+from ratchet.needs import ENVIRONMENT_SECRET, HOUR_S, HUB, MLFLOW, S3, Needs
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 from ratchet.training.phases import layout_of, read_phases, run_phases
@@ -238,4 +239,14 @@ STEP = Step(
     reads=("seed", "base_model"),
     sources=lambda config, inputs, store: {"base": revision(config.base_model)},
     cleanup=lambda config, inputs, store: store.remove(_work(config, inputs)),
+    needs=Needs(
+        cpu="8",
+        memory="64Gi",
+        ephemeral_storage="60Gi",  # an 8B base model in bfloat16 takes 16 GB, twice while it is unpacked
+        gpus=1,
+        shared_memory="8Gi",
+        cpu_only=("2", "16Gi"),
+        timeout_s=24 * HOUR_S,
+        secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW, *HUB)},
+    ),
 )

@@ -9,6 +9,7 @@ from ratchet.digest import digest_json
 from ratchet.errors import UserError
 from ratchet.lake.valid_triplets import write_valid
 from ratchet.manifest import Artifact, Flow, StepOutput
+from ratchet.needs import HOUR_S, Needs
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 from ratchet.validation.part_store import VERSION, forget
@@ -132,4 +133,5 @@ STEP = Step(
     share=share,
     version=VERSION,
     sources=lambda config, inputs, store: {"suite": suite_digest()},
+    needs=Needs(cpu="4", memory="8Gi", ephemeral_storage="20Gi", timeout_s=2 * HOUR_S),
 )

@@ -3,14 +3,6 @@
 from dataclasses import dataclass
 
 STEPS_TEMPLATE = "ratchet-steps"
-CONFIG_MAP = "ratchet-config"  # made by the chart release-services: keys `ratchet.yaml` and `lake`
-ENVIRONMENT_SECRET = (
-    "ratchet-env"  # optional: what every step needs that a role does not give, as MLFLOW_TRACKING_TOKEN
-)
-GIT_SECRET = "ratchet-git"  # the release's right to push, as Git's GIT_CONFIG_* variables
-GATE_SECRET = "ratchet-gate"  # RATCHET_GATE_TOKEN, for those that ask the gate
-STEP_ACCOUNT = "ratchet-steps"
-RELEASE_ACCOUNT = "ratchet-release"  # may push to Git and look at the canary; no other step may
 
 
 @dataclass(frozen=True, kw_only=True)

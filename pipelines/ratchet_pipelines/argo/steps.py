@@ -1,6 +1,5 @@
 """Container templates: one a step, each the `ratchet` command and nothing else."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from hera.workflows import (
@@ -21,6 +20,7 @@ from hera.workflows.models import (
     Capabilities,
     Mutex,
     PodSecurityContext,
+    Quantity,
     SeccompProfile,
     SecurityContext,
     Synchronization,
@@ -28,21 +28,16 @@ from hera.workflows.models import (
     ValueFrom,
 )
 
+from ratchet.needs import CONFIG_FOLDER, CONFIG_MAP, STEP_ACCOUNT, USER_ID, Needs
 from ratchet.step import Step
-from ratchet_pipelines.argo.settings import (
-    CONFIG_MAP,
-    ENVIRONMENT_SECRET,
-    GATE_SECRET,
-    GIT_SECRET,
-    RELEASE_ACCOUNT,
-    Settings,
-    argo_name,
-)
+from ratchet_pipelines.argo.settings import Settings, argo_name
+from ratchet_pipelines.graph import NEEDS
 
 OUT = "/tmp/out"
-CONFIG_FOLDER = "/etc/ratchet"
-HOUR_S = 3600
-USER_ID = 10001
+VOLUMES = (
+    ConfigMapVolume(name=CONFIG_MAP, mount_path=CONFIG_FOLDER, read_only=True),
+    EmptyDirVolume(name="work", mount_path="/tmp"),
+)
 # A user's mistake exits with 2: trying again would only fail again. All else may be a lost machine, and every step
 # takes up where it stopped. No maxDuration: it would count the hours that a training ran before its node died.
 RETRY = RetryStrategy(
@@ -52,24 +47,6 @@ RETRY = RetryStrategy(
     backoff=Backoff(duration="1m", factor=2),
 )
 GPU_TOLERATION = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
-
-
-@dataclass(frozen=True)
-class Size:
-    cpu: int
-    memory: str
-    gpus: int | None = None
-
-
-SMALL = Size(1, "2Gi")
-MEDIUM = Size(2, "8Gi")
-SIZES = {"collect_triplets": MEDIUM, "validate_triplets": MEDIUM, "build_datasets": MEDIUM}
-DEVICE_STEPS = ("train_adapter", "evaluate_adapter")  # those whose section of ratchet.yaml has a `device`
-CPU_MODEL = Size(2, "16Gi")
-GPU_MODEL = Size(8, "64Gi", gpus=1)
-# Fences against hanging, several times what a step should take. The release gives up by itself, and says why, after
-# release_adapter.timeout_s: a day in the gpu profile.
-DEADLINE_HOURS = {"train_adapter": 24, "evaluate_adapter": 8, "release_adapter": 26}
 # One pod of the namespace at a time; the others queue. A namespace serves one model.
 MUTEXES = {"train_adapter": "ratchet-train", "release_adapter": "ratchet-release"}
 
@@ -83,10 +60,8 @@ def step_template(step: Step, settings: Settings) -> Container:
         args=[step.name, *given, f"--out={OUT}"],
         inputs=[Parameter(name=argo_name(name), description=f"URI of {name}'s manifest") for name in step.inputs],
         outputs=[_output("uri"), _output("decision"), _artifact("result", "return.json", argo_name(step.name))],
-        active_deadline_seconds=DEADLINE_HOURS.get(step.name, 2) * HOUR_S,
         synchronization=Synchronization(mutexes=[Mutex(name=mutex)]) if mutex else None,
-        **_machine(step, settings),
-        **_rights(step),
+        **_placed(step.needs, settings),
         **_base(),
     )
 
@@ -95,12 +70,9 @@ def report_template(settings: Settings) -> Container:
     """The HTML report on the lake's newest run, which Argo's pages show in place."""
     return Container(
         name="write-report",
-        image=settings.image,
         args=["report", f"--out={OUT}/report.html"],
-        env_from=[SecretEnvFrom(name=ENVIRONMENT_SECRET, optional=True)],
         outputs=[_artifact("report", "report.html", "report")],
-        active_deadline_seconds=HOUR_S,
-        resources=_resources(SMALL),
+        **_placed(NEEDS["report"], settings),
         **_base(),
     )
 
@@ -111,31 +83,36 @@ def notify_template(settings: Settings) -> Container:
     environment = [Env(name=f"WORKFLOW_{name.upper()}", value=f"{{{{inputs.parameters.{name}}}}}") for name in told]
     return Container(
         name="notify",
-        image=settings.image,
-        env_from=[SecretEnvFrom(name=ENVIRONMENT_SECRET, optional=True)],
         inputs=[Parameter(name=name) for name in told],
-        active_deadline_seconds=HOUR_S,
-        resources=_resources(SMALL),
+        **_placed(NEEDS["notify"], settings),
         **_base() | {"command": ["python", "-m", "ratchet_pipelines.argo.notify"], "env": environment},
     )
 
 
-def _machine(step: Step, settings: Settings) -> dict[str, Any]:
-    if step.name not in DEVICE_STEPS:
-        return {"image": settings.image, "resources": _resources(SIZES.get(step.name, SMALL))}
-    if settings.cuda_image is None:
-        return {"image": settings.image, "resources": _resources(CPU_MODEL)}
-    return {"image": settings.cuda_image, "resources": _resources(GPU_MODEL), "tolerations": [GPU_TOLERATION]}
-
-
-def _rights(step: Step) -> dict[str, Any]:
-    """Only the release may push to Git, look at the canary and ask the gate."""
-    is_release = step.name == "release_adapter"
-    secrets = [ENVIRONMENT_SECRET, GIT_SECRET, GATE_SECRET] if is_release else [ENVIRONMENT_SECRET]
+def _placed(needs: Needs, settings: Settings) -> dict[str, Any]:
+    """Image, machine, deadline, secrets and account: what a container's needs ask of the cluster."""
+    cuda = settings.cuda_image if needs.gpus else None
+    needs = needs if cuda else needs.without_gpu()
     return {
-        "service_account_name": RELEASE_ACCOUNT if is_release else None,
-        "env_from": [SecretEnvFrom(name=name, optional=True) for name in secrets],
+        "image": cuda or settings.image,
+        "resources": Resources(
+            cpu_request=needs.cpu,
+            memory_request=needs.memory,
+            memory_limit=needs.memory,
+            ephemeral_request=needs.ephemeral_storage,
+            ephemeral_limit=needs.ephemeral_storage,
+            gpus=needs.gpus or None,
+        ),
+        "tolerations": [GPU_TOLERATION] if needs.gpus else None,
+        "volumes": [*VOLUMES, *([_shared_memory(needs.shared_memory)] if needs.shared_memory else [])],
+        "active_deadline_seconds": needs.timeout_s,
+        "env_from": [SecretEnvFrom(name=name, optional=True) for name in needs.secrets],
+        "service_account_name": None if needs.service_account == STEP_ACCOUNT else needs.service_account,
     }
+
+
+def _shared_memory(size: str) -> EmptyDirVolume:
+    return EmptyDirVolume(name="shm", mount_path="/dev/shm", medium="Memory", size_limit=Quantity(size))
 
 
 def _base() -> dict[str, Any]:
@@ -147,10 +124,6 @@ def _base() -> dict[str, Any]:
             Env(name="RATCHET_CONFIG", value=f"{CONFIG_FOLDER}/ratchet.yaml"),
             Env(name="HOME", value="/tmp"),
             Env(name="COLUMNS", value="200"),  # else a message is cut into lines of 80, and the last ones are kept
-        ],
-        "volumes": [
-            ConfigMapVolume(name=CONFIG_MAP, mount_path=CONFIG_FOLDER, read_only=True),
-            EmptyDirVolume(name="work", mount_path="/tmp"),
         ],
         "retry_strategy": RETRY,
         "termination_message_policy": "FallbackToLogsOnError",
@@ -165,10 +138,6 @@ def _base() -> dict[str, Any]:
             allow_privilege_escalation=False, read_only_root_filesystem=True, capabilities=Capabilities(drop=["ALL"])
         ),
     }
-
-
-def _resources(size: Size) -> Resources:
-    return Resources(cpu_request=size.cpu, memory_request=size.memory, memory_limit=size.memory, gpus=size.gpus)
 
 
 def _output(name: str) -> Parameter:

@@ -6,8 +6,9 @@ from typing import Any
 from hera.workflows import DAG, CronWorkflow, Parameter, Task, WorkflowTemplate
 from hera.workflows.models import ContinueOn, DAGTask, PodGC, TemplateRef, TTLStrategy, ValueFrom, WorkflowTemplateRef
 
+from ratchet.needs import STEP_ACCOUNT
 from ratchet.step import Step
-from ratchet_pipelines.argo.settings import STEP_ACCOUNT, STEPS_TEMPLATE, Settings, argo_name
+from ratchet_pipelines.argo.settings import STEPS_TEMPLATE, Settings, argo_name
 from ratchet_pipelines.argo.steps import notify_template, report_template, step_template
 from ratchet_pipelines.graph import STEPS
 

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from kfp import dsl
 
-from ratchet_pipelines.graph import BY_NAME
+from ratchet.needs import Needs
+from ratchet_pipelines.graph import BY_NAME, NEEDS
 from ratchet_pipelines.kubeflow import components
-from ratchet_pipelines.kubeflow.resources import RESOURCES, Resources, place
+from ratchet_pipelines.kubeflow.resources import place
 
 DATA = ("collect_triplets", "validate_triplets", "build_datasets")
 TRAIN_AND_EVALUATE = ("train_adapter", "evaluate_adapter", "register_adapter")
@@ -56,10 +57,10 @@ class Trained(NamedTuple):
 
 
 class Site:
-    """Adds steps to the pipeline that is being traced, as tasks of these images with these resources."""
+    """Adds steps to the pipeline that is being traced, as tasks of these images with these needs."""
 
-    def __init__(self, images: Images, resources: Mapping[str, Resources]) -> None:
-        self.images, self.resources = images, resources
+    def __init__(self, images: Images, needs: Mapping[str, Needs]) -> None:
+        self.images, self.needs = images, needs
 
     def chain(self, steps: tuple[str, ...], lake: Any, config: Any, made: Mapping[str, Any]) -> dict[str, Any]:
         """Tasks for the steps, each given the manifests that it reads; the tasks by name."""
@@ -72,19 +73,18 @@ class Site:
 
     def task(self, function: Callable[..., Any], **arguments: Any) -> Any:
         name = function.__name__
-        needs = self.resources.get(name)
-        has_gpu = self.images.cuda is not None and needs is not None and needs.uses_gpu
-        image = self.images.cuda if has_gpu else self.images.cpu
-        component = dsl.component(function, base_image=image, install_kfp_package=False)
+        needs = self.needs.get(name)
+        cuda = self.images.cuda if needs is not None and needs.gpus else None
+        component = dsl.component(function, base_image=cuda or self.images.cpu, install_kfp_package=False)
         task = component(**arguments).set_caching_options(name in CACHED)
         if needs is not None:
-            place(task, needs, has_gpu=has_gpu)
+            place(task, needs if cuda else needs.without_gpu())
         return task
 
 
-def build_pipelines(images: Images, resources: Mapping[str, Resources] = RESOURCES) -> dict[str, Pipeline]:
-    """The four pipelines by name."""
-    site = Site(images, resources)
+def build_pipelines(images: Images, needs: Mapping[str, Needs] = NEEDS) -> dict[str, Pipeline]:
+    """Return the four pipelines by name."""
+    site = Site(images, needs)
     data, train, release = _data(site), _train_and_evaluate(site), _release(site)
     whole = _whole(site, data, train, release)
     return {pipeline.name: pipeline for pipeline in (whole, data, train, release)}

@@ -14,9 +14,8 @@ from ratchet.config import Config
 from ratchet_pipelines.argo.compile import compile_documents, file_name, write_documents
 from ratchet_pipelines.argo.lint import lint
 from ratchet_pipelines.argo.settings import Settings
-from ratchet_pipelines.argo.steps import DEADLINE_HOURS, DEVICE_STEPS
 from ratchet_pipelines.argo.workflows import PARTS
-from ratchet_pipelines.graph import BY_NAME, STEPS
+from ratchet_pipelines.graph import BY_NAME, NEEDS, STEPS
 from ratchet_pipelines.profiles import profile_path
 from support import crd_schemas
 
@@ -126,7 +125,7 @@ def test_containers_run_without_privileges() -> None:
 
 def test_steps_that_use_a_device_ask_for_a_gpu_only_with_a_cuda_image() -> None:
     sections = Config.model_fields.items()
-    assert set(DEVICE_STEPS) == {
+    assert {step.name for step in STEPS if step.needs.gpus} == {
         name for name, section in sections if "device" in getattr(section.annotation, "model_fields", {})
     }
     on_gpu = {
@@ -149,7 +148,7 @@ def test_only_the_release_may_push_to_git_and_see_the_canary() -> None:
 
 def test_the_release_outlasts_its_own_timeout() -> None:
     gpu = yaml.safe_load(profile_path("gpu").read_text())
-    assert DEADLINE_HOURS["release_adapter"] * 3600 > gpu["release_adapter"]["timeout_s"]
+    assert NEEDS["release_adapter"].timeout_s > gpu["release_adapter"]["timeout_s"]
 
 
 def test_images_come_from_the_settings_alone() -> None:

@@ -32,8 +32,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory, images: Images) -> Path:
 
 @pytest.fixture(scope="session")
 def local_pipelines() -> dict[str, Pipeline]:
-    """Without resources: kfp.local warns of each that it ignores, and sleeps through retries."""
-    return build_pipelines(LOCAL, resources={})
+    """Without needs: kfp.local warns of each that it ignores, and sleeps through retries."""
+    return build_pipelines(LOCAL, needs={})
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,9 @@ import pytest
 import yaml
 
 from ratchet.errors import UserError
-from ratchet_pipelines.graph import STEPS
+from ratchet_pipelines.graph import NEEDS, STEPS
 from ratchet_pipelines.kubeflow.compile import compile_pipelines
 from ratchet_pipelines.kubeflow.pipelines import Images
-from ratchet_pipelines.kubeflow.resources import RESOURCES
 from support.orchestrator_edges import kubeflow_edges
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -95,7 +94,7 @@ def test_what_looks_at_the_world_is_never_cached(compiled: Path, name: str) -> N
 def test_nothing_is_installed_and_every_image_is_named_by_digest(compiled: Path, images: Images, name: str) -> None:
     for function, container in containers(specs(compiled)[name]).items():
         assert "pip install" not in " ".join(container["command"])
-        needs_gpu = RESOURCES[function].uses_gpu
+        needs_gpu = bool(NEEDS[function].gpus)
         assert container["image"] == (images.cuda if needs_gpu else images.cpu)
         assert ("accelerator" in container["resources"]) == needs_gpu
 
@@ -138,7 +137,7 @@ def test_every_task_on_the_cluster_has_retries_a_timeout_and_its_secrets_by_name
         assert int(settings[f"exec-{task}"]["activeDeadlineSeconds"]) > 0
         assert tasks(spec)[task]["retryPolicy"]["maxRetryCount"] > 0
         named = {secret["secretName"]: secret["optional"] for secret in settings[f"exec-{task}"]["secretAsEnv"]}
-        assert named == dict.fromkeys(RESOURCES[function].secrets, True)
+        assert named == dict.fromkeys(NEEDS[function].secrets, True)
 
 
 def test_the_command_line_is_free_of_kfp() -> None:
