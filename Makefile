@@ -50,7 +50,9 @@ airflow: $(VENV)/.work $(AIRFLOW)/.airflow ## Airflow on this machine, with the 
 
 test: $(VENV)/.dev ## Lint, types, import rings and the tests that need minutes at most
 	$(MAKE) --jobs=2 --output-sync check test-dags
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=
+	@echo "Coverage by branch, this process alone (services and killed processes are not counted); the ten lowest:"
+	@$(BIN)/coverage report --sort=cover | sed -n '1,12p;$$p'
 
 test-dags: $(AIRFLOW)/.airflow
 	$(AIRFLOW)/bin/pytest tests/dags
