@@ -9,7 +9,9 @@ AIRFLOW := .venv-airflow
 FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python $(FIND_LINKS)
-COMPILE := $(UV) pip compile $(FIND_LINKS) --no-emit-index-url --no-emit-find-links --no-annotate --no-header pyproject.toml
+COMPILE := $(UV) pip compile $(FIND_LINKS) --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+# Without its notice, on every build, of what will succeed it. Never --quiet: that drops warnings before --strict counts.
+MKDOCS := env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 # Compiled once here; else the processes of the demo's stack each compile them at their first start, on the same cores.
 COMPILED := import fastapi, great_expectations, matplotlib.pyplot, mlflow, peft, transformers.trainer, typer, uvicorn
 SEED ?= 0
@@ -31,8 +33,8 @@ $(VENV)/.work: $(UV) pyproject.toml requirements/work.txt
 	$(BIN)/python -W ignore -c "$(COMPILED)"
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.work requirements/dev.txt
-	$(INSTALL) -r requirements/dev.txt
+$(VENV)/.dev: $(VENV)/.work requirements/dev.txt requirements/docs.txt
+	$(INSTALL) -r requirements/dev.txt -r requirements/docs.txt
 	touch $@
 
 $(AIRFLOW)/.airflow: $(UV) requirements/airflow.txt requirements/airflow-dev.txt
@@ -61,28 +63,33 @@ test-all: $(VENV)/.dev $(AIRFLOW)/.airflow check ## All of `test`, and the slow 
 	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n 2 --dist loadfile -m 'not gpu and not cluster'
 	$(AIRFLOW)/bin/pytest tests/dags -m 'not gpu and not cluster'
 
-check: $(VENV)/.dev ## Format, lint, types and import rings
+check: $(VENV)/.dev ## Format, lint, types, import rings, and the documentation's links
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(MKDOCS) build --strict
 
 format: $(VENV)/.dev ## Rewrite the code as ruff wants it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.dev ## Build the documentation as a site, in site/
+	$(MKDOCS) build --strict
 
 bench: $(VENV)/.dev $(AIRFLOW)/.airflow ## Speed and memory beside a peer and the physical floor; prints ratios
 	$(BIN)/python -m benchmarks
 	$(AIRFLOW)/bin/python -m benchmarks.dags
 
 requirements: $(UV) ## Pin requirements/*.txt anew from pyproject.toml
-	$(COMPILE) --extra work 2>/dev/null | sed 's/+cpu$$//' > requirements/work.txt
-	$(COMPILE) --extra work --group dev -c requirements/work.txt 2>/dev/null | sed 's/+cpu$$//' > requirements/dev.txt
-	$(COMPILE) --extra airflow 2>/dev/null > requirements/airflow.txt
-	$(COMPILE) --extra airflow --group airflow-dev -c requirements/airflow.txt 2>/dev/null > requirements/airflow-dev.txt
+	$(COMPILE) pyproject.toml --extra work 2>/dev/null | sed 's/+cpu$$//' > requirements/work.txt
+	$(COMPILE) pyproject.toml --extra work --group dev -c requirements/work.txt 2>/dev/null | sed 's/+cpu$$//' > requirements/dev.txt
+	$(COMPILE) --group docs -c requirements/dev.txt 2>/dev/null > requirements/docs.txt
+	$(COMPILE) pyproject.toml --extra airflow 2>/dev/null > requirements/airflow.txt
+	$(COMPILE) pyproject.toml --extra airflow --group airflow-dev -c requirements/airflow.txt 2>/dev/null > requirements/airflow-dev.txt
 
 golden: $(VENV)/.dev ## Write the golden files anew, to review as a diff
-	-REGENERATE_GOLDEN=1 $(BIN)/pytest -q tests/pipelines tests/charts tests/ingest -k "golden or what_argo_cd"
+	-REGENERATE_GOLDEN=1 $(BIN)/pytest -q tests/pipelines tests/charts tests/docs tests/ingest -k "golden or what_argo_cd"
 
 images: ## Build every image: BASE_IMAGE=NAME@sha256:… (ENGINE=docker)
 	@test -n "$(BASE_IMAGE)" || { echo "BASE_IMAGE is not set: NAME@sha256:…; see docs/infrastructure.md" >&2; exit 2; }
@@ -91,6 +98,6 @@ images: ## Build every image: BASE_IMAGE=NAME@sha256:… (ENGINE=docker)
 	done
 
 clean: ## Remove the environment and what the demo left
-	rm -rf $(VENV) $(AIRFLOW) airflow-home demo
+	rm -rf $(VENV) $(AIRFLOW) airflow-home demo site
 
-.PHONY: help setup demo airflow test test-dags test-all check format bench requirements golden images clean
+.PHONY: help setup demo airflow test test-dags test-all check format docs bench requirements golden images clean
