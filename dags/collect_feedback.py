@@ -12,8 +12,8 @@ DOC = """
 ## When it fails
 
 1. Read the failed task's log from its end: the last lines are the step's own message.
-2. *needs you to mend something* (not retried): most often `validate_triplets` with too many bad rows. The quarantine
-   in the lake (`quarantine/`) has each row with its reason. Mend the sender, or raise
+2. *needs a fix from you* (not retried): most often `validate_triplets` with too many bad rows. The quarantine
+   in the lake (`quarantine/`) has each row with its reason. Fix the sender, or raise
    `validate_triplets.max_bad_share`; then clear the task.
 3. *was killed*: all tries ran out of memory or lost their node. Raise the step's
    `needs` (`ratchet.needs`) and run `make golden`.
@@ -25,7 +25,7 @@ One run an hour, one partition an hour. Collection goes by what has landed since
 counts each event once. So a run that failed needs no repair, and **a backfilled hour finds nothing new**: it makes
 the dataset as of now, with the same digest if no vote came since. A backfill is right after the lake was restored.
 
-Each run updates the asset `dataset`, with the digest of what it built and the number of triplets behind it.
+Each run updates the asset `dataset`, with the digest of the dataset and the number of its triplets.
 """
 
 with DAG(

@@ -10,7 +10,7 @@ from _common.tasks import command
 DOC = """
 ## When it fails
 
-1. One failed run is no trouble: the next looks at the world anew and does what is left.
+1. One failed run is no trouble: the next observes everything again and does the rest.
 2. Runs that keep failing leave places that disagree. Read the message: it names what could not be reached, Git, the
    cluster, the registry or the lake.
 3. `ratchet releases` prints the ledger, and `ratchet abort WHY` takes a bad release back without waiting for votes.

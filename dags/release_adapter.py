@@ -17,7 +17,7 @@ DOC = """
 1. Users are served all the while: by the champion, or by the canary while the votes allow it.
 2. *has no end within release_adapter.timeout_s*: the canary is still undecided. Clear the task to wait on; or
    `ratchet abort WHY` rolls it back now. `reconcile_releases` goes on either way.
-3. *needs you to mend something*: Git, the cluster or the registry refused. Mend it and clear the task: it takes the
+3. *needs a fix from you*: Git, the cluster or the registry refused. Fix it and clear the task: it takes the
    open release up where it is, and never asks twice.
 4. `ratchet releases` prints how every release ended. `rolled_back` is no failure of this DAG: it did its work.
 
@@ -26,7 +26,7 @@ DOC = """
 An event of `adapter` starts a run; one whose verdict is not a pass ends it at once. In production `approve` then waits
 for a person, under *Required actions*, with the gate's report; after three days without an answer it is a no.
 `release_adapter` asks in the ledger, commits to Git, and watches the canary. One run at a time, and the ledger admits
-one open release besides, whoever asks.
+one open release, for every caller.
 """
 
 with DAG(

@@ -15,7 +15,7 @@ DOC = """
 
 1. `train_adapter` or `evaluate_adapter` *was killed*: out of memory, or its node went. Each try resumes at the last
    checkpoint, so clear the task; if it dies in the same place, lower `train_adapter.pass_tokens`.
-2. *needs you to mend something*: do what the message says, then clear the task. The champion serves on meanwhile.
+2. *needs a fix from you*: do what the message says, then clear the task. The champion serves on meanwhile.
 3. A late run: look at the pool `gpu`. Slots that are full with nothing running are tasks to clear.
 4. To train now: trigger the DAG by hand with `force`.
 
@@ -37,7 +37,9 @@ with DAG(
     deadline=deadline(timedelta(hours=24)),
     default_args=defaults(),
     params={
-        "force": Param(False, type="boolean", description="Train on the newest dataset, whatever is new in it."),
+        "force": Param(
+            False, type="boolean", description="Train on the newest dataset, even without enough new triplets."
+        ),
         "min_new_triplets": Param(SETTINGS.min_new_triplets, type="integer", minimum=1),
     },
     tags=[Tag.TRAINING, Tag.USERS_WAIT],

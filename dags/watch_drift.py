@@ -11,7 +11,7 @@ from _common.tasks import command
 DOC = """
 ## When it fails
 
-1. Nobody feels it: it only watches. Read the last lines of the task's log, mend, clear the task.
+1. No user notices: it only watches. Read the last lines of the task's log, fix the cause, clear the task.
 2. It never fails because of drift. Drift is its finding: the task `report_drift` runs, and the asset `drift` starts
    `train_adapter`.
 
@@ -31,7 +31,7 @@ with DAG(
     dagrun_timeout=timedelta(hours=4),
     deadline=deadline(timedelta(hours=3)),
     default_args=defaults(),
-    tags=[Tag.MONITORING, Tag.NOBODY_FEELS_IT],
+    tags=[Tag.MONITORING, Tag.NO_USER_NOTICES],
     doc_md=DOC,
 ):
 

@@ -35,6 +35,6 @@ def newest(context: Any, asset: Asset) -> dict[str, Any] | None:
 
 
 def announced(context: Any, asset: Asset) -> dict[str, Any] | None:
-    """What the event said that started this run; None if a person or another asset did."""
+    """Return the event that started this run; None if a person or another asset started it."""
     events = context["triggering_asset_events"].get(asset, [])
     return dict(events[-1].extra) if events else None

@@ -1,11 +1,11 @@
 """How a command can fail. Retries are decided by these classes, and the message is the command's own."""
 
-EXIT_USER = 2  # the command line's contract: outside the code, and not mended by trying again
+EXIT_USER = 2  # the command line's contract: the cause is outside the code, and a retry fails again
 EXIT_SIGNALS = 128  # a shell and a container runtime report death by signal n as 128 + n
 
 
 class Refused(Exception):
-    """The user must mend something: a bad row, a wrong setting. Trying again would say the same."""
+    """The user must fix something: a bad row, a wrong setting. A retry would fail again."""
 
 
 class Broke(Exception):
@@ -17,9 +17,9 @@ class Lost(Exception):
 
 
 def failure(command: str, exit_code: int | None, words: str) -> Refused | Broke | Lost:
-    """The exception for an exit code; None is an end that nobody saw."""
+    """Return the exception for an exit code; None where no exit was observed."""
     if exit_code == EXIT_USER:
-        return Refused(f"{command} needs you to mend something:\n{words}")
+        return Refused(f"{command} needs a fix from you:\n{words}")
     if exit_code is None:
         return Lost(f"{command} was lost:\n{words}")
     if exit_code < 0 or exit_code > EXIT_SIGNALS:

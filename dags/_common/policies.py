@@ -24,12 +24,12 @@ class Tag(StrEnum):
     MONITORING = "stage:monitoring"
     USERS_FEEL_IT = "impact:users-feel-it"
     USERS_WAIT = "impact:improvement-waits"
-    NOBODY_FEELS_IT = "impact:nobody-feels-it"
+    NO_USER_NOTICES = "impact:no-user-notices"
 
 
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
-        RetryRule(Refused, RetryAction.FAIL, reason="a person must mend it first"),
+        RetryRule(Refused, RetryAction.FAIL, reason="a person must fix it first"),
         RetryRule(Lost, RetryAction.RETRY, timedelta(seconds=30), reason="the next try resumes"),
     ]
 )

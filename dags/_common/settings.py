@@ -3,11 +3,11 @@
 | variable | meaning | default |
 |---|---|---|
 | `RATCHET_EXECUTION` | `local`: steps are processes on this machine. `kubernetes`: steps are pods | `local` |
-| `RATCHET_COMMAND` | local: the `ratchet` program | `.venv/bin/ratchet` beside `dags/` |
+| `RATCHET_COMMAND` | local: the `ratchet` program | `.venv/bin/ratchet` next to `dags/` |
 | `RATCHET_LAKE`, `RATCHET_CONFIG` | local: the lake and ratchet.yaml, as `ratchet` itself reads them | its own |
 | `RATCHET_PODS` | kubernetes: a JSON file with the fields of `Pods` | none |
 | `RATCHET_APPROVAL` | `on` or `off`: does a person approve each release | on in pods, off locally |
-| `RATCHET_MIN_NEW_TRIPLETS` | so many new triplets are worth a training | 500 |
+| `RATCHET_MIN_NEW_TRIPLETS` | new triplets that start a training | 500 |
 """
 
 import json

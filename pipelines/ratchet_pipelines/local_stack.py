@@ -49,7 +49,7 @@ class Stack:
 
 @contextmanager
 def running(lake: Path, config: Config, seed: int) -> Iterator[Stack]:
-    """Start every service, yield their addresses, stop them all whatever happens."""
+    """Start every service, yield their addresses, and stop them all in any case."""
     ports = free_ports(4)
     pool, api, gateway, gate = (f"http://127.0.0.1:{port}" for port in ports)
     stack = Stack(pool, api, gateway, gate, str(lake / "git" / "deploy.git"))

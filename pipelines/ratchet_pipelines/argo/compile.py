@@ -9,11 +9,11 @@ from ratchet_pipelines.argo.lint import lint
 from ratchet_pipelines.argo.settings import Settings
 from ratchet_pipelines.argo.workflows import workflow_templates
 
-HEADER = "# Compiled from pipelines/ratchet_pipelines/argo; change that, not this.\n"
+HEADER = "# Compiled from pipelines/ratchet_pipelines/argo; edit that, not this file.\n"
 
 
 def compile_documents(settings: Settings) -> list[dict[str, Any]]:
-    """The objects as plain data, in the order in which to apply them."""
+    """Return the objects as plain data, in the order in which to apply them."""
     documents: list[dict[str, Any]] = [template.to_dict() for template in workflow_templates(settings)]
     faults = lint(documents)
     assert not faults, faults
@@ -26,7 +26,7 @@ def file_name(document: dict[str, Any]) -> str:
 
 
 def write_documents(settings: Settings, folder: Path) -> list[Path]:
-    """Write one file an object."""
+    """Write one file per object; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for document in compile_documents(settings):

@@ -1,7 +1,7 @@
-"""What the schemas of Argo's objects cannot see: whether every name that is referred to is there.
+"""Check what the schemas of Argo's objects cannot: that every reference resolves.
 
-Stricter than Argo where that costs nothing: no expression tags (`{{=...}}`), which nothing here could check, and
-nothing declared that is never used. Knows the kinds of templates that we write: containers and DAGs.
+Stricter than Argo where that costs nothing: no expression tags (`{{=...}}`), which this linter cannot check, and no
+unused declaration. It knows the kinds of templates that are written here: containers and DAGs.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +26,7 @@ Library = Mapping[str, Node]
 
 
 def lint(documents: Iterable[Node]) -> list[str]:
-    """Every fault in a set of WorkflowTemplates and CronWorkflows that refer to no others, each with its place."""
+    """Return every fault, with its place, in a closed set of WorkflowTemplates and CronWorkflows."""
     documents = list(documents)
     library = named(
         {"name": each["metadata"]["name"], **each} for each in documents if each["kind"] == "WorkflowTemplate"
@@ -66,7 +66,7 @@ def _template(template: Node, document: Node, library: Library, place: str) -> I
 
 
 def _call(caller: Node, document: Node, library: Library, place: str) -> Iterator[str]:
-    """A task or a hook: what it calls is there, and gets what it needs and nothing else."""
+    """Check that a task or hook calls an existing template with exactly its parameters."""
     called = _called(caller, document, library)
     if called is None:
         yield f"{place}: no template {caller.get('templateRef') or caller.get('template')!r}"
@@ -114,7 +114,7 @@ def _mounts(template: Node, place: str) -> Iterator[str]:
 
 
 def _tags(template: Node, tasks: list[Node], document: Node, library: Library, place: str) -> Iterator[str]:
-    """In a task, only what the tasks before it give; elsewhere in the template, what any of its tasks gives."""
+    """Check tags: a task may use outputs of the tasks before it; the rest of a template, those of any task."""
     graph = edges(tasks)
     given = {task["name"]: _given(task, _called(task, document, library)) for task in tasks}
     known = GLOBALS | {f"workflow.parameters.{name}" for name in parameters(document["spec"].get("arguments"))}

@@ -1,4 +1,4 @@
-"""Tell people that a workflow failed, and why: on stderr always, to a chat's webhook if RATCHET_NOTIFY_URL names one.
+"""Report a failed workflow and why: on stderr, and to the chat webhook that RATCHET_NOTIFY_URL names.
 
 Run by the templates' exit handler, which passes Argo's `workflow.*` variables as WORKFLOW_*.
 """
@@ -12,7 +12,7 @@ import httpx
 
 
 def message(workflow: str, status: str, failures: str) -> str:
-    """One line for the workflow, one for each node that failed with what it said."""
+    """Return one line for the workflow, and one with the message of each failed node."""
     lines = [f"{node['displayName']}: {node['message']}" for node in _nodes(failures) if node["message"]]
     return "\n".join([f"Argo workflow {workflow}: {status}", *dict.fromkeys(lines)])
 
@@ -25,10 +25,10 @@ def _nodes(failures: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    told = message(*(os.environ[f"WORKFLOW_{name}"] for name in ("WORKFLOW", "STATUS", "FAILURES")))
-    print(told, file=sys.stderr)
+    text = message(*(os.environ[f"WORKFLOW_{name}"] for name in ("WORKFLOW", "STATUS", "FAILURES")))
+    print(text, file=sys.stderr)
     if url := os.environ.get("RATCHET_NOTIFY_URL"):
-        httpx.post(url, json={"text": told}, timeout=10).raise_for_status()
+        httpx.post(url, json={"text": text}, timeout=10).raise_for_status()
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ OPERAND = re.compile(r"[\w-]+(?:\.\w+)?")
 
 
 def tags(node: Any) -> set[str]:
-    """What stands between `{{` and `}}` anywhere in it."""
+    """Return the texts between `{{` and `}}` anywhere in the node."""
     return {tag.strip() for text in _strings(node) for tag in TAG.findall(text)}
 
 
 def find(node: Any, key: str) -> Iterator[Any]:
-    """Every value under this key, however deep."""
+    """Yield every value under this key, at any depth."""
     if isinstance(node, Mapping) and key in node:
         yield node[key]
     yield from chain.from_iterable(find(child, key) for child in _children(node))
@@ -28,17 +28,17 @@ def named(entries: Iterable[Node]) -> dict[str, Node]:
 
 
 def parameters(holder: Node | None) -> dict[str, Node]:
-    """Of arguments, inputs or outputs."""
+    """Return the parameters of arguments, inputs or outputs, by name."""
     return named((holder or {}).get("parameters", []))
 
 
 def operands(task: Node) -> list[str]:
-    """The `task` and `task.Result` words of its `depends`."""
+    """Return the `task` and `task.Result` operands of `depends`."""
     return OPERAND.findall(task.get("depends", ""))
 
 
 def parses(depends: str) -> bool:
-    """Whether it is operands joined by &&, ||, ! and parentheses."""
+    """Return whether the text is operands joined by &&, ||, ! and parentheses."""
     python = OPERAND.sub("x", depends).replace("&&", " and ").replace("||", " or ").replace("!", " not ")
     if re.search(r"[^\w\s()]", python):
         return False
@@ -50,7 +50,7 @@ def parses(depends: str) -> bool:
 
 
 def edges(tasks: Iterable[Node]) -> dict[str, set[str]]:
-    """The tasks that each one waits for."""
+    """Return the tasks that each task waits for, by name."""
     return {task["name"]: {operand.partition(".")[0] for operand in operands(task)} for task in tasks}
 
 

@@ -1,4 +1,4 @@
-"""What differs between clusters: images and the schedule. And the names that the templates share with the cluster."""
+"""Settings that differ between clusters, images and schedule, and names that templates share."""
 
 from dataclasses import dataclass
 
@@ -24,5 +24,5 @@ class Settings:
 
 
 def argo_name(name: str) -> str:
-    """Kubernetes takes no underscores."""
+    """Return the name with hyphens: Kubernetes allows no underscores."""
     return name.replace("_", "-")

@@ -52,7 +52,7 @@ MUTEXES = {"train_adapter": "ratchet-train", "release_adapter": "ratchet-release
 
 
 def step_template(step: Step, settings: Settings) -> Container:
-    """The step's command. Takes its inputs' manifest URIs; gives its own and its decision."""
+    """Return the container of the step's command: manifest URIs in, its own URI and decision out."""
     given = [f"--in={name}={{{{inputs.parameters.{argo_name(name)}}}}}" for name in step.inputs]
     mutex = MUTEXES.get(step.name)
     return Container(
@@ -67,7 +67,7 @@ def step_template(step: Step, settings: Settings) -> Container:
 
 
 def report_template(settings: Settings) -> Container:
-    """The HTML report on the lake's newest run, which Argo's pages show in place."""
+    """Return the container that writes the HTML report on the newest run, which Argo's UI shows."""
     return Container(
         name="write-report",
         args=["report", f"--out={OUT}/report.html"],
@@ -78,19 +78,19 @@ def report_template(settings: Settings) -> Container:
 
 
 def notify_template(settings: Settings) -> Container:
-    """Tell people which step failed and what it said."""
-    told = ("workflow", "status", "failures")
-    environment = [Env(name=f"WORKFLOW_{name.upper()}", value=f"{{{{inputs.parameters.{name}}}}}") for name in told]
+    """Notify people of the failed step and its message."""
+    names = ("workflow", "status", "failures")
+    environment = [Env(name=f"WORKFLOW_{name.upper()}", value=f"{{{{inputs.parameters.{name}}}}}") for name in names]
     return Container(
         name="notify",
-        inputs=[Parameter(name=name) for name in told],
+        inputs=[Parameter(name=name) for name in names],
         **_placed(NEEDS["notify"], settings),
         **_base() | {"command": ["python", "-m", "ratchet_pipelines.argo.notify"], "env": environment},
     )
 
 
 def _placed(needs: Needs, settings: Settings) -> dict[str, Any]:
-    """Image, machine, deadline, secrets and account: what a container's needs ask of the cluster."""
+    """Return image, machine, deadline, secrets and account as the needs ask for them."""
     cuda = settings.cuda_image if needs.gpus else None
     needs = needs if cuda else needs.without_gpu()
     return {
@@ -116,7 +116,7 @@ def _shared_memory(size: str) -> EmptyDirVolume:
 
 
 def _base() -> dict[str, Any]:
-    """What every container has: settings, no privileges, a place to write, its last words as the node's message."""
+    """Return the fields of every container: settings, no privileges, the log's end as the node's message."""
     return {
         "command": ["ratchet"],
         "env": [
@@ -145,6 +145,6 @@ def _output(name: str) -> Parameter:
 
 
 def _artifact(name: str, file: str, stem: str) -> S3Artifact:
-    """In the namespace's artifact repository: the bucket is the cluster's business."""
+    """Return an artifact in the namespace's artifact repository; the cluster configures the bucket."""
     key = f"ratchet/{{{{workflow.name}}}}/{stem}.{file.split('.')[-1]}"
     return S3Artifact(name=name, path=f"{OUT}/{file}", key=key, archive=NoneArchiveStrategy())

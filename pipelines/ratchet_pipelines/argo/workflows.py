@@ -1,4 +1,4 @@
-"""WorkflowTemplates: the whole loop, its three parts that can be started alone, and what happens at their end."""
+"""WorkflowTemplates: the whole loop, its three parts that start alone, and their exit handlers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,13 +23,13 @@ FORCE = Parameter(
     name="force",
     value="false",
     enum=["false", "true"],
-    description="true starts release_adapter whatever the verdict; it refuses unless release_adapter.force is set too",
+    description="true starts release_adapter with any verdict; it refuses unless release_adapter.force is set too",
 )
 Template = WorkflowTemplate | CronWorkflow
 
 
 def workflow_templates(settings: Settings) -> list[Template]:
-    """Everything that Argo needs, referenced before referring."""
+    """Return all objects for Argo, each before those that refer to it."""
     parts = [_dag_template(name, steps, settings) for name, steps in {**PARTS, LOOP: STEPS}.items()]
     return [_steps(settings), *parts, _cron(settings)]
 
@@ -61,14 +61,14 @@ def _dag_template(name: str, steps: Sequence[Step], settings: Settings) -> Workf
         pod_gc=PodGC(strategy="OnPodSuccess", delete_delay_duration="10m"),
         ttl_strategy=TTLStrategy(seconds_after_success=7 * DAY_S, seconds_after_failure=30 * DAY_S),
         templates=[
-            DAG(name="main", tasks=tasks, outputs=_handed_on(inside)),
+            DAG(name="main", tasks=tasks, outputs=_outputs(inside)),
             DAG(name="on-exit", tasks=_exit_tasks()),
         ],
     )
 
 
 def _task(step: Step, inside: Sequence[str]) -> Task:
-    """Its edges are the step's inputs; those made elsewhere come as arguments of the workflow."""
+    """Return the task of a step. Its edges are its inputs; inputs from outside are workflow arguments."""
     arguments = [Parameter(name=argo_name(name), value=_uri(name, inside)) for name in step.inputs]
     return Task(
         name=argo_name(step.name),
@@ -86,18 +86,18 @@ def _uri(name: str, inside: Sequence[str]) -> str:
 
 
 def _is_judged(inside: Sequence[str]) -> bool:
-    """Whether the release follows a verdict in the same workflow. Started alone, a person has decided."""
+    """Return whether a verdict precedes the release in this workflow. Started alone, a person has decided."""
     return {"register_adapter", "release_adapter"} <= set(inside)
 
 
 def _may_release() -> str:
-    """Quoted, since Argo puts the values in before it reads the condition."""
+    """Return the release's condition, quoted because Argo substitutes values before it parses."""
     decision, force = "{{tasks.register-adapter.outputs.parameters.decision}}", "{{workflow.parameters.force}}"
     return f"'{decision}' == 'pass' || '{force}' == 'true'"
 
 
-def _handed_on(inside: Sequence[str]) -> list[Parameter]:
-    """Manifest URIs that steps outside this part take: what to start the next part with."""
+def _outputs(inside: Sequence[str]) -> list[Parameter]:
+    """Return the manifest URIs that the next part takes as arguments."""
     wanted = {needed for step in STEPS if step.name not in inside for needed in step.inputs if needed in inside}
     return [
         Parameter(name=argo_name(name), value_from=ValueFrom(parameter=_uri(name, inside)))
@@ -107,8 +107,8 @@ def _handed_on(inside: Sequence[str]) -> list[Parameter]:
 
 
 def _exit_tasks() -> list[Task | DAGTask]:
-    """A report however it ended, and word to people if it failed. Neither may change how it ended."""
-    told = {"workflow": "{{workflow.name}}", "status": "{{workflow.status}}", "failures": "{{workflow.failures}}"}
+    """Return the exit tasks: a report always, a notice on failure. Neither changes the workflow's status."""
+    status = {"workflow": "{{workflow.name}}", "status": "{{workflow.status}}", "failures": "{{workflow.failures}}"}
     common: dict[str, Any] = {"continue_on": ContinueOn(failed=True, error=True)}
     report, notify = (TemplateRef(name=STEPS_TEMPLATE, template=name) for name in ("write-report", "notify"))
     return [
@@ -116,7 +116,7 @@ def _exit_tasks() -> list[Task | DAGTask]:
         Task(
             name="notify",
             template_ref=notify,
-            arguments=[Parameter(name=name, value=value) for name, value in told.items()],
+            arguments=[Parameter(name=name, value=value) for name, value in status.items()],
             when="'{{workflow.status}}' != 'Succeeded'",
             **common,
         ),
@@ -124,7 +124,7 @@ def _exit_tasks() -> list[Task | DAGTask]:
 
 
 def _cron(settings: Settings) -> CronWorkflow:
-    """The loop on a schedule. Where nothing is new, every step finds its result and does nothing."""
+    """Return the loop on a schedule. Without new events every step finds its result and does nothing."""
     return CronWorkflow(
         name=LOOP,
         labels=_labels(settings),

@@ -1,7 +1,7 @@
 """One component a step. Kubeflow ships each function's source text, so each imports the installed package and calls it.
 
 Inputs from other steps are references to manifests, never artifacts: Kubeflow's cache looks at parameters' values but
-only at artifacts' names. What the parameters mean is said where the UI asks for them, in pipelines.ARGUMENTS.
+only at artifacts' names. pipelines.ARGUMENTS explains the parameters, since the UI shows them in the pipeline's form.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from kfp.dsl import HTML, ClassificationMetrics, Dataset, Markdown, Metrics, Mod
 
 
 def collect_triplets(lake: str, config: str, triplets: Output[Dataset], summary: Output[Markdown]) -> str:
-    """Join new votes with the answers that they are on."""
+    """Join new votes with the answers that they judge."""
     from ratchet_pipelines.kubeflow.steps import run
 
     return run("collect_triplets", lake, config, {}, triplets=triplets, summary=summary).manifest
@@ -24,7 +24,7 @@ def validate_triplets(
     quarantine: Output[Dataset],
     summary: Output[Markdown],
 ) -> str:
-    """Keep good triplets; put bad ones aside with every reason."""
+    """Keep good triplets; quarantine bad ones with their reasons."""
     from ratchet_pipelines.kubeflow.steps import run
 
     inputs = {"collect_triplets": collect_triplets}
@@ -74,7 +74,7 @@ def evaluate_adapter(
     summary: Output[Markdown],
     report: Output[HTML],
 ) -> str:
-    """Judge the adapter against what serves now, on held-out votes."""
+    """Compare the adapter with the incumbent on held-out votes."""
     from ratchet_pipelines.kubeflow.steps import run
 
     inputs = {"build_datasets": build_datasets, "train_adapter": train_adapter}
@@ -114,7 +114,7 @@ def release_adapter(
     summary: Output[Markdown],
     report: Output[HTML],
 ) -> str:
-    """Name the adapter in Git and stay until its canary is promoted or rolled back."""
+    """Name the adapter in Git and wait until its canary is promoted or rolled back."""
     from ratchet_pipelines.kubeflow.steps import run
 
     inputs = {
@@ -128,7 +128,7 @@ def release_adapter(
 
 
 def notify(lake: str, status: PipelineTaskFinalStatus) -> None:
-    """Tell people how the run ended, whichever way it did."""
+    """Notify people of the end of the run, success or failure."""
     from ratchet_pipelines.kubeflow.notice import notify
 
     notify(lake, status.state or "", status.pipeline_job_resource_name or "", status.error_message or "")

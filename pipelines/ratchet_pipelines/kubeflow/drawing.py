@@ -1,7 +1,7 @@
-"""What the run view of Kubeflow shows, drawn from a manifest: pointers, metrics, Markdown, HTML, a confusion matrix.
+"""Draw Kubeflow's run view from a manifest: pointers, metrics, Markdown, HTML, a confusion matrix.
 
-An artifact never holds data, and its URI is left as Kubeflow made it: the launcher uploads what lies at the path and
-refuses a URI in another bucket. So the file is a copy of what is in the metadata, and the lake's address is metadata.
+An artifact never holds data, and its URI stays as Kubeflow made it: the launcher uploads the file at the path and
+refuses a URI in another bucket. So the file repeats the metadata, and the lake's address is metadata.
 """
 
 import json
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 VERDICTS = ("pass", "fail", "insufficient")
 CHECK = ("name", "verdict", "candidate", "incumbent", "difference", "n")
 SLICE = ("kind", "value", "candidate", "incumbent", "difference", "n", "is_worse")
-CANARY_SAID = {"promoted": "pass", "rolled_back": "fail"}
+CANARY_VERDICT = {"promoted": "pass", "rolled_back": "fail"}
 
 
 def draw(manifest: Manifest, store: Store, artifacts: Mapping[str, "Artifact"]) -> None:
@@ -52,13 +52,13 @@ def draw_metrics(artifact: "Metrics", manifest: Manifest, store: Store) -> None:
 
 
 def draw_summary(artifact: "Markdown", manifest: Manifest, store: Store) -> None:
-    """How it ended and why; where each row went; what each check found; what was made."""
+    """Write the outcome and its reason, the rows by drop reason, the checks, and the outputs."""
     facts = manifest.facts
     end = facts.get("outcome") or facts.get("verdict") or "done"
     why = f": {facts['why']}" if facts.get("why") else ""
     flows = [row for unit, flow in manifest.flows.items() for row in _flow_rows(unit, flow)]
     checks = [[check[name] for name in CHECK] for check in facts.get("checks", [])]
-    slices = [[one[name] for name in SLICE] for one in facts.get("slices", [])]
+    slices = [[part[name] for name in SLICE] for part in facts.get("slices", [])]
     made = [[name, artifact.digest[:12], artifact.rows] for name, artifact in manifest.outputs.items()]
     tables = [
         _table(("rows", "number"), flows),
@@ -70,15 +70,15 @@ def draw_summary(artifact: "Markdown", manifest: Manifest, store: Store) -> None
 
 
 def draw_report(artifact: "HTML", manifest: Manifest, store: Store) -> None:
-    """Our report, on this run alone: the manifest and all that it was made from."""
+    """Write the HTML report on this run alone: the manifest and its ancestors."""
     run = Act("This run", ancestry(manifest, all_manifests(store)))
     write_report([run], read_ledger(store), Path(artifact.path))
 
 
 def draw_verdicts(artifact: "ClassificationMetrics", manifest: Manifest, store: Store) -> None:
-    """How far offline verdicts foretold what users said: rows are the canary's end, columns the offline verdict."""
-    ends = [record for record in read_ledger(store) if record.event in CANARY_SAID]
-    matrix = [[_count(ends, actual, foretold) for foretold in VERDICTS] for actual in VERDICTS]
+    """Compare offline verdicts with canaries: rows are the canary's outcome, columns the offline verdict."""
+    ends = [record for record in read_ledger(store) if record.event in CANARY_VERDICT]
+    matrix = [[_count(ends, actual, offline) for offline in VERDICTS] for actual in VERDICTS]
     if ends:  # nothing to show before the first canary has ended
         artifact.log_confusion_matrix(list(VERDICTS), matrix)
     _write(artifact, json.dumps({"categories": VERDICTS, "canary_by_offline": matrix}))
@@ -92,8 +92,8 @@ DRAWN = {
 }
 
 
-def _count(ends: list[LedgerRecord], actual: str, foretold: str) -> int:
-    return sum(CANARY_SAID[end.event] == actual and end.verdict == foretold for end in ends)
+def _count(ends: list[LedgerRecord], actual: str, offline: str) -> int:
+    return sum(CANARY_VERDICT[end.event] == actual and end.verdict == offline for end in ends)
 
 
 def _flow_rows(unit: str, flow: Flow) -> list[list[Any]]:
@@ -108,7 +108,7 @@ def _table(head: tuple[str, ...], rows: list[list[Any]]) -> str:
 
 
 def _numbers(manifest: Manifest) -> Iterator[tuple[str, float]]:
-    """Sizes of datasets, first and last loss of each phase, both sides of each check: whatever the facts hold."""
+    """Yield sizes of datasets, the last loss of each phase and both sides of each check, where the facts have them."""
     facts = manifest.facts
     yield from _flat(facts.get("sizes", {}))
     yield from ((name, facts[name]) for name in ("sft_rows", "dpo_pairs", "tokens") if name in facts)

@@ -8,7 +8,7 @@ TIMEOUT_S = 10.0
 
 
 def notify(lake: str, state: str, run: str, error: str) -> None:
-    """Tell how the run ended. Chat services read the key `text`.
+    """Print and post how the run ended. Chat services read the key `text`.
 
     With nested pipelines Kubeflow may still report RUNNING here (kubeflow/pipelines#11979): then it is just "ended".
     """

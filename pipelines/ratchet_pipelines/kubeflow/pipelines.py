@@ -1,6 +1,6 @@
 """The loop as Kubeflow pipelines: data, training and release, each of which starts alone, and the whole of them.
 
-Edges come from the graph that every orchestrator shares; here is only how it is cut, and what people are asked.
+Edges come from the graph that every orchestrator shares; this module cuts it into pipelines and words their forms.
 """
 
 import inspect
@@ -19,7 +19,7 @@ DATA = ("collect_triplets", "validate_triplets", "build_datasets")
 TRAIN_AND_EVALUATE = ("train_adapter", "evaluate_adapter", "register_adapter")
 RELEASE = ("release_adapter",)
 CACHED = ("validate_triplets", "build_datasets", "train_adapter")
-"""Steps whose result is a function of their parameters. The others look at the world: new votes, champion, canary."""
+"""Steps whose result is a function of their parameters. The others read state: new votes, champion, canary."""
 
 ARGUMENTS = {
     "lake": "The lake: s3://bucket/prefix. Everything is read from it and written to it.",
@@ -28,14 +28,13 @@ ARGUMENTS = {
     "release": "Whether to release the adapter, if its verdict allows it. Otherwise the run ends with a registered "
     "version.",
     **{
-        step: f"What {step} made, as its `Output` says: manifests/{step}/KEY.json@DIGEST. The digest may be left out; "
-        "if it is there, it must fit."
+        step: f"The `Output` of {step}: manifests/{step}/KEY.json@DIGEST. The digest is optional, and checked if given."
         for step in BY_NAME
     },
 }
-"""What the form in the UI says of each argument."""
+"""Explanation of each argument in the UI's form."""
 
-MANIFEST = "Output"  # what kfp calls the value that a component returns
+MANIFEST = "Output"  # kfp's name for the value that a component returns
 Pipeline = Any  # kfp has no types
 
 
@@ -141,12 +140,14 @@ def _whole(site: Site, data: Pipeline, train_and_evaluate: Pipeline, release_ada
 
 
 def never_cached(nested: Any) -> Any:
-    """Leave it to the tasks inside, each of which says for itself."""
+    """Turn caching off for the nested pipeline; its tasks set their own."""
     return nested.set_caching_options(False)
 
 
 def _pipeline(name: str, function: Callable[..., Any]) -> Pipeline:
-    """The pipeline, with each argument explained where the UI shows it: in the docstring's `Args:`."""
-    told = "\n".join(f"    {argument}: {ARGUMENTS[argument]}" for argument in inspect.signature(function).parameters)
-    function.__doc__ = f"{function.__doc__}\n\nArgs:\n{told}\n"
+    """Make the pipeline, and explain each argument where the UI reads it: in the docstring's `Args:`."""
+    explained = "\n".join(
+        f"    {argument}: {ARGUMENTS[argument]}" for argument in inspect.signature(function).parameters
+    )
+    function.__doc__ = f"{function.__doc__}\n\nArgs:\n{explained}\n"
     return dsl.pipeline(function, name=name)

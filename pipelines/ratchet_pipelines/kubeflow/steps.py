@@ -1,4 +1,4 @@
-"""What a component does in its pod: read the manifests that it was pointed at, run one step, draw what the UI shows."""
+"""Run one step in a component's pod: read the manifests of its inputs, run it, draw the UI's artifacts."""
 
 from collections.abc import Mapping
 from pathlib import Path
