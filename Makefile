@@ -16,7 +16,7 @@ MKDOCS := env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 COMPILED := import fastapi, great_expectations, matplotlib.pyplot, mlflow, peft, transformers.trainer, typer, uvicorn
 SEED ?= 0
 ENGINE ?= docker
-# Where this is set, every process would compile half a gigabyte of libraries anew: 40 s instead of 15.
+# Where this is set, every process would compile half a gigabyte of libraries again: 40 s instead of 15.
 export PYTHONDONTWRITEBYTECODE :=
 
 help: ## Print this help
@@ -77,18 +77,18 @@ format: $(VENV)/.dev ## Rewrite the code as ruff wants it
 docs: $(VENV)/.dev ## Build the documentation as a site, in site/
 	$(MKDOCS) build --strict
 
-bench: $(VENV)/.dev $(AIRFLOW)/.airflow ## Speed and memory beside a peer and the physical floor; prints ratios
+bench: $(VENV)/.dev $(AIRFLOW)/.airflow ## Speed and memory against a peer and the physical floor; prints ratios
 	$(BIN)/python -m benchmarks
 	$(AIRFLOW)/bin/python -m benchmarks.dags
 
-requirements: $(UV) ## Pin requirements/*.txt anew from pyproject.toml
+requirements: $(UV) ## Pin requirements/*.txt from pyproject.toml again
 	$(COMPILE) pyproject.toml --extra work 2>/dev/null | sed 's/+cpu$$//' > requirements/work.txt
 	$(COMPILE) pyproject.toml --extra work --group dev -c requirements/work.txt 2>/dev/null | sed 's/+cpu$$//' > requirements/dev.txt
 	$(COMPILE) --group docs -c requirements/dev.txt 2>/dev/null > requirements/docs.txt
 	$(COMPILE) pyproject.toml --extra airflow 2>/dev/null > requirements/airflow.txt
 	$(COMPILE) pyproject.toml --extra airflow --group airflow-dev -c requirements/airflow.txt 2>/dev/null > requirements/airflow-dev.txt
 
-golden: $(VENV)/.dev ## Write the golden files anew, to review as a diff
+golden: $(VENV)/.dev ## Rewrite the golden files, to review as a diff
 	-REGENERATE_GOLDEN=1 $(BIN)/pytest -q tests/pipelines tests/charts tests/docs tests/ingest -k "golden or what_argo_cd"
 
 images: ## Build every image: BASE_IMAGE=NAME@sha256:… (ENGINE=docker)

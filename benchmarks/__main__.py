@@ -1,4 +1,4 @@
-"""Run every benchmark and print each arm beside the first, as a ratio.
+"""Run every benchmark and print each arm as a ratio to the first.
 
 `python -m benchmarks NAME …` runs one, which may take arguments; see its --help. The first line says on what machine
 and commit; benchmarks/results holds what these commands printed.

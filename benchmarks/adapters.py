@@ -1,4 +1,4 @@
-"""Tokens a second from a batch that mixes the base model and two adapters: our low-rank product beside PEFT's.
+"""Tokens a second from a batch that mixes the base model and two adapters: our low-rank product against PEFT's.
 
 The base model alone, without any adapter, is the floor that both stand on.
 """

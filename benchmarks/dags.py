@@ -1,4 +1,4 @@
-"""Seconds to parse every DAG, as Airflow's processor does, beside importing Airflow alone.
+"""Seconds to parse every DAG, as Airflow's processor does, against importing Airflow alone.
 
 Run by Airflow's environment: `.venv-airflow/bin/python -m benchmarks.dags`.
 """

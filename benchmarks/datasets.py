@@ -1,4 +1,4 @@
-"""Building datasets: triplets a second beside the floor, near duplicates beside MinHash, detectors against the truth.
+"""Building datasets: triplets a second against the floor, near duplicates beside MinHash, detectors against the truth.
 
 `python -m benchmarks datasets 1000000` prints all three at that size, with memory and CPU time.
 """

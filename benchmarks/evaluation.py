@@ -1,4 +1,4 @@
-"""The clustered bootstrap of the offline gate beside scipy's on the same votes.
+"""The clustered bootstrap of the offline gate against scipy's on the same votes.
 
 How often the gate errs is another question: `ratchet error-rates` answers it.
 """

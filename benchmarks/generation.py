@@ -1,4 +1,4 @@
-"""Answers a second from the embedded model: our continuous batching beside `transformers.generate`."""
+"""Answers a second from the embedded model: our continuous batching against `transformers.generate`."""
 
 import time
 from collections.abc import Callable

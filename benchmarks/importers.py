@@ -1,4 +1,4 @@
-"""Memory of an import beside the size of its file: it must not follow."""
+"""Memory of an import against the size of its file: it must not follow."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Triplets a second through validation and scrubbing, beside Great Expectations' pandas engine on a sample.
+"""Triplets a second through validation and scrubbing, against Great Expectations' pandas engine on a sample.
 
 Ours is the step's work on rows in memory: judge all by the compiled suite, scrub the good ones, explain the bad ones,
 and write both as Parquet. 1% of the rows is broken, 5% holds personal data, as many hold something that only looks

@@ -1,7 +1,7 @@
 # Airflow with our DAGs: scheduler, DAG processor, API server and triggerer. No step's dependencies: steps run in pods.
 # A changed DAG rebuilds only the last, small layer.
 
-# By digest, NAME@sha256:…; a Debian with Python 3.11. There is no default: whoever builds chooses whom to trust.
+# By digest, NAME@sha256:…; a Debian with Python 3.11. There is no default: the builder chooses which base to trust.
 ARG BASE_IMAGE
 
 FROM ${BASE_IMAGE} AS dependencies

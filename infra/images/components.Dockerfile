@@ -4,7 +4,7 @@
 #   cuda            torch for NVIDIA GPUs; the driver comes from the node
 # A code change rebuilds only the last, small layer.
 
-# By digest, NAME@sha256:…; a Debian with Python 3.11. There is no default: whoever builds chooses whom to trust.
+# By digest, NAME@sha256:…; a Debian with Python 3.11. There is no default: the builder chooses which base to trust.
 ARG BASE_IMAGE
 
 FROM ${BASE_IMAGE} AS uv

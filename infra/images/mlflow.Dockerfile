@@ -1,6 +1,6 @@
 # MLflow's server on Postgres and S3, at the version whose client the steps use.
 
-# By digest, NAME@sha256:…; a Debian with Python 3.11. There is no default: whoever builds chooses whom to trust.
+# By digest, NAME@sha256:…; a Debian with Python 3.11. There is no default: the builder chooses which base to trust.
 ARG BASE_IMAGE
 
 FROM ${BASE_IMAGE} AS dependencies

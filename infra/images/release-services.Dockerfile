@@ -2,7 +2,7 @@
 # MLflow's client, no training stack.
 # A code change rebuilds only the last, small layer.
 
-# By digest, NAME@sha256:…; a Debian with Python 3.11. There is no default: whoever builds chooses whom to trust.
+# By digest, NAME@sha256:…; a Debian with Python 3.11. There is no default: the builder chooses which base to trust.
 ARG BASE_IMAGE
 
 FROM ${BASE_IMAGE} AS uv
@@ -16,7 +16,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
 FROM uv AS dependencies
 WORKDIR /src
 COPY pyproject.toml requirements/work.txt ./
-# work.txt pins whatever pyproject.toml asks for; the reconciler moves aliases through MLflow's client.
+# work.txt pins the dependencies of pyproject.toml; the reconciler moves aliases through MLflow's client.
 RUN --mount=type=secret,id=uv.toml,target=/etc/uv/uv.toml --mount=type=cache,target=/root/.cache/uv \
     uv pip install --requirements pyproject.toml --constraints work.txt mlflow-skinny
 

@@ -1,4 +1,4 @@
-# What no role may do, whatever its own policy says.
+# Denials for every role, which no policy of a role's own can lift.
 
 data "aws_iam_policy_document" "bucket" {
   for_each = local.buckets

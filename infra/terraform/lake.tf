@@ -88,7 +88,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "lake" {
       storage_class = "STANDARD_IA"
     }
 
-    # Not GLACIER: a lake that is read anew must not wait hours for each file.
+    # Not GLACIER: a lake that is read again must not wait hours for each file.
     transition {
       days          = var.events_cold_after_days + 180
       storage_class = "GLACIER_IR"
