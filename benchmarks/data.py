@@ -1,4 +1,4 @@
-"""The data layer from landed events to datasets: rows a second, CPU seconds and peak memory, against a peer and a floor.
+"""The data layer from landed events to datasets: rows a second, CPU seconds, peak memory, against a peer and a floor.
 
 The same generated files go through three programs, each in a process of its own: ours; the floor, DuckDB reading,
 joining and writing them with no logic at all; and the peer, the usual pandas, Great Expectations and datasketch, on a

@@ -1,4 +1,4 @@
-"""The router against LiteLLM's proxy before the same stub of a model pool: requests a second of one core, added latency.
+"""The router against LiteLLM's proxy on the same stub of a model pool: requests per core-second, added latency.
 
 The router has every answer on disk before it passes it on; the proxy stores nothing. LiteLLM gets an environment of its
 own in .venv-litellm: its pins are not ours. `python -m benchmarks router` prints the latencies too.
