@@ -72,7 +72,10 @@ class MultiLoraModel:
         if used != sorted({name for name in self._chosen if name is not None}):
             self._stacked = self._stack(used)
         self._chosen = chosen
-        self._mask = self._mask_of(chosen, used) if used else None
+        owners = [name for name in used for _ in range(self._rank(name))]
+        mask = [[float(owner == name) for owner in owners] for name in chosen]
+        # (rows, 1, ranks): 1 where a rank belongs to the row's own adapter
+        self._mask = torch.tensor(mask, device=self.model.device, dtype=self.model.dtype)[:, None] if used else None
 
     def _factors(self, folder: Path, tensors: dict[str, Tensor]) -> dict[str, Factors]:
         shape, factors = read_shape(folder), {}
@@ -97,13 +100,6 @@ class MultiLoraModel:
             parts = [self._adapters[name].get(layer) or self._zeros(name, layer) for name in used]
             stacked[layer] = Factors(torch.cat([part.down for part in parts]), torch.cat([part.up for part in parts]))
         return stacked
-
-    def _mask_of(self, chosen: Sequence[str | None], used: Sequence[str]) -> Tensor:
-        """Return a mask (rows, 1, ranks): 1 where a rank belongs to the row's own adapter."""
-        device, dtype = self.model.device, self.model.dtype
-        owners = [name for name in used for _ in range(self._rank(name))]
-        rows = [[float(owner == name) for owner in owners] for name in chosen]
-        return torch.tensor(rows, device=device, dtype=dtype)[:, None]
 
     def _rank(self, name: str) -> int:
         return next(iter(self._adapters[name].values())).down.shape[0]
