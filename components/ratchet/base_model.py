@@ -65,7 +65,7 @@ def _four_bits(source: BaseModelSource) -> dict[str, Any]:
     if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
             "train_adapter.quantize = 'nf4' needs a CUDA device and bitsandbytes (pip install bitsandbytes); "
-            f"CUDA is {'there' if torch.cuda.is_available() else 'not there'}. Without them set quantize: none"
+            f"CUDA is {'' if torch.cuda.is_available() else 'not '}available. Without them set quantize: none"
         )
     settings = BitsAndBytesConfig(
         load_in_4bit=True,

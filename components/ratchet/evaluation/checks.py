@@ -151,8 +151,8 @@ def _decide(comparison: Comparison, *, is_surely_worse: bool) -> Check:
         if is_open:
             why += f"; {needed} would decide if the difference stays" if needed else "; no sample would decide"
     if comparison.is_alarm:
-        why += f"; p {comparison.p:.2g}; an alarm, which proves nothing good"
-        why += f": {needed} would prove a rise below {PROVEN_RISE:.0%}" if needed else ""
+        why += f"; p {comparison.p:.2g}; an alarm, no proof of non-inferiority"
+        why += f": {needed} answers would prove a rise below {PROVEN_RISE:.0%}" if needed else ""
     return Check(**{**asdict(comparison), "verdict": verdict, "n_needed": needed, "why": why})
 
 

@@ -4,7 +4,7 @@ Every draw goes through `compare` and `conclude`, as a real evaluation does. Pai
 documents differ in difficulty, and answers are faulty at random.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,23 +71,16 @@ def truths(settings: EvaluateAdapter) -> list[Truth]:
 def simulate(world: Truth, rng: np.random.Generator, *, num_pairs: int, draws: int, settings: EvaluateAdapter) -> Rates:
     """Count the verdicts of `draws` independent evaluations."""
     verdicts = {"pass": 0, "fail": 0, "insufficient": 0}
-    for verdict in _verdicts(world, num_pairs, draws, settings, rng):
-        verdicts[verdict] += 1
+    for _ in range(draws):
+        incumbent, candidate, questions = _simulate_answers(world, num_pairs, rng)
+        checks, _slices = compare(candidate, incumbent, questions, settings=settings, rng=rng)
+        verdicts[conclude(checks)[0]] += 1
     alpha = 1 - settings.confidence
     at_most = {"fail": alpha, "pass": alpha / 2}.get(world.promise)
     excess = None if at_most is None else _binomial_tail(verdicts[world.promise], draws, at_most)
     return Rates(
         world=world.name, draws=draws, verdicts=verdicts, of=world.promise or None, at_most=at_most, excess_p=excess
     )
-
-
-def _verdicts(
-    world: Truth, num_pairs: int, draws: int, settings: EvaluateAdapter, rng: np.random.Generator
-) -> Iterator[str]:
-    for _ in range(draws):
-        incumbent, candidate, questions = _simulate_answers(world, num_pairs, rng)
-        checks, _ = compare(candidate, incumbent, questions, settings=settings, rng=rng)
-        yield conclude(checks)[0]
 
 
 def _simulate_answers(world: Truth, num_pairs: int, rng: np.random.Generator) -> tuple[Scores, Scores, EvalSetLayout]:

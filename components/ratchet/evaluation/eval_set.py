@@ -87,11 +87,12 @@ def build_eval_set(
     pairs, flow = _read_pairs(tokenizer, dpo_eval, settings, rng)
     ours = yaml.safe_load(PROMPTS.read_text())
     num_asked = HELD_OUT_PROMPTS if settings.judge.style == "none" else max(HELD_OUT_PROMPTS, settings.judge.prompts)
+    by_prompt = {json.dumps(list(pair.messages)): pair for pair in pairs}
     eval_set = EvalSet(
         pairs=pairs,
         replay=[encode(tokenizer, _chat(qa["question"]), {qa["answer"]: True}) for qa in ours["replay"]],
         benign=[_chat(text) for text in ours["benign"]],
-        held_out=_distinct(pairs)[:num_asked],
+        held_out=list(by_prompt.values())[:num_asked],
         harmful=[_chat(text) for text in ours["harmful"]],
     )
     return eval_set, flow
@@ -181,8 +182,3 @@ def _rows(path: Path) -> Iterator[tuple[Any, ...]]:
 
 def _chat(text: str) -> Messages:
     return [{"role": "user", "content": text}]
-
-
-def _distinct(pairs: Iterable[Pair]) -> list[Pair]:
-    """Keep one pair for each prompt."""
-    return list({json.dumps(list(pair.messages)): pair for pair in pairs}.values())

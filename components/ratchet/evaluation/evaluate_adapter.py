@@ -100,7 +100,10 @@ def _compare(config: Config, store: Store, candidate: Artifact, incumbent: Incum
 
     settings, dataset = config.evaluate_adapter, store.local(built.uri)
     rng = np.random.default_rng(config.seed)
-    models = load(config, _adapters(store, candidate, incumbent))
+    adapters = {"candidate": _verified_folder(store, candidate.uri, candidate.digest)}
+    if incumbent.uri is not None:
+        adapters["incumbent"] = _verified_folder(store, incumbent.uri, incumbent.digest)
+    models = load(config, adapters)
     eval_set, flow = build_eval_set(models.tokenizer, dataset / "dpo-eval.parquet", settings, rng)
     bare, old, new = _answer_all(config, store, models, eval_set, candidate, incumbent)
     judgement = _ask_judge(settings, store, models, eval_set, old, new, rng)
@@ -124,13 +127,6 @@ def _compare(config: Config, store: Store, candidate: Artifact, incumbent: Incum
         flows={"pairs": flow, **(judgement.flows if judgement else {})},
         judge=judgement.facts if judgement else None,
     )
-
-
-def _adapters(store: Store, candidate: Artifact, incumbent: Incumbent) -> dict[str, Path]:
-    folders = {"candidate": _verified_folder(store, candidate.uri, candidate.digest)}
-    if incumbent.uri is not None:
-        folders["incumbent"] = _verified_folder(store, incumbent.uri, incumbent.digest)
-    return folders
 
 
 def _answer_all(

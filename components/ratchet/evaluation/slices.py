@@ -61,7 +61,7 @@ def worst(slices: Sequence[SliceComparison], max_drop: float) -> list[Comparison
         return []
     at = min(tested, key=lambda part: (not part.is_worse, part.p, part.difference))
     names = [f"{part.kind} {part.value}" for part in tested if part.is_worse]
-    why = f"{len(tested)} slices, worse: {', '.join(names) or 'none'}; least sure of {at.kind} {at.value}"
+    why = f"{len(tested)} slices, worse: {', '.join(names) or 'none'}; most doubtful {at.kind} {at.value}"
     return [
         Comparison(
             name="slices",

@@ -194,13 +194,12 @@ def _point_challenger(client: "MlflowClient", model: str, version: str, asks_to_
         client.delete_registered_model_alias(model, CHALLENGER)
 
 
-def _sources(config: Config, inputs: Inputs, store: Store) -> Mapping[str, str]:
-    return {"force": str(config.release_adapter.force).lower(), "model": config.registry.model}
-
-
 STEP = Step(
     name="register_adapter",
     run=run,
     inputs=("build_datasets", "train_adapter", "evaluate_adapter"),
-    sources=_sources,
+    sources=lambda config, inputs, store: {
+        "force": str(config.release_adapter.force).lower(),
+        "model": config.registry.model,
+    },
 )

@@ -86,15 +86,17 @@ def attend(
 ) -> tuple[Tensor, None]:
     """Compute attention over [lines, heads, tokens, size]: causal, or row by row under the masks `blocks`."""
     if not blocks:
-        output = _rows(query, key, value, _causal(query), scaling)
+        tokens = query.shape[2]
+        causal = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).tril()
+        output = _attend(query, key, value, additive(causal, query.dtype), scaling)
     else:
         sizes = [len(mask) for mask in blocks]
         parts = zip(*(torch.split(part, sizes, dim=2) for part in (query, key, value)), blocks, strict=True)
-        output = torch.cat([_rows(q, k, v, mask, scaling) for q, k, v, mask in parts], dim=2)
+        output = torch.cat([_attend(q, k, v, mask, scaling) for q, k, v, mask in parts], dim=2)
     return output.transpose(1, 2), None
 
 
-def _rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
     if query.shape[2] > PLAIN_TOKENS:
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=True)
     lines, heads, tokens, size = query.shape
@@ -103,11 +105,6 @@ def _rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: floa
     scores = torch.bmm(tall, key.reshape(lines * groups, tokens, size).transpose(1, 2))
     shares = softmax(scores.view(-1, tokens, tokens).add_(mask), dim=-1).view_as(scores)
     return torch.bmm(shares, value.reshape(lines * groups, tokens, size)).view(lines, heads, tokens, size)
-
-
-def _causal(query: Tensor) -> Tensor:
-    tokens = query.shape[2]
-    return additive(torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).tril(), query.dtype)
 
 
 def row_masks(segments: list[Tensor], dtype: torch.dtype) -> list[Tensor]:

@@ -10,7 +10,6 @@ from ratchet.training.losses import CHUNK_TOKENS, effective_sample_size
 from ratchet.training.tokenization import Selection, TokenizedRow
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel
 
 # Adapter weights, gradients and AdamW's two moments, all in float32.
@@ -63,11 +62,14 @@ def histogram(lengths: list[int]) -> dict[str, int]:
 
 def memory_mib(config: Config) -> int:
     """Estimate MiB: base weights, the adapter with its optimiser state, and one pass's activations and logits."""
+    from torch import nn
+
     settings, model = config.train_adapter, skeleton(config.base_model)
     width = 4 if config.base_model.dtype == "float32" else 2
     shape = model.config
     base = model.num_parameters() * width
-    linears = _linears(model)
+    head = model.get_output_embeddings()
+    linears = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not head]
     if settings.quantize == "nf4":
         base -= int(sum(layer.weight.numel() for layer in linears) * (width - NF4_BYTES))
     trained = BYTES_PER_TRAINED * settings.lora.r * sum(layer.in_features + layer.out_features for layer in linears)
@@ -89,11 +91,3 @@ def skeleton(source: BaseModelSource) -> "PreTrainedModel":
     shape = AutoConfig.from_pretrained(str(base_folder(source) or source.model), revision=source.revision)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(shape)
-
-
-def _linears(model: "PreTrainedModel") -> list["nn.Linear"]:
-    """Return the layers that are adapted: all linear ones except the output head."""
-    from torch import nn
-
-    head = model.get_output_embeddings()
-    return [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not head]

@@ -16,7 +16,7 @@ def join(settings: TrainAdapter) -> None:
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != settings.processes:
         raise UserError(
-            f"train_adapter.processes = {settings.processes}, but started were {started}; run it as `accelerate launch "
+            f"train_adapter.processes = {settings.processes}, but {started} started; run it as `accelerate launch "
             f"--num_processes {settings.processes} -m ratchet_pipelines.cli train_adapter ...`"
         )
     if started > 1:

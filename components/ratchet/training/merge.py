@@ -87,7 +87,9 @@ def _common_rank(folders: Sequence[Path], base_revision: str) -> int:
                 f"base_model is at {base_revision}; merge adapters of one base model"
             )
         if settings.get("use_rslora"):
-            raise UserError(f"the adapter at {folder} is rank-stabilised, whose scale PEFT loses when it merges")
+            raise UserError(
+                f"the adapter at {folder} is rank-stabilised, and PEFT loses that scale in a merge; give others"
+            )
         ranks.add(settings["r"])
     if len(ranks) > 1:
         raise UserError(f"the adapters' ranks are {sorted(ranks)}; PEFT's methods merge adapters of equal rank")

@@ -137,7 +137,9 @@ class _RequestPool:
             ) from None
 
     async def _pay_and_post(self, question: Question) -> Reply | None:
-        most = _max_usage(question)
+        text = INSTRUCTIONS + question.conversation + question.answers
+        # A token is at least one byte, so this is the most that the question can use.
+        most = Usage(input_tokens=len(text.encode()) + TEMPLATE_TOKENS, output_tokens=MAX_REPLY_TOKENS)
         if not await self.budget.reserve(most):
             return None
         used = most  # if the connection breaks half-way, the charge is unknown
@@ -169,12 +171,6 @@ class _RequestPool:
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             words = f"a reply of {len(response.content)} bytes that is not in {self.settings.style} style"
             raise Busy(words, is_charged=True) from None
-
-
-def _max_usage(question: Question) -> Usage:
-    """Return the most that a question can use: a token is at least one byte."""
-    text = INSTRUCTIONS + question.conversation + question.answers
-    return Usage(input_tokens=len(text.encode()) + TEMPLATE_TOKENS, output_tokens=MAX_REPLY_TOKENS)
 
 
 def _wait_s(state: RetryCallState) -> float:

@@ -121,7 +121,7 @@ def _compare(
         low=low - 0.5,
         high=high - 0.5,
         p=drawn.p_below(0.5 - judge.non_inferiority_margin),
-        why=f"{counts}, plainly {marks.mean():.0%}; at equal length {rate:.0%}; {_trust(calibration, settings)}",
+        why=f"{counts}, raw rate {marks.mean():.0%}; at equal length {rate:.0%}; {_trust(calibration, settings)}",
     )
     if calibration.kappa_low < judge.min_kappa:
         return replace(
@@ -136,7 +136,7 @@ def _trust(calibration: Calibration, settings: EvaluateAdapter) -> str:
     weak = "weak judge, " if settings.judge.style == "likelihood" else ""
     return (
         f"{weak}kappa {calibration.kappa:.2f} with people (at least {calibration.kappa_low:.2f}, needed "
-        f"{settings.judge.min_kappa:.2f}) on {calibration.n} votes, verdicts turned with the order in "
+        f"{settings.judge.min_kappa:.2f}) on {calibration.n} votes, verdicts flipped with the order in "
         f"{calibration.flip_rate:.0%}"
     )
 
