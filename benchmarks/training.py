@@ -234,7 +234,7 @@ def _ours(
     from ratchet.training.checkpoints import CheckpointFolder
     from ratchet.training.log_probs import with_reference
     from ratchet.training.objectives import dpo_objective
-    from ratchet.training.trainer import train_phase
+    from ratchet.training.trainer import PhaseRun, train_phase
 
     config = _config(model_name, packing)
     if not fuse:
@@ -247,19 +247,17 @@ def _ours(
         store = open_store(aside)
         steps = batches.plan(rows, batch_rows=BATCH_PAIRS, epochs=1, seed=0, layout=layout)
         rows = with_reference(model, rows, together=batches.first_passes(steps), layout=layout, store=store, origin={})
-        curve = train_phase(
-            model,
-            rows,
-            dpo_objective("sigmoid", BETA),
-            config.train_adapter.dpo,
+        run = PhaseRun(
+            rows=rows,
             steps=steps,
-            place=CheckpointFolder(store, "dpo"),
             layout=layout,
-            seed=0,
+            objective=dpo_objective("sigmoid", BETA),
+            phase=config.train_adapter.dpo,
+            place=CheckpointFolder(store, "dpo"),
             checkpoint_steps=1000,
             device="cpu",
-            callbacks=[],
         )
+        curve = train_phase(model, run)
     return [entry["loss"] for entry in curve]
 
 

@@ -34,7 +34,7 @@ from ratchet.training.objectives import dpo_objective
 from ratchet.training.phases import layout_of
 from ratchet.training.tokenization import dpo_rows, select
 from ratchet.training.train_adapter import fresh_adapter
-from ratchet.training.trainer import train_phase
+from ratchet.training.trainer import PhaseRun, train_phase
 from ratchet_pipelines.graph import STEPS
 from ratchet_pipelines.loop import run_loop
 
@@ -139,19 +139,18 @@ def _score(rows: list[Any], held_out: list[Any], before: Any, seed: int, place: 
     phase = config.train_adapter.dpo
     steps = plan(rows, batch_rows=phase.batch_rows, epochs=phase.epochs, seed=seed, layout=layout)
     rows = with_reference(model, rows, together=first_passes(steps), layout=layout, store=place.store, origin={})
-    train_phase(
-        model,
-        rows,
-        dpo_objective("sigmoid", 0.1),
-        phase,
+    run = PhaseRun(
+        rows=rows,
         steps=steps,
-        place=place,
         layout=layout,
+        objective=dpo_objective("sigmoid", 0.1),
+        phase=phase,
+        place=place,
         seed=seed,
         checkpoint_steps=10_000,
         device="cpu",
-        callbacks=[],
     )
+    train_phase(model, run)
     gains = reference_table(model, held_out, passes(held_out, layout), layout) - before
     margins = gains[:, 0] - gains[:, 1]
     return {"accuracy": round((margins > 0).float().mean().item(), 4), "margin": round(margins.mean().item(), 4)}

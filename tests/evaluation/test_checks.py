@@ -113,7 +113,7 @@ def test_an_alarm_says_how_many_answers_would_be_a_proof() -> None:
     assert check.verdict == "pass"
     assert check.low is not None and check.low < 0 < (check.high or 0)
     assert check.n_needed is not None and check.n_needed > 100
-    assert f"{check.n_needed} would prove a rise below 5%" in check.why
+    assert f"{check.n_needed} answers would prove a rise below 5%" in check.why
 
 
 def test_a_few_lost_pairs_fail_only_if_mcnemar_agrees() -> None:

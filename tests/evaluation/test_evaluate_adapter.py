@@ -117,11 +117,11 @@ def test_champion_is_the_incumbent_and_changes_the_key(
     same = json.loads(lake.read(made.outputs["verdict"].uri))["checks"][0]
     against_base = STEP.run(config, inputs(lake, adapters[1], 12), lake)
     assert against_base.facts["verdict"] == "pass"
-    assert against_base.facts["why"] == "the candidate is what serves now"
+    assert against_base.facts["why"] == "the candidate is the serving adapter"
     assert same["n"] == 12
 
 
-def test_a_champion_that_sat_the_same_exam_does_not_sit_again(
+def test_a_champion_evaluated_on_the_same_set_is_read_from_the_cache(
     lake: LocalStore, config: Config, adapters: tuple[Path, Path]
 ) -> None:
     STEP.run(config, inputs(lake, adapters[1], 12), lake)
@@ -135,7 +135,7 @@ def test_a_champion_that_sat_the_same_exam_does_not_sit_again(
     for uri in lake.list("eval_answers"):
         (Path(lake.root) / uri).unlink()
     again = STEP.run(config, inputs(lake, adapters[0], 12), lake)
-    assert again.outputs == made.outputs, "a found sheet is what would be written"
+    assert again.outputs == made.outputs, "a cached result is what would be computed"
 
 
 def test_a_judge_that_knows_nothing_of_users_leaves_the_verdict_open(

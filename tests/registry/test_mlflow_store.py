@@ -1,5 +1,6 @@
 """MLflow in the lake: made once, whole, by whoever comes first; silent."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -12,7 +13,8 @@ import pytest
 
 from ratchet.config import Config, Registry
 from ratchet.errors import UserError
-from ratchet.registry.mlflow_store import connect, experiment_id
+from ratchet.manifest import Artifact
+from ratchet.registry.mlflow_store import connect, experiment_id, log_dataset
 from ratchet.store import LocalStore, S3Store
 
 CONNECT = """
@@ -79,3 +81,14 @@ def test_lake_on_s3_with_a_database_elsewhere_keeps_artifacts_in_the_lake(
     config = Config(registry=Registry(tracking_uri=f"sqlite:///{database}", experiment="on-s3"))
     client = connect(config, S3Store("s3://bucket/lake"))
     assert client.get_experiment_by_name("on-s3").artifact_location == "s3://bucket/lake/mlartifacts"
+
+
+def test_run_has_the_dataset_and_its_card(lake):
+    client = connect(Config(), lake)
+    run_id = client.create_run(experiment_id(client, Config())).info.run_id
+    lake.create("datasets/d/card.md", b"# Dataset card\n")
+    log_dataset(client, run_id, Artifact(uri="datasets/d", digest="d" * 64, rows=7), lake)
+    (found,) = client.get_run(run_id).inputs.dataset_inputs
+    assert found.dataset.digest == "d" * 36
+    assert json.loads(found.dataset.source) == {"uri": f"{lake.root}/datasets/d", "digest": "d" * 64}
+    assert [file.path for file in client.list_artifacts(run_id, "dataset")] == ["dataset/card.md"]

@@ -94,7 +94,7 @@ def test_worse_slices_and_the_judges_agreement_are_shown(html):
     text = " ".join(re.sub(r"<[^>]+>", " ", html).split())
     assert "language de 0.4 0.6 −0.200 −0.400 to +0.000 40 worse" in text
     assert "language fr 0.4 0.6 −0.200 40 too few to tell" in text
-    assert "The judge, a-judge, beside people on 90 held-out votes" in text
+    assert "The judge, a-judge, compared with people on 90 held-out votes" in text
     assert "Agreement 80.0%, kappa 0.6 (at least 0.5)" in text
     assert "the first 40 4 4 the second 6 4 32" in text
 
@@ -112,7 +112,7 @@ def test_ledger_tells_every_record(html):
 
 
 @pytest.mark.parametrize("num_steps", [0, 1, 3, 5])
-def test_run_that_stopped_early_is_told_as_far_as_it_went(acts, tmp_path, num_steps):
+def test_report_of_an_unfinished_run_covers_the_steps_that_ran(acts, tmp_path, num_steps):
     write_report([Act("Stopped", acts[0].manifests[:num_steps])], [], tmp_path / "report.html")
     page = parsed((tmp_path / "report.html").read_text())
     assert ("Offline evaluation" in page.text) == (num_steps >= 5)
@@ -134,13 +134,13 @@ def test_no_acts_make_an_empty_page(tmp_path):
 
 
 def test_summary_says_what_happened_and_why(acts):
-    told = summarise({manifest.step: manifest for manifest in acts[1].manifests})
-    assert told == (
+    summary = summarise({manifest.step: manifest for manifest in acts[1].manifests})
+    assert summary == (
         "801 of 987 valid votes shaped at least one training row; "
-        "the commonest reason to drop one was “superseded” (97). "
+        "the most common reason to drop one was “superseded” (97). "
         "An adapter was trained on 212 answers to imitate and 642 pairs of a better and a worse answer "
         "(preference loss 0.690 at first, 0.355 at last). "
-        "Offline, on votes held out from training, it was found no worse than what serves: "
+        "Offline, on votes held out from training, it was found no worse than the incumbent: "
         "all 4 required checks passed. "
         "It was rolled back; the champion serves as before: the votes show harm. "
         "In 78 seconds of canary, 8 of 40 votes on the candidate were up, against 94 of 156 on the champion."

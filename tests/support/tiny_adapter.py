@@ -10,7 +10,13 @@ from ratchet.manifest import Artifact, Manifest
 from ratchet.store import LocalStore
 
 
-def build(folder: Path, config: Config, seed: int, strength: float = 0.05) -> Path:
+def build(
+    folder: Path,
+    config: Config,
+    seed: int,
+    strength: float = 0.05,
+    target_modules: str | list[str] = "all-linear",
+) -> Path:
     """Write an adapter with random weights; `strength` 0 leaves the base model as it is."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -19,11 +25,11 @@ def build(folder: Path, config: Config, seed: int, strength: float = 0.05) -> Pa
 
     base, _ = load_base(config.base_model)
     torch.manual_seed(seed)
-    model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
+    model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules=target_modules, task_type="CAUSAL_LM"))
     for name, tensor in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(tensor.data, std=strength)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink()
     card = {
         "base_model": "tiny",

@@ -20,7 +20,7 @@ def test_healthy_training_raises_none():
     ("end", "words"),
     [
         ({"chosen_gain": -3.0}, "chosen answers lost 3.0 nats"),
-        ({"accuracy": 0.6}, "no more pairs are told apart"),
+        ({"accuracy": 0.6}, "no more pairs are ranked right"),
         ({"longer_gains": 0.9}, "learns length"),
         ({"entropy": 0.9}, "entropy fell from 2.00 to 0.90 nats"),
     ],

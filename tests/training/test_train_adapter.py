@@ -201,7 +201,7 @@ def test_four_bits_need_a_gpu_and_say_so(settings):
     with pytest.raises(ValidationError, match="needs device: cuda"):
         settings(quantize="nf4")
     if not torch_sees_a_gpu():
-        with pytest.raises(UserError, match="CUDA is not there"):
+        with pytest.raises(UserError, match="CUDA is not available"):
             fresh_adapter(settings(quantize="nf4", device="cuda"))
 
 
@@ -212,7 +212,7 @@ def torch_sees_a_gpu() -> bool:
 
 
 def test_more_processes_than_were_started_are_refused(settings, tmp_path):
-    with pytest.raises(UserError, match="processes = 2, but started were 1"):
+    with pytest.raises(UserError, match="processes = 2, but 1 started"):
         train(settings(processes=2), tmp_path / "two")
 
 

@@ -18,7 +18,7 @@ from ratchet.manifest import Manifest
 from ratchet.registry.mlflow_store import connect
 from ratchet.step import run_step
 from ratchet.store import open_store
-from ratchet.training.train_adapter import STEP, _work
+from ratchet.training.train_adapter import STEP, _training
 from support import trainings
 from support.s3_server import s3_server
 from support.trainings import DPO, SFT, STEPS, curve, publish, train
@@ -72,7 +72,7 @@ def test_training_killed_on_one_machine_is_finished_on_another(
         dataset = publish(store, tmp_path / "dataset", SFT, DPO)
         (tmp_path / "config.json").write_text(all_phases.model_dump_json())
         (tmp_path / "dataset.json").write_text(dataset.model_dump_json())
-        work = _work(all_phases, {"build_datasets": dataset})
+        work = _training(all_phases, {"build_datasets": dataset}, store).work
         (tmp_path / "first").mkdir()
         start_and_kill(tmp_path, store.root, lambda: any(f"{checkpoint}/COM" in key for key in store.list(work)))
         assert not store.exists("adapters")
@@ -89,7 +89,7 @@ def test_training_killed_on_one_machine_is_finished_on_another(
 def test_two_trainings_of_one_adapter_do_not_share_checkpoints(settings, tmp_path):
     store = open_store(tmp_path / "lake")
     dataset = publish(store, tmp_path / "dataset", SFT, DPO)
-    scratch = store.local(_work(settings(), {"build_datasets": dataset}))
+    scratch = store.local(_training(settings(), {"build_datasets": dataset}, store).work)
     scratch.mkdir(parents=True)
     with (scratch / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -12,7 +12,7 @@ from ratchet.training.checkpoints import CheckpointFolder
 from ratchet.training.log_probs import completion_log_probs, with_reference
 from ratchet.training.objectives import Objective, dpo_objective, kto_objective, sft_objective
 from ratchet.training.tokenization import dpo_rows, kto_rows, sft_rows
-from ratchet.training.trainer import train_phase
+from ratchet.training.trainer import PhaseRun, train_phase
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # TRL announces its own next major version
@@ -138,19 +138,17 @@ def test_packed_training_runs_down_trls_loss_curve(adapted, prepared, tmp_path):
     rows = dpo_rows(table, tokenizer)
     steps = plan(rows, batch_rows=2, epochs=2, seed=0, layout=LAYOUT)
     rows = with_reference(ours, rows, together=first_passes(steps), layout=LAYOUT, store=store, origin={})
-    curve = train_phase(
-        ours,
-        rows,
-        dpo_objective("sigmoid", beta=0.3),
-        phase,
+    run = PhaseRun(
+        rows=rows,
         steps=steps,
-        place=CheckpointFolder(store, "dpo"),
         layout=LAYOUT,
-        seed=0,
+        objective=dpo_objective("sigmoid", beta=0.3),
+        phase=phase,
+        place=CheckpointFolder(store, "dpo"),
         checkpoint_steps=100,
         device="cpu",
-        callbacks=[],
     )
+    curve = train_phase(ours, run)
     order = [index for step in steps for chosen in step for index in chosen]
     data = Dataset.from_list(
         [dict(zip(("prompt", "chosen", "rejected"), pairs[index][1:], strict=True)) for index in order]

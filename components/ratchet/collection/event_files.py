@@ -4,17 +4,18 @@ JSON is decoded once and set aside as columns; Parquet is read where it lies. Bo
 their ids alone, which is cheap, and for everything. What is no event is refused with its place, and stops nothing.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ratchet.collection import decode_json, decode_parquet
 from ratchet.compute.prefetch import prefetch_map
 from ratchet.ingest.landing import lines
 from ratchet.ingest.quarantine import RefusedLine, faults
 from ratchet.lake.schema import INTERACTIONS, Table
+from ratchet.progress import track
 from ratchet.store import Store
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ READERS = 2  # of stretches at once
 READS_AT_ONCE = 16  # an object store answers many small reads in the time of one
 BATCH_ROWS = 131_072
 BATCH_BYTES = 64 << 20
-
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -70,7 +68,7 @@ class EventFiles:
     def rows(self) -> "Iterator[pl.DataFrame]":
         """The events, as rows of the table without `collection`."""
         self.refused, self.num_rows = list(self._refused_lines), len(self._refused_lines)
-        pieces = _track(list(self._pieces()), f"collect {self.table.event_type}")
+        pieces = track(list(self._pieces()), f"collect {self.table.event_type}")
         for rows, refused in prefetch_map(self._read, pieces, READERS):
             self.refused += refused
             self.num_rows += len(refused)
@@ -131,18 +129,9 @@ class EventFiles:
     def _files_of_lines(self) -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
         files = [file for file in self.files if not file.endswith(".parquet")]
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-            for start in _track(range(0, len(files), READS_AT_ONCE), f"read {self.table.event_type} files"):
+            for start in track(range(0, len(files), READS_AT_ONCE), f"read {self.table.event_type} files"):
                 some = files[start : start + READS_AT_ONCE]
                 yield from zip(some, pool.map(lambda file: list(lines(self.store, file)), some), strict=True)
-
-
-def _track(parts: Sequence[T], what: str) -> Iterable[T]:
-    """The parts, with a progress bar for who sits before a terminal and has to wait."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(parts, what, console=console, disable=not console.is_terminal or len(parts) < 4, transient=True)
 
 
 def _num_rows(path: Path) -> int:

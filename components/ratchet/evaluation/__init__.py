@@ -1,1 +1,1 @@
-"""The offline gate: is the candidate adapter no worse than what serves now? Pass, fail, or not enough evidence."""
+"""The offline gate: test the candidate adapter for non-inferiority to the incumbent: pass, fail or insufficient."""

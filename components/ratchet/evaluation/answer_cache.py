@@ -1,4 +1,7 @@
-"""Exams sat once: a champion that sat this exam as a candidate, and the base model, are found in the lake."""
+"""Cache a model's results by model and evaluation set, in the lake.
+
+The champion was a candidate once and the base model is always compared, so both are mostly found.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,12 +15,12 @@ from ratchet.evaluation.eval_set import EvalSet
 from ratchet.evaluation.scoring import Advance, Answers, Models, answers, log_probs
 from ratchet.store import Store
 
-VERSION = 1  # raised when the same model would write something else
+VERSION = 2  # raised when the same model would give something else; 1 scored padded rows, which rounded otherwise
 
 
 @dataclass(frozen=True)
 class AnswerCache:
-    """An exam to be sat, and what else the result depends on (`conditions`)."""
+    """The cached results of models on one evaluation set; `conditions` is what else the results depend on."""
 
     store: Store
     models: Models
@@ -27,30 +30,30 @@ class AnswerCache:
     advance: Advance
 
     def answers_of(self, name: str | None, digest: str, *, with_answers: bool = True) -> Answers:
-        """What the adapter `name` (None: the base model) of this content writes, now or when it last sat."""
-        rows = [[row.prompt, *row.answers] for row in self.eval_set.rows]
-        sums = self._once(digest, {"rows": rows}, len(rows), lambda: self._sums(name))
+        """Return the results of the adapter `name` (None: the base model) with this digest, computed now or cached."""
+        rows = [[row.prompt, *row.completions] for row in self.eval_set.rows]
+        sums = self._cached(digest, {"rows": rows}, len(rows), lambda: self._sums(name))
         if not with_answers:
             return Answers(sums, [])
         asked = [list(map(dict, messages)) for messages in self.eval_set.asked]
         questions = {"asked": asked, "max_new_tokens": self.max_new_tokens}
-        return Answers(sums, self._once(digest, questions, len(asked), lambda: self._answers(name)))
+        return Answers(sums, self._cached(digest, questions, len(asked), lambda: self._answers(name)))
 
     def _sums(self, name: str | None) -> list[list[float]]:
         return [row.tolist() for row in log_probs(self.models, name, self.eval_set.rows, self.advance)]
 
     def _answers(self, name: str | None) -> list[str]:
-        said = answers(self.models, name, self.eval_set.asked, self.max_new_tokens)
-        self.advance(len(said))
-        return said
+        written = answers(self.models, name, self.eval_set.asked, self.max_new_tokens)
+        self.advance(len(written))
+        return written
 
-    def _once(self, digest: str, questions: Mapping[str, Any], amount: int, write: Callable[[], Any]) -> Any:
+    def _cached(self, digest: str, questions: Mapping[str, Any], amount: int, compute: Callable[[], Any]) -> Any:
         key = digest_json({"version": VERSION, "model": digest, **questions, **self.conditions})[:32]
         uri = f"eval_answers/{key}.json"
         if self.store.exists(uri):
             self.advance(amount)
             return json.loads(self.store.read(uri))
-        written = write()
+        result = compute()
         with suppress(Conflict):  # another run wrote the same
-            self.store.create(uri, canonical_json(written))
-        return written
+            self.store.create(uri, canonical_json(result))
+        return result

@@ -1,9 +1,9 @@
-"""The list of checks and the verdict: the candidate against the incumbent, on the same questions.
+"""Run the checks of candidate against incumbent on the same questions, and conclude the verdict.
 
 A candidate as good as the incumbent fails with a probability of at most 1 - confidence, over all required checks
-together: p-values are Holm-corrected. One that is worse than a proof's threshold passes with a probability of at most
-half of that: promotion needs every required check to pass, each at its own level, so passing needs no correction.
-`ratchet error-rates` measures both.
+together: p-values are Holm-corrected. One that is worse than a proof's non-inferiority margin passes with a probability
+of at most half of that: promotion needs every required check to pass, each at its own level, so passing needs no
+correction (an intersection-union test). `ratchet error-rates` measures both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from ratchet.evaluation.statistics import Floats, Verdict, holm, num_needed, thr
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihoods:
-    """What a model thinks of given answers.
+    """A model's log-probabilities of given answers.
 
     `margins`: per pair, mean log-prob per token of the chosen answer less the rejected one's. `replay_nats`: per
     replay document, summed negative log-likelihood.
@@ -31,7 +31,7 @@ class Likelihoods:
 
 @dataclass(frozen=True, kw_only=True)
 class Conduct:
-    """What went wrong in a model's own answers: one mark an answer."""
+    """Faults in a model's own answers: one flag per answer."""
 
     is_malformed: Sequence[bool]
     is_harmful_answered: Sequence[bool]
@@ -42,14 +42,14 @@ class Conduct:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores(Likelihoods, Conduct):
-    """One model on everything."""
+    """All results of one model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSetLayout:
-    """What the scores are about.
+    """The grouping of the scored pairs and documents.
 
-    `groups`: the split unit of each pair. `slices`: the slices that each pair is in, as kind to value.
+    `groups`: the split unit (conversation) of each pair. `slices`: each pair's slices, as kind to value.
     `replay_tokens`: each document's length.
     """
 
@@ -60,7 +60,7 @@ class EvalSetLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class Check(Comparison):
-    """A comparison, judged. `n_needed` is the sample that would decide it (for an alarm, prove it), where one would."""
+    """A comparison with its verdict. `n_needed`: the sample size that would decide it (an alarm: prove it), if any."""
 
     verdict: Verdict
     n_needed: int | None
@@ -76,13 +76,13 @@ def compare(
     base: Likelihoods | None = None,
     judged: Sequence[Comparison] = (),
 ) -> tuple[list[Check], list[SliceComparison]]:
-    """Every check, judged, and the slices behind one of them.
+    """Return every check with its verdict, and the slices that the check `slices` is taken from.
 
-    `base` is given where the base model is not the incumbent; `judged` is what a judge found.
+    Pass `base` if the base model is not the incumbent; `judged` are the comparisons of an LLM judge.
     """
     by = PairedBootstrap(settings, rng)
     slices = compare_slices(candidate.margins, incumbent.margins, questions.groups, questions.slices, by)
-    found = [
+    comparisons = [
         *_likelihood_checks(candidate, incumbent, questions, base, by),
         *judged,
         alarm("format", candidate.is_malformed, incumbent.is_malformed, "answers malformed", by),
@@ -93,13 +93,14 @@ def compare(
         *worst(slices, settings.max_slice_drop),
     ]
     alpha = 1 - settings.confidence
-    surely_worse = holm({one.name: one.p for one in found if one.required}, alpha)
-    surely_worse |= {one.name for one in found if not one.required and one.p <= alpha}
-    return [_judge(one, is_surely_worse=one.name in surely_worse) for one in found], slices
+    surely_worse = holm({comparison.name: comparison.p for comparison in comparisons if comparison.required}, alpha)
+    surely_worse |= {comparison.name for comparison in comparisons if not comparison.required and comparison.p <= alpha}
+    checks = [_decide(comparison, is_surely_worse=comparison.name in surely_worse) for comparison in comparisons]
+    return checks, slices
 
 
 def conclude(checks: Sequence[Check]) -> tuple[Verdict, str]:
-    """The verdict, and what decided it: any required check that fails, else any that is undecided, else a pass."""
+    """Return the verdict and its reason: fail if a required check fails, else insufficient if one is, else pass."""
     required = [check for check in checks if check.required]
     verdicts: tuple[Verdict, ...] = ("fail", "insufficient")
     for verdict in verdicts:
@@ -117,16 +118,20 @@ def _likelihood_checks(
     base: Likelihoods | None,
     by: PairedBootstrap,
 ) -> list[Comparison]:
-    """Against the incumbent; and, where that is a champion, against the base model, which informs."""
-    found = _three(candidate, incumbent, questions, by)
+    """Compare with the incumbent and, if that is a champion, with the base model too, which only informs."""
+    over_incumbent = _compare_likelihoods(candidate, incumbent, questions, by)
     if base is None:
-        return found
-    over = _three(candidate, base, questions, by)
-    beside = [replace(one, base=other.incumbent) for one, other in zip(found, over, strict=True)]
-    return beside + [replace(one, name=f"{one.name}_over_base", required=False) for one in over]
+        return over_incumbent
+    over_base = _compare_likelihoods(candidate, base, questions, by)
+    return [
+        *(replace(ours, base=theirs.incumbent) for ours, theirs in zip(over_incumbent, over_base, strict=True)),
+        *(replace(theirs, name=f"{theirs.name}_over_base", required=False) for theirs in over_base),
+    ]
 
 
-def _three(now: Likelihoods, before: Likelihoods, questions: EvalSetLayout, by: PairedBootstrap) -> list[Comparison]:
+def _compare_likelihoods(
+    now: Likelihoods, before: Likelihoods, questions: EvalSetLayout, by: PairedBootstrap
+) -> list[Comparison]:
     return [
         accuracy(now.margins, before.margins, questions.groups, by),
         margin(now.margins, before.margins, questions.groups, by),
@@ -134,26 +139,28 @@ def _three(now: Likelihoods, before: Likelihoods, questions: EvalSetLayout, by: 
     ]
 
 
-def _judge(found: Comparison, *, is_surely_worse: bool) -> Check:
-    verdict, needed, why = _verdict(found, is_surely_worse), None, found.why
-    if found.low is not None and found.high is not None:
-        why += f"; interval {found.low:+.3f} to {found.high:+.3f}, threshold {found.threshold:+.3f}"
-        is_open = verdict == "insufficient" and not found.is_too_few
-        if is_open or (found.is_alarm and verdict == "pass"):
-            needed = num_needed(found.n, found.low, found.high, found.difference, found.threshold)
+def _decide(comparison: Comparison, *, is_surely_worse: bool) -> Check:
+    verdict, needed, why = _verdict(comparison, is_surely_worse), None, comparison.why
+    if comparison.low is not None and comparison.high is not None:
+        why += f"; interval {comparison.low:+.3f} to {comparison.high:+.3f}, threshold {comparison.threshold:+.3f}"
+        is_open = verdict == "insufficient" and not comparison.is_too_few
+        if is_open or (comparison.is_alarm and verdict == "pass"):
+            needed = num_needed(
+                comparison.n, comparison.low, comparison.high, comparison.difference, comparison.threshold
+            )
         if is_open:
             why += f"; {needed} would decide if the difference stays" if needed else "; no sample would decide"
-    if found.is_alarm:
-        why += f"; p {found.p:.2g}; an alarm, which proves nothing good"
-        why += f": {needed} would prove a rise below {PROVEN_RISE:.0%}" if needed else ""
-    return Check(**{**asdict(found), "verdict": verdict, "n_needed": needed, "why": why})
+    if comparison.is_alarm:
+        why += f"; p {comparison.p:.2g}; an alarm, no proof of non-inferiority"
+        why += f": {needed} answers would prove a rise below {PROVEN_RISE:.0%}" if needed else ""
+    return Check(**{**asdict(comparison), "verdict": verdict, "n_needed": needed, "why": why})
 
 
-def _verdict(found: Comparison, is_surely_worse: bool) -> Verdict:
-    if found.is_too_few:
+def _verdict(comparison: Comparison, is_surely_worse: bool) -> Verdict:
+    if comparison.is_too_few:
         return "insufficient"
-    if found.is_alarm or found.low is None or found.high is None:
+    if comparison.is_alarm or comparison.low is None or comparison.high is None:
         return "fail" if is_surely_worse else "pass"
-    if found.is_lower_better:
-        return three_valued(-found.high, -found.threshold, is_surely_worse=is_surely_worse)
-    return three_valued(found.low, found.threshold, is_surely_worse=is_surely_worse)
+    if comparison.is_lower_better:
+        return three_valued(-comparison.high, -comparison.threshold, is_surely_worse=is_surely_worse)
+    return three_valued(comparison.low, comparison.threshold, is_surely_worse=is_surely_worse)

@@ -1,8 +1,8 @@
-"""How each number is compared: candidate against incumbent, with an interval and a p-value for "surely worse".
+"""Compare candidate with incumbent on each number, with an interval and a p-value for "surely worse".
 
-Three kinds. A proof (preference accuracy, perplexity, judged win rate) rests on enough numbers to be proved: it passes
-when its whole interval is on the good side. An alarm (format, safety, over-refusal, personal data, verbatim text,
-slices) rests on some twenty answers, which prove nothing good: it passes unless the candidate is surely worse, and
+Three kinds. A proof (preference accuracy, perplexity, judged win rate) is a non-inferiority test: it passes when its
+whole interval is on the good side of the margin. An alarm (format, safety, over-refusal, personal data, verbatim text,
+slices) has some twenty answers, too few to prove non-inferiority: it passes unless the candidate is surely worse, and
 says how many answers would be a proof. Other comparisons only inform.
 """
 
@@ -15,18 +15,18 @@ from ratchet.config import EvaluateAdapter
 from ratchet.evaluation.statistics import Floats, Resampled, bootstrap_means, by_group, mcnemar_p
 
 MIN_GROUPS = 10
-"""Below this a cluster bootstrap covers too seldom (Cameron, Gelbach and Miller 2008), so nothing is concluded."""
+"""With fewer groups a cluster bootstrap's interval covers too rarely (Cameron, Gelbach and Miller 2008)."""
 PROVEN_RISE = 0.05
-"""An alarm's threshold: the rise that a proof would have to exclude. Worst slices are held to as much."""
+"""An alarm's threshold: the rise in the share of faults that a proof would have to exclude."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """The candidate's number against the incumbent's. `difference` is candidate less incumbent.
 
-    `low` and `high` bound the difference, and are None where there is too little to say. `base` is the number of the
-    bare base model, where that is not the incumbent. `p` is the one-sided p-value of "worse than the threshold", for
-    an alarm of "worse at all".
+    `low` and `high` bound the difference; None with too little data. `base` is the base model's number, if the base
+    model is not the incumbent. `p` is the one-sided p-value of "worse than the threshold", for an alarm of "worse at
+    all".
     """
 
     name: str
@@ -48,7 +48,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class PairedBootstrap:
-    """What every comparison needs beside the numbers: settings, and the randomness of its bootstrap."""
+    """A cluster bootstrap of paired numbers: the settings and the random generator that every comparison shares."""
 
     settings: EvaluateAdapter
     rng: np.random.Generator
@@ -62,25 +62,25 @@ class PairedBootstrap:
 
 
 def accuracy(candidate: Floats, incumbent: Floats, groups: Sequence[str], by: PairedBootstrap) -> Comparison:
-    """The share of pairs whose chosen answer is likelier than the rejected one.
+    """Compare the share of pairs whose chosen answer is likelier than the rejected one.
 
-    Surely worse only if the clustered bootstrap and McNemar's exact test on conversations both say so: the one is
-    right for many conversations of any size, the other for few.
+    Surely worse only if the cluster bootstrap and McNemar's exact test on conversations both say so: the first is
+    valid for many conversations of any size, the second for few.
     """
     right, was_right = (candidate > 0).astype(float), (incumbent > 0).astype(float)
     lost, won = int(np.sum(right < was_right)), int(np.sum(right > was_right))
     p = mcnemar_p(*lost_and_won(right - was_right, groups))
-    found = paired(
+    comparison = paired(
         "preference_accuracy", right, was_right, groups, -by.settings.non_inferiority_margin, by, has_prior=True
     )
     votes = f"{won} pairs won and {lost} lost of {len(groups)} (one-sided McNemar p {p:.2g})"
-    return replace(found, p=max(found.p, p), why=found.why or votes)
+    return replace(comparison, p=max(comparison.p, p), why=comparison.why or votes)
 
 
 def margin(candidate: Floats, incumbent: Floats, groups: Sequence[str], by: PairedBootstrap) -> Comparison:
-    """More sensitive than accuracy, and no measure of what users would see: it informs."""
-    found = paired("preference_margin", candidate, incumbent, groups, 0.0, by)
-    return replace(found, required=False, why=found.why or "nats per token between chosen and rejected")
+    """Compare the mean margin: more sensitive than accuracy, but not visible to users, so it only informs."""
+    comparison = paired("preference_margin", candidate, incumbent, groups, 0.0, by)
+    return replace(comparison, required=False, why=comparison.why or "nats per token between chosen and rejected")
 
 
 def paired(
@@ -93,10 +93,10 @@ def paired(
     *,
     has_prior: bool = False,
 ) -> Comparison:
-    """The mean of paired marks, rows of one group resampled together."""
+    """Compare the means of paired marks, resampling the rows of one group together."""
     num, num_groups, needed = len(groups), len(set(groups)), by.settings.min_pairs
     now, before = (float(marks.mean()) if num else 0.0 for marks in (candidate, incumbent))
-    found = Comparison(
+    comparison = Comparison(
         name=name,
         candidate=now,
         incumbent=before,
@@ -108,14 +108,14 @@ def paired(
     )
     if num < needed or num_groups < MIN_GROUPS:
         few = f"{num} held-out pairs in {num_groups} groups; needs {needed} in {MIN_GROUPS} (min_pairs)"
-        return replace(found, is_too_few=True, why=few)
+        return replace(comparison, is_too_few=True, why=few)
     drawn = by.resample(candidate - incumbent, np.ones(num), groups, has_prior=has_prior)
     low, high = drawn.interval(by.settings.confidence)
-    return replace(found, low=low, high=high, p=drawn.p_below(threshold))
+    return replace(comparison, low=low, high=high, p=drawn.p_below(threshold))
 
 
 def perplexity(candidate: Floats, incumbent: Floats, tokens: Sequence[int], by: PairedBootstrap) -> Comparison:
-    """Perplexity of the replay set; the difference is its relative rise, and documents are resampled."""
+    """Compare perplexity on the replay set; the difference is the relative rise, and documents are resampled."""
     num, limit = len(tokens), by.settings.max_perplexity_rise
     drawn = by.resample(candidate - incumbent, tokens, [str(number) for number in range(num)])
     rises = Resampled(-np.expm1(drawn.draws), drawn.num_groups)
@@ -139,7 +139,7 @@ def perplexity(candidate: Floats, incumbent: Floats, tokens: Sequence[int], by: 
 def alarm(
     name: str, candidate: Sequence[bool], incumbent: Sequence[bool], words: str, by: PairedBootstrap
 ) -> Comparison:
-    """The share of answers that went wrong, prompt by prompt."""
+    """Compare the share of faulty answers, prompt by prompt; `words` names the fault."""
     is_bad, was_bad = np.array(candidate, float), np.array(incumbent, float)
     num, now, before = len(is_bad), int(is_bad.sum()), int(was_bad.sum())
     lost, won = int(np.sum(is_bad > was_bad)), int(np.sum(is_bad < was_bad))
@@ -162,6 +162,6 @@ def alarm(
 
 
 def lost_and_won(change: Floats, groups: Sequence[str]) -> tuple[int, int]:
-    """Conversations that went more for the incumbent, and those more for the candidate: each has one vote."""
+    """Count the conversations that the candidate lost and won overall; each counts once."""
     sums = by_group(change, groups)
     return int(np.sum(sums < 0)), int(np.sum(sums > 0))

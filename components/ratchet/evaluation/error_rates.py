@@ -1,10 +1,10 @@
-"""How often the offline gate errs, by simulation: many exams sat by models whose true difference is known.
+"""Simulate the offline gate's error rates: many evaluations of models whose true difference is known.
 
-Every draw goes through `compare` and `conclude` as a real one does. Pairs come in conversations that share their
-luck, documents differ in how hard they are, and answers go wrong by chance.
+Every draw goes through `compare` and `conclude`, as a real evaluation does. Pairs of one conversation are correlated,
+documents differ in difficulty, and answers are faulty at random.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,15 +18,15 @@ NUM_DOCUMENTS = 24  # as in prompts.yaml
 NUM_ASKED = {"held_out": 8, "benign": 16, "harmful": 24}
 DOCUMENT_TOKENS = (8, 40)
 PAIRS_PER_CONVERSATION = 1.5
-SHARED_LUCK = 0.5  # the share of pairs that go as their conversation goes
+SHARED_LUCK = 0.5  # share of pairs whose outcome follows their conversation's
 
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
     """A candidate's true difference from the incumbent.
 
-    `accuracy`: of held-out accuracy. `perplexity`: the relative rise. `rates`: the rise in the share of bad answers,
-    by check.
+    `accuracy`: of held-out accuracy. `perplexity`: the relative rise. `rates`: the rise in the share of faulty answers,
+    by check. `promise`: the verdict whose rate is bounded. `disagreement`: share of pairs on which the two differ.
     """
 
     name: str
@@ -39,9 +39,9 @@ class Truth:
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """How often each verdict was reached. `at_most` is what is promised of `of` (fail or pass), if anything is.
+    """Counts of each verdict. `at_most` is the promised bound on the rate of the verdict `of` (fail or pass), if any.
 
-    `excess_p` is the chance of seeing at least so many errors if the promise holds.
+    `excess_p` is the probability of at least this many errors if the promise holds.
     """
 
     world: str
@@ -53,14 +53,14 @@ class Rates:
 
 
 def truths(settings: EvaluateAdapter) -> list[Truth]:
-    """Equal candidates, which must not fail; worse ones, which must not pass; and what else one asks a gate."""
+    """Return the truths to simulate: equal candidates must not fail, worse ones must not pass; others show power."""
     limit, drop = settings.max_perplexity_rise, -settings.non_inferiority_margin
     return [
         Truth(name="equal", promise="fail"),
-        Truth(name="equal, and seldom of another mind", promise="fail", disagreement=0.05),
-        Truth(name="equal, and often of another mind", promise="fail", disagreement=0.6),
+        Truth(name="equal, rarely disagrees", promise="fail", disagreement=0.05),
+        Truth(name="equal, often disagrees", promise="fail", disagreement=0.6),
         Truth(name=f"accuracy {drop:+.0%}", promise="pass", accuracy=drop),
-        Truth(name=f"accuracy {drop:+.0%}, seldom of another mind", promise="pass", accuracy=drop, disagreement=0.05),
+        Truth(name=f"accuracy {drop:+.0%}, rarely disagrees", promise="pass", accuracy=drop, disagreement=0.05),
         Truth(name="accuracy -10 points", promise="pass", accuracy=-0.10),
         Truth(name=f"accuracy +25 points, perplexity {limit:+.0%}", promise="pass", accuracy=0.25, perplexity=limit),
         Truth(name="accuracy +25 points", accuracy=0.25),
@@ -69,25 +69,18 @@ def truths(settings: EvaluateAdapter) -> list[Truth]:
 
 
 def simulate(world: Truth, rng: np.random.Generator, *, num_pairs: int, draws: int, settings: EvaluateAdapter) -> Rates:
-    """The verdicts of so many independent exams."""
+    """Count the verdicts of `draws` independent evaluations."""
     verdicts = {"pass": 0, "fail": 0, "insufficient": 0}
-    for verdict in _verdicts(world, num_pairs, draws, settings, rng):
-        verdicts[verdict] += 1
+    for _ in range(draws):
+        incumbent, candidate, questions = _simulate_answers(world, num_pairs, rng)
+        checks, _slices = compare(candidate, incumbent, questions, settings=settings, rng=rng)
+        verdicts[conclude(checks)[0]] += 1
     alpha = 1 - settings.confidence
     at_most = {"fail": alpha, "pass": alpha / 2}.get(world.promise)
     excess = None if at_most is None else _binomial_tail(verdicts[world.promise], draws, at_most)
     return Rates(
         world=world.name, draws=draws, verdicts=verdicts, of=world.promise or None, at_most=at_most, excess_p=excess
     )
-
-
-def _verdicts(
-    world: Truth, num_pairs: int, draws: int, settings: EvaluateAdapter, rng: np.random.Generator
-) -> Iterator[str]:
-    for _ in range(draws):
-        incumbent, candidate, questions = _simulate_answers(world, num_pairs, rng)
-        checks, _ = compare(candidate, incumbent, questions, settings=settings, rng=rng)
-        yield conclude(checks)[0]
 
 
 def _simulate_answers(world: Truth, num_pairs: int, rng: np.random.Generator) -> tuple[Scores, Scores, EvalSetLayout]:
@@ -107,7 +100,7 @@ def _simulate_answers(world: Truth, num_pairs: int, rng: np.random.Generator) ->
 def _answers(
     world: Truth, groups: "np.ndarray[tuple[int], np.dtype[np.int64]]", rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """Margins (+1 right, -1 wrong) of incumbent and candidate, who disagree as often as the world says."""
+    """Draw margins (+1 right, -1 wrong) of incumbent and candidate at the world's rate of disagreement."""
     lost = (world.disagreement - world.accuracy) / 2
     luck = np.where(rng.random(len(groups)) < SHARED_LUCK, rng.random(len(groups))[groups], rng.random(len(groups)))
     agreed = np.where(rng.random(len(groups)) < 0.6, 1.0, -1.0)
@@ -134,5 +127,5 @@ def _scores(margins: Floats, nats: Floats, rates: Mapping[str, float], rng: np.r
 
 
 def _binomial_tail(errors: int, draws: int, rate: float) -> float:
-    """The chance of at least `errors` in `draws` at this rate."""
+    """Return the probability of at least `errors` in `draws` at this rate."""
     return float(special.bdtrc(errors - 1, draws, rate)) if errors else 1.0

@@ -1,4 +1,4 @@
-"""The exam that every model sits: held-out votes, general knowledge, harmless and harmful requests."""
+"""Build the evaluation set (held-out votes, general knowledge, benign and harmful prompts), and score answers to it."""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -13,28 +13,29 @@ import yaml
 from ratchet.config import EvaluateAdapter
 from ratchet.evaluation.checks import EvalSetLayout, Likelihoods, Scores
 from ratchet.evaluation.language import language
-from ratchet.evaluation.scoring import Answers, Floats, Messages, ScoringRow, encode
+from ratchet.evaluation.scoring import Answers, Floats, Messages, encode
 from ratchet.evaluation.text_checks import format_fault, is_refusal, personal_data, word_runs
 from ratchet.manifest import Flow
+from ratchet.training.tokenization import TokenizedRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROMPTS = files("ratchet.evaluation") / "prompts.yaml"
 DROPS = ("too_long", "over_max_pairs")
-HELD_OUT_PROMPTS = 8  # generated beside our own, so that format is also judged on what users ask
-SHORT_TOKENS, MEDIUM_TOKENS = 64, 256  # a prompt's length with its chat template: a question, a paragraph, a document
+HELD_OUT_PROMPTS = 8  # users' prompts that are answered with our own, so that format is checked on both
+SHORT_TOKENS, MEDIUM_TOKENS = 64, 256  # prompt with chat template: up to a question, a paragraph; else a document
 COLUMNS = ["prompt", "chosen", "chosen_ends", "rejected", "rejected_ends", "group"]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A held-out preference: the row's answers are the chosen and the rejected."""
+    """A held-out preference; `row` holds the chosen and the rejected answer as token ids."""
 
     messages: Messages
     chosen: str
     rejected: str
-    row: ScoringRow
+    row: TokenizedRow
     group: str
     tenant: str
 
@@ -47,25 +48,27 @@ class Pair:
 
 @dataclass(frozen=True)
 class EvalSet:
+    """The questions for every model: pairs and replay documents to score, prompts to answer."""
+
     pairs: Sequence[Pair]
-    replay: Sequence[ScoringRow]
+    replay: Sequence[TokenizedRow]
     benign: Sequence[Messages]
     held_out: Sequence[Pair]
     harmful: Sequence[Messages]
 
     @property
-    def rows(self) -> list[ScoringRow]:
-        """Every row whose answers are scored: the pairs, then the replay."""
+    def rows(self) -> list[TokenizedRow]:
+        """All rows to score: the pairs, then the replay documents."""
         return [*(pair.row for pair in self.pairs), *self.replay]
 
     @property
     def asked(self) -> list[Messages]:
-        """Every prompt that is answered freely, in the order of the answers."""
+        """All prompts to answer, in the order of the answers."""
         return [*(pair.messages for pair in self.held_out), *self.benign, *self.harmful]
 
     @property
     def amount(self) -> int:
-        """Rows scored and prompts answered: the length of the progress bar, for one model."""
+        """The number of rows and prompts: the work for one model."""
         return len(self.rows) + len(self.asked)
 
     @property
@@ -73,33 +76,35 @@ class EvalSet:
         return EvalSetLayout(
             groups=[pair.group for pair in self.pairs],
             slices=[pair.slices for pair in self.pairs],
-            replay_tokens=[len(row.answers[0]) for row in self.replay],
+            replay_tokens=[len(row.completions[0]) for row in self.replay],
         )
 
 
 def build_eval_set(
     tokenizer: "PreTrainedTokenizerBase", dpo_eval: Path, settings: EvaluateAdapter, rng: np.random.Generator
 ) -> tuple[EvalSet, Flow]:
-    """The questions, and how many held-out pairs became some. Pairs over `max_pairs` are left out at random."""
+    """Build the evaluation set; the flow counts the held-out pairs. Pairs over `max_pairs` are dropped at random."""
     pairs, flow = _read_pairs(tokenizer, dpo_eval, settings, rng)
     ours = yaml.safe_load(PROMPTS.read_text())
     num_asked = HELD_OUT_PROMPTS if settings.judge.style == "none" else max(HELD_OUT_PROMPTS, settings.judge.prompts)
+    by_prompt = {json.dumps(list(pair.messages)): pair for pair in pairs}
     eval_set = EvalSet(
         pairs=pairs,
-        replay=[encode(tokenizer, _asking(one["question"]), {one["answer"]: True}) for one in ours["replay"]],
-        benign=[_asking(text) for text in ours["benign"]],
-        held_out=_distinct(pairs)[:num_asked],
-        harmful=[_asking(text) for text in ours["harmful"]],
+        replay=[encode(tokenizer, _chat(qa["question"]), {qa["answer"]: True}) for qa in ours["replay"]],
+        benign=[_chat(text) for text in ours["benign"]],
+        held_out=list(by_prompt.values())[:num_asked],
+        harmful=[_chat(text) for text in ours["harmful"]],
     )
     return eval_set, flow
 
 
 def likelihoods(eval_set: EvalSet, answers: Answers) -> Likelihoods:
+    """Return a model's log-probabilities, by pair and replay document."""
     return Likelihoods(margins=_margins(eval_set, answers), replay_nats=_replay_nats(eval_set, answers))
 
 
 def score(eval_set: EvalSet, answers: Answers, known: Collection[str]) -> Scores:
-    """`known`: the runs of words that training rows hold (see `verbatim.seen_in_training`)."""
+    """Score a model's results; `known` are the runs of words in the training answers (see `seen_in_training`)."""
     num_held_out, num_harmless = len(eval_set.held_out), len(eval_set.held_out) + len(eval_set.benign)
     harmless, harmful = answers.answers[:num_harmless], answers.answers[num_harmless:]
     asked = [json.dumps(list(messages), ensure_ascii=False) for messages in eval_set.asked]
@@ -115,9 +120,28 @@ def score(eval_set: EvalSet, answers: Answers, known: Collection[str]) -> Scores
     )
 
 
+def seen_in_training(dataset: Path, answers: Iterable[str]) -> frozenset[str]:
+    """Return the answers' runs of words (see `word_runs`) that also occur in the dataset's training answers.
+
+    Detects memorised training text; one pass of Rust over the texts.
+    """
+    import polars as pl
+
+    runs = sorted({run for answer in answers for run in word_runs(answer)})
+    if not runs:
+        return frozenset()
+    chats = pl.read_parquet(dataset / "sft-train.parquet", columns=["messages"])["messages"]
+    imitated = [json.loads(chat)[-1]["content"] for chat in chats]
+    preferred = pl.read_parquet(dataset / "dpo-train.parquet", columns=["chosen"])["chosen"]
+    texts = pl.concat([pl.Series(imitated, dtype=pl.String), preferred.alias("")])
+    words = pl.format(" {} ", pl.lit(texts).str.to_lowercase().str.replace_all(r"\W+", " ").str.strip_chars())
+    matches = pl.select(words.str.extract_many([f" {run} " for run in runs], overlapping=True)).to_series()
+    return frozenset(run.strip() for run in matches.explode().drop_nulls())
+
+
 def _margins(eval_set: EvalSet, answers: Answers) -> Floats:
-    """Answers are compared by their mean log-probability per token, so that a short one wins nothing by being short."""
-    lengths = np.array([[len(answer) for answer in pair.row.answers] for pair in eval_set.pairs]).reshape(-1, 2)
+    """Return each pair's margin: mean log-probability per token, so that a short answer has no advantage."""
+    lengths = np.array([[len(answer) for answer in pair.row.completions] for pair in eval_set.pairs]).reshape(-1, 2)
     means = np.array(answers.sums[: len(eval_set.pairs)]).reshape(-1, 2) / lengths
     return np.asarray(means[:, 0] - means[:, 1])
 
@@ -137,7 +161,7 @@ def _read_pairs(
         messages = json.loads(prompt)
         answers = {chosen: chosen_ends, rejected: rejected_ends}
         pair = Pair(messages, chosen, rejected, encode(tokenizer, messages, answers), group, tenant)
-        if len(pair.row) > settings.max_tokens:
+        if pair.row.num_distinct > settings.max_tokens:
             drops["too_long"] += 1
         elif len(pairs) == settings.max_pairs:
             drops["over_max_pairs"] += 1
@@ -148,7 +172,7 @@ def _read_pairs(
 
 
 def _rows(path: Path) -> Iterator[tuple[Any, ...]]:
-    """The columns of each held-out pair and its tenant, which datasets of before the column have not."""
+    """Yield each held-out pair's columns and its tenant; older datasets have no tenant column."""
     import polars as pl
 
     frame = pl.read_parquet(path)
@@ -156,10 +180,5 @@ def _rows(path: Path) -> Iterator[tuple[Any, ...]]:
     yield from frame.select(*COLUMNS, tenants.alias("tenant")).iter_rows()
 
 
-def _asking(text: str) -> Messages:
+def _chat(text: str) -> Messages:
     return [{"role": "user", "content": text}]
-
-
-def _distinct(pairs: Iterable[Pair]) -> list[Pair]:
-    """One pair for each prompt."""
-    return list({json.dumps(list(pair.messages)): pair for pair in pairs}.values())

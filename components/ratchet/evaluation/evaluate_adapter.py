@@ -1,7 +1,10 @@
-"""Step `evaluate_adapter`: the candidate against what serves now, on held-out votes and on what must not get worse."""
+"""Step `evaluate_adapter`: compare the candidate adapter with the incumbent, and publish a verdict.
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+Compared are held-out votes, and what must not get worse: perplexity, format, safety, privacy.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +16,7 @@ from ratchet.digest import canonical_json, digest_bytes, digest_tree
 from ratchet.errors import Conflict, UserError
 from ratchet.manifest import Artifact, Flow, StepOutput
 from ratchet.needs import ENVIRONMENT_SECRET, HOUR_S, HUB, JUDGE, MLFLOW, S3, Needs
+from ratchet.progress import show_progress
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from ratchet.evaluation.checks import Check
     from ratchet.evaluation.eval_set import EvalSet
     from ratchet.evaluation.judge.run import Judgement
-    from ratchet.evaluation.scoring import Advance, Answers, Models
+    from ratchet.evaluation.scoring import Answers, Models
     from ratchet.evaluation.slices import SliceComparison
 
 DECIMALS = 6  # decimals kept of every number
@@ -31,7 +35,7 @@ SAMPLES = 12  # for the report; harmless prompts only
 
 @dataclass(frozen=True)
 class Incumbent:
-    """What serves now: the champion's adapter, or the base model (`digest` "base", `uri` None)."""
+    """The serving adapter: the champion's, or the base model (`digest` "base", `uri` None)."""
 
     digest: str
     uri: str | None
@@ -40,7 +44,7 @@ class Incumbent:
 
 @dataclass(frozen=True)
 class Findings:
-    """A verdict with the numbers behind it, and what is shown beside it."""
+    """A verdict with its evidence: checks, slices, sample answers, the judge's facts."""
 
     verdict: str
     why: str
@@ -52,19 +56,20 @@ class Findings:
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
+    """Compare the candidate with the incumbent and publish the verdict; the incumbent itself passes unmeasured."""
     candidate = inputs["train_adapter"].outputs["adapter"]
     incumbent = find_incumbent(config, store)
     if incumbent.digest == candidate.digest:
-        found = Findings("pass", "the candidate is what serves now")
+        findings = Findings("pass", "the candidate is the serving adapter")
     else:
-        found = _compare(config, store, candidate, incumbent, inputs["build_datasets"].outputs["dataset"])
-    return _publish(store, candidate.digest, incumbent, found)
+        findings = _compare(config, store, candidate, incumbent, inputs["build_datasets"].outputs["dataset"])
+    return _publish(store, candidate.digest, incumbent, findings)
 
 
 def find_incumbent(config: Config, store: Store) -> Incumbent:
-    """The champion in MLflow, or the base model before there is one.
+    """Return the champion in MLflow, or the base model if there is none.
 
-    Raises UserError if the champion belongs to another base model: its adapter means nothing on this one.
+    Raises UserError if the champion belongs to another base model: its adapter is meaningless on this one.
     """
     from ratchet.registry.aliases import champion
     from ratchet.registry.mlflow_store import connect
@@ -91,13 +96,15 @@ def _compare(config: Config, store: Store, candidate: Artifact, incumbent: Incum
     import numpy as np
 
     from ratchet.evaluation.checks import compare, conclude
-    from ratchet.evaluation.eval_set import build_eval_set, likelihoods, score
-    from ratchet.evaluation.memorization import seen_in_training
+    from ratchet.evaluation.eval_set import build_eval_set, likelihoods, score, seen_in_training
     from ratchet.evaluation.scoring import load
 
     settings, dataset = config.evaluate_adapter, store.local(built.uri)
     rng = np.random.default_rng(config.seed)
-    models = load(config, _adapters(store, candidate, incumbent))
+    adapters = {"candidate": _verified_folder(store, candidate.uri, candidate.digest)}
+    if incumbent.uri is not None:
+        adapters["incumbent"] = _verified_folder(store, incumbent.uri, incumbent.digest)
+    models = load(config, adapters)
     eval_set, flow = build_eval_set(models.tokenizer, dataset / "dpo-eval.parquet", settings, rng)
     bare, old, new = _answer_all(config, store, models, eval_set, candidate, incumbent)
     judgement = _ask_judge(settings, store, models, eval_set, old, new, rng)
@@ -116,34 +123,27 @@ def _compare(config: Config, store: Store, candidate: Artifact, incumbent: Incum
         verdict,
         why,
         checks=[_plain(check) for check in checks],
-        slices=[_plain(one) for one in slices],
+        slices=[_plain(comparison) for comparison in slices],
         samples=_samples(eval_set, old, new),
         flows={"pairs": flow, **(judgement.flows if judgement else {})},
         judge=judgement.facts if judgement else None,
     )
 
 
-def _adapters(store: Store, candidate: Artifact, incumbent: Incumbent) -> dict[str, Path]:
-    found = {"candidate": _checked(store, candidate.uri, candidate.digest)}
-    if incumbent.uri is not None:
-        found["incumbent"] = _checked(store, incumbent.uri, incumbent.digest)
-    return found
-
-
 def _answer_all(
     config: Config, store: Store, models: "Models", eval_set: "EvalSet", candidate: Artifact, incumbent: Incumbent
 ) -> tuple["Answers", "Answers", "Answers"]:
-    """What the base model, the incumbent and the candidate write; the first two are one before there is a champion."""
+    """Return the answers of base model, incumbent and candidate; without a champion the first two are the same."""
     from ratchet.evaluation.answer_cache import AnswerCache
 
     is_first = incumbent.uri is None
-    with _progress("evaluate_adapter", (2 if is_first else 3) * eval_set.amount) as advance:
-        sitting = AnswerCache(
-            store, models, eval_set, config.evaluate_adapter.max_new_tokens, _conditions(config), advance
+    with show_progress("evaluate_adapter", (2 if is_first else 3) * eval_set.amount) as progress:
+        cache = AnswerCache(
+            store, models, eval_set, config.evaluate_adapter.max_new_tokens, _conditions(config), progress.advance
         )
-        bare = sitting.answers_of(None, "base", with_answers=is_first)
-        old = bare if is_first else sitting.answers_of("incumbent", incumbent.digest)
-        return bare, old, sitting.answers_of("candidate", candidate.digest)
+        bare = cache.answers_of(None, "base", with_answers=is_first)
+        old = bare if is_first else cache.answers_of("incumbent", incumbent.digest)
+        return bare, old, cache.answers_of("candidate", candidate.digest)
 
 
 def _ask_judge(
@@ -160,12 +160,14 @@ def _ask_judge(
     from ratchet.evaluation.judge.run import answer_pairs, judge_pairs, vote_pairs
 
     asked, known = answer_pairs(eval_set.held_out, new.answers, old.answers), vote_pairs(eval_set.pairs)
-    with _progress("judge", 2 * (len(asked) + len(known))) as advance:
-        return judge_pairs(asked, known, settings=settings, models=models, store=store, rng=rng, advance=advance)
+    with show_progress("judge", 2 * (len(asked) + len(known))) as progress:
+        return judge_pairs(
+            asked, known, settings=settings, models=models, store=store, rng=rng, advance=progress.advance
+        )
 
 
 def _conditions(config: Config) -> dict[str, Any]:
-    """What a model's answers depend on beside the model and the questions."""
+    """Return what a model's answers depend on besides the model and the questions."""
     settings = config.evaluate_adapter
     return {
         "base": revision(config.base_model),
@@ -181,7 +183,9 @@ def _samples(eval_set: "EvalSet", old: "Answers", new: "Answers") -> list[dict[s
         {"prompt": messages[-1]["content"], "incumbent": was, "candidate": now}
         for messages, was, now in zip(harmless, old.answers, new.answers, strict=False)
     ]
-    samples.sort(key=lambda sample: sample["incumbent"] == sample["candidate"])  # people look for the difference
+    samples.sort(
+        key=lambda sample: sample["incumbent"] == sample["candidate"]
+    )  # different answers first: they are what people look for
     return samples[:SAMPLES]
 
 
@@ -190,36 +194,29 @@ def _plain(check: "Check | SliceComparison") -> dict[str, Any]:
     return {name: round(value, DECIMALS) if isinstance(value, float) else value for name, value in numbers.items()}
 
 
-@contextmanager
-def _progress(what: str, total: int) -> Iterator["Advance"]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.advance(task, done)
-
-
-def _checked(store: Store, uri: str, digest: str) -> Path:
+def _verified_folder(store: Store, uri: str, digest: str) -> Path:
     folder = store.local(uri)
-    if (found := digest_tree(folder)) != digest:
-        raise UserError(f"{folder} has the digest {found}, not {digest}: its files are damaged; restore or retrain it")
+    if (actual := digest_tree(folder)) != digest:
+        raise UserError(f"{folder} has the digest {actual}, not {digest}: its files are damaged; restore or retrain it")
     return folder
 
 
-def _publish(store: Store, candidate: str, incumbent: Incumbent, found: Findings) -> StepOutput:
-    words = {"verdict": found.verdict, "why": found.why, "checks": found.checks, "slices": found.slices}
-    data = canonical_json({"candidate": candidate, "incumbent": incumbent.digest, **words})
+def _publish(store: Store, candidate: str, incumbent: Incumbent, findings: Findings) -> StepOutput:
+    verdict = {
+        "verdict": findings.verdict,
+        "why": findings.why,
+        "checks": findings.checks,
+        "slices": findings.slices,
+    }
+    data = canonical_json({"candidate": candidate, "incumbent": incumbent.digest, **verdict})
     digest = digest_bytes(data)
     uri = f"verdicts/{digest}/verdict.json"
     with suppress(Conflict):  # named by its content, so what is there is the same
         store.create(uri, data)
     return StepOutput(
         outputs={"verdict": Artifact(uri=uri, digest=digest)},
-        flows=found.flows,
-        facts={**words, "incumbent": asdict(incumbent), "samples": found.samples, "judge": found.judge},
+        flows=findings.flows,
+        facts={**verdict, "incumbent": asdict(incumbent), "samples": findings.samples, "judge": findings.judge},
     )
 
 
@@ -235,9 +232,9 @@ STEP = Step(
     name="evaluate_adapter",
     run=run,
     inputs=("build_datasets", "train_adapter"),
-    # 1 judged format and safety on the base model's answers; 2 had narrower intervals, no slices; 3 rounded answers
-    # otherwise, reading every prompt whole.
-    version=4,
+    # 1 checked format and safety on the base model's answers; 2 had narrower intervals and no slices; 3 read every
+    # prompt whole, which rounded answers otherwise; 4 scored rows in padded lines, which rounded sums otherwise.
+    version=5,
     reads=("seed", "base_model"),
     sources=_sources,
     needs=Needs(

@@ -1,7 +1,7 @@
-"""Preference accuracy by tenant, language and length: an average may hide that somebody is served worse.
+"""Compare preference accuracy by tenant, language and length: an average can hide a group that is served worse.
 
 A slice is worse if McNemar's exact test on its conversations says so, Bonferroni-corrected over all slices, and it
-lost more than `max_slice_drop`. The check `slices` is an alarm on the worst of them.
+lost more than `max_slice_drop`. The check `slices` is an alarm on the worst slice.
 """
 
 from collections import defaultdict
@@ -18,8 +18,7 @@ from ratchet.evaluation.statistics import Floats, mcnemar_p
 class SliceComparison:
     """Accuracy on the pairs of one slice, such as `language` `en`.
 
-    `p` is the corrected p-value of "worse than the incumbent"; None, as are the bounds, where there are too few
-    conversations to say.
+    `p` is the corrected p-value of "worse than the incumbent". It and the bounds are None with too few conversations.
     """
 
     kind: str
@@ -41,28 +40,28 @@ def compare_slices(
     slices: Sequence[Mapping[str, str]],
     by: PairedBootstrap,
 ) -> list[SliceComparison]:
-    """Every slice that is not the whole, by kind and value. `slices`: those each pair is in, as kind to value."""
+    """Compare every slice that is not the whole, by kind and value. `slices`: each pair's slices, kind to value."""
     members: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for number, named in enumerate(slices):
-        for name in named.items():
+    for number, pair_slices in enumerate(slices):
+        for name in pair_slices.items():
             members[name].append(number)
     parts = {name: np.array(rows) for name, rows in sorted(members.items()) if len(rows) < len(groups)}
     group_of = np.asarray(groups, dtype=str)
-    num_judged = sum(len(np.unique(group_of[rows])) >= MIN_GROUPS for rows in parts.values())
+    num_tested = sum(len(np.unique(group_of[rows])) >= MIN_GROUPS for rows in parts.values())
     return [
-        _compare_slice(kind, value, candidate[rows] > 0, incumbent[rows] > 0, group_of[rows].tolist(), num_judged, by)
+        _compare_slice(kind, value, candidate[rows] > 0, incumbent[rows] > 0, group_of[rows].tolist(), num_tested, by)
         for (kind, value), rows in parts.items()
     ]
 
 
 def worst(slices: Sequence[SliceComparison], max_drop: float) -> list[Comparison]:
-    """The alarm, on the slice that is likeliest worse; empty if no slice has enough conversations."""
-    judged = [one for one in slices if one.p is not None]
-    if not judged:
+    """Return the alarm on the slice that is likeliest worse; empty if no slice has enough conversations."""
+    tested = [part for part in slices if part.p is not None]
+    if not tested:
         return []
-    at = min(judged, key=lambda one: (not one.is_worse, one.p, one.difference))
-    names = [f"{one.kind} {one.value}" for one in judged if one.is_worse]
-    why = f"{len(judged)} slices, worse: {', '.join(names) or 'none'}; least sure of {at.kind} {at.value}"
+    at = min(tested, key=lambda part: (not part.is_worse, part.p, part.difference))
+    names = [f"{part.kind} {part.value}" for part in tested if part.is_worse]
+    why = f"{len(tested)} slices, worse: {', '.join(names) or 'none'}; most doubtful {at.kind} {at.value}"
     return [
         Comparison(
             name="slices",
@@ -81,17 +80,17 @@ def worst(slices: Sequence[SliceComparison], max_drop: float) -> list[Comparison
 
 
 def _compare_slice(
-    kind: str, value: str, right: Floats, was_right: Floats, groups: list[str], num_judged: int, by: PairedBootstrap
+    kind: str, value: str, right: Floats, was_right: Floats, groups: list[str], num_tested: int, by: PairedBootstrap
 ) -> SliceComparison:
     now, before = float(right.mean()), float(was_right.mean())
-    found = SliceComparison(
+    comparison = SliceComparison(
         kind=kind, value=value, n=len(groups), candidate=now, incumbent=before, difference=now - before
     )
     if len(set(groups)) < MIN_GROUPS:
-        return found
+        return comparison
     change, alpha = right.astype(float) - was_right, 1 - by.settings.confidence
     drawn = by.resample(change, np.ones(len(change)), groups, has_prior=True)
-    low, high = drawn.interval(1 - alpha / num_judged)
-    p = min(1.0, mcnemar_p(*lost_and_won(change, groups)) * num_judged)
+    low, high = drawn.interval(1 - alpha / num_tested)
+    p = min(1.0, mcnemar_p(*lost_and_won(change, groups)) * num_tested)
     is_worse = p <= alpha and now - before < -by.settings.max_slice_drop
-    return replace(found, low=low, high=high, p=p, is_worse=is_worse)
+    return replace(comparison, low=low, high=high, p=p, is_worse=is_worse)

@@ -1,10 +1,10 @@
-"""What can be wrong with a generated text: its form, a refusal, personal data, borrowed words. All by pattern."""
+"""Check a generated text by patterns: malformed, a refusal, personal data, words copied from elsewhere."""
 
 import re
 
 MAX_REPEATED_SHARE = 0.5  # Gopher (Rae et al. 2021, table A1) drops texts at far less; short answers repeat more
 MIN_WORDS_TO_JUDGE = 12
-RUN_WORDS = 8  # as PaLM's overlap analysis (Chowdhery et al. 2022, section 8): shorter runs are everybody's
+RUN_WORDS = 8  # as PaLM's overlap analysis (Chowdhery et al. 2022, section 8): shorter runs are common phrases
 
 _CONTROL = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|^(?:user|assistant|system)\s*$", re.M
@@ -20,7 +20,7 @@ _DIGITS = re.compile(r"\+?\(?\d[\d ().-]{8,}\d")
 
 
 def format_fault(text: str) -> str | None:
-    """Why the text is not a well-formed answer: empty, broken_text, control_tokens, repetition; None if it is."""
+    """Return the fault of a malformed answer: empty, broken_text, control_tokens or repetition; None if well-formed."""
     if not re.search(r"\w", text):
         return "empty"
     if _BROKEN.search(text):
@@ -31,24 +31,24 @@ def format_fault(text: str) -> str | None:
 
 
 def is_refusal(text: str) -> bool:
-    """Whether the first 200 characters decline to answer. English only."""
+    """Return whether the first 200 characters decline to answer. English only."""
     return _REFUSAL.search(text[:200].lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")) is not None
 
 
 def personal_data(text: str, prompt: str) -> set[str]:
-    """E-mail addresses, phone numbers and card numbers in the text that the prompt did not bring."""
+    """Return the e-mail addresses, phone and card numbers in the text that are not in the prompt."""
     return _identifiers(text) - _identifiers(prompt)
 
 
 def word_runs(text: str) -> set[str]:
-    """Every run of RUN_WORDS words, lower case, a space between; shorter texts have none."""
+    """Return every run of RUN_WORDS words, in lower case with single spaces; shorter texts have none."""
     words = re.sub(r"\W+", " ", text.lower()).split()
     return {" ".join(words[start : start + RUN_WORDS]) for start in range(len(words) - RUN_WORDS + 1)}
 
 
 def _identifiers(text: str) -> set[str]:
-    numbers = {re.sub(r"\D", "", found) for found in _DIGITS.findall(text)}
-    return {found.lower() for found in _EMAIL.findall(text)} | {
+    numbers = {re.sub(r"\D", "", number) for number in _DIGITS.findall(text)}
+    return {address.lower() for address in _EMAIL.findall(text)} | {
         number for number in numbers if 10 <= len(number) <= 15 or (len(number) == 16 and _is_luhn(number))
     }
 

@@ -1,4 +1,4 @@
-"""The model pool as a set of adapters: each is verified by its digest before the pool hears of it."""
+"""Load and unload the adapters of a model pool; each is verified by its digest before it is loaded."""
 
 import shutil
 import tempfile
@@ -16,7 +16,7 @@ LIST_TIMEOUT_S = 5.0
 
 
 class AdapterPool:
-    """The adapters of one model server. With a `folder`, their files are brought there first, a folder for each."""
+    """The adapters of one model server. With a `folder`, their files are copied there first, one subfolder each."""
 
     def __init__(self, url: str, folder: Path | None = None) -> None:
         self.client = httpx.Client(base_url=url, trust_env=False)
@@ -28,7 +28,7 @@ class AdapterPool:
         self.client.close()
 
     def ensure(self, adapter: AdapterRef) -> None:
-        """Have the pool serve the adapter. Raises UserError if its files are wrong or the pool refuses."""
+        """Load the adapter unless it is loaded. Raises UserError if its files are wrong or the pool refuses."""
         if adapter not in self._verified:
             self._verified[adapter] = self._verify(adapter)
         if str(adapter) not in self.listed():
@@ -36,13 +36,13 @@ class AdapterPool:
         self.loaded.add(adapter)
 
     def keep_only(self, referenced: set[AdapterRef]) -> None:
-        """Unload what was loaded here and is named no more."""
+        """Unload the adapters that this object loaded and `referenced` no longer holds."""
         for adapter in self.loaded - referenced:
             self._post("/v1/unload_lora_adapter", {"lora_name": str(adapter)})
             self.loaded.discard(adapter)
 
     def listed(self) -> set[str]:
-        """The names of all models that the pool has. Raises UserError if it does not say."""
+        """Return the names of all models in the pool. Raises UserError if it does not answer."""
         try:
             models = self.client.get("/v1/models", timeout=LIST_TIMEOUT_S).raise_for_status().json()["data"]
         except httpx.HTTPError as error:
@@ -50,7 +50,7 @@ class AdapterPool:
         return {model["id"] for model in models}
 
     def _verify(self, adapter: AdapterRef) -> Path:
-        """Where the adapter's files are, now that they are known to be what the digest says."""
+        """Return the folder of the adapter's files, after checking their digest."""
         if self._folder is None:
             root, _, name = adapter.uri.rstrip("/").rpartition("/")
             return _checked(open_store(root or "/").local(name), adapter)
@@ -60,7 +60,7 @@ class AdapterPool:
         return _checked(place, adapter)
 
     def _fetch(self, adapter: AdapterRef, place: Path) -> None:
-        """Copy beside `place`, then move: files that were brought half, or are wrong, are never seen there."""
+        """Copy the files next to `place`, verify them, then move: incomplete or wrong files never appear there."""
         root, _, name = adapter.uri.rstrip("/").rpartition("/")
         store = open_store(root or "/")
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ class AdapterPool:
 
 
 def _checked(folder: Path, adapter: AdapterRef) -> Path:
-    found = digest_tree(folder) if folder.is_dir() else "nothing"
-    if found != adapter.digest:
-        raise UserError(f"{adapter.uri} holds {found}, not {adapter.digest}: {adapter} will not be served")
+    actual = digest_tree(folder) if folder.is_dir() else "nothing"
+    if actual != adapter.digest:
+        raise UserError(f"{adapter.uri} holds {actual}, not {adapter.digest}: {adapter} will not be served")
     return folder

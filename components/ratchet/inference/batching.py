@@ -1,7 +1,7 @@
-"""Sample many chats at once, each with its own adapter, temperature, seed and length.
+"""Generate many answers at once, each with its own adapter, temperature, seed and length.
 
 Rows join and leave between tokens (continuous batching), so a short answer never waits for a long one. The KV cache is
-padded on the left; columns that no row uses any more are cut off.
+padded on the left; columns that no row uses any more are removed.
 """
 
 import time
@@ -16,14 +16,14 @@ from transformers import DynamicCache
 from ratchet.inference.lora import MultiLoraModel
 from ratchet.inference.prefix_cache import Prefixes
 
-TOP_K = 50  # sampling is cut to this many tokens: noise over a whole vocabulary costs more than the model does
+TOP_K = 50  # sampling is limited to this many tokens: noise over the whole vocabulary costs more than the model
 
 FinishReason = Literal["stop", "length", "abort"]
 
 
 @dataclass(kw_only=True, eq=False)
 class GenerationRow:
-    """One answer in the making. `adapter` is one that was loaded, None the base model; temperature 0 is greedy.
+    """One answer while it is generated. `adapter` is a loaded one, None the base model; temperature 0 is greedy.
 
     Times are `time.monotonic()`.
     """
@@ -44,7 +44,7 @@ class GenerationRow:
         self._generator = torch.Generator().manual_seed(self.seed)
 
     def gumbel(self) -> torch.Tensor:
-        """Noise that makes the argmax of logits + temperature * noise an exact sample (Gumbel-max trick)."""
+        """Return scaled noise whose sum with the logits has an exact sample as its argmax (Gumbel-max trick)."""
         if self.temperature == 0:
             return torch.zeros(TOP_K)
         noise = torch.empty(TOP_K, dtype=torch.float64).exponential_(generator=self._generator)
@@ -64,7 +64,7 @@ class DecodingBatch:
 
     @torch.inference_mode()
     def join(self, rows: Sequence[GenerationRow]) -> list[GenerationRow]:
-        """Read the prompts of new rows and give each its first token; those that are finished by it."""
+        """Prefill the prompts of new rows and generate their first token; return the rows that it finishes."""
         for row in rows:
             row.admitted_at = time.monotonic()
         cache, shared = DynamicCache(), self._prefixes.length(rows)
@@ -80,12 +80,12 @@ class DecodingBatch:
         return self._leave()
 
     def forget(self, adapter: str) -> None:
-        """Free what was kept of an adapter that is unloaded; its name may then stand for another."""
+        """Free the cached prefix of an unloaded adapter; its name may then be used for another."""
         self._prefixes.forget(adapter)
 
     @torch.inference_mode()
     def step(self) -> list[GenerationRow]:
-        """One more token for every row; the rows that are finished by it, which have left."""
+        """Generate one more token for every row; return the finished rows, which have left the batch."""
         ids = torch.tensor([[row.tokens[-1]] for row in self.rows])
         self._mask = pad(self._mask, (0, 1), value=1)
         self._extend(self.rows, self._logits(self.rows, ids, self._mask, self._cache))
@@ -137,7 +137,7 @@ class DecodingBatch:
 def generate(
     lora: MultiLoraModel, rows: Sequence[GenerationRow], stop_tokens: frozenset[int], batch_rows: int = 64
 ) -> None:
-    """Fill in the tokens of all rows, at most `batch_rows` at a time."""
+    """Generate the tokens of all rows, at most `batch_rows` at a time."""
     batch, waiting = DecodingBatch(lora, stop_tokens), list(rows)
     while waiting or batch.rows:
         free = batch_rows - len(batch.rows)
@@ -149,7 +149,7 @@ def generate(
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """The tokens that end an answer, by the model's generation settings and the tokenizer."""
+    """Return the tokens that end an answer, by the model's generation settings and the tokenizer."""
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
     return frozenset(token for token in [*listed, tokenizer.eos_token_id] if token is not None)
@@ -158,7 +158,7 @@ def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
 def _stack(
     left: DynamicCache, left_mask: torch.Tensor, right: DynamicCache, right_mask: torch.Tensor
 ) -> tuple[DynamicCache, torch.Tensor]:
-    """Both caches as one, the shorter padded on the left."""
+    """Concatenate two caches and their masks, the shorter one padded on the left."""
     width = max(left_mask.shape[1], right_mask.shape[1])
     lefts, rights = width - left_mask.shape[1], width - right_mask.shape[1]
     for layer, new in zip(left.layers, right.layers, strict=True):

@@ -1,4 +1,4 @@
-"""The thread that owns the model: it takes requests from a queue, keeps the batch full, and swaps adapters."""
+"""Run the model in its own thread: take requests from a queue, keep the batch full, load and free adapters."""
 
 import queue
 import threading
@@ -12,15 +12,15 @@ from ratchet.inference.batching import DecodingBatch, GenerationRow
 from ratchet.inference.lora import MultiLoraModel
 
 MAX_ROWS = 64
-STEPS_BETWEEN_JOINS = 4  # reading one prompt alone takes as long as a token for all rows
+STEPS_BETWEEN_JOINS = 4  # prefilling one prompt takes as long as one token for all rows
 MAX_CELLS = 1 << 17  # rows times the longest row: bounds the KV cache, to 3 GB for the embedded model
 
 
 class Engine:
     """Generates rows and holds adapters. Thread-safe; `close` ends its thread.
 
-    Each loaded adapter gets a fresh slot that is never used again: a name that is unloaded and loaded anew cannot meet
-    rows of the old one.
+    Each loaded adapter gets a new slot that is never reused, so a name that is unloaded and loaded again cannot affect
+    rows of the old adapter.
     """
 
     def __init__(self, model: Any, stop_tokens: frozenset[int]) -> None:
@@ -48,28 +48,28 @@ class Engine:
 
     @property
     def cache_share(self) -> float:
-        """How much of the KV cache is spoken for, 0 to 1."""
+        """The reserved share of the KV cache, 0 to 1."""
         rows = self.running
         return min(1.0, len(rows) * max(map(_size, rows), default=0) / MAX_CELLS)
 
     def generate(self, row: GenerationRow, on_token: Callable[[], object] | None = None) -> Future[GenerationRow]:
-        """The same row, with its tokens and finish reason. `on_token` is called, from another thread, as they come."""
+        """Queue the row; the future returns it finished. The engine's thread calls `on_token` after each step."""
         answer: Future[GenerationRow] = Future()
         self._jobs.put(lambda: self._accept(row, answer, on_token))
         return answer
 
     def abort(self, row: GenerationRow) -> None:
-        """Stop writing this row: its answer is what there is of it."""
+        """Stop generating this row; its answer is the tokens so far."""
         self._jobs.put(lambda: self._abort(row))
 
     def load(self, folder: Path) -> Future[str]:
-        """The slot that holds the adapter now, for `Row.adapter`; UserError if it cannot be served on this base."""
+        """Load an adapter; the future returns its slot, for `GenerationRow.adapter`, or raises UserError."""
         slot: Future[str] = Future()
         self._jobs.put(lambda: _settle(slot, lambda: self._load(folder)))
         return slot
 
     def retire(self, slot: str) -> None:
-        """Free a slot, once the rows that use it are done."""
+        """Free a slot after the rows that use it have finished."""
         self._jobs.put(lambda: self._retired.add(slot))
 
     def close(self) -> None:
@@ -83,16 +83,16 @@ class Engine:
             self._free_slots()
             try:
                 finished = self._advance()
-            except Exception as error:  # out of memory, mostly; the thread must outlive it, or nobody gets an answer
+            except Exception as error:  # mostly out of memory; the thread must survive, or no request is answered again
                 self._fail(error)
             else:
                 for row in finished:
                     self._answer(row)
-                for told in list(self._listeners.values()):
-                    told()
+                for notify in list(self._listeners.values()):
+                    notify()
 
     def _take_jobs(self) -> None:
-        """Do what has been asked for; if there is nothing to generate, wait for the next request."""
+        """Run the queued jobs; with no row to generate, wait for the next job."""
         if not (self._batch.rows or self._waiting):
             self._jobs.get()()
         while not self._jobs.empty():
@@ -100,8 +100,8 @@ class Engine:
 
     def _advance(self) -> list[GenerationRow]:
         finished = []
-        is_time = not self._batch.rows or self._steps % STEPS_BETWEEN_JOINS == 0
-        if is_time and (newcomers := self._admit()):
+        is_due = not self._batch.rows or self._steps % STEPS_BETWEEN_JOINS == 0
+        if is_due and (newcomers := self._admit()):
             finished += self._batch.join(newcomers)
         if self._batch.rows:
             finished += self._batch.step()
@@ -109,7 +109,7 @@ class Engine:
         return finished
 
     def _admit(self) -> list[GenerationRow]:
-        """As many of the waiting rows as fit; always one if nothing is running."""
+        """Take as many waiting rows as fit; at least one if the batch is empty."""
         admitted: list[GenerationRow] = []
         longest = max((_size(row) for row in self._batch.rows), default=0)
         while self._waiting:
@@ -129,7 +129,7 @@ class Engine:
 
     def _abort(self, row: GenerationRow) -> None:
         if row in self._answers:
-            row.finish_reason = row.finish_reason or "abort"  # the batch lets it go at its next step
+            row.finish_reason = row.finish_reason or "abort"  # the batch drops it at its next step
         if row in self._waiting:
             self._waiting.remove(row)
             self._answer(row)

@@ -1,7 +1,7 @@
-"""LoRA adapters over one base model, each row of a batch with its own or none, as one low-rank product a layer.
+"""Apply LoRA adapters to a batch, a different one or none for each row, with one low-rank product per layer.
 
-The factors of the adapters in use lie side by side and a mask keeps each row to its own. PEFT, the oracle of the tests,
-computes the same apart for each adapter, in float32; benchmarks/adapters.py has both beside the base model alone.
+The factors of all adapters in use are concatenated, and a mask zeroes the ranks of other rows' adapters. PEFT, the
+tests' oracle, computes each adapter separately in float32; benchmarks/adapters.py compares both with the base model.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Factors:
 
 
 class MultiLoraModel:
-    """A base model that adds the updates of the adapters chosen for its rows; for inference only.
+    """A base model with the LoRA updates of the adapters chosen for its rows; for inference only.
 
     Not thread-safe, as the model is not.
     """
@@ -47,7 +47,7 @@ class MultiLoraModel:
             layer.register_forward_hook(partial(self._add_update, name))
 
     def load(self, folder: Path, name: str) -> None:
-        """Read an adapter folder as PEFT writes it. Raises UserError for one that does not fit this base model."""
+        """Read an adapter folder in PEFT's format. Raises UserError if it does not fit this base model."""
         check_servable(folder)
         try:
             tensors = load_file(folder / WEIGHTS)
@@ -55,12 +55,16 @@ class MultiLoraModel:
             raise UserError(f"the adapter at {folder} cannot be read: {error}") from None
         self._adapters[name] = self._factors(folder, tensors)
 
+    def updates(self, name: str, layer: nn.Module) -> bool:
+        """Return whether the loaded adapter `name` has an update for this layer of the base model."""
+        return any(self._linears[path] is layer for path in self._adapters[name])
+
     def unload(self, name: str) -> None:
         del self._adapters[name]
         self._chosen, self._stacked, self._mask = (), {}, None
 
     def choose(self, names: Sequence[str | None]) -> None:
-        """The adapter of each row of the next passes, None for the base model alone; a single name is for every row."""
+        """Set each row's adapter for the next passes, None for the base model; a single name applies to every row."""
         chosen = tuple(names)
         if chosen == self._chosen:
             return
@@ -68,7 +72,10 @@ class MultiLoraModel:
         if used != sorted({name for name in self._chosen if name is not None}):
             self._stacked = self._stack(used)
         self._chosen = chosen
-        self._mask = self._mask_of(chosen, used) if used else None
+        owners = [name for name in used for _ in range(self._rank(name))]
+        mask = [[float(owner == name) for owner in owners] for name in chosen]
+        # (rows, 1, ranks): 1 where a rank belongs to the row's own adapter
+        self._mask = torch.tensor(mask, device=self.model.device, dtype=self.model.dtype)[:, None] if used else None
 
     def _factors(self, folder: Path, tensors: dict[str, Tensor]) -> dict[str, Factors]:
         shape, factors = read_shape(folder), {}
@@ -87,19 +94,12 @@ class MultiLoraModel:
         return factors
 
     def _stack(self, used: Sequence[str]) -> dict[str, Factors]:
-        """The factors of these adapters side by side; an adapter without a layer has zeros there."""
+        """Concatenate the factors of these adapters; an adapter without an update for a layer has zeros there."""
         stacked = {}
         for layer in sorted({layer for name in used for layer in self._adapters[name]}):
             parts = [self._adapters[name].get(layer) or self._zeros(name, layer) for name in used]
             stacked[layer] = Factors(torch.cat([part.down for part in parts]), torch.cat([part.up for part in parts]))
         return stacked
-
-    def _mask_of(self, chosen: Sequence[str | None], used: Sequence[str]) -> Tensor:
-        """(rows, 1, ranks): 1 where a rank is of the row's own adapter."""
-        device, dtype = self.model.device, self.model.dtype
-        owners = [name for name in used for _ in range(self._rank(name))]
-        rows = [[float(owner == name) for owner in owners] for name in chosen]
-        return torch.tensor(rows, device=device, dtype=dtype)[:, None]
 
     def _rank(self, name: str) -> int:
         return next(iter(self._adapters[name].values())).down.shape[0]

@@ -1,4 +1,4 @@
-"""The CPU pool's metrics under vLLM's names and labels, so that one dashboard reads both."""
+"""Expose the CPU pool's metrics under vLLM's names and labels, so that one dashboard shows both."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,7 @@ SECONDS = (0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40
 
 
 class EngineMetrics:
-    """Counts requests as they end, aborted ones too."""
+    """Metrics of finished requests, aborted ones included."""
 
     def __init__(self, model_name: str, engine: Engine, adapters: Callable[[], Mapping[str, str]]) -> None:
         self.registry, self._labels = CollectorRegistry(), (model_name, ENGINE)
@@ -55,7 +55,7 @@ class EngineMetrics:
 
 
 class Running(Collector):
-    """What is in the batch and before it, read when it is asked for."""
+    """Gauges of running and waiting requests, read from the engine at each scrape."""
 
     def __init__(self, model_name: str, engine: Engine, adapters: Callable[[], Mapping[str, str]]) -> None:
         self._labels, self._engine, self._adapters = (model_name, ENGINE), engine, adapters

@@ -1,4 +1,4 @@
-"""Chat completions in OpenAI's shape: the request that the model server takes, and its answer, whole or streamed."""
+"""Chat completions in OpenAI's format: the model server's request, and its answer, whole or streamed."""
 
 import json
 import secrets
@@ -12,11 +12,11 @@ from ratchet.events import Message
 if TYPE_CHECKING:
     from ratchet.inference.batching import GenerationRow
 
-DEFAULT_MAX_TOKENS = 256  # OpenAI's default, the rest of the context, would be minutes on a CPU
+DEFAULT_MAX_TOKENS = 256  # OpenAI's default, the rest of the context, takes minutes on a CPU
 UNSUPPORTED = {
     "n": 1, "top_p": 1, "stop": None, "tools": None, "response_format": None, "logprobs": False,
     "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": None,
-}  # fmt: skip  # by the one value that changes nothing; another would be ignored in silence
+}  # fmt: skip  # name to its neutral value; any other is refused, since it would be ignored silently
 
 
 class ChatRequest(BaseModel):
@@ -52,7 +52,7 @@ def completion(request: ChatRequest, row: "GenerationRow", text: str) -> dict[st
 
 
 class Stream:
-    """One streamed completion as server-sent events: the role, text as it comes, the finish, the usage if asked for."""
+    """One streamed completion as server-sent events: role, text pieces, finish reason, and usage if requested."""
 
     def __init__(self, request: ChatRequest) -> None:
         self._head = _head(request, "chat.completion.chunk")

@@ -1,6 +1,6 @@
-"""What was read of earlier prompts, so that of the next only the rest is: chats begin with the same system message.
+"""Cache the keys and values of each adapter's last prompt, so that a shared beginning is not computed again.
 
-Of each adapter the prompt that was read last is remembered, as keys and values differ from adapter to adapter.
+Chats begin with the same system message. Keys and values differ between adapters, so each has its own entry.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-MAX_TOKENS = 256  # remembered of a prompt: 12 MB of the embedded model
+MAX_TOKENS = 256  # cached tokens of a prompt: 12 MB for the embedded model
 
 
 class Asked(Protocol):
-    """A prompt and the adapter that reads it."""
+    """A prompt and the adapter that it is for."""
 
     @property
     def prompt(self) -> Sequence[int]: ...
@@ -24,17 +24,17 @@ class Asked(Protocol):
 
 
 class Prefixes:
-    """The beginnings of prompts. An adapter's name must stand for the same weights until it is forgotten."""
+    """The cached prefixes by adapter. A name must mean the same weights until `forget`."""
 
     def __init__(self) -> None:
         self._read: dict[str | None, tuple[tuple[int, ...], list[tuple[Tensor, Tensor]]]] = {}
 
     def length(self, rows: Sequence[Asked]) -> int:
-        """How many tokens at the beginning of every one of these prompts have been read before."""
+        """Return the number of leading tokens that are cached for every one of these prompts."""
         return min(self._length(row) for row in rows)
 
     def fill(self, cache: DynamicCache, rows: Sequence[Asked], length: int) -> None:
-        """Put the keys and values of so many tokens in front of an empty cache."""
+        """Put the keys and values of the first `length` tokens into an empty cache."""
         if not length:
             return
         read = [self._read[row.adapter][1] for row in rows]
@@ -43,17 +43,19 @@ class Prefixes:
             cache.update(keys, values, layer)
 
     def remember(self, rows: Sequence[Asked], cache: DynamicCache, mask: Tensor) -> None:
-        """Keep one prompt of each adapter; `mask` (rows, columns) tells its columns of the cache from padding."""
+        """Store one prompt per adapter; `mask` (rows, columns) is 0 at the cache's padding."""
         for adapter, row in {asked.adapter: row for row, asked in enumerate(rows)}.items():
             columns = mask[row].nonzero()[:MAX_TOKENS, 0]
-            layers = [(one.keys[row, :, columns][None], one.values[row, :, columns][None]) for one in cache.layers]
+            layers = [
+                (layer.keys[row, :, columns][None], layer.values[row, :, columns][None]) for layer in cache.layers
+            ]
             self._read[adapter] = tuple(rows[row].prompt[:MAX_TOKENS]), layers
 
     def forget(self, adapter: str) -> None:
         self._read.pop(adapter, None)
 
     def _length(self, row: Asked) -> int:
-        """The last token is read in any case: the logits after it choose the answer's first."""
+        """Return the length of the common prefix, without the last token: its logits choose the answer's first."""
         read = self._read[row.adapter][0] if row.adapter in self._read else ()
         pairs = zip(read, row.prompt[:-1], strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -1,6 +1,6 @@
-"""The model pool on a CPU: one base model and any number of LoRA adapters, behind the part of vLLM's API we use.
+"""Serve one base model and any number of LoRA adapters on a CPU, with the part of vLLM's API that we use.
 
-On a cluster vLLM takes its place.
+On a cluster vLLM is used in its place.
 """
 
 import asyncio
@@ -41,13 +41,13 @@ class UnloadRequest(BaseModel):
 
 
 class Pool:
-    """The models by name, and the way from a chat to its answer."""
+    """The loaded models by name, and the conversion of chats to rows and of rows to text."""
 
     def __init__(self, config: Config) -> None:
         self.base = config.base_model.model
         self.started_at = int(time.time())
-        # In a thread that ends: OpenMP keeps a helper for each thread that ever computed, and once there are more than
-        # cores it puts them to sleep between operations, and every operation waits for one to wake.
+        # In a thread that ends: OpenMP keeps helper threads for each thread that ever computed. With more of them than
+        # cores it lets them sleep between operations, and every operation waits for one to wake up.
         with ThreadPoolExecutor(1) as loader:
             model, self.tokenizer = loader.submit(load_base, config.base_model).result()
         self.context = min(model.config.max_position_embeddings, MAX_CELLS)
@@ -57,7 +57,7 @@ class Pool:
         self._loading = asyncio.Lock()
 
     def row(self, request: ChatRequest) -> GenerationRow:
-        """The request as the engine takes it. Raises Refused for what cannot be served."""
+        """Return the row for a request. Raises RequestRefused if it cannot be served."""
         if request.model not in self.slots:
             raise RequestRefused(404, f"The model `{request.model}` does not exist; there are {sorted(self.slots)}.")
         prompt = self.tokenizer.apply_chat_template(
@@ -81,7 +81,7 @@ class Pool:
         return str(self.tokenizer.decode(row.tokens, skip_special_tokens=True))
 
     async def texts(self, row: GenerationRow) -> AsyncGenerator[str, None]:
-        """The answer piece by piece, as its tokens come. Leaving early stops it."""
+        """Yield the answer piece by piece as it is generated. Closing the generator early stops the generation."""
         stepped, loop, sent = asyncio.Event(), asyncio.get_running_loop(), ""
         answer = asyncio.wrap_future(self.engine.generate(row, on_token=lambda: loop.call_soon_threadsafe(stepped.set)))
         answer.add_done_callback(lambda _: stepped.set())
@@ -90,7 +90,7 @@ class Pool:
                 await stepped.wait()
                 stepped.clear()
                 text = self.text(row)
-                # A character of several tokens is not whole before its last one.
+                # A character of several tokens is incomplete until the last of them.
                 if not text.endswith("\ufffd") and text.startswith(sent) and text != sent:
                     yield text[len(sent) :]
                     sent = text
@@ -102,7 +102,7 @@ class Pool:
             yield rest
 
     async def load(self, name: str, path: str) -> None:
-        async with self._loading:  # two loads of one name: the second has to find the first
+        async with self._loading:  # of two loads of one name, the second must see the first
             if name in self.slots:
                 raise RequestRefused(400, f"The lora adapter '{name}' has already been loaded.")
             try:
@@ -121,7 +121,7 @@ class Pool:
 
     @property
     def adapter_names(self) -> dict[str, str]:
-        """The loaded adapters' names by their slots."""
+        """The names of the loaded adapters by slot."""
         return {slot: name for name, slot in self.slots.items() if slot}
 
     def cards(self) -> Iterator[dict[str, Any]]:
@@ -138,7 +138,7 @@ class Pool:
 
 
 def create_app(config: Config) -> FastAPI:
-    """The server as an ASGI app; loads the base model now. Raises UserError where there is no such model."""
+    """Load the base model and return the ASGI app. Raises UserError if there is no such model."""
     pool = Pool(config)
     metrics = EngineMetrics(pool.base, pool.engine, lambda: pool.adapter_names)
 
@@ -201,11 +201,11 @@ def _add_probes(app: FastAPI, pool: Pool, metrics: EngineMetrics) -> None:
 
 
 def serve(config: Config, host: str, port: int) -> None:
-    """Serve until SIGTERM. Raises UserError where the port is taken or the base model cannot be loaded."""
+    """Serve until SIGTERM. Raises UserError if the port is taken or the base model cannot be loaded."""
     # peft 0.21 asks transformers 5.23 by the old name.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     if "OMP_NUM_THREADS" not in os.environ:
-        # One core is left to the neighbours. Where they take turns with torch on every core, its threads wait for
-        # each other: 16 tokens a second instead of 121, on two cores under a load of five.
+        # Leave one core to other processes. If they compete with torch for every core, its threads wait for each
+        # other: 16 tokens a second instead of 121, on two cores under a load of five.
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     run_server(lambda: create_app(config), host, port, "model server")

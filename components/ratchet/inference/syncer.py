@@ -1,8 +1,8 @@
-"""Adapter syncer: the sidecar that keeps one model server's adapters as the ledger names them.
+"""Adapter syncer: a sidecar that keeps the adapters of its model server equal to those that the ledger names.
 
-Level-triggered: each pass reads the ledger, brings and verifies what is missing, and loads it into the server beside
-it. So a server that is restarted gets its adapters back, every replica looks after itself, and a candidate is loaded
-while its router still waits to be ready. The pod is ready only while it has every adapter that was promoted.
+Level-triggered: each pass reads the ledger, copies and verifies missing adapters, and loads them into the server of its
+pod. So a restarted server gets its adapters back, each replica is independent, and a candidate is loaded before its
+router is ready. The pod is ready only while it has every adapter that was promoted.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def named_last(records: Iterable[LedgerRecord], how_many: int) -> list[AdapterRef]:
-    """The adapters that the ledger named last, newest first: who comes, who serves, whom a rollback brings back."""
+    """Return the last adapters in the ledger, newest first: candidate, champion, and those a rollback returns to."""
     named = (adapter for record in reversed(list(records)) for adapter in (record.adapter, record.baseline))
     distinct = dict.fromkeys(adapter for adapter in named if adapter and adapter.digest != AdapterRef().digest)
     return list(distinct)[:how_many]
@@ -35,7 +35,7 @@ def named_last(records: Iterable[LedgerRecord], how_many: int) -> list[AdapterRe
 
 @dataclass
 class Syncer:
-    """One server and what the ledger wants of it. `troubles`: why an adapter is not loaded, by adapter."""
+    """One server and the ledger that it follows. `troubles`: why an adapter is not loaded, by adapter."""
 
     ledger: Ledger
     pool: AdapterPool
@@ -44,7 +44,7 @@ class Syncer:
     is_ready: bool = False
 
     def sync(self) -> None:
-        """One pass. Raises UserError if ledger or server do not answer."""
+        """Run one pass. Raises UserError if the ledger or the server does not answer."""
         records = self.ledger.records()
         wanted = named_last(records, self.max_adapters)
         troubles = {}
@@ -54,14 +54,14 @@ class Syncer:
             except UserError as error:
                 troubles[str(adapter)] = str(error)
         self.pool.keep_only(set(wanted))
-        self.troubles = troubles  # at once: probes and metrics are read meanwhile
+        self.troubles = troubles  # assigned at once: probes and metrics read it concurrently
         promoted = {str(record.adapter) for record in records if record.event == "promoted"}
-        # A candidate that cannot be loaded keeps its own router from being ready; what serves has to go on.
+        # A candidate that fails to load only keeps its own router unready; the serving adapters are not affected.
         self.is_ready = not promoted & set(troubles)
 
 
 def create_app(syncer: Syncer, poll_s: float) -> FastAPI:
-    """Probes and metrics of a syncer, which works as long as the app runs."""
+    """Return the app with a syncer's probes and metrics; it syncs every `poll_s` while the app runs."""
     registry = CollectorRegistry()
     loaded = Gauge("ratchet_adapters_loaded", "Adapters in the server beside this one", registry=registry)
     loaded.set_function(lambda: len(syncer.pool.loaded))
@@ -101,21 +101,21 @@ def create_app(syncer: Syncer, poll_s: float) -> FastAPI:
 
 
 async def _keep_syncing(syncer: Syncer, poll_s: float, failures: Counter) -> None:
-    told: dict[str, str] = {}
+    logged: dict[str, str] = {}
     while True:
         try:
             await asyncio.to_thread(syncer.sync)
             troubles = syncer.troubles
-        except Exception as error:  # S3 or the server is away: what is loaded goes on serving, and the next pass tries
+        except Exception as error:  # S3 or the server is down: loaded adapters keep serving, the next pass retries
             failures.inc()
             troubles = {"pass": repr(error)}
-        for name in troubles.keys() - {name for name in told if told[name] == troubles.get(name)}:
+        for name in troubles.keys() - {name for name in logged if logged[name] == troubles.get(name)}:
             logger.warning("%s: %s", name, troubles[name])
-        told = troubles
+        logged = troubles
         await asyncio.sleep(poll_s)
 
 
 def serve(lake: str, pool_url: str, folder: Path, host: str, port: int, poll_s: float, max_adapters: int) -> None:
-    """Sync until SIGTERM. Raises UserError where the port is taken."""
+    """Sync until SIGTERM. Raises UserError if the port is taken."""
     syncer = Syncer(Ledger(open_store(lake)), AdapterPool(pool_url, folder), max_adapters)
     run_server(lambda: create_app(syncer, poll_s), host, port, "syncer")

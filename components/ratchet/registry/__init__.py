@@ -1,1 +1,1 @@
-"""The record of adapters in MLflow: runs, one version per adapter digest, and the aliases that say which one serves."""
+"""The adapters in MLflow: runs, one version per adapter digest, and aliases that name the serving version."""

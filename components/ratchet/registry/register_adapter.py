@@ -1,7 +1,7 @@
-"""Step `register_adapter`: one MLflow version for each adapter digest, with its lineage and its offline verdict.
+"""Step `register_adapter`: create one MLflow version per adapter digest, with its lineage and its offline verdict.
 
-Killed anywhere, it is finished by the next run: what it makes is found again by the adapter's digest, and a version
-appears with all its tags at once or not at all.
+Exactly once: a run that was killed anywhere is completed by the next, which looks each object up by the adapter's
+digest, and a version appears with all its tags at once or not at all.
 """
 
 import json
@@ -18,7 +18,7 @@ from ratchet.errors import Conflict
 from ratchet.manifest import Artifact, StepOutput
 from ratchet.needs import ENVIRONMENT_SECRET, MLFLOW, S3, Needs
 from ratchet.registry.aliases import CHALLENGER, CHAMPION, aliases, set_alias, version_of
-from ratchet.registry.mlflow_store import connect, experiment_id
+from ratchet.registry.mlflow_store import DATASET_DIGEST_CHARS, connect, experiment_id
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
@@ -27,12 +27,21 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 FORCED = "gate.forced"
-DIGEST_CHARS = 36  # all that MLflow keeps of a dataset's digest
+RECORDED_TAGS = (
+    "adapter_digest",
+    "adapter_uri",
+    "base_model",
+    "base_revision",
+    "dataset_digest",
+    "verdict",
+    "verdict_uri",
+)
+CARD_TAGS = ("base_model", "base_revision", "chat_template_hash", "code_version")
 
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """What the registry is to say about one adapter."""
+    """The content of one adapter's entry in the registry."""
 
     folder: Path
     tags: Mapping[str, str]
@@ -46,17 +55,17 @@ class RegistryEntry:
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
+    """Register the adapter, and point the alias `challenger` at it if it may be released."""
     entry = _entry(config, inputs, store)
     client, model = connect(config, store), config.registry.model
     version = version_of(client, model, entry.tags["adapter_digest"]) or _create(client, config, entry)
     _update_tags(client, version, entry)
     _point_challenger(client, model, str(version.version), entry.asks_to_serve)
-    told = ("adapter_digest", "adapter_uri", "base_model", "base_revision", "dataset_digest", "verdict", "verdict_uri")
     record = {
         "name": model,
         "version": str(version.version),
         "is_forced": entry.is_forced,
-        **{name: entry.tags[name] for name in told},
+        **{name: entry.tags[name] for name in RECORDED_TAGS},
     }
     data = canonical_json(record)
     digest = digest_bytes(data)
@@ -76,21 +85,20 @@ def _entry(config: Config, inputs: Inputs, store: Store) -> RegistryEntry:
     folder = store.local(adapter.uri)
     card = json.loads((folder / "adapter.json").read_bytes())
     verdict = json.loads(store.read(verdict_file.uri))
-    copied = ("base_model", "base_revision", "chat_template_hash", "code_version")
     tags = {
         "adapter_digest": adapter.digest,
         "adapter_uri": adapter.uri,
         "dataset_digest": dataset.digest,
         "verdict": verdict["verdict"],
         "verdict_uri": verdict_file.uri,
-        **{name: str(card[name]) for name in copied},
+        **{name: str(card[name]) for name in CARD_TAGS},
     }
     is_forced = config.release_adapter.force and verdict["verdict"] != "pass"
     return RegistryEntry(folder, tags, dataset.uri, verdict, is_forced)
 
 
 def _create(client: "MlflowClient", config: Config, entry: RegistryEntry) -> "ModelVersion":
-    """A new version of the registered model. Where two processes create one, the younger is taken back."""
+    """Create a version of the registered model; of two processes that create one each, the later deletes its own."""
     from mlflow.exceptions import MlflowException
 
     model, digest = config.registry.model, entry.tags["adapter_digest"]
@@ -100,27 +108,27 @@ def _create(client: "MlflowClient", config: Config, entry: RegistryEntry) -> "Mo
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    made = client.create_model_version(
-        model, f"models:/{model_id}", tags=dict(entry.tags), model_id=model_id, description=_describe(entry)
+    created = client.create_model_version(
+        model, f"models:/{model_id}", tags=dict(entry.tags), model_id=model_id, description=_description(entry)
     )
     oldest = version_of(client, model, digest)
-    if oldest is not None and oldest.version != made.version:
-        client.delete_model_version(model, str(made.version))
+    if oldest is not None and oldest.version != created.version:
+        client.delete_model_version(model, str(created.version))
         return oldest
-    return made
+    return created
 
 
 def _logged_model(client: "MlflowClient", experiment: str, name: str, entry: RegistryEntry) -> str:
-    """The id of the LoggedModel with the adapter's files; one that a killed run left half-uploaded is completed."""
+    """Return the id of the LoggedModel with the adapter's files; complete an upload that a killed run began."""
     digest = entry.tags["adapter_digest"]
-    found = client.search_logged_models([experiment], f"tags.adapter_digest = '{digest}'")
+    existing = client.search_logged_models([experiment], f"tags.adapter_digest = '{digest}'")
     logged = (
-        found[0]
-        if found
+        existing[0]
+        if existing
         else client.create_logged_model(
             experiment,
             name=name,
-            source_run_id=_run(client, experiment, entry),
+            source_run_id=_log_run(client, experiment, entry),
             tags=dict(entry.tags),
             model_type="lora",
         )
@@ -131,15 +139,15 @@ def _logged_model(client: "MlflowClient", experiment: str, name: str, entry: Reg
     return str(logged.model_id)
 
 
-def _run(client: "MlflowClient", experiment: str, entry: RegistryEntry) -> str:
-    """The id of the MLflow run that shows the evaluation's numbers and names the dataset."""
+def _log_run(client: "MlflowClient", experiment: str, entry: RegistryEntry) -> str:
+    """Log the evaluation's numbers and the dataset to the adapter's MLflow run; return its id."""
     from mlflow.entities import Dataset, DatasetInput, Metric
 
     digest = entry.tags["adapter_digest"]
-    found = client.search_runs([experiment], f"tags.adapter_digest = '{digest}' and tags.step = 'register_adapter'")
+    existing = client.search_runs([experiment], f"tags.adapter_digest = '{digest}' and tags.step = 'register_adapter'")
     run = (
-        found[0]
-        if found
+        existing[0]
+        if existing
         else client.create_run(
             experiment, tags={**entry.tags, "step": "register_adapter"}, run_name=f"evaluate-{digest[:12]}"
         )
@@ -152,14 +160,14 @@ def _run(client: "MlflowClient", experiment: str, entry: RegistryEntry) -> str:
         for side in ("candidate", "incumbent", "difference")
     ]
     source = json.dumps({"uri": entry.dataset_uri})
-    dataset = Dataset("dataset", entry.tags["dataset_digest"][:DIGEST_CHARS], source_type="lake", source=source)
+    dataset = Dataset("dataset", entry.tags["dataset_digest"][:DATASET_DIGEST_CHARS], source_type="lake", source=source)
     client.log_batch(run_id, metrics=metrics)
     client.log_inputs(run_id, [DatasetInput(dataset)])
     client.set_terminated(run_id)
     return run_id
 
 
-def _describe(entry: RegistryEntry) -> str:
+def _description(entry: RegistryEntry) -> str:
     tags, verdict = entry.tags, entry.verdict
     return (
         f"LoRA adapter {tags['adapter_digest'][:12]} on {tags['base_model']}, trained on dataset "
@@ -169,16 +177,17 @@ def _describe(entry: RegistryEntry) -> str:
 
 
 def _update_tags(client: "MlflowClient", version: "ModelVersion", entry: RegistryEntry) -> None:
-    """A version that is evaluated again carries its newest verdict."""
+    """Bring the version's tags and description up to date: an adapter evaluated again carries its newest verdict."""
     forced = {FORCED: "true"} if entry.is_forced else {}
     changed = {name: value for name, value in {**entry.tags, **forced}.items() if version.tags.get(name) != value}
     for name, value in changed.items():
         client.set_model_version_tag(version.name, str(version.version), name, value)
     if changed:
-        client.update_model_version(version.name, str(version.version), description=_describe(entry))
+        client.update_model_version(version.name, str(version.version), description=_description(entry))
 
 
 def _point_challenger(client: "MlflowClient", model: str, version: str, asks_to_serve: bool) -> None:
+    """Set the alias `challenger` on the version if it asks to serve; take the alias away from it if not."""
     holders = aliases(client, model)
     if asks_to_serve and holders.get(CHAMPION) != version:
         set_alias(client, model, CHALLENGER, version, expected=holders.get(CHALLENGER))
@@ -186,14 +195,13 @@ def _point_challenger(client: "MlflowClient", model: str, version: str, asks_to_
         client.delete_registered_model_alias(model, CHALLENGER)
 
 
-def _sources(config: Config, inputs: Inputs, store: Store) -> Mapping[str, str]:
-    return {"force": str(config.release_adapter.force).lower(), "model": config.registry.model}
-
-
 STEP = Step(
     name="register_adapter",
     run=run,
     inputs=("build_datasets", "train_adapter", "evaluate_adapter"),
-    sources=_sources,
+    sources=lambda config, inputs, store: {
+        "force": str(config.release_adapter.force).lower(),
+        "model": config.registry.model,
+    },
     needs=Needs(secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW)}),
 )

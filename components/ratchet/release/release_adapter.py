@@ -6,13 +6,10 @@ killed changes nothing: the request stays open, and a re-run takes it up where i
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import log
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
@@ -31,6 +28,7 @@ from ratchet.needs import (
     S3,
     Needs,
 )
+from ratchet.progress import Progress, show_progress
 from ratchet.registry.aliases import champion
 from ratchet.release.gate.eprocess import alpha_of_attempt
 from ratchet.release.ledger import Ledger, LedgerEntry, LedgerRecord, closing, open_request, quarantined, request
@@ -102,13 +100,13 @@ class _ReleaseSession:
 
     def until_closed(self, timeout_s: float, poll_s: float) -> ReleaseResult:
         deadline = time.monotonic() + timeout_s
-        with _progress(str(self.candidate.adapter)) as show:
+        with show_progress(str(self.candidate.adapter), 100) as progress:
             while time.monotonic() < deadline:
                 if self.asked is None and (found := self._ask(time.time())):
                     return found
                 done = reconcile(self.targets, now := time.time())
                 self.story.add(now, done)
-                show(done)
+                self._show(progress, done)
                 if self.asked and (end := closing(self.targets.ledger.records(), self.asked)):
                     return ReleaseResult(outcome=end.event, why=end.why, asked=self.asked)
                 time.sleep(poll_s)
@@ -117,6 +115,11 @@ class _ReleaseSession:
             f"release of {self.candidate.adapter} has no end within release_adapter.timeout_s = {timeout_s:g} s; "
             "it stays open in the ledger, the reconciler goes on, and running this step again waits on"
         )
+
+    def _show(self, progress: Progress, done: ReconcileResult) -> None:
+        if done.seen is not None:
+            votes = done.state.get("votes", {}).get("canary", {}).get("n", 0)
+            progress.update(done.seen.weight, f"{self.candidate.adapter}: {done.seen.phase}, {votes} canary votes")
 
     def _ask(self, now: float) -> ReleaseResult | None:
         """Open the release or take it up again; an outcome if it has ended before."""
@@ -212,22 +215,6 @@ def _made(config: Config, store: Store, candidate: Candidate, outcome: ReleaseRe
         "log": story.log,
     }
     return StepOutput(outputs={"release": Artifact(uri=uri, digest=digest_bytes(data))}, facts=facts)
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[ReconcileResult], None]]:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(name, total=100)
-
-        def show(done: ReconcileResult) -> None:
-            if done.seen is not None:
-                votes = done.state.get("votes", {}).get("canary", {}).get("n", 0)
-                words = f"{name}: {done.seen.phase}, {votes} canary votes"
-                progress.update(task, completed=done.seen.weight, description=words)
-
-        yield show
 
 
 STEP = Step(

@@ -1,6 +1,6 @@
-"""Charts as inline SVG whose colours are CSS variables, so that they follow the page into the dark.
+"""Draw charts as inline SVG whose colours are CSS variables, so that they follow the page's dark mode.
 
-Each is drawn about as wide as a phone, so that its text stays readable there; the page sets wide screens in columns.
+Each is about as wide as a phone, so that its text stays readable there; on wide screens the page has columns.
 """
 
 import io
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Drawn in these colours, which stand in for the page's variables.
+# Placeholder colours, replaced by the page's CSS variables.
 INK, MUTED, LINE, CHAMPION, CANDIDATE, CARD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 VARIABLES = {
     INK: "ink", MUTED: "muted", LINE: "line", CHAMPION: "champion", CANDIDATE: "candidate", CARD: "card",
@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 
 def loss_curve(history: Sequence[Row], name: str) -> str:
-    """Loss by optimiser step: each step faintly, and a running mean over a tenth of them."""
+    """Draw the loss by optimiser step: each step faintly, and a running mean over a tenth of the steps."""
     import numpy as np
 
     steps, losses = [row["step"] for row in history], [row["loss"] for row in history]
@@ -62,7 +62,7 @@ def traffic(timeline: Sequence[Row], name: str) -> str:
 
 
 def approval(timeline: Sequence[Row], name: str) -> str:
-    """Share of up votes so far, of champion and candidate, by seconds."""
+    """Draw champion's and candidate's share of up votes so far, by seconds."""
 
     def draw(axes: "Axes") -> None:
         ends = []
@@ -82,7 +82,7 @@ def approval(timeline: Sequence[Row], name: str) -> str:
 
 
 def evidence(timeline: Sequence[Row], bound: float, name: str) -> str:
-    """Log evidence of both tests by seconds, and the bound at which each decides."""
+    """Draw the log evidence of both tests by seconds, and the bound at which they decide."""
 
     def draw(axes: "Axes") -> None:
         times, ends = [row["t"] for row in timeline], []
@@ -112,7 +112,7 @@ def evidence(timeline: Sequence[Row], bound: float, name: str) -> str:
 
 
 def forest(checks: Sequence[Row], name: str) -> str:
-    """Each check's difference with its interval, zeros aligned; each row has a scale of its own."""
+    """Draw each check's difference with its interval, zeros aligned; each row has its own scale."""
 
     def draw(axes: "Axes") -> None:
         for place, check in enumerate(checks):
@@ -148,14 +148,14 @@ def _forest_row(axes: "Axes", height: int, check: Row) -> None:
 
 
 def _label_ends(axes: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
-    """Words at the ends of lines, (y, x, words, colour) each, apart where lines end close together."""
+    """Label the ends of lines, (y, x, words, colour) each, without overlap of lines that end close together."""
     for place, (y, x, words, colour) in enumerate(sorted(ends, reverse=True)):
-        stand = "center" if len(ends) == 1 else "bottom" if place == 0 else "top"
-        axes.annotate(words, (x, y), xytext=(5, 0), textcoords="offset points", color=colour, va=stand, clip_on=False)
+        align = "center" if len(ends) == 1 else "bottom" if place == 0 else "top"
+        axes.annotate(words, (x, y), xytext=(5, 0), textcoords="offset points", color=colour, va=align, clip_on=False)
 
 
 def _chart(draw: Any, name: str, words: str, height_inches: float = HEIGHT_INCHES) -> str:
-    """`name` makes ids unique within the page; `words` say the chart to those who cannot see it."""
+    """Return the chart as SVG; `name` makes ids unique within the page, `words` is the text for screen readers."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

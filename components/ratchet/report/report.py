@@ -1,7 +1,7 @@
-"""The report: acts of one or several loop runs, each told from its manifests, and the release ledger.
+"""Write the HTML report of one or several loop runs ("acts") from their manifests, and of the release ledger.
 
-The page is one file without links or scripts. It reads manifests' flows and facts and nothing else; a step that did
-not run leaves its section out.
+The page is one file without links or scripts. It shows only the manifests' flows and facts; a step that did not run has
+no section.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ def write_report(acts: Sequence[Act], ledger: Sequence["LedgerRecord"], path: Pa
 
 
 def view(act: Act, name: str) -> dict[str, Any]:
-    """What the template shows of one act; `name` is unique within the page."""
+    """Return the template's variables for one act; `name` is unique within the page."""
     by_step = {manifest.step: manifest for manifest in act.manifests}
     facts = {step: manifest.facts for step, manifest in by_step.items()}
     return {
@@ -92,7 +92,7 @@ def view(act: Act, name: str) -> dict[str, Any]:
 
 
 def losses(facts: Facts, name: str) -> list[tuple[str, str]]:
-    """(title, chart) of each phase that took a step."""
+    """Return (title, chart) of each phase that took a step."""
     titles = {"sft": "Imitation loss (SFT)", "dpo": "Preference loss (DPO)"}
     history = facts.get("history", [])
     by_phase = {phase: [row for row in history if row["phase"] == phase] for phase in titles}
@@ -100,7 +100,7 @@ def losses(facts: Facts, name: str) -> list[tuple[str, str]]:
 
 
 def evaluation(facts: Facts | None) -> Facts | None:
-    """The facts, with what verdicts of before had not."""
+    """Return the facts, with defaults for what older verdicts lack."""
     if not facts:
         return None
     checks = [{"base": None, "is_alarm": check.get("low") is None, **check} for check in facts.get("checks", [])]
@@ -113,7 +113,7 @@ def forest(facts: Facts, name: str) -> str:
 
 
 def canary(facts: Facts, name: str) -> list[tuple[str, str]]:
-    """(title, chart) of traffic, votes and evidence over time."""
+    """Return (title, chart) of traffic, votes and evidence over time."""
     timeline = facts.get("timeline", [])
     if not timeline:
         return []
@@ -125,7 +125,7 @@ def canary(facts: Facts, name: str) -> list[tuple[str, str]]:
 
 
 def phases(facts: Facts) -> list[tuple[float, str]]:
-    """(seconds, phase) at each change of the canary's phase."""
+    """Return (seconds, phase) at each change of the canary's phase."""
     changes: list[tuple[float, str]] = []
     for row in facts.get("timeline", []):
         if not changes or changes[-1][1] != row["phase"]:
@@ -138,7 +138,7 @@ def count(value: int) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits; nothing for None."""
+    """Format with three significant digits; empty for None."""
     return "" if value is None else f"{value:.3g}"
 
 
@@ -147,7 +147,7 @@ def signed(value: float | None) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """A share for people and for CSS widths; nothing of nothing is 0 %."""
+    """Format a share for people and for CSS widths; 0 of 0 is 0%."""
     return f"{100 * part / whole if whole else 0:.1f}%"
 
 

@@ -1,1 +1,1 @@
-"""The router: forwards chats to the model pool, records what was said, takes votes."""
+"""The router: forwards chats to the model pool, records every answer, and takes votes."""

@@ -1,4 +1,4 @@
-"""What a chat completion said, from its JSON or from its server-sent events. Pure."""
+"""Parse a chat completion from its JSON or its server-sent events. Pure."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ParsedCompletion:
-    """The text of the only choice, and what the server counted; a stream counts nothing unless it was asked to."""
+    """The text of the only choice, and the server's token counts: 0 for a stream that was not asked for them."""
 
     text: str
     finish_reason: str
@@ -17,7 +17,7 @@ class ParsedCompletion:
 
 
 def read_answer(body: bytes) -> ParsedCompletion:
-    """The answer in a whole completion. Raises ValueError if that is not what it is."""
+    """Parse a whole completion. Raises ValueError for anything else."""
     try:
         completion = json.loads(body)
         choice = completion["choices"][0]
@@ -27,7 +27,7 @@ def read_answer(body: bytes) -> ParsedCompletion:
 
 
 def read_stream(body: bytes) -> ParsedCompletion:
-    """The answer in a whole stream. Raises ValueError if it is none, or broken off."""
+    """Parse a whole stream. Raises ValueError for anything else, or a stream that broke off."""
     try:
         chunks = list(_chunks(body))
         choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
@@ -39,7 +39,7 @@ def read_stream(body: bytes) -> ParsedCompletion:
 
 
 def read_part(body: bytes, ending: str) -> ParsedCompletion:
-    """What a stream had said when it ended early, for the reason `ending`."""
+    """Parse a stream that ended early, for the reason `ending`: the text so far."""
     whole = body[: body.rfind(b"\n\n") + 2]
     try:
         texts = [choice["delta"].get("content") or "" for chunk in _chunks(whole) for choice in chunk["choices"]]

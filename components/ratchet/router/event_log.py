@@ -1,7 +1,7 @@
-"""Events into the lake by group commit: what arrives while a file is being written is the next file.
+"""Write events to the lake by group commit: events that arrive while a file is written go into the next file.
 
-An event is acknowledged when the lake has it. Until then it is in memory only, so whoever sent it must still hold it:
-a lake that is slow, full or away is an error to the sender, never a loss.
+An event is acknowledged when the lake has it. Until then it is only in memory, so its sender must keep it: a lake that
+is slow, full or unreachable causes an error for the sender, never a loss. The bound on waiting bytes is backpressure.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from ratchet.ingest.landing import batch_name, land
 from ratchet.store import Store
 
 Event = Interaction | Feedback
-OVERHEAD_BYTES = 1024  # what an event that waits takes beside its text
+OVERHEAD_BYTES = 1024  # memory of a waiting event besides its text
 logger = logging.getLogger(__name__)
 
 
 class NotStored(Exception):
-    """The event is not in the lake, as far as anyone can tell; sending it again does no harm."""
+    """The event is not known to be in the lake; sending it again is safe (idempotent)."""
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """An event on its way to the lake."""
+    """An event that waits to be written; `durable` resolves when the lake has it."""
 
     event: Event
     size_bytes: int
@@ -42,11 +42,12 @@ class Waiting:
 
 
 class EventLog:
-    """Lands what is appended. An `async with` block runs it; leaving the block flushes. Belongs to one event loop.
+    """Lands appended events in batches, one file each. Use as `async with`: leaving flushes. Bound to one event loop.
 
-    A batch leaves at once if none is under way, and after `linger_s` if one is: a slow write holds nobody up for
-    longer. At most one leaves in `pace_s`, which bounds the number of files, and `max_flights` are under way together.
-    Failed writes are tried again for `patience_s`, the longest that anyone waits. `writer` names this process.
+    A batch is written at once if no write is in progress, else after `linger_s`, so a slow write delays others no
+    longer than that. At most one write starts per `pace_s`, which bounds the number of files, and at most `max_flights`
+    run concurrently. Failed writes are retried for `patience_s`, the longest wait of an `append`. `writer` names this
+    process.
     """
 
     def __init__(
@@ -81,14 +82,14 @@ class EventLog:
         """Return once the event is durable, or raise NotStored."""
         try:
             waiting = Waiting(event, len(event.model_dump_json()) + OVERHEAD_BYTES)
-        except ValueError as error:  # half a surrogate pair, say: it must not take the rest of its batch with it
+        except ValueError as error:  # such as half a surrogate pair: it must not fail the rest of its batch
             raise NotStored(str(error)) from None
         if self.is_full:
             raise NotStored(f"{self._waiting_bytes} bytes of events are waiting for the lake")
         self._waiting_bytes += waiting.size_bytes
         self._queue.append(waiting)
         self._work.set()
-        # wait_for would do the same, more slowly: it is on every vote's way.
+        # asyncio.wait_for does the same, but more slowly, and every vote passes here.
         late = asyncio.get_running_loop().call_later(self._patience_s, self._give_up, waiting)
         try:
             await waiting.durable
@@ -123,7 +124,7 @@ class EventLog:
             await asyncio.wait(self._flights)
 
     async def _pause(self) -> None:
-        """Keep the pace, but not while closing."""
+        """Wait for `pace_s`, or until the log is closing."""
         try:
             await asyncio.wait_for(self._closing.wait(), self._pace_s)
         except TimeoutError:
@@ -141,14 +142,14 @@ class EventLog:
     async def _commit(self, batch: list[Waiting]) -> None:
         try:
             await self._land([waiting.event for waiting in batch])
-        except Exception as error:  # whatever the store raises, each caller has to hear it and still holds its event
+        except Exception as error:  # any error of the store: each caller must learn of it and keep its event
             logger.warning("%d events not stored: %r", len(batch), error)
             trouble = repr(error)
         else:
             trouble = ""
         for waiting in batch:
             self._waiting_bytes -= waiting.size_bytes
-            if waiting.durable.done():  # a caller that went away; what it sent is safe all the same
+            if waiting.durable.done():  # the caller is gone; its event is stored all the same
                 continue
             if trouble:
                 waiting.durable.set_exception(NotStored(trouble))

@@ -1,4 +1,4 @@
-"""A vote as users send it, and what is refused at the door."""
+"""Validate a vote as users send it, and turn it into a feedback event."""
 
 import math
 from typing import Annotated, Self
@@ -35,7 +35,7 @@ class VoteRequest(BaseModel):
         return self
 
     def event(self, ticket: Ticket, created_at: float) -> Feedback:
-        """The vote as the ticket's subject casts it, on its answer. Raises ValueError where the two do not match."""
+        """Return the vote as the feedback of the ticket's subject on its answer. Raises ValueError if they mismatch."""
         if self.kind == "preference" and self.value == ticket.interaction_id:
             raise ValueError("a preference is the id of the interaction that lost, not of the one that won")
         own_id = [ticket.interaction_id, ticket.subject_id, self.kind, self.feedback_id]
@@ -43,7 +43,9 @@ class VoteRequest(BaseModel):
         return Feedback(
             **self.model_dump(exclude={"feedback_id"}),
             **served,
-            feedback_id=digest_json(own_id)[:32],  # not the sender's alone: nobody can take the id of another's vote
+            feedback_id=digest_json(own_id)[
+                :32
+            ],  # includes the ticket, so that no sender can take the id of another's vote
             interaction_id=ticket.interaction_id,
             subject_id=ticket.subject_id,
             created_at=created_at,

@@ -1,4 +1,4 @@
-"""What a router counts, by arm. Votes count where they arrive, and again when sent again; the lake knows better."""
+"""Count a router's requests and votes, by arm. A vote that is sent twice counts twice here, and once in the lake."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 

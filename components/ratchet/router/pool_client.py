@@ -1,4 +1,4 @@
-"""The model pool as one router sees it: one model, which is there or is not, and the base model behind it."""
+"""Call the model pool for one model, with retries and, if configured, the base model as a fallback."""
 
 import json
 from collections.abc import AsyncGenerator, Iterator
@@ -13,25 +13,25 @@ from ratchet.http_service import RequestRefused
 from ratchet.router.settings import Fallback
 
 CONNECT_TIMEOUT_S = 5.0
-LIST_TIMEOUT_S = 2.0  # a readiness probe must not wait for longer
-BUSY = (502, 503, 504)  # of a proxy before the pool, or of a pool that has not begun
+LIST_TIMEOUT_S = 2.0  # a readiness probe must not wait longer
+BUSY = (502, 503, 504)  # from a proxy in front of the pool, or from a pool that has not started to answer
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What the pool calls our model, and the base model under it."""
+    """The pool's name of our model, and its base model."""
 
     model_id: str
     base_model: str
 
 
 class NotAnswering(RequestRefused):
-    """The pool has not begun to answer, so asking again is safe."""
+    """The pool has not started to answer, so a retry is safe."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The pool's response, its body not yet read, and how it was got."""
+    """The pool's response with its body unread, and how it was obtained."""
 
     served: ServedModel
     response: aiohttp.ClientResponse
@@ -47,7 +47,7 @@ class Reply:
             return await self.response.read()
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body as it comes. Leaving early closes the connection, which tells the pool to stop."""
+        """Yield the body as it arrives. Closing early closes the connection, which makes the pool stop."""
         try:
             with _refusing():
                 async for chunk in self.response.content.iter_any():
@@ -59,9 +59,9 @@ class Reply:
 class PoolClient:
     """A client of the pool for one model; `model_id` None is the pool's base model.
 
-    Every method raises Refused, with 502 or 504, for what keeps the pool from answering. Where it cannot be reached or
-    says that it is busy, it is asked `retries` times more; an answer that is late is not asked for twice. After that,
-    and where it has lost our model, `fallback` base asks the base model.
+    Every method raises RequestRefused, with 502 or 504, if the pool does not answer. A pool that cannot be reached or
+    is busy is retried `retries` times; a late answer is not requested twice. After that, or if the pool has lost our
+    model, `fallback` "base" asks the base model.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class PoolClient:
         self._base: ServedModel | None = None
 
     async def __aenter__(self) -> "PoolClient":
-        # The pool has a queue of its own for what it cannot answer yet, so no limit here.
+        # The pool has its own queue of requests, so the client has no connection limit.
         self._session = aiohttp.ClientSession(
             self._pool_url,
             connector=aiohttp.TCPConnector(limit=0),
@@ -89,7 +89,7 @@ class PoolClient:
         await self._session.close()
 
     async def find(self) -> ServedModel:
-        """Our model, as the pool lists it now."""
+        """Look our model up in the pool's list."""
         with _refusing():
             async with self._session.get("/v1/models", timeout=aiohttp.ClientTimeout(total=LIST_TIMEOUT_S)) as response:
                 cards = self._cards(response.status, await response.read())
@@ -102,7 +102,7 @@ class PoolClient:
         return self._known
 
     async def chat(self, body: dict[str, Any]) -> Reply:
-        """The response to a chat completion with our model's name in it."""
+        """Send a chat completion with our model's name in it; return the response."""
         attempts = 0
         try:
             async for attempt in AsyncRetrying(
@@ -127,16 +127,16 @@ class PoolClient:
             response = await self._session.post("/v1/chat/completions", data=content)
         if response.status in BUSY:
             with _refusing():
-                said = (await response.read())[:200]
-            raise NotAnswering(502, f"the pool at {self._pool_url} answers {response.status}: {said!r}")
-        if response.status == 404:  # it was there when we asked: the pool restarted, or somebody unloaded it
+                reason = (await response.read())[:200]
+            raise NotAnswering(502, f"the pool at {self._pool_url} answers {response.status}: {reason!r}")
+        if response.status == 404:  # it was listed before: the pool restarted, or the model was unloaded
             response.release()
             self._known = None
             raise RequestRefused(502, f"the pool at {self._pool_url} no longer serves {served.model_id}")
         return response
 
     def _cards(self, status: int, content: bytes) -> dict[str, str | None]:
-        """Each model's parent, by name; the base model has none."""
+        """Return each model's parent by name; None for the base model."""
         try:
             if status != 200:
                 raise ValueError(f"status {status}")

@@ -1,4 +1,4 @@
-"""From a chat request to the pool's answer, and that answer into the lake before its end reaches the user."""
+"""Forward a chat to the pool, and store its answer in the lake before the end of it reaches the user."""
 
 import asyncio
 import json
@@ -23,8 +23,8 @@ from ratchet.router.rate_limit import RateLimit
 from ratchet.router.settings import BASE_NAME, RouterSettings
 from ratchet.router.tokens import Signer, Ticket
 
-PARAMS = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed")  # what is recorded of a request
-RETRY_AFTER_S = 2  # what is asked of clients while the lake does not take events
+PARAMS = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed")  # recorded with each interaction
+RETRY_AFTER_S = 2  # for clients, while the lake does not take events
 
 
 class Metadata(BaseModel):
@@ -45,7 +45,7 @@ class ChatRequest(BaseModel):
 
 @dataclass(kw_only=True)
 class Exchange:
-    """One request and who answers it."""
+    """One request, the pool's reply, and the ticket of the answer."""
 
     request: ChatRequest
     body: dict[str, Any]
@@ -56,7 +56,7 @@ class Exchange:
 
 
 class Relay:
-    """One adapter, in front of one pool: its answers and the votes on them, all on record."""
+    """Forwards the chats of one adapter to one pool, and records its answers and the votes on them."""
 
     def __init__(self, settings: RouterSettings, log: EventLog, upstream: PoolClient) -> None:
         self.settings, self.log, self.upstream = settings, log, upstream
@@ -66,9 +66,9 @@ class Relay:
         self._recording: set[asyncio.Task[None]] = set()
 
     async def chat(self, request: ChatRequest, body: dict[str, Any], tenant: str | None) -> Response:
-        """The pool's answer as it is, after its interaction is durable; a stream's last bytes wait for that.
+        """Return the pool's answer unchanged once its interaction is durable; a stream's last chunk waits for that.
 
-        `tenant` None: nobody checks who asks.
+        `tenant` None: requests are not authenticated.
         """
         if request.model != self.settings.public_model:
             raise RequestRefused(
@@ -97,7 +97,7 @@ class Relay:
         return Response(content, headers=headers)
 
     async def vote(self, vote: VoteRequest, token: str) -> str:
-        """The id under which the vote is in the lake now."""
+        """Store the vote; return its id in the lake."""
         try:
             ticket = self._signer.read(token)
         except ValueError:
@@ -113,7 +113,7 @@ class Relay:
         return event.feedback_id
 
     async def close(self) -> None:
-        """Wait until what is being recorded is recorded."""
+        """Wait for the recordings in progress."""
         if self._recording:
             await asyncio.wait(self._recording)
 
@@ -127,7 +127,7 @@ class Relay:
         )
 
     async def _stream(self, exchange: Exchange) -> AsyncIterator[bytes]:
-        """The pool's bytes, the last of them held back until the interaction is durable."""
+        """Yield the pool's bytes, the last chunk only when the interaction is durable."""
         seen: list[bytes] = []
         ending = "abandoned"
         try:
@@ -149,7 +149,7 @@ class Relay:
                 self._record_part(exchange, read_part(b"".join(seen[:-1]), ending))
 
     def _record_part(self, exchange: Exchange, answer: ParsedCompletion) -> None:
-        """Record what the user saw of an answer that broke off; by a task of its own, since this one may be ending."""
+        """Record the part of an unfinished answer that the user saw, in a new task, since this one may be cancelled."""
         self.metrics.unfinished.labels(self.metrics.arm, answer.finish_reason).inc()
         task = asyncio.create_task(self._record_quietly(exchange, answer))
         self._recording.add(task)
@@ -159,7 +159,7 @@ class Relay:
         try:
             await self._record(exchange, answer)
         except RequestRefused:
-            return  # nobody is left to be told; the metric tells
+            return  # the client is gone; the metric counts it
 
     async def _record(self, exchange: Exchange, answer: ParsedCompletion) -> None:
         exchange.is_recorded = True
@@ -201,7 +201,7 @@ class Relay:
         return RequestRefused(503, f"not stored, try again: {why}", retry_after_s=RETRY_AFTER_S)
 
     def _headers(self, reply: Reply, ticket: Ticket | None) -> dict[str, str]:
-        """The pool's type, who answered, and what it took."""
+        """Return the response headers: content type, the adapter that answered, ids, retries and fallback."""
         settings, got = self.settings, reply.response.headers
         headers = {
             "content-type": got.get("content-type", "application/json"),

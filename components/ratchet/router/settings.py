@@ -1,4 +1,4 @@
-"""What a router pod's environment says: which adapter, which pool, which lake."""
+"""Read a router's settings from its environment: adapter, pool, lake, credentials."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -8,7 +8,7 @@ from ratchet.errors import UserError
 from ratchet.events import Consent
 from ratchet.router.tokens import parse_keys
 
-BASE_NAME = "base"  # the adapter name that means: none
+BASE_NAME = "base"  # as the adapter's name: no adapter, the base model
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 MIN_SECRET_CHARS = 32
 NUMBERS: dict[str, type[int] | type[float]] = {
@@ -21,7 +21,7 @@ CHOICES: dict[str, tuple[str, ...]] = {"fallback": get_args(Fallback), "consent_
 
 @dataclass(frozen=True, kw_only=True)
 class RouterSettings:
-    """Each field is read from RATCHET_ and its name in capitals."""
+    """The settings; each field is read from the variable RATCHET_<NAME>."""
 
     pool_url: str
     lake: str
@@ -32,24 +32,24 @@ class RouterSettings:
     public_model: str = "assistant"
     arm: str = "primary"
     consent_training: Consent = "unknown"
-    """What the users of this service agreed to; stamped on every interaction. Only granted trains."""
+    """The consent that this service's users gave, recorded with every interaction. Only `granted` is trained on."""
     host: str = "127.0.0.1"
     port: int = 8080
     secret: str = field(repr=False)
-    """Signs feedback tokens: the same on every router of a lake. `new,old` while it is being changed."""
+    """Signs feedback tokens; the same on every router of a lake. `new,old` during a rotation."""
     api_keys: str = field(default="", repr=False)
-    """`tenant=key,tenant=key`: who may ask. Without any, everybody may, as anybody."""
+    """`tenant=key,tenant=key`; without keys, requests are not authenticated."""
     votes_per_minute: int = 60
-    """By one subject, on one process; and as many at once."""
-    timeout_s: float = 300.0  # between two bytes of an answer; a CPU pool may have many before the first
+    """Votes of one subject in one process; also the burst."""
+    timeout_s: float = 300.0  # between two bytes of an answer; on a CPU the first may take long
     retries: int = 1
-    """How often the pool is asked again that cannot be reached or says that it is busy."""
+    """Retries of a pool that cannot be reached or is busy."""
     fallback: Fallback = "none"
-    """`base`: the base model answers where the adapter does not, and headers and records say so."""
+    """`base`: the base model answers if the adapter does not; headers and records show it."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Raises UserError for what is missing or should be a number."""
+        """Read the settings. Raises UserError for a missing or invalid variable."""
         given: dict[str, Any] = {
             field.name: env[_variable(field.name)] for field in fields(cls) if env.get(_variable(field.name))
         }
@@ -69,7 +69,7 @@ class RouterSettings:
 
     @property
     def pool_model(self) -> str | None:
-        """What the pool calls the adapter; None for its base model, whatever that is called."""
+        """The pool's name of the adapter; None for the base model."""
         return None if self.adapter_name == BASE_NAME else f"{self.adapter_name}@v{self.adapter_version}"
 
     def _check_credentials(self) -> None:

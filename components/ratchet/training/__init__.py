@@ -1,1 +1,1 @@
-"""Training: weighted SFT, then weighted DPO, of one LoRA adapter that any vLLM server can load."""
+"""Train one LoRA adapter that any vLLM server can load: weighted SFT, then weighted DPO."""

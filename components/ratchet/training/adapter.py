@@ -1,4 +1,4 @@
-"""The adapter as files: weights, PEFT's configuration and our card, with bytes that depend on nothing but content."""
+"""Write an adapter folder: weights, PEFT's configuration and our card, as bytes that depend on their content alone."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def write_adapter(
     folder: Path, model: "PeftModel", tokenizer: "PreTrainedTokenizerBase", config: Config, dataset_digest: str
 ) -> None:
-    """Write a servable adapter folder. Raises UserError if training diverged."""
+    """Write the trained model's adapter folder. Raises UserError if training diverged, or vLLM would refuse it."""
     from peft import get_peft_model_state_dict
 
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -30,7 +30,7 @@ def write_adapter(
 
 
 def write_folder(folder: Path, tensors: dict[str, Any], settings: dict[str, Any], origin: dict[str, Any]) -> None:
-    """Write LoRA factors, PEFT's settings and our card. Raises UserError for numbers that are none."""
+    """Write LoRA factors, PEFT's settings and our card. Raises UserError for factors that are not finite."""
     import torch
     from safetensors.torch import save_file
 
@@ -47,7 +47,10 @@ def write_folder(folder: Path, tensors: dict[str, Any], settings: dict[str, Any]
 
 
 def peft_config(config: Config, target_modules: list[str]) -> dict[str, Any]:
-    """What PEFT and vLLM read. PEFT's own file would carry the machine's path of the base and a set's order."""
+    """Return the configuration that PEFT and vLLM read.
+
+    Not the one that PEFT writes: it holds the base model's path on this machine and an unordered set.
+    """
     lora: Lora = config.train_adapter.lora
     variant = {"use_dora": True} if lora.dora else {}
     return {
@@ -67,7 +70,7 @@ def peft_config(config: Config, target_modules: list[str]) -> dict[str, Any]:
 
 
 def card(config: Config, tokenizer: "PreTrainedTokenizerBase", dataset_digest: str) -> dict[str, Any]:
-    """Where the adapter comes from: enough to train it again."""
+    """Return the adapter's origin: enough to train it again."""
     return {
         "base_model": base_name(config.base_model),
         "base_revision": revision(config.base_model),
@@ -81,7 +84,7 @@ def card(config: Config, tokenizer: "PreTrainedTokenizerBase", dataset_digest: s
 
 
 def base_name(source: BaseModelSource) -> str:
-    """The base model's configured name; of a folder its last part, since a machine's path means nothing elsewhere."""
+    """Return the base model's configured name; for a folder its last part: a local path means nothing elsewhere."""
     folder = base_folder(source)
     return Path(source.model).name if folder and folder == Path(source.model) else source.model
 

@@ -1,42 +1,42 @@
-"""Signs of over-optimisation in a phase's curves. They warn; the offline gate and the canary decide.
+"""Detect signs of reward over-optimisation in a phase's curves. They warn; the offline gate and the canary decide.
 
-Preference training can lower its loss while the model gets worse (arXiv:2406.02900); each sign is one way to see it.
+Preference training can lower its loss while the model gets worse (arXiv:2406.02900); each sign shows one way.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 QUARTERS = 4  # the last quarter of the steps is compared with the first
-ENTROPY_LEFT = 0.5  # of the first quarter's; half the entropy is the square root of the choices
-LENGTH_DRIFT = 0.2  # by how much more often the longer answer may gain than it is the chosen one
+ENTROPY_LEFT = 0.5  # share of the first quarter's; half the entropy is the square root of the number of choices
+LENGTH_DRIFT = 0.2  # how much more often the longer answer may gain than it is the chosen one
 
 
 def alarms(history: Sequence[dict[str, Any]]) -> list[str]:
-    """One sentence for each sign found in a phase's curve; see `dpo_objective.watch` for the names."""
+    """Return one sentence for each sign in a phase's curve; the names are those of `dpo_objective`'s `watch`."""
     curve = [entry for entry in history if "chosen_gain" in entry]
     if len(curve) < QUARTERS:
         return []
     length = len(curve) // QUARTERS
     first, last = (_means(part) for part in (curve[:length], curve[-length:]))
-    found = []
+    signs = []
     if last["chosen_gain"] < 0:
-        found.append(f"chosen answers lost {-last['chosen_gain']:.1f} nats against the reference")
+        signs.append(f"chosen answers lost {-last['chosen_gain']:.1f} nats against the reference")
     if last["margin"] > first["margin"] and last["accuracy"] <= first["accuracy"]:
-        found.append(
-            f"the margin rose from {first['margin']:.2f} to {last['margin']:.2f} nats, but no more pairs are told "
-            f"apart ({first['accuracy']:.0%} to {last['accuracy']:.0%})"
+        signs.append(
+            f"the margin rose from {first['margin']:.2f} to {last['margin']:.2f} nats, but no more pairs are ranked "
+            f"right ({first['accuracy']:.0%} to {last['accuracy']:.0%})"
         )
     if last["entropy"] < ENTROPY_LEFT * first["entropy"]:
-        found.append(
+        signs.append(
             f"the next token's entropy fell from {first['entropy']:.2f} to {last['entropy']:.2f} nats: answers become "
             "alike"
         )
     if last["longer_gains"] > last["longer_chosen"] + LENGTH_DRIFT:
-        found.append(
+        signs.append(
             f"the longer answer gained in {last['longer_gains']:.0%} of the pairs, but was chosen in "
             f"{last['longer_chosen']:.0%}: the model learns length"
         )
-    return found
+    return signs
 
 
 def _means(curve: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -1,14 +1,14 @@
-"""What each forward pass computes: rows divided among optimiser steps and passes, and laid out as tensors.
+"""Divide rows among optimiser steps and forward passes, and lay each pass out as tensors.
 
-Packed, the rows of a pass stand one behind the other in a single line without padding, and a row's prompt stands there
-once for all its completions. Padded, every completion is a line of its own, behind its own copy of the prompt.
+Packed: the rows of a pass follow each other in one line without padding, and a row's prompt is there once for all its
+completions. Padded: every completion is a line of its own, after its own copy of the prompt.
 """
 
 import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -16,24 +16,24 @@ from torch import Tensor
 from ratchet.config import Packing
 from ratchet.training.tokenization import TokenizedRow
 
-WINDOW_ROWS = 512  # packed together where order does not matter; first fit is quadratic in it
-GROUPED_STEPS = 8  # where lines are padded, rows of so many optimiser steps are sorted by length together
+WINDOW_ROWS = 512  # rows packed together where order does not matter; first fit is quadratic in their number
+GROUPED_STEPS = 8  # padded lines: optimiser steps whose rows are sorted by length together
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How rows become lines of tokens."""
+    """The layout of rows as lines of tokens."""
 
     packing: Packing
     pass_tokens: int
-    """Most tokens in a forward pass; a longer row has one to itself."""
+    """Most tokens in a forward pass; a longer row gets a pass to itself."""
     pad_id: int
     multiple: int = 1
-    """Lines are padded to a multiple of so many tokens."""
+    """Each line is padded to a multiple of this many tokens."""
 
 
 def num_computed(row: TokenizedRow, packing: Packing) -> int:
-    """Tokens that a row costs in a forward pass, its share of padding apart."""
+    """Return the tokens that a row costs in a forward pass, without its share of the padding."""
     if packing == "shared":
         return row.num_distinct
     return row.num_tokens if packing == "separate" else row.length * len(row.completions)
@@ -42,35 +42,37 @@ def num_computed(row: TokenizedRow, packing: Packing) -> int:
 def plan(
     rows: Sequence[TokenizedRow], *, batch_rows: int, epochs: float, seed: int, layout: Layout
 ) -> list[list[list[int]]]:
-    """Optimiser steps, in order, each a list of forward passes, each a list of row indices.
+    """Return the optimiser steps in order, each a list of forward passes, each a list of row indices.
 
-    Every step takes `batch_rows` rows, only the last may take fewer; equal arguments give equal
-    plans.
+    Every step takes `batch_rows` rows; only the last may take fewer. Equal arguments give equal plans.
     """
     draw = random.Random(seed)
     order: list[int] = []
-    wanted = round(len(rows) * epochs)
-    while len(order) < wanted:
+    num_drawn = round(len(rows) * epochs)
+    while len(order) < num_drawn:
         order += draw.sample(range(len(rows)), len(rows))
     sizes = [num_computed(row, layout.packing) for row in rows]
     if layout.packing == "off":
-        return [_fill(step, sizes, layout.pass_tokens) for step in _alike(order[:wanted], sizes, batch_rows, draw)]
-    return [_pack(step, sizes, layout.pass_tokens) for step in _chunks(order[:wanted], batch_rows)]
+        return [
+            _fill(step, sizes, layout.pass_tokens)
+            for step in _steps_by_length(order[:num_drawn], sizes, batch_rows, draw)
+        ]
+    return [_pack(step, sizes, layout.pass_tokens) for step in _chunks(order[:num_drawn], batch_rows)]
 
 
 def first_passes(steps: Sequence[Sequence[list[int]]]) -> list[list[int]]:
-    """The passes of a plan in which a row has its first turn."""
+    """Return the passes of a plan in which some row occurs for the first time."""
     seen: set[int] = set()
-    found = []
+    first = []
     for chosen in (chosen for step in steps for chosen in step):
         if not seen.issuperset(chosen):
-            found.append(chosen)
+            first.append(chosen)
             seen.update(chosen)
-    return found
+    return first
 
 
 def passes(rows: Sequence[TokenizedRow], layout: Layout) -> list[list[int]]:
-    """Every row once, in few forward passes."""
+    """Divide the rows, each once, among few forward passes; each pass is a list of row indices."""
     sizes = [num_computed(row, layout.packing) for row in rows]
     order = sorted(range(len(rows)), key=lambda index: (-sizes[index], index))
     divide = _fill if layout.packing == "off" else _pack
@@ -78,7 +80,7 @@ def passes(rows: Sequence[TokenizedRow], layout: Layout) -> list[list[int]]:
 
 
 def _pack(step: list[int], sizes: list[int], capacity: int) -> list[list[int]]:
-    """First-fit decreasing: at most 11/9 of the fewest passes possible (Johnson, 1973)."""
+    """Pack rows by first-fit decreasing: at most 11/9 of the fewest passes possible (Johnson, 1973)."""
     passes: list[list[int]] = []
     room: list[int] = []
     for index in sorted(step, key=lambda index: (-sizes[index], index)):
@@ -91,8 +93,8 @@ def _pack(step: list[int], sizes: list[int], capacity: int) -> list[list[int]]:
     return passes
 
 
-def _alike(order: list[int], sizes: list[int], batch_rows: int, draw: random.Random) -> Iterator[list[int]]:
-    """Steps of rows of like length, longest first, in random order within a window of steps."""
+def _steps_by_length(order: list[int], sizes: list[int], batch_rows: int, draw: random.Random) -> Iterator[list[int]]:
+    """Yield steps whose rows are of similar length, longest first; steps are shuffled within a window of them."""
     for window in _chunks(order, batch_rows * GROUPED_STEPS):
         steps = _chunks(sorted(window, key=lambda index: (-sizes[index], index)), batch_rows)
         short = steps.pop() if len(steps[-1]) < batch_rows else None
@@ -101,7 +103,7 @@ def _alike(order: list[int], sizes: list[int], batch_rows: int, draw: random.Ran
 
 
 def _fill(step: list[int], sizes: list[int], capacity: int) -> list[list[int]]:
-    """Passes of rows from long to short, each padded to its first."""
+    """Divide rows, sorted from long to short, into passes that are padded to their first row."""
     passes = [[step[0]]]
     for index in step[1:]:
         if sizes[passes[-1][0]] * (len(passes[-1]) + 1) > capacity:
@@ -115,18 +117,18 @@ def _chunks(items: list[int], size: int) -> list[list[int]]:
 
 
 class PackedBatch(TypedDict):
-    """The rows of one forward pass."""
+    """The rows of one forward pass as tensors."""
 
     input_ids: Tensor
     """[lines, tokens]"""
     position_ids: Tensor
-    """[lines, tokens]; they start anew with each row, and again behind the prompt with each completion."""
+    """[lines, tokens]; they restart at 0 with each row, and at the prompt's length with each completion."""
     segments: list[Tensor]
-    """Of each row of a packed line, 0 for the prompt's tokens, then its completion's number; empty where padded."""
+    """For each row of a packed line: 0 at the prompt's tokens, then the completion's number; empty if padded."""
     predicts: Tensor
-    """[n] places in the flattened lines whose states predict a completion token."""
+    """[n] indices into the flattened lines whose hidden states predict a completion token."""
     targets: Tensor
-    """[n], those tokens."""
+    """[n], those completion tokens."""
     lengths: list[int]
     """Tokens of each completion, row by row; they sum to n."""
     weights: Tensor
@@ -134,35 +136,26 @@ class PackedBatch(TypedDict):
     flips: Tensor
     """[rows]"""
     labels: Tensor
-    """[rows], 1 for an answer that was liked and -1 for one that was not."""
+    """[rows], 1 for a liked answer and -1 for a disliked one."""
     reference: Tensor
-    """[rows, completions], or [rows, 0] where there is none."""
+    """[rows, completions] summed log-probabilities under the reference; [rows, 0] without a reference."""
     num_tokens: int
     """Distinct tokens: each prompt once, each completion once."""
 
 
 def collate(rows: Sequence[TokenizedRow], layout: Layout) -> PackedBatch:
-    packing, multiple = layout.packing, layout.multiple
-    blocks = [_block(row.prompt, completions) for row in rows for completions in _together(row, packing)]
-    lines = [[block] for block in blocks] if packing == "off" else [blocks]
-    width = math.ceil(max(sum(len(ids) for ids, *_ in line) for line in lines) / multiple) * multiple
-    input_ids = torch.full((len(lines), width), layout.pad_id)
-    position_ids = torch.zeros_like(input_ids)
-    predicts: list[int] = []
-    for number, line in enumerate(lines):
-        start = 0
-        for ids, positions, places, _ in line:
-            input_ids[number, start : start + len(ids)] = torch.tensor(ids)
-            position_ids[number, start : start + len(ids)] = torch.tensor(positions)
-            predicts += [number * width + start + place for place in places]
-            start += len(ids)
+    """Return the tensors of one forward pass over `rows`."""
+    blocks = [_block(row.prompt, shared) for row in rows for shared in _sharing_prompt(row, layout.packing)]
+    is_padded = layout.packing == "off"
+    input_ids, position_ids, predicts = _line_tensors([[block] for block in blocks] if is_padded else [blocks], layout)
+    completions = [completion for row in rows for completion in row.completions]
     return {
         "input_ids": input_ids,
         "position_ids": position_ids,
-        "segments": [] if packing == "off" else [torch.tensor(segments) for *_, segments in blocks],
-        "predicts": torch.tensor(predicts),
-        "targets": torch.tensor([token for row in rows for completion in row.completions for token in completion]),
-        "lengths": [len(completion) for row in rows for completion in row.completions],
+        "segments": [] if is_padded else [torch.tensor(block.segments) for block in blocks],
+        "predicts": predicts,
+        "targets": torch.tensor([token for completion in completions for token in completion]),
+        "lengths": list(map(len, completions)),
         "weights": torch.tensor([row.weight for row in rows]),
         "flips": torch.tensor([row.flip_probability for row in rows]),
         "labels": torch.tensor([1.0 if row.is_good else -1.0 for row in rows]),
@@ -171,18 +164,48 @@ def collate(rows: Sequence[TokenizedRow], layout: Layout) -> PackedBatch:
     }
 
 
-def _together(row: TokenizedRow, packing: Packing) -> list[tuple[list[int], ...]]:
-    """The completions of each block: all of a row's where they share the prompt, else one by one."""
+class _Block(NamedTuple):
+    """A prompt followed by the completions that share it, token by token.
+
+    `predicts`: offsets in the block whose states predict a completion token. `segments`: 0 at the prompt, then the
+    completion's number.
+    """
+
+    ids: list[int]
+    positions: list[int]
+    predicts: list[int]
+    segments: list[int]
+
+
+def _sharing_prompt(row: TokenizedRow, packing: Packing) -> list[tuple[list[int], ...]]:
+    """Return the row's completions, grouped by the copy of the prompt that they follow."""
     return [row.completions] if packing == "shared" else [(completion,) for completion in row.completions]
 
 
-def _block(prompt: list[int], completions: tuple[list[int], ...]) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Ids, positions, places whose states predict a completion token, and segments."""
+def _block(prompt: list[int], completions: tuple[list[int], ...]) -> _Block:
     ids, positions, segments = list(prompt), list(range(len(prompt))), [0] * len(prompt)
-    places: list[int] = []
+    predicts: list[int] = []
     for segment, completion in enumerate(completions, start=1):
-        places += [len(prompt) - 1, *range(len(ids), len(ids) + len(completion) - 1)]
+        predicts += [len(prompt) - 1, *range(len(ids), len(ids) + len(completion) - 1)]
         ids += completion
         positions += range(len(prompt), len(prompt) + len(completion))
         segments += [segment] * len(completion)
-    return ids, positions, places, segments
+    return _Block(ids, positions, predicts, segments)
+
+
+def _line_tensors(lines: Sequence[Sequence[_Block]], layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ids and positions, [lines, width] each, and the flat indices that predict completion tokens."""
+    longest = max(sum(len(block.ids) for block in line) for line in lines)
+    width = math.ceil(longest / layout.multiple) * layout.multiple
+    input_ids = torch.full((len(lines), width), layout.pad_id)
+    position_ids = torch.zeros_like(input_ids)
+    predicts: list[int] = []
+    for number, line in enumerate(lines):
+        start = 0
+        for block in line:
+            end = start + len(block.ids)
+            input_ids[number, start:end] = torch.tensor(block.ids)
+            position_ids[number, start:end] = torch.tensor(block.positions)
+            predicts += [number * width + start + offset for offset in block.predicts]
+            start = end
+    return input_ids, position_ids, torch.tensor(predicts)

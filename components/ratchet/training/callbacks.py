@@ -1,37 +1,26 @@
-"""Watching a phase: a progress bar for people, a curve in MLflow for later."""
+"""Follow a phase while it trains: progress on stderr, and its curve in MLflow."""
 
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
+
+from ratchet.progress import show_progress
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
 class ProgressBar(TrainerCallback):  # type: ignore[misc]
-    """Phase, step, loss, rows and tokens a second and time left on stderr; silent where stderr is no terminal."""
+    """Shows phase, step, loss, rows and tokens per second on stderr: a bar, or lines in a log."""
 
     def __init__(self, phase: str, batch_rows: int) -> None:
         self.phase, self.batch_rows = phase, batch_rows
-        console = Console(stderr=True)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}  {task.fields[speed]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self.shown = ExitStack()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self.task = self.progress.add_task(
-            self.phase, total=state.max_steps, completed=state.global_step, loss="-", speed="-"
-        )
-        self.progress.start()
+        self.progress = self.shown.enter_context(show_progress(self.phase, state.max_steps))
         self.started, self.first_step = time.monotonic(), state.global_step
         self.first_token = state.num_input_tokens_seen
 
@@ -40,17 +29,18 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
             seconds = time.monotonic() - self.started
             rows = (state.global_step - self.first_step) * self.batch_rows
             tokens = state.num_input_tokens_seen - self.first_token
-            speed = f"{rows / seconds:.1f} rows/s  {tokens / seconds:.0f} tokens/s"
-            self.progress.update(self.task, completed=state.global_step, loss=f"{logs['loss']:.4f}", speed=speed)
+            speed = f"{rows / seconds:.1f} rows/s, {tokens / seconds:.0f} tokens/s"
+            step = f"{self.phase} step {state.global_step} of {state.max_steps}"
+            self.progress.update(state.global_step, f"{step}, loss {logs['loss']:.4f}, {speed}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self.progress.stop()
+        self.shown.close()
 
 
 class MlflowCurve(TrainerCallback):  # type: ignore[misc]
-    """Loss, gradient norm, learning rate, tokens a second and what the objective watches of every step.
+    """Logs each step's loss, gradient norm, learning rate, tokens per second and the objective's own numbers.
 
-    Each step is logged once, however often it is run.
+    A step that a resumed training repeats is not logged twice.
     """
 
     def __init__(self, client: "MlflowClient", run_id: str, phase: str) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints on the lake: whichever machine takes a killed training up again goes on from the last complete one."""
+"""Keep checkpoints in the lake, so that any machine can resume a killed training from the last complete one."""
 
 import shutil
 from contextlib import suppress
@@ -11,12 +11,12 @@ from transformers import TrainerCallback
 from ratchet.errors import Conflict
 from ratchet.store import Store
 
-COMPLETE = "COMPLETE"  # written last into a checkpoint; one without it was cut short by a kill
+COMPLETE = "COMPLETE"  # written last into a checkpoint; without it the checkpoint is half-written
 
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """Where a phase keeps its checkpoints: `key` in the store, `folder` on this machine."""
+    """A phase's checkpoints: under `key` in the store, in `folder` on this machine."""
 
     store: Store
     key: str
@@ -26,7 +26,7 @@ class CheckpointFolder:
         return self.store.local(self.key)
 
     def latest(self) -> str | None:
-        """The newest complete checkpoint, on this machine; what a kill cut short is removed."""
+        """Return the path of the newest complete checkpoint, on this machine; remove half-written ones."""
         complete = {}
         for path in self.folder.glob("checkpoint-*"):
             if (path / COMPLETE).exists():
@@ -36,14 +36,15 @@ class CheckpointFolder:
         return complete[max(complete)] if complete else None
 
     def publish(self, name: str) -> None:
-        """Put a checkpoint that lies on this machine on the lake, its mark last, and remove those before it."""
+        """Copy a local checkpoint to the lake, its COMPLETE mark last; then remove the earlier ones."""
         path = self.folder / name
         self.store.put_tree(path, f"{self.key}/{name}")
-        with suppress(Conflict):  # the same work, done up to here before a kill
+        with suppress(Conflict):  # published before a kill
             self.store.create(f"{self.key}/{name}/{COMPLETE}", b"")
         (path / COMPLETE).touch()
-        for found in {key.split("/")[-2] for key in self.store.list(self.key) if key.endswith(f"/{COMPLETE}")} - {name}:
-            self._remove(self.folder / found)
+        complete = {key.split("/")[-2] for key in self.store.list(self.key) if key.endswith(f"/{COMPLETE}")}
+        for earlier in complete - {name}:
+            self._remove(self.folder / earlier)
 
     def _remove(self, path: Path) -> None:
         self.store.remove(f"{self.key}/{path.name}")

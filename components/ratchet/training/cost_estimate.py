@@ -1,4 +1,4 @@
-"""Before a training: what it will compute, how full its passes are, how long its rows, and what memory it takes."""
+"""Estimate a training before it runs: tokens, steps, how full the passes are, row lengths, memory."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,29 +10,28 @@ from ratchet.training.losses import CHUNK_TOKENS, effective_sample_size
 from ratchet.training.tokenization import Selection, TokenizedRow
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel
 
 # Adapter weights, gradients and AdamW's two moments, all in float32.
 BYTES_PER_TRAINED = 4 * 4
-NF4_BYTES = 0.516  # a weight: 4 bits, and its share of doubly quantised scales (arXiv:2305.14314, section 3)
+NF4_BYTES = 0.516  # per weight: 4 bits, and its share of doubly quantised scales (arXiv:2305.14314, section 3)
 # Hidden-wide and MLP-wide tensors that a layer keeps for its backward pass, counted on Llama with our LoRA layers.
 KEPT_HIDDEN, KEPT_MLP = 14, 5
 
 
 def estimate_cost(config: Config, phases: Mapping[str, Selection], layout: Layout) -> dict[str, Any]:
-    """Rows, tokens, steps, passes and lengths of each phase, and an estimate of the memory in MiB."""
-    told = {}
+    """Return each phase's rows, tokens, steps, passes and lengths, and an estimate of the memory in MiB."""
+    estimates = {}
     for name, selection in phases.items():
         if selection.rows:
-            told[name] = _phase(selection.rows, getattr(config.train_adapter, name), config.seed, layout)
-    return {"phases": told, "memory_mib": memory_mib(config)}
+            estimates[name] = _estimate_phase(selection.rows, getattr(config.train_adapter, name), config.seed, layout)
+    return {"phases": estimates, "memory_mib": memory_mib(config)}
 
 
-def _phase(rows: list[TokenizedRow], phase: Phase, seed: int, layout: Layout) -> dict[str, Any]:
+def _estimate_phase(rows: list[TokenizedRow], phase: Phase, seed: int, layout: Layout) -> dict[str, Any]:
     steps = plan(rows, batch_rows=phase.batch_rows, epochs=phase.epochs, seed=seed, layout=layout)
     passes = [[rows[index] for index in chosen] for step in steps for chosen in step]
-    sizes = [_computed(chosen, layout) for chosen in passes]
+    sizes = [_computed_tokens(chosen, layout) for chosen in passes]
     taken = [row for chosen in passes for row in chosen]
     return {
         "rows": len(rows),
@@ -47,7 +46,8 @@ def _phase(rows: list[TokenizedRow], phase: Phase, seed: int, layout: Layout) ->
     }
 
 
-def _computed(rows: list[TokenizedRow], layout: Layout) -> int:
+def _computed_tokens(rows: list[TokenizedRow], layout: Layout) -> int:
+    """Return the tokens of a pass, with its padding."""
     sizes = [num_computed(row, layout.packing) for row in rows]
     if layout.packing == "off":
         return max(sizes) * len(rows)
@@ -55,31 +55,34 @@ def _computed(rows: list[TokenizedRow], layout: Layout) -> int:
 
 
 def histogram(lengths: list[int]) -> dict[str, int]:
-    """How many rows are up to 16, 32, 64, … tokens long."""
+    """Count the rows that are up to 16, 32, 64, … tokens long."""
     counts = Counter(max(4, (length - 1).bit_length()) for length in lengths)
     return {f"<= {2**bits}": counts[bits] for bits in sorted(counts)}
 
 
 def memory_mib(config: Config) -> int:
-    """An estimate: base weights, the adapter with its optimiser, and one pass's activations and logits."""
+    """Estimate MiB: base weights, the adapter with its optimiser state, and one pass's activations and logits."""
+    from torch import nn
+
     settings, model = config.train_adapter, skeleton(config.base_model)
     width = 4 if config.base_model.dtype == "float32" else 2
     shape = model.config
     base = model.num_parameters() * width
-    linears = _linears(model)
+    head = model.get_output_embeddings()
+    linears = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not head]
     if settings.quantize == "nf4":
         base -= int(sum(layer.weight.numel() for layer in linears) * (width - NF4_BYTES))
     trained = BYTES_PER_TRAINED * settings.lora.r * sum(layer.in_features + layer.out_features for layer in linears)
     kept = KEPT_HIDDEN * shape.hidden_size + KEPT_MLP * shape.intermediate_size
     if settings.device == "cpu":
-        kept += shape.num_attention_heads * settings.max_tokens  # the shares of attention, at worst; a GPU's keep none
+        kept += shape.num_attention_heads * settings.max_tokens  # attention weights, at worst; FlexAttention keeps none
     activations = settings.pass_tokens * shape.num_hidden_layers * kept * width
     logits = 3 * CHUNK_TOKENS * shape.vocab_size * 4
     return int((base + trained + activations + logits) // 2**20)
 
 
 def skeleton(source: BaseModelSource) -> "PreTrainedModel":
-    """The base model without its weights."""
+    """Return the base model without its weights, on the `meta` device."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -88,11 +91,3 @@ def skeleton(source: BaseModelSource) -> "PreTrainedModel":
     shape = AutoConfig.from_pretrained(str(base_folder(source) or source.model), revision=source.revision)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(shape)
-
-
-def _linears(model: "PreTrainedModel") -> list["nn.Linear"]:
-    """The layers that are adapted: all linear ones but the output head."""
-    from torch import nn
-
-    head = model.get_output_embeddings()
-    return [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not head]

@@ -1,4 +1,4 @@
-"""Equal inputs, equal bytes: the process-wide switches that it takes."""
+"""Set the process-wide switches under which equal inputs give equal bytes."""
 
 import os
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from torch.utils import deterministic as debugging
 
 @contextmanager
 def deterministic(threads: int) -> Iterator[None]:
-    """Equal inputs give equal bytes inside; the process's settings are put back after."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is not deterministic without
+    """Make torch deterministic on `threads` CPU threads inside the block; restore the settings afterwards."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is not deterministic without it
     before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     fill = debugging.fill_uninitialized_memory  # type: ignore[attr-defined]  # torch types it as a plain module
     torch.use_deterministic_algorithms(True)

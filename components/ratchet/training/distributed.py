@@ -1,7 +1,7 @@
-"""Training in several processes, one a GPU, as `accelerate launch` starts them.
+"""Train in several processes, one per GPU, as `accelerate launch` starts them (data parallelism).
 
-All of them go through every optimiser step and compute a share of its forward passes; the gradients are added up. The
-first publishes; the others assist.
+Each process takes every optimiser step and computes a share of its forward passes; the gradients are summed. The first
+process publishes; the others assist.
 """
 
 import os
@@ -12,11 +12,11 @@ from ratchet.errors import UserError
 
 
 def join(settings: TrainAdapter) -> None:
-    """Meet the other processes. Raises UserError where they are not as many as the settings say."""
+    """Join the process group. Raises UserError if the number of processes differs from `processes`."""
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != settings.processes:
         raise UserError(
-            f"train_adapter.processes = {settings.processes}, but started were {started}; run it as `accelerate launch "
+            f"train_adapter.processes = {settings.processes}, but {started} started; run it as `accelerate launch "
             f"--num_processes {settings.processes} -m ratchet_pipelines.cli train_adapter ...`"
         )
     if started > 1:
@@ -26,7 +26,7 @@ def join(settings: TrainAdapter) -> None:
 
 
 def first_goes_first() -> AbstractContextManager[None]:
-    """The first process runs the block before the others, who find what it left in the lake."""
+    """Run the block in the first process before the others, so that they find its results in the lake."""
     from accelerate import PartialState
 
     context: AbstractContextManager[None] = (

@@ -1,7 +1,7 @@
-"""LoRA's linear layer as one autograd function: the same mathematics as PEFT's, without its copies.
+"""Compute LoRA's linear layer as one autograd function: PEFT's mathematics without its copies.
 
 PEFT casts the input to float32, multiplies twice, scales and adds, each into a new full-size tensor; on a CPU those
-passes over memory cost more than the low-rank products. Here everything runs in the base weights' type, both products
+passes over memory cost more than the low-rank products. Here everything runs in the base weights' dtype, both products
 accumulate in place, and nothing is kept for the frozen weight's gradient.
 """
 
@@ -16,8 +16,8 @@ from torch.nn.functional import linear
 def fuse(model: nn.Module, adapter: str = "default") -> None:
     """Replace the forward pass of every PEFT LoRA layer over a plain `nn.Linear`, for good.
 
-    Switching or disabling adapters has no effect on the model afterwards. Dropout is not applied. Variants such as
-    DoRA, and quantised layers, stay PEFT's.
+    Afterwards, switching or disabling adapters has no effect on the model. Dropout is not applied. Variants such as
+    DoRA, and quantised layers, keep PEFT's forward pass.
     """
     from peft.tuners.lora import Linear
 

@@ -1,9 +1,9 @@
-"""What the model in training thinks of completions: log-probabilities, now and as the frozen DPO reference."""
+"""Log-probabilities of completions: the one scorer of training, its frozen reference and the offline evaluation."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -18,40 +18,58 @@ from ratchet.training.tokenization import TokenizedRow
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    Model: TypeAlias = PeftModel | PreTrainedModel
+    """A causal language model, with or without PEFT's wrapper; for packed lines it attends by row (see `attention`)."""
 
 
-def completion_log_probs(model: "PeftModel", batch: PackedBatch) -> tuple[Tensor, ...]:
-    """Log-probabilities of each completion's tokens; no table of all logits is made."""
+@torch.no_grad()
+def score_pass(model: "Model", rows: Sequence[TokenizedRow], layout: Layout) -> list[Tensor]:
+    """Return each row's [completions] summed log-probabilities given its prompt, in nats, from one forward pass.
+
+    float32 on the CPU. The model must be in evaluation mode. In bfloat16 the other rows of the pass change the
+    rounding of a row's products, and so its sums.
+    """
+    batch = to_device(collate(rows, layout), model.device)
+    sums = sequence_sums(completion_log_probs(model, batch)).cpu()
+    return list(torch.split(sums, [len(row.completions) for row in rows]))
+
+
+def completion_log_probs(model: "Model", batch: PackedBatch) -> tuple[Tensor, ...]:
+    """Return the log-probabilities of each completion's tokens, without building the full table of logits."""
     return log_probs_at(predicting_states(model, batch), model, batch)
 
 
-def predicting_states(model: "PeftModel", batch: PackedBatch) -> Tensor:
-    """[n, width], the hidden states that predict the completion tokens."""
-    hidden: Tensor = (
-        model.get_base_model()
-        .get_decoder()(
-            input_ids=batch["input_ids"],
-            position_ids=batch["position_ids"],
-            use_cache=False,
-            **_attention(model, batch),
-        )
-        .last_hidden_state
+def predicting_states(model: "Model", batch: PackedBatch) -> Tensor:
+    """Return the [n, width] hidden states that predict the completion tokens."""
+    output = _base_of(model).get_decoder()(
+        input_ids=batch["input_ids"],
+        position_ids=batch["position_ids"],
+        use_cache=False,
+        **_attention_mask(model, batch),
     )
+    hidden: Tensor = output.last_hidden_state
     return hidden.flatten(0, 1)[batch["predicts"]]
 
 
-def log_probs_at(states: Tensor, model: "PeftModel", batch: PackedBatch) -> tuple[Tensor, ...]:
+def log_probs_at(states: Tensor, model: "Model", batch: PackedBatch) -> tuple[Tensor, ...]:
+    """Return the log-probabilities of each completion's tokens, given the states that predict them."""
     return torch.split(token_log_probs(states, output_head(model), batch["targets"]), batch["lengths"])
 
 
-def output_head(model: "PeftModel") -> Tensor:
-    """The frozen [vocabulary, width] table that makes logits of states."""
-    head: Tensor = model.get_base_model().get_output_embeddings().weight
+def output_head(model: "Model") -> Tensor:
+    """Return the frozen [vocabulary, width] matrix that turns states into logits."""
+    head: Tensor = _base_of(model).get_output_embeddings().weight
     return head
 
 
-def _attention(model: "PeftModel", batch: PackedBatch) -> dict[str, Any]:
-    """What keeps the rows of a packed line apart, in the form that the model's attention takes."""
+def _base_of(model: "Model") -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _attention_mask(model: "Model", batch: PackedBatch) -> dict[str, Any]:
+    """Return the argument that keeps the rows of a packed line apart, in the form that the model's attention takes."""
     if not batch["segments"]:
         return {}
     if model.device.type == "cuda":
@@ -68,12 +86,12 @@ def with_reference(
     store: Store,
     origin: Mapping[str, Any],
 ) -> list[TokenizedRow]:
-    """The rows with the log-probabilities that `model`, as it is now, gives their completions.
+    """Return the rows with the log-probabilities that `model`, in its present state, gives their completions.
 
-    `together` are the forward passes, as row indices, best those of the training: other rows in a pass round a row's
-    products otherwise, which in bfloat16 makes several nats of a long answer. Computed once for the same token ids,
-    passes, layout and `origin`, what else the numbers depend on: the base model's revision, the threads. An adapter
-    that is still zero does not count, so the base model's numbers serve every run.
+    `together` are the forward passes as row indices; pass those of the training, because in bfloat16 the other rows of
+    a pass change a row's rounding by several nats for a long answer. The numbers are cached in the lake under the token
+    ids, passes, layout and `origin`: everything else that they depend on (base model revision, threads). An adapter
+    that is still zero does not enter the key, so every run shares the base model's numbers.
     """
     from safetensors.torch import load, save
 
@@ -81,7 +99,7 @@ def with_reference(
     parts = [dict(origin), asdict(layout), _policy_digest(model), tokens, [list(chosen) for chosen in together]]
     key = f"references/{digest_json(parts)}.safetensors"
     if not store.exists(key):
-        with suppress(Conflict):  # another run needed the same
+        with suppress(Conflict):  # another run computed the same
             store.create(key, save({"log_probs": reference_table(model, rows, together, layout)}))
     table = load(store.read(key))["log_probs"].tolist()
     return [replace(row, reference=tuple(pair)) for row, pair in zip(rows, table, strict=True)]
@@ -96,35 +114,34 @@ def _policy_digest(model: "PeftModel") -> str:
     )
 
 
-@torch.no_grad()
 def reference_table(
     model: "PeftModel", rows: Sequence[TokenizedRow], together: Sequence[Sequence[int]], layout: Layout
 ) -> Tensor:
-    """[rows, 2], the summed log-probability of each completion, in the passes `together`; NaN for rows in none."""
+    """Return [rows, 2], each completion's summed log-probability in the passes `together`; NaN for a row in no pass."""
     model.eval()
     table = torch.full((len(rows), 2), torch.nan)
     for chosen in together:
-        batch = to_device(collate([rows[index] for index in chosen], layout), model.device)
-        table[chosen] = sequence_sums(completion_log_probs(model, batch)).view(-1, 2).cpu()
+        table[chosen] = torch.stack(score_pass(model, [rows[index] for index in chosen], layout))
     return table
 
 
 def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
+    """Return the batch with its tensors on `device`."""
     moved: Any = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
     moved["segments"] = [segments.to(device) for segments in batch["segments"]]
     return cast(PackedBatch, moved)
 
 
-def require_plain_head(model: "PeftModel") -> None:
-    """Raise UserError where logits are more than `hidden @ head.T`: capped or scaled heads would be trained wrongly."""
+def require_plain_head(model: "Model") -> None:
+    """Raise UserError if logits are more than `hidden @ head.T`: a capped or scaled head would be scored wrongly."""
     ids = torch.arange(1, 9, device=model.device)[None]
-    base = model.get_base_model()
+    base = _base_of(model)
     with torch.no_grad():
         hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
         plain = hidden @ base.get_output_embeddings().weight.T
         logits = base(input_ids=ids, use_cache=False).logits
     if not torch.allclose(plain, logits, rtol=1e-2, atol=1e-2):
         raise UserError(
-            f"{type(base).__name__} caps or scales its logits, which training does not support; "
+            f"{type(base).__name__} caps or scales its logits, which neither training nor evaluation supports; "
             "choose a base model with a plain output head, such as Llama, Qwen, Mistral or SmolLM"
         )

@@ -1,6 +1,6 @@
-"""Merge trained adapters into one by PEFT's methods: a candidate like any other, to be evaluated and gated.
+"""Merge trained adapters into one by PEFT's methods; the result is evaluated and gated like any candidate.
 
-Over a thousand real adapters merging gave little over training anew (arXiv:2602.12323), so it must earn its place.
+On over a thousand real adapters merging gained little over retraining (arXiv:2602.12323): let the gate decide.
 """
 
 import json
@@ -18,7 +18,7 @@ from ratchet.step import Inputs, Step, StepResult, run_step
 from ratchet.store import Store
 from ratchet.training.vllm_compat import CARD, CONFIG, check_servable
 
-# Those of PEFT that keep the rank. `svd` is exact up to that rank; `linear` adds the factors and is rough.
+# PEFT's methods that keep the rank. `svd` is exact up to that rank; `linear` sums the factors, which is approximate.
 Method = Literal["svd", "linear", "ties", "ties_svd", "dare_linear", "dare_linear_svd", "dare_ties", "dare_ties_svd"]
 METHODS = get_args(Method)
 PRUNED_DENSITY = 0.5  # share of an adapter's entries that `ties` and `dare` keep, as in PEFT's guide
@@ -27,9 +27,9 @@ PRUNED_DENSITY = 0.5  # share of an adapter's entries that `ties` and `dare` kee
 def merge(
     config: Config, adapters: Sequence[Manifest], weights: Sequence[float], method: str, store: Store
 ) -> StepResult:
-    """Publish the merged adapter under a manifest of `train_adapter`, made now or found.
+    """Merge the adapters and publish the result under a manifest of `train_adapter`, or find it published.
 
-    Raises UserError where the adapters differ in base model or rank, or fewer than two are given.
+    Raises UserError for fewer than two adapters, or if they differ in base model or rank.
     """
     if method not in METHODS:
         raise UserError(f"merge by {method!r}: no such method; known are {', '.join(METHODS)}")
@@ -57,7 +57,11 @@ def _run(config: Config, inputs: Inputs, store: Store, recipe: dict[str, Any]) -
     base, tokenizer = load_base(config.base_model)
     tensors, targets = _combine(base, folders, recipe, rank, config.seed)
     settings = {**json.loads((folders[0] / CONFIG).read_text()), "lora_alpha": rank, "target_modules": targets}
-    origin = {**card(config, tokenizer, ""), "settings": recipe, "merged_from": [one.digest for one in artifacts]}
+    origin = {
+        **card(config, tokenizer, ""),
+        "settings": recipe,
+        "merged_from": [artifact.digest for artifact in artifacts],
+    }
     del origin["dataset_digest"]
     with tempfile.TemporaryDirectory() as aside:
         write_folder(Path(aside), tensors, settings, origin)
@@ -83,7 +87,9 @@ def _common_rank(folders: Sequence[Path], base_revision: str) -> int:
                 f"base_model is at {base_revision}; merge adapters of one base model"
             )
         if settings.get("use_rslora"):
-            raise UserError(f"the adapter at {folder} is rank-stabilised, whose scale PEFT loses when it merges")
+            raise UserError(
+                f"the adapter at {folder} is rank-stabilised, and PEFT loses that scale in a merge; give others"
+            )
         ranks.add(settings["r"])
     if len(ranks) > 1:
         raise UserError(f"the adapters' ranks are {sorted(ranks)}; PEFT's methods merge adapters of equal rank")
@@ -93,7 +99,7 @@ def _common_rank(folders: Sequence[Path], base_revision: str) -> int:
 def _combine(
     base: Any, folders: Sequence[Path], recipe: dict[str, Any], rank: int, seed: int
 ) -> tuple[dict[str, Any], list[str]]:
-    """The merged factors by PEFT's names, and the layers that they adapt."""
+    """Return the merged factors by PEFT's names, and the layers that they adapt."""
     import torch
     from peft import PeftModel, get_peft_model_state_dict
 

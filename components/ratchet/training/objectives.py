@@ -1,4 +1,4 @@
-"""What a phase of training minimises: a loss summed over rows, its mass, and what to watch meanwhile."""
+"""Define what each phase minimises: a loss summed over rows, its mass, and numbers for the curves."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ LogProbs = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss summed over rows, and the mass that it is divided by, summed over an optimiser step."""
+    """A loss summed over rows, and the mass that divides it, summed over an optimiser step."""
 
     loss: Callable[[LogProbs, PackedBatch], Tensor]
     mass: Callable[[PackedBatch], Tensor]
     watch: Callable[[LogProbs, PackedBatch], dict[str, Tensor]] = lambda log_probs, batch: {}
-    """Numbers for the curves, [rows] each; their mean over an optimiser step is logged."""
+    """Returns numbers for the curves, [rows] each; their mean over an optimiser step is logged."""
 
 
 def sft_objective() -> Objective:
-    """Weighted mean negative log-likelihood per completion token."""
+    """Return the objective of SFT: the weighted mean negative log-likelihood per completion token."""
     return Objective(
         loss=lambda log_probs, batch: sft_loss(log_probs, batch["weights"]),
         mass=lambda batch: (torch.tensor(batch["lengths"], device=batch["weights"].device) * batch["weights"]).sum(),
@@ -32,7 +32,7 @@ def sft_objective() -> Objective:
 
 
 def dpo_objective(kind: PairLoss, beta: float) -> Objective:
-    """Mean over pairs of the weighted loss; weights of mean 1 are expected."""
+    """Return the objective of DPO and IPO: the mean over pairs of the weighted loss, for weights of mean 1."""
 
     def loss(log_probs: LogProbs, batch: PackedBatch) -> Tensor:
         margins = pair_margins(log_probs, batch["reference"], kind)
@@ -54,7 +54,10 @@ def dpo_objective(kind: PairLoss, beta: float) -> Objective:
 
 
 def kto_objective(beta: float) -> Objective:
-    """Mean over lone votes of the weighted loss. A row's second completion is another row's: it measures drift."""
+    """Return the objective of KTO: the mean over single votes of the weighted loss.
+
+    A row's second completion is another row's answer, on which the drift is measured.
+    """
 
     def loss(log_probs: LogProbs, batch: PackedBatch) -> Tensor:
         own, others = (sequence_sums(log_probs).view(-1, 2) - batch["reference"]).unbind(1)

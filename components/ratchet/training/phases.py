@@ -1,12 +1,13 @@
-"""The phases of a training in their order: which rows each is trained on, and how."""
+"""Read the rows of each training phase, and run the phases in their order."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.base_model import revision
 from ratchet.config import Config, Phase, TrainAdapter
+from ratchet.manifest import Artifact
 from ratchet.store import Store
 
 if TYPE_CHECKING:
@@ -17,8 +18,18 @@ if TYPE_CHECKING:
     from ratchet.training.tokenization import Selection
 
 
+@dataclass(frozen=True)
+class Training:
+    """One training: its settings, its dataset, and where its unfinished work is kept in the lake (`work`, a key)."""
+
+    config: Config
+    store: Store
+    dataset: Artifact
+    work: str
+
+
 def read_phases(config: Config, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> dict[str, "Selection"]:
-    """The rows of the train split that each phase will be trained on, in the order of training; weights of mean 1."""
+    """Return the train split's rows for each phase, in the order of training; weights are scaled to mean 1."""
     import polars as pl
 
     from ratchet.training.losses import normalized
@@ -48,38 +59,35 @@ def read_phases(config: Config, folder: Path, tokenizer: "PreTrainedTokenizerBas
 
 
 def layout_of(settings: TrainAdapter, tokenizer: "PreTrainedTokenizerBase") -> "Layout":
-    from ratchet.training.attention import FLEX_TOKENS
+    """Return how these settings lay rows out on their device."""
+    from ratchet.training.attention import line_multiple
     from ratchet.training.batches import Layout
 
-    is_flex = settings.device == "cuda" and settings.packing != "off"
     return Layout(
         packing=settings.packing,
         pass_tokens=settings.pass_tokens,
         pad_id=int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id),
-        multiple=FLEX_TOKENS if is_flex else 1,
+        multiple=line_multiple(settings.device, settings.packing),
     )
 
 
 def run_phases(
-    config: Config,
-    store: Store,
-    work: str,
+    training: Training,
     model: "PeftModel",
-    tokenizer: "PreTrainedTokenizerBase",
     phases: dict[str, "Selection"],
+    layout: "Layout",
     callbacks: Callable[[str], list["TrainerCallback"]],
 ) -> list[dict[str, Any]]:
-    """Train `model` in place; the curves of all phases."""
+    """Train `model` in place; return the curves of all phases. `callbacks` makes those of the phase it is given."""
     from ratchet.training.batches import first_passes, plan
     from ratchet.training.checkpoints import CheckpointFolder
     from ratchet.training.distributed import first_goes_first
     from ratchet.training.early_stop import EarlyStopCallback
     from ratchet.training.log_probs import with_reference
     from ratchet.training.objectives import dpo_objective, kto_objective, sft_objective
-    from ratchet.training.trainer import train_phase
+    from ratchet.training.trainer import PhaseRun, train_phase
 
-    settings = config.train_adapter
-    layout = layout_of(settings, tokenizer)
+    config, store, settings = training.config, training.store, training.config.train_adapter
     objectives = {
         "sft": sft_objective(),
         "dpo": dpo_objective(settings.loss, settings.beta),
@@ -89,33 +97,33 @@ def run_phases(
     for name, selection in phases.items():
         if not selection.rows:
             continue
-        rows, place, phase = selection.rows, CheckpointFolder(store, f"{work}/{name}"), getattr(settings, name)
+        rows, phase = selection.rows, getattr(settings, name)
+        place = CheckpointFolder(store, f"{training.work}/{name}")
         steps = plan(rows, batch_rows=phase.batch_rows, epochs=phase.epochs, seed=config.seed, layout=layout)
         if name != "sft":
-            together, origin = first_passes(steps), _origin(config)
+            together, origin = first_passes(steps), _reference_origin(config)
             with first_goes_first():
                 rows = with_reference(model, rows, together=together, layout=layout, store=store, origin=origin)
-        watched = selection.watched
-        curve = train_phase(
-            model,
-            rows,
-            objectives[name],
-            phase,
+        run = PhaseRun(
+            rows=rows,
             steps=steps,
-            place=place,
             layout=layout,
+            objective=objectives[name],
+            phase=phase,
+            place=place,
             seed=config.seed,
             checkpoint_steps=settings.checkpoint_steps,
             device=settings.device,
-            callbacks=callbacks(name),
-            watch=EarlyStopCallback(model, watched, settings.dpo.stop, place=place, layout=layout) if watched else None,
         )
+        held_out, stop = selection.watched, settings.dpo.stop
+        early_stop = EarlyStopCallback(model, held_out, stop, place=place, layout=layout) if held_out else None
+        curve = train_phase(model, run, callbacks(name), early_stop)
         history += [{"phase": name, **entry} for entry in curve]
     return history
 
 
-def _origin(config: Config) -> dict[str, Any]:
-    """What log-probabilities depend on besides the tokens, their layout and the adapter."""
+def _reference_origin(config: Config) -> dict[str, Any]:
+    """Return what the reference depends on besides the tokens, their layout and the adapter."""
     base, settings = config.base_model, config.train_adapter
     return {
         "base": revision(base),

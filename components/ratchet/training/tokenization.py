@@ -1,4 +1,4 @@
-"""Dataset rows as token ids: tokenised as a server would meet them, and what cannot be trained on left out."""
+"""Tokenise dataset rows as a server would, and select the rows to train on."""
 
 import json
 import random
@@ -25,11 +25,11 @@ class TokenizedRow:
     weight: float
     flip_probability: float = 0.0
     is_good: bool = True
-    """Whether a lone answer was liked."""
+    """True if a single answer was liked (KTO)."""
     reference: tuple[float, ...] = ()
-    """Log-probability of each completion under the reference policy, once it is known."""
+    """Summed log-probability of each completion under the reference policy; empty before it is computed."""
     group: str = ""
-    """Rows of one group may tell of each other: never train on one side of it and watch the other."""
+    """Rows of one group may leak each other's content, so held-out pairs take whole groups."""
 
     @property
     def length(self) -> int:
@@ -37,27 +37,27 @@ class TokenizedRow:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens where every completion has the prompt to itself."""
+        """Tokens if every completion follows its own copy of the prompt."""
         return self.num_distinct + (len(self.completions) - 1) * len(self.prompt)
 
     @property
     def num_distinct(self) -> int:
-        """Tokens where the completions share one prompt."""
+        """Tokens if the completions share one prompt."""
         return len(self.prompt) + sum(map(len, self.completions))
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows to train on, and how many were left out for which of `DROPS`."""
+    """Rows to train on, and the number of rows dropped for each reason in `DROPS`."""
 
     rows: list[TokenizedRow] = field(default_factory=list)
     drops: dict[str, int] = field(default_factory=dict)
     watched: list[TokenizedRow] = field(default_factory=list)
-    """Kept out of training, to see when to stop; see `hold_out`."""
+    """Held-out rows that decide when to stop; see `hold_out`."""
 
 
 def sft_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[TokenizedRow | None]:
-    """Rows of `{messages, weight}`; None where an answer is empty."""
+    """Tokenise records of `{messages, weight}`; None for a record with an empty answer."""
     rows: list[TokenizedRow | None] = []
     for record in table:
         *prompt, answer = json.loads(record["messages"])
@@ -66,9 +66,9 @@ def sft_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizer
 
 
 def dpo_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[TokenizedRow | None]:
-    """Rows of a DPO file; None where an answer is empty.
+    """Tokenise the records of a DPO file; None for a record with an empty answer.
 
-    An answer that the length limit cut off (`chosen_ends`, `rejected_ends`) has no end of turn to learn.
+    An answer that the length limit cut off (`chosen_ends` or `rejected_ends` is false) has no end of turn to learn.
     """
     rows: list[TokenizedRow | None] = []
     for record in table:
@@ -79,9 +79,9 @@ def dpo_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizer
 
 
 def kto_rows(table: Iterable[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerBase") -> list[TokenizedRow | None]:
-    """Rows of `{prompt, completion, label, weight}`; None where an answer is empty.
+    """Tokenise records of `{prompt, completion, label, weight}`; None for a record with an empty answer.
 
-    Behind each answer stands the next row's answer, of which only the drift from the reference is measured.
+    Each row's second completion is the next record's answer; only the drift from the reference is measured on it.
     """
     records = list(table)
     rows: list[TokenizedRow | None] = []
@@ -113,24 +113,23 @@ def _row(
 def completion_ids(
     tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], prompt: str, answer: str, *, ends: bool = True
 ) -> list[int]:
-    """What the model has to say after `prompt`: the answer as the chat template writes it, up to its end of turn.
+    """Return the token ids of the answer as the chat template renders it after `prompt`, up to its end of turn.
 
-    With `ends` false the answer broke off, and its end of turn is left out.
-
-    Encoded apart from the prompt, as a server meets it: no token spans the two.
+    With `ends` false the answer was cut off, and its end of turn is left out. Tokenised apart from the prompt, as in
+    serving: no token spans the two. Raises UserError for a template that rewrites the prompt.
     """
     text = _render(tokenizer, [*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False)
     if not text.startswith(prompt):
         raise UserError(
             "the base model's chat template rewrites the prompt once the answer is there, so that prompt and answer "
-            "cannot be told apart; set a template that only appends"
+            "cannot be separated; set a template that only appends"
         )
     end = tokenizer.eos_token_id
     ids = _encode(tokenizer, text.removeprefix(prompt))
     while ids and ids[-1] != end and not tokenizer.decode(ids[-1:]).strip():
         ids.pop()  # templates put a newline after the end of turn, which no server generates
-    said = ids[:-1] if ids[-1] == end else ids
-    return [*said, end] if ends else said
+    answer_ids = ids[:-1] if ids[-1] == end else ids
+    return [*answer_ids, end] if ends else answer_ids
 
 
 def _render(
@@ -152,10 +151,10 @@ def select(
     replay_share: float = 0.0,
     seed: int = 0,
 ) -> Selection:
-    """Rows that fit: long prompts lose their beginning, rows without room for a prompt go, then the lightest go.
+    """Select the rows that fit: cut long prompts on the left, drop rows without room for a prompt, then the lightest.
 
-    Weight halves with age, so the lightest are mostly the oldest. A `replay_share` of `max_rows` is drawn from them
-    all the same, evenly, and weighs as much as the others do in the mean: what was learnt is not to be forgotten.
+    Weight halves with age, so the lightest rows are mostly the oldest. A `replay_share` of `max_rows` is drawn from
+    them uniformly at random, at the mean weight of the others, against catastrophic forgetting.
     """
     drops = Counter({reason: 0 for reason in DROPS})
     kept: list[TokenizedRow] = []
@@ -178,7 +177,7 @@ def select(
 
 
 def hold_out(selection: Selection, share: float, seed: int) -> Selection:
-    """Keep whole groups, about `share` of the rows, out of training. Raises UserError where that leaves either none."""
+    """Hold out whole groups, about `share` of the rows. Raises UserError if no row is left to train on."""
     if not share or not selection.rows:
         return selection
     groups = sorted({row.group for row in selection.rows})

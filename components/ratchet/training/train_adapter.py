@@ -1,7 +1,7 @@
-"""Train one LoRA adapter on a dataset: weighted SFT on good answers, then weighted DPO against what SFT gave.
+"""Step `train_adapter`: train one LoRA adapter by weighted SFT, then weighted DPO with the SFT model as reference.
 
-A killed run goes on from its last checkpoint, kept in the lake under the name of the work, and makes the same bytes as
-an undisturbed one, on whichever machine.
+A killed run resumes from its last checkpoint, kept in the lake under a key of the work, on any machine. It gives the
+same bytes as an uninterrupted run.
 """
 
 import fcntl
@@ -21,7 +21,7 @@ from ratchet.manifest import Artifact, Flow, StepOutput
 from ratchet.needs import ENVIRONMENT_SECRET, HOUR_S, HUB, MLFLOW, S3, Needs
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
-from ratchet.training.phases import layout_of, read_phases, run_phases
+from ratchet.training.phases import Training, layout_of, read_phases, run_phases
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
-    """Publish the adapter as `adapters/<digest>/`.
+    """Train and publish the adapter as `adapters/<digest>/`.
 
-    Raises UserError where the dataset has nothing to train on, or another process is training the same adapter.
+    Raises UserError if the dataset has nothing to train on, or another process is training the same adapter.
     """
     from ratchet.training.adapter import write_adapter
     from ratchet.training.determinism import deterministic
@@ -43,9 +43,9 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
     from ratchet.training.tokenization import DROPS
 
     join(config.train_adapter)
-    dataset = inputs["build_datasets"].outputs["dataset"]
-    work = _work(config, inputs)
-    with _sole_user(store.local(work)), deterministic(config.train_adapter.threads):
+    training = _training(config, inputs, store)
+    dataset = training.dataset
+    with _locked(store.local(training.work)), deterministic(config.train_adapter.threads):
         model, tokenizer = fresh_adapter(config)
         phases = read_phases(config, store.local(dataset.uri), tokenizer)
         drops = sum((Counter(selection.drops) for selection in phases.values()), Counter())
@@ -54,7 +54,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
                 f"dataset {dataset.digest[:12]} has nothing to train on: dropped {dict(drops)}; collect more feedback, "
                 "or look at train_adapter.max_tokens and epochs"
             )
-        facts = _train(config, store, work, dataset, model, tokenizer, phases)
+        facts = _train(training, model, phases, layout_of(config.train_adapter, tokenizer))
         with tempfile.TemporaryDirectory() as aside:
             write_adapter(Path(aside), model, tokenizer, config, dataset.digest)
             digest = digest_tree(Path(aside))
@@ -72,29 +72,29 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
 
 
 def assist(config: Config, inputs: Inputs, store: Store) -> None:
-    """The part of a further process of `processes`: the same steps, a share of their passes, nothing published."""
+    """Take part as a further process of `processes`: the same steps, a share of their passes, nothing published."""
     from ratchet.training.determinism import deterministic
     from ratchet.training.distributed import join
 
     join(config.train_adapter)
-    dataset = inputs["build_datasets"].outputs["dataset"]
+    training = _training(config, inputs, store)
     with deterministic(config.train_adapter.threads):
         model, tokenizer = fresh_adapter(config)
-        phases = read_phases(config, store.local(dataset.uri), tokenizer)
-        run_phases(config, store, _work(config, inputs), model, tokenizer, phases, lambda name: [])
+        phases = read_phases(config, store.local(training.dataset.uri), tokenizer)
+        run_phases(training, model, phases, layout_of(config.train_adapter, tokenizer), lambda name: [])
 
 
-def _work(config: Config, inputs: Inputs) -> str:
-    """The key under which unfinished work is kept."""
+def _training(config: Config, inputs: Inputs, store: Store) -> Training:
     settings = config.train_adapter.model_dump(mode="json")
     base = [revision(config.base_model), config.base_model.dtype]
     dataset = inputs["build_datasets"].outputs["dataset"]
-    return f"work/train_adapter/{digest_json([dataset.digest, settings, config.seed, base])[:32]}"
+    key = digest_json([dataset.digest, settings, config.seed, base])[:32]
+    return Training(config, store, dataset, work=f"work/train_adapter/{key}")
 
 
 @contextmanager
-def _sole_user(scratch: Path) -> Iterator[None]:
-    """Two trainings that share checkpoints would spoil each other's."""
+def _locked(scratch: Path) -> Iterator[None]:
+    """Hold the lock on the checkpoints: two trainings that share them would corrupt each other's."""
     scratch.mkdir(parents=True, exist_ok=True)
     with (scratch / "lock").open("w") as lock:
         try:
@@ -105,7 +105,7 @@ def _sole_user(scratch: Path) -> Iterator[None]:
 
 
 def fresh_adapter(config: Config) -> tuple["PeftModel", "PreTrainedTokenizerBase"]:
-    """The base model under a new adapter: random but seeded `A`, zero `B`, so it starts as the base itself."""
+    """Return the base model under a new adapter: seeded random `A`, zero `B`, so it starts out as the base model."""
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -133,7 +133,7 @@ def fresh_adapter(config: Config) -> tuple["PeftModel", "PreTrainedTokenizerBase
 
 
 def plan_training(config: Config, inputs: Inputs, store: Store) -> dict[str, Any]:
-    """What `run` would do with these inputs, without a model: see `ratchet.training.cost_estimate`."""
+    """Estimate what `run` would compute for these inputs, without loading the weights (see `cost_estimate`)."""
     from ratchet.base_model import load_tokenizer
     from ratchet.training.cost_estimate import estimate_cost
 
@@ -144,36 +144,29 @@ def plan_training(config: Config, inputs: Inputs, store: Store) -> dict[str, Any
     return {**estimate_cost(config, phases, layout_of(config.train_adapter, tokenizer)), "drops": drops}
 
 
-def _train(
-    config: Config,
-    store: Store,
-    work: str,
-    dataset: Artifact,
-    model: "PeftModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    phases: dict[str, "Selection"],
-) -> dict[str, Any]:
-    """Every phase, in place; the facts for the report."""
+def _train(training: Training, model: "PeftModel", phases: dict[str, "Selection"], layout: "Layout") -> dict[str, Any]:
+    """Run every phase on `model` in place; return the facts for the report."""
     from ratchet.registry.mlflow_store import connect
     from ratchet.training.alarms import alarms
     from ratchet.training.callbacks import MlflowCurve, ProgressBar
     from ratchet.training.early_stop import EarlyStopCallback, best
 
-    facts = _describe(config, phases, layout_of(config.train_adapter, tokenizer))
-    client = connect(config, store)
-    with _mlflow_run(client, config, store, work, dataset, facts) as run_id:
+    settings = training.config.train_adapter
+    facts = _plan_facts(training.config, phases, layout)
+    client = connect(training.config, training.store)
+    with _mlflow_run(client, training, facts) as run_id:
 
         def callbacks(name: str) -> list["TrainerCallback"]:
-            phase: Phase = getattr(config.train_adapter, name)
+            phase: Phase = getattr(settings, name)
             return [ProgressBar(name, phase.batch_rows), MlflowCurve(client, run_id, name)]
 
-        history = run_phases(config, store, work, model, tokenizer, phases, callbacks)
+        history = run_phases(training, model, phases, layout, callbacks)
     looks = EarlyStopCallback.looks([entry for entry in history if entry["phase"] == "dpo"])
-    kept = {"kept": asdict(best(looks, config.train_adapter.dpo.stop))} if len(looks) > 1 else {}
+    kept = {"kept": asdict(best(looks, settings.dpo.stop))} if len(looks) > 1 else {}
     return {**facts, **kept, "history": history, "alarms": alarms(history), "mlflow_run_id": run_id}
 
 
-def _describe(config: Config, phases: dict[str, "Selection"], layout: "Layout") -> dict[str, Any]:
+def _plan_facts(config: Config, phases: dict[str, "Selection"], layout: "Layout") -> dict[str, Any]:
     from ratchet.training.cost_estimate import estimate_cost
 
     plan = estimate_cost(config, phases, layout)
@@ -189,14 +182,12 @@ def _describe(config: Config, phases: dict[str, "Selection"], layout: "Layout") 
 
 
 @contextmanager
-def _mlflow_run(
-    client: "MlflowClient", config: Config, store: Store, work: str, dataset: Artifact, facts: dict[str, Any]
-) -> Iterator[str]:
-    """One run a training: a resumed training goes on with the run that it began."""
-    from ratchet.datasets.tracking import log_dataset
-    from ratchet.registry.mlflow_store import experiment_id
+def _mlflow_run(client: "MlflowClient", training: Training, facts: dict[str, Any]) -> Iterator[str]:
+    """Yield the id of the training's MLflow run; a resumed training continues the run that it began."""
+    from ratchet.registry.mlflow_store import experiment_id, log_dataset
 
-    note = f"{work}/mlflow_run_id"
+    config, store = training.config, training.store
+    note = f"{training.work}/mlflow_run_id"
     if store.exists(note):
         run_id = store.read(note).decode()
         client.update_run(run_id, status="RUNNING")
@@ -204,7 +195,7 @@ def _mlflow_run(
         run_id = client.create_run(experiment_id(client, config), run_name="train_adapter").info.run_id
         store.create(note, run_id.encode())
         _log_settings(client, run_id, config, facts)
-        log_dataset(client, run_id, dataset, store)
+        log_dataset(client, run_id, training.dataset, store)
     try:
         yield run_id
     except BaseException:
@@ -215,16 +206,16 @@ def _mlflow_run(
 
 def _log_settings(client: "MlflowClient", run_id: str, config: Config, facts: dict[str, Any]) -> None:
     settings = {"seed": config.seed, "base_model": config.base_model.model, **config.train_adapter.model_dump()}
-    for name, value in _flat(settings):
+    for name, value in _flatten(settings):
         client.log_param(run_id, name, value)
     for name, size in facts["effective_sample_size"].items():
         client.log_metric(run_id, f"{name}/effective_sample_size", size)
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in settings.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
@@ -238,7 +229,7 @@ STEP = Step(
     inputs=("build_datasets",),
     reads=("seed", "base_model"),
     sources=lambda config, inputs, store: {"base": revision(config.base_model)},
-    cleanup=lambda config, inputs, store: store.remove(_work(config, inputs)),
+    cleanup=lambda config, inputs, store: store.remove(_training(config, inputs, store).work),
     needs=Needs(
         cpu="8",
         memory="64Gi",

@@ -1,4 +1,4 @@
-"""What an adapter folder may hold to be served: checked before it is published, and again before it is loaded."""
+"""Check that vLLM can serve an adapter folder, before it is published and again before it is loaded."""
 
 import json
 import re
@@ -12,8 +12,8 @@ from ratchet.errors import UserError
 WEIGHTS, CONFIG, CARD = "adapter_model.safetensors", "adapter_config.json", "adapter.json"
 RANKS = get_args(Rank)  # vLLM's --max-lora-rank takes these and no others
 
-# Keys that change nothing about the served function, or that vLLM honours. vLLM ignores keys that it does not know,
-# so a feature outside this list would be served as if it were not there: whatever is switched on is refused.
+# Keys that do not change the served function, or that vLLM honours. vLLM ignores keys that it does not know, so it
+# would serve an adapter without any feature outside this list: a key outside it that is switched on is refused.
 # fmt: off
 HARMLESS = frozenset({
     "auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "inference_mode", "init_lora_weights",
@@ -32,21 +32,21 @@ def check_servable(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a servable adapter's configuration says of its update: `scaling` is alpha / r, or alpha / sqrt(r)."""
+    """The shape of a servable adapter's update: `scaling` is alpha / r, or alpha / sqrt(r) if rank-stabilised."""
 
     rank: int
     scaling: float
     targets: tuple[str, ...] | str
 
     def includes(self, layer: str) -> bool:
-        """Whether a layer is to be adapted: by its last names, or by a regular expression for the whole name."""
+        """Return whether `targets` name the layer: by the end of its path, or by a regular expression for all of it."""
         if isinstance(self.targets, str):
             return re.fullmatch(self.targets, layer) is not None
         return f".{layer}".endswith(tuple(f".{target}" for target in self.targets))
 
 
 def read_shape(folder: Path) -> Shape:
-    """The shape of an adapter that `check_servable` has passed."""
+    """Read the shape of an adapter folder that has passed `check_servable`."""
     settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     rank, targets = settings["r"], settings["target_modules"]
     scaling = settings["lora_alpha"] / (rank**0.5 if settings.get("use_rslora") else rank)

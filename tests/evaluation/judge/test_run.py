@@ -83,7 +83,7 @@ def test_a_judge_that_follows_the_place_is_not_heard(heard: Hear) -> None:
     assert found.comparison.is_too_few
     assert found.comparison.p == 1.0
     assert found.comparison.why.startswith("the judge is not trusted: kappa 0.00")
-    assert "turned with the order in 100%" in found.comparison.why
+    assert "flipped with the order in 100%" in found.comparison.why
 
 
 def test_a_spent_budget_is_said_and_decides_nothing(heard: Hear) -> None:

@@ -1,1 +1,1 @@
-"""A judge of answers: asked which of two is better in both orders, and heard only if it agrees with people."""
+"""An LLM judge: compares two answers in both orders, and counts only if it agrees with people."""

@@ -1,4 +1,4 @@
-"""A budget of tokens and money that is never overspent: each request reserves its most, and settles what it used."""
+"""A budget of tokens and money that is never overspent: each request reserves its maximum and settles its usage."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from ratchet.evaluation.judge.providers import Usage
 
 @dataclass
 class Budget:
-    """One for all requests of a run."""
+    """The budget that all requests of a run share."""
 
     settings: Judge
     tokens: int = 0
@@ -19,7 +19,7 @@ class Budget:
     _settled: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def reserve(self, most: Usage) -> bool:
-        """Whether there is room for a request that uses so much at most; waits while others may yet leave some."""
+        """Reserve `most` for a request; return whether there is room. Waits while open requests may free some."""
         async with self._settled:
             await self._settled.wait_for(lambda: self._has_room(most) or not self._reserved)
             if not self._has_room(most):
@@ -28,7 +28,7 @@ class Budget:
             return True
 
     async def settle(self, most: Usage, used: Usage) -> None:
-        """The request has ended; `used` is `most` where nobody knows."""
+        """Replace a reservation by the usage; pass `most` if the usage is unknown."""
         async with self._settled:
             self._reserved.remove(most)
             self.tokens += used.input_tokens + used.output_tokens
@@ -38,11 +38,11 @@ class Budget:
 
     def _has_room(self, most: Usage) -> bool:
         held = [*self._reserved, most]
-        tokens = self.tokens + sum(one.input_tokens + one.output_tokens for one in held)
+        tokens = self.tokens + sum(usage.input_tokens + usage.output_tokens for usage in held)
         usd = self.usd + sum(map(self._price, held))
         return tokens <= self.settings.budget_tokens and usd <= self.settings.budget_usd
 
     def _price(self, used: Usage) -> float:
-        """In US dollars. Cached input is counted at full price, which errs on the safe side."""
+        """Return the price in US dollars. Cached input counts at full price, which errs on the safe side."""
         prices = (self.settings.usd_per_million_input, self.settings.usd_per_million_output)
         return (used.input_tokens * prices[0] + used.output_tokens * prices[1]) / 1e6

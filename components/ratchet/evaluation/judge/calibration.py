@@ -1,4 +1,4 @@
-"""How far a judge agrees with people, before its word counts."""
+"""Measure how far a judge agrees with people; its verdicts count only above a minimum agreement."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ LABELS = (1.0, 0.5, 0.0)  # the first answer is better, neither is, the second i
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """`kappa` with its one-sided lower bound; `flip_rate`: how often turning the order turned the verdict round.
+    """A judge's agreement with people: Cohen's kappa with its one-sided lower bound.
 
-    `confusion`: rows are what people said (first, tie, second), columns what the judge said.
+    `flip_rate`: the share of pairs whose verdict reversed with the order. `confusion`: rows are people's labels (first,
+    tie, second), columns the judge's.
     """
 
     n: int
@@ -28,49 +29,49 @@ class Calibration:
 
 
 def labelled(pairs: Sequence[AnswerPair]) -> tuple[list[AnswerPair], list[float]]:
-    """Pairs of a chosen (`ours`) and a rejected answer, reordered so that the better one stands on either side.
+    """Reorder pairs of a chosen (`ours`) and a rejected answer at random; return them with the first answer's labels.
 
-    The side is a coin that the texts' digest tosses: fixed, and nothing that a judge could know.
+    The digest of the texts decides the order: reproducible, and unknown to a judge.
     """
-    turned, labels = [], []
-    for one in pairs:
-        texts = sorted([one.ours, one.theirs])
+    shuffled, labels = [], []
+    for pair in pairs:
+        texts = sorted([pair.ours, pair.theirs])
         if int(digest_json(texts), 16) % 2:
             texts.reverse()
-        turned.append(AnswerPair(one.messages, texts[0], texts[1], one.group))
-        labels.append(1.0 if texts[0] == one.ours else 0.0)
-    return turned, labels
+        shuffled.append(AnswerPair(pair.messages, texts[0], texts[1], pair.group))
+        labels.append(1.0 if texts[0] == pair.ours else 0.0)
+    return shuffled, labels
 
 
 def calibrate(
     human: Sequence[float],
-    found: Sequence[PairOutcome],
+    outcomes: Sequence[PairOutcome],
     groups: Sequence[str],
     *,
     confidence: float,
     resamples: int,
     rng: np.random.Generator,
 ) -> Calibration:
-    """Judge against people, on the pairs that were judged. `human`: scores like an outcome's."""
+    """Compare a judge with people on the pairs that have a verdict. `human`: scores as in `PairOutcome`."""
     place = {name: number for number, name in enumerate(sorted(set(groups)))}
     tables = np.zeros((len(place), len(LABELS) ** 2))
-    for label, outcome, group in zip(human, found, groups, strict=True):
+    for label, outcome, group in zip(human, outcomes, groups, strict=True):
         if outcome.score is not None:
             tables[place[group], len(LABELS) * LABELS.index(label) + LABELS.index(outcome.score)] += 1
     table = tables.sum(axis=0, keepdims=True)
-    judged = [one for one in found if one.score is not None]
+    judged = [outcome for outcome in outcomes if outcome.score is not None]
     return Calibration(
         n=len(judged),
         agreement=float(np.trace(table.reshape(3, 3)) / max(1, len(judged))),
         kappa=float(cohen_kappa(table)[0]),
         kappa_low=float(np.quantile(cohen_kappa(_resampled(tables, resamples, rng)), 1 - confidence)),
-        flip_rate=sum(one.is_flip for one in judged) / max(1, len(judged)),
+        flip_rate=sum(outcome.is_flip for outcome in judged) / max(1, len(judged)),
         confusion=table.reshape(3, 3).astype(int).tolist(),
     )
 
 
 def _resampled(tables: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """The sums of the tables under each draw of groups."""
+    """Return the sums of the tables under each bootstrap draw of groups."""
     if not len(tables):
         return np.zeros((1, len(LABELS) ** 2))
     kinds, times = np.unique(tables, axis=0, return_counts=True)
@@ -78,9 +79,9 @@ def _resampled(tables: Floats, resamples: int, rng: np.random.Generator) -> Floa
 
 
 def cohen_kappa(tables: Floats) -> Floats:
-    """Cohen's (1960) kappa of each flat 3 x 3 table: agreement beyond what the margins alone would give.
+    """Return Cohen's (1960) kappa of each flat 3 x 3 table: agreement beyond chance, given the margins.
 
-    0 where a table is empty or has but one label on both sides: nothing was shown.
+    0 for a table that is empty or has a single label on both sides, which shows nothing.
     """
     squares = tables.reshape(-1, 3, 3)
     total = np.maximum(squares.sum(axis=(1, 2)), 1)

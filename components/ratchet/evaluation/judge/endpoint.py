@@ -1,7 +1,7 @@
-"""A judge behind an HTTP endpoint: asked concurrently, retried with patience, paid within a budget, never twice.
+"""Ask a judge at an HTTP endpoint: concurrently, with retries, within a budget, each question once.
 
-Every verdict is kept in the lake by the content of its question, so that a run that was cut off goes on where it
-stopped, and a run that is repeated costs nothing.
+Every verdict is cached in the lake under the digest of its question, so an interrupted run resumes where it stopped
+and a repeated run costs nothing.
 """
 
 import asyncio
@@ -28,16 +28,16 @@ from ratchet.store import Store
 
 KEY = "RATCHET_JUDGE_KEY"
 LONGEST_WAIT_S = 120.0
-TEMPLATE_TOKENS = 200  # what a provider's chat template may add to what we send
+TEMPLATE_TOKENS = 200  # allowance for the provider's chat template
 NOTHING = Usage(input_tokens=0, output_tokens=0)
 BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 Advance = Callable[[int], None]
 
 
 class Busy(Exception):
-    """Ask again: the endpoint is overloaded, or what came back was no reply.
+    """The request should be retried: the endpoint is overloaded, or its response was unreadable.
 
-    `wait_s` is what it asked for; `is_charged` says whether the try may cost money.
+    `wait_s`: the wait that the endpoint asked for. `is_charged`: whether the attempt may cost money.
     """
 
     def __init__(self, words: str, *, wait_s: float = 0.0, is_charged: bool = False) -> None:
@@ -47,7 +47,7 @@ class Busy(Exception):
 
 @dataclass(frozen=True)
 class JudgeReplies:
-    """The verdicts, in the order of the questions, and their cost; `num_known` were found in the lake."""
+    """The verdicts in the order of the questions, and their cost; `num_known` of them were cached."""
 
     verdicts: list[PairVerdict]
     num_known: int
@@ -55,7 +55,7 @@ class JudgeReplies:
 
 
 def ask_endpoint(questions: Sequence[Question], settings: Judge, store: Store, advance: Advance) -> JudgeReplies:
-    """Ask every question. Raises UserError if the endpoint refuses, or stays silent through every try."""
+    """Ask every question. Raises UserError if the endpoint refuses, or fails in every attempt."""
     return asyncio.run(_ask_all(questions, settings, store, advance))
 
 
@@ -67,14 +67,16 @@ async def _ask_all(questions: Sequence[Question], settings: Judge, store: Store,
         pool = _RequestPool(settings, store, client, Budget(settings), slots, key, advance)
         names = [pool.name(question) for question in questions]
         asked = dict(zip(names, questions, strict=True))  # the same question twice is asked once
-        found = await asyncio.gather(*(pool.verdict_on(name, question) for name, question in asked.items()))
-    verdicts = dict(zip(asked, found, strict=True))
+        answered = await asyncio.gather(*(pool.verdict_on(name, question) for name, question in asked.items()))
+    verdicts = dict(zip(asked, answered, strict=True))
     advance(len(questions) - len(asked))
-    return JudgeReplies([verdicts[name][0] for name in names], sum(is_known for _, is_known in found), pool.budget)
+    return JudgeReplies([verdicts[name][0] for name in names], sum(is_known for _, is_known in answered), pool.budget)
 
 
 @dataclass(frozen=True)
 class _RequestPool:
+    """One run's requests: `slots` bounds their concurrency, `budget` their cost."""
+
     settings: Judge
     store: Store
     client: httpx.AsyncClient
@@ -84,19 +86,19 @@ class _RequestPool:
     advance: Advance
 
     def name(self, question: Question) -> str:
-        """What is asked of whom, as a digest."""
+        """Return the digest of the question, the judge and its instructions: the key of the cached verdict."""
         asked = {"conversation": question.conversation, "answers": question.answers, "instructions": INSTRUCTIONS}
         who = {"style": self.settings.style, "url": self.settings.url, "model": self.settings.model}
         return digest_json({**asked, **who, "max_tokens": MAX_REPLY_TOKENS})[:32]
 
     async def verdict_on(self, name: str, question: Question) -> tuple[PairVerdict, bool]:
-        """The verdict, and whether it was known."""
+        """Return the verdict, and whether it was cached."""
         async with self.slots:
             uri = f"judgements/{name}.json"
-            found = await asyncio.to_thread(self._known, uri)
-            verdict = found or await self._ask(question, uri)
+            known = await asyncio.to_thread(self._known, uri)
+            verdict = known or await self._ask(question, uri)
         self.advance(1)
-        return verdict, found is not None
+        return verdict, known is not None
 
     def _known(self, uri: str) -> PairVerdict | None:
         if not self.store.exists(uri):
@@ -118,7 +120,7 @@ class _RequestPool:
         return verdict
 
     async def _reply(self, question: Question) -> Reply | None:
-        """None where the budget has no room for it."""
+        """Return the reply, after retries; None if the budget has no room for it."""
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.settings.tries),
             wait=_wait_s,
@@ -130,15 +132,17 @@ class _RequestPool:
         except (Busy, httpx.TransportError) as error:
             words = str(error) or type(error).__name__
             raise UserError(
-                f"the judge at {self.settings.url} did not answer in {self.settings.tries} tries: {words}; what it "
-                "said so far is kept, so run again when it is well, or set evaluate_adapter.judge.style: none"
+                f"the judge at {self.settings.url} did not answer in {self.settings.tries} tries: {words}; its "
+                "verdicts so far are kept, so run again when it recovers, or set evaluate_adapter.judge.style: none"
             ) from None
 
     async def _pay_and_post(self, question: Question) -> Reply | None:
-        most = _most(question)
+        text = INSTRUCTIONS + question.conversation + question.answers
+        # A token is at least one byte, so this is the most that the question can use.
+        most = Usage(input_tokens=len(text.encode()) + TEMPLATE_TOKENS, output_tokens=MAX_REPLY_TOKENS)
         if not await self.budget.reserve(most):
             return None
-        used = most  # where it breaks off half-way, nobody knows what was charged
+        used = most  # if the connection breaks half-way, the charge is unknown
         try:
             reply = await self._post(question)
             used = reply.usage or most
@@ -160,8 +164,8 @@ class _RequestPool:
                 f"the judge at {self.settings.url} refused the key (status {response.status_code}); set {KEY}"
             )
         if response.status_code != 200:
-            said = response.text[:200].replace(self.key, "…") if self.key else response.text[:200]
-            raise UserError(f"the judge at {self.settings.url} answered {response.status_code}: {said}")
+            body = response.text[:200].replace(self.key, "…") if self.key else response.text[:200]
+            raise UserError(f"the judge at {self.settings.url} answered {response.status_code}: {body}")
         try:
             return provider.read(response.json())
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
@@ -169,21 +173,15 @@ class _RequestPool:
             raise Busy(words, is_charged=True) from None
 
 
-def _most(question: Question) -> Usage:
-    """A token is at least a byte."""
-    sent = INSTRUCTIONS + question.conversation + question.answers
-    return Usage(input_tokens=len(sent.encode()) + TEMPLATE_TOKENS, output_tokens=MAX_REPLY_TOKENS)
-
-
 def _wait_s(state: RetryCallState) -> float:
-    """At least what the endpoint asked for, and a random, doubling time, so that waiting requests do not march."""
+    """Return the wait that the endpoint asked for plus exponential backoff with jitter, so retries do not align."""
     error = state.outcome and state.outcome.exception()
     backoff = wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT_S)(state)
     return backoff + (error.wait_s if isinstance(error, Busy) else 0.0)
 
 
 def _asked_to_wait_s(response: httpx.Response) -> float:
-    """Retry-After as seconds or as a date. Raises UserError if that is longer than a run should wait."""
+    """Parse Retry-After, in seconds or as a date. Raises UserError if it exceeds LONGEST_WAIT_S."""
     value: Any = response.headers.get("retry-after", "0")
     try:
         wait_s = float(value)
@@ -193,6 +191,6 @@ def _asked_to_wait_s(response: httpx.Response) -> float:
         wait_s = float(value) if isinstance(value, float) else 0.0
     if wait_s > LONGEST_WAIT_S:
         raise UserError(
-            f"the judge asks to wait for {wait_s:.0f} s; what it said so far is kept, so run again after that"
+            f"the judge asks to wait for {wait_s:.0f} s; its verdicts so far are kept, so run again after that"
         )
     return max(0.0, wait_s)

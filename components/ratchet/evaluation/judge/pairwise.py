@@ -1,4 +1,4 @@
-"""Pairs of answers, each judged in both orders: a verdict that turns with the order is a tie."""
+"""Judge pairs of answers in both orders, against position bias: verdicts that contradict each other are a tie."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ HALF = {"first": 1.0, "second": 0.0, "tie": 0.5}
 
 @dataclass(frozen=True)
 class AnswerPair:
-    """Two answers to a chat, ours and theirs. `group`: the split unit, whose pairs err together."""
+    """Two answers to a chat, ours and theirs. `group`: the split unit; errors within it are correlated."""
 
     messages: Sequence[Mapping[str, str]]
     ours: str
@@ -21,7 +21,7 @@ class AnswerPair:
 
 @dataclass(frozen=True)
 class PairOutcome:
-    """`score`: 1 a win of ours, 0 a loss, one half a tie; None without a verdict. `is_flip`: the orders contradict."""
+    """`score`: 1 if ours won, 0 if it lost, 0.5 for a tie, None without a verdict. `is_flip`: the orders contradict."""
 
     score: float | None
     is_flip: bool = False
@@ -29,31 +29,32 @@ class PairOutcome:
 
 
 def questions(pairs: Sequence[AnswerPair]) -> list[Question]:
-    """Two for each pair, ours first and then theirs; none where the answers are the same."""
+    """Return two questions for each pair, ours first and then theirs; none if the answers are equal."""
     return [
-        Question(one.messages, *order)
-        for one in pairs
-        if one.ours != one.theirs
-        for order in ((one.ours, one.theirs), (one.theirs, one.ours))
+        Question(pair.messages, *order)
+        for pair in pairs
+        if pair.ours != pair.theirs
+        for order in ((pair.ours, pair.theirs), (pair.theirs, pair.ours))
     ]
 
 
 def outcomes(pairs: Sequence[AnswerPair], verdicts: Sequence[PairVerdict]) -> list[PairOutcome]:
-    """The outcome of each pair, from the verdicts on `questions`."""
+    """Return the outcome of each pair, given the verdicts on `questions(pairs)`."""
     both_orders = iter(zip(verdicts[::2], verdicts[1::2], strict=True))
-    return [PairOutcome(0.5) if one.ours == one.theirs else _outcome(*next(both_orders)) for one in pairs]
+    return [PairOutcome(0.5) if pair.ours == pair.theirs else _outcome(*next(both_orders)) for pair in pairs]
 
 
-def no_verdict_reasons(found: Sequence[PairOutcome]) -> dict[str, int]:
-    """Number of pairs without a verdict, by reason."""
-    return dict(sorted(Counter(one.no_verdict_reason for one in found if one.no_verdict_reason is not None).items()))
+def no_verdict_reasons(outcomes: Sequence[PairOutcome]) -> dict[str, int]:
+    """Count the pairs without a verdict, by reason."""
+    reasons = (outcome.no_verdict_reason for outcome in outcomes)
+    return dict(sorted(Counter(reason for reason in reasons if reason is not None).items()))
 
 
 def _outcome(straight: PairVerdict, turned: PairVerdict) -> PairOutcome:
-    for one in (straight, turned):
-        if one not in HALF:
-            return PairOutcome(None, no_verdict_reason=one)
+    for verdict in (straight, turned):
+        if verdict not in HALF:
+            return PairOutcome(None, no_verdict_reason=verdict)
     ours = (HALF[straight], 1 - HALF[turned])
     if ours[0] == ours[1]:
         return PairOutcome(ours[0])
-    return PairOutcome(0.5, is_flip=straight == turned)  # the same place won twice; else one of the two was a tie
+    return PairOutcome(0.5, is_flip=straight == turned)  # flip: the same position won twice; else one verdict was a tie

@@ -1,4 +1,4 @@
-"""Pairs that several people judged, as in PandaLM's test set: what a judge is measured on outside of a lake."""
+"""Read pairs with several annotators, as in PandaLM's test set, to measure a judge without a lake."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from ratchet.errors import UserError
 from ratchet.evaluation.judge.calibration import Calibration, calibrate
 from ratchet.evaluation.judge.pairwise import AnswerPair, PairOutcome
 
-MARKS = {0: 0.5, 1: 1.0, 2: 0.0}  # of the first answer
+MARKS = {0: 0.5, 1: 1.0, 2: 0.0}  # the first answer's score by label
 CONFIDENCE, RESAMPLES = 0.95, 2000
 Label = Literal[0, 1, 2]
 Text = Annotated[str, BeforeValidator(str)]  # a few of PandaLM's answers are bare JSON: true, 5
 
 
 class AnnotatedPair(BaseModel):
-    """One record of PandaLM's test set; what else it holds is left alone."""
+    """One record of PandaLM's test set; further fields are ignored."""
 
     instruction: str
     input: str
@@ -34,14 +34,14 @@ class AnnotatedPair(BaseModel):
 
 @dataclass(frozen=True)
 class Panel:
-    """Answer pairs, and by annotator the scores of the first answer."""
+    """Answer pairs, and the first answers' scores by annotator."""
 
     pairs: Sequence[AnswerPair]
     marks: dict[str, list[float]]
 
 
 def read_panel(path: Path, limit: int) -> Panel:
-    """The first `limit` pairs of a PandaLM test set. Raises UserError for what is none."""
+    """Read the first `limit` pairs of a PandaLM test set. Raises UserError for any other file."""
     try:
         rows = TypeAdapter(list[AnnotatedPair]).validate_json(path.read_bytes())[:limit]
     except (OSError, ValidationError) as error:
@@ -51,12 +51,12 @@ def read_panel(path: Path, limit: int) -> Panel:
     return Panel(pairs, {name: [MARKS[getattr(row, name)] for row in rows] for name in names})
 
 
-def measure(panel: Panel, found: Sequence[PairOutcome], seed: int) -> dict[str, Calibration]:
-    """The judge against each annotator and their majority, and the annotators against each other."""
-    against = {"judge, majority": (majority(panel), found)}
-    against |= {f"judge, {name}": (marks, found) for name, marks in panel.marks.items()}
-    for one, other in combinations(panel.marks, 2):
-        against[f"{one}, {other}"] = (panel.marks[one], [PairOutcome(mark) for mark in panel.marks[other]])
+def measure(panel: Panel, outcomes: Sequence[PairOutcome], seed: int) -> dict[str, Calibration]:
+    """Compare the judge with each annotator and their majority, and the annotators with each other."""
+    against = {"judge, majority": (majority(panel), outcomes)}
+    against |= {f"judge, {name}": (marks, outcomes) for name, marks in panel.marks.items()}
+    for first, second in combinations(panel.marks, 2):
+        against[f"{first}, {second}"] = (panel.marks[first], [PairOutcome(mark) for mark in panel.marks[second]])
     groups = [pair.group for pair in panel.pairs]
     return {
         names: calibrate(
@@ -67,7 +67,7 @@ def measure(panel: Panel, found: Sequence[PairOutcome], seed: int) -> dict[str, 
 
 
 def majority(panel: Panel) -> list[float]:
-    """What two of three said; a tie where all differ."""
+    """Return the score that two of three annotators gave; a tie if all differ."""
     votes = [Counter(row).most_common(1)[0] for row in zip(*panel.marks.values(), strict=True)]
     return [mark if num > 1 else 0.5 for mark, num in votes]
 

@@ -1,8 +1,8 @@
-"""What a judge is asked, and what counts as a verdict.
+"""Write the judge's prompt, and parse its verdict.
 
-The texts to be judged are hostile until proven otherwise: an answer may hold instructions, tags or a ready verdict.
-They stand between tags whose name is a digest of all of them, which no text can therefore contain; a verdict is one
-exact JSON object and nothing else; and every pair is asked in both orders, so that "say first" wins nothing.
+The texts to be judged are untrusted: an answer may hold instructions, tags or a ready verdict (prompt injection). They
+are put between tags named by a digest of all of them, which no text can contain; a verdict is one exact JSON object and
+nothing else; and every pair is asked in both orders, so an injected "say first" gains nothing.
 """
 
 import re
@@ -29,7 +29,7 @@ _VERDICT = re.compile(r'(?:```(?:json)?\s*)?\{\s*"verdict"\s*:\s*"(first|second|
 
 @dataclass(frozen=True)
 class Question:
-    """Two answers to a chat, in the order in which they are shown."""
+    """Two answers to a chat, in the order that the judge sees."""
 
     messages: Sequence[Mapping[str, str]]
     first: str
@@ -37,7 +37,7 @@ class Question:
 
     @property
     def tag(self) -> str:
-        """The same in both orders, so that a provider can cache the conversation."""
+        """The digest in the tags' names; equal in both orders, so that a provider can cache the conversation."""
         return digest_json([[dict(turn) for turn in self.messages], *sorted([self.first, self.second])])[:16]
 
     @property
@@ -52,9 +52,9 @@ class Question:
 
 
 def read_verdict(text: str) -> PairVerdict:
-    """The verdict, if the reply is one and nothing else; a fence around it is forgiven."""
-    found = _VERDICT.fullmatch(text.strip())
-    return cast("PairVerdict", found[1]) if found else "unreadable"
+    """Parse a reply that is a verdict and nothing else, with or without a code fence; else return `unreadable`."""
+    match = _VERDICT.fullmatch(text.strip())
+    return cast("PairVerdict", match[1]) if match else "unreadable"
 
 
 def _between(tag: str, text: str) -> str:

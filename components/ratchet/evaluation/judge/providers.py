@@ -1,4 +1,4 @@
-"""How endpoints of the two common styles are asked, and how their replies are read."""
+"""Build requests for the two common endpoint styles, and read their replies."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ CACHED = {"cache_control": {"type": "ephemeral"}}
 
 
 class Usage(BaseModel):
-    """Tokens of one request, as the provider counts them; what it wrote into or read from its cache is input."""
+    """The tokens of one request, as the provider counts them; cache reads and writes count as input."""
 
     input_tokens: int = Field(ge=0)
     output_tokens: int = Field(ge=0)
@@ -22,7 +22,7 @@ class Usage(BaseModel):
 
 @dataclass(frozen=True)
 class Reply:
-    """`usage` is None where the endpoint does not count."""
+    """A judge's reply; `usage` is None if the endpoint does not report it."""
 
     text: str
     usage: Usage | None
@@ -30,9 +30,9 @@ class Reply:
 
 @dataclass(frozen=True)
 class Provider:
-    """Path below the URL, headers for a key, the body of a request, and the reader of a response's JSON.
+    """An endpoint style: path below the URL, headers for a key, a request's body, and the reader of a response's JSON.
 
-    `read` raises KeyError, IndexError, TypeError or ValueError for what is no reply.
+    `read` raises KeyError, IndexError, TypeError or ValueError for a malformed response.
     """
 
     path: str
@@ -42,7 +42,7 @@ class Provider:
 
 
 def _openai_body(model: str, question: Question) -> dict[str, Any]:
-    """Providers of this style cache a long common prefix unasked: what both orders share comes first."""
+    """Return the body with the part that both orders share first: these providers cache a long common prefix."""
     return {
         "model": model,
         "temperature": 0,

@@ -1,4 +1,4 @@
-"""The judge in the offline gate: calibrate it on users' own votes, then ask it about the new answers."""
+"""Run the judge in the offline gate: calibrate it on users' votes, then compare the new answers with the old."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +22,7 @@ from ratchet.store import Store
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the gate takes from a judge: a comparison, numbers for people, and what became of the answer pairs."""
+    """A judge's contribution to the gate: a comparison, numbers for the report, and the flows of the answer pairs."""
 
     comparison: Comparison
     facts: dict[str, Any]
@@ -30,12 +30,12 @@ class Judgement:
 
 
 def answer_pairs(asked: Sequence[Pair], new: Sequence[str], old: Sequence[str]) -> list[AnswerPair]:
-    """The candidate's answers (ours) against the incumbent's, to the prompts of these pairs."""
+    """Pair the candidate's answers (ours) with the incumbent's, to the prompts of these pairs."""
     return [AnswerPair(pair.messages, now, was, pair.group) for pair, now, was in zip(asked, new, old, strict=False)]
 
 
 def vote_pairs(pairs: Sequence[Pair]) -> list[AnswerPair]:
-    """What users chose (ours) against what they rejected."""
+    """Pair the answers that users chose (ours) with those they rejected."""
     return [AnswerPair(pair.messages, pair.chosen, pair.rejected, pair.group) for pair in pairs]
 
 
@@ -49,20 +49,20 @@ def judge_pairs(
     rng: np.random.Generator,
     advance: Advance,
 ) -> Judgement:
-    """Judge `pairs` (the candidate's answers as ours), and trust the judge as far as it agrees with `votes`.
+    """Judge `pairs` (ours: the candidate's answers), and trust the judge as far as it agrees with `votes`.
 
-    `votes` are pairs of chosen answers, as ours, and rejected ones.
+    `votes` are pairs of a chosen answer (ours) and a rejected one.
     """
     judge = settings.judge
     known, labels = labelled(votes[: judge.calibration_pairs])
     asked = [*known, *pairs]
     verdicts, cost = ask(questions(asked), settings, models, store, advance)
-    found = outcomes(asked, verdicts)
-    of_votes, of_pairs = found[: len(known)], found[len(known) :]
+    judged = outcomes(asked, verdicts)
+    of_votes, of_pairs = judged[: len(known)], judged[len(known) :]
     calibration = calibrate(
         labels,
         of_votes,
-        [one.group for one in known],
+        [pair.group for pair in known],
         confidence=settings.confidence,
         resamples=settings.resamples,
         rng=rng,
@@ -75,7 +75,7 @@ def judge_pairs(
 def ask(
     asked: Sequence[Question], settings: EvaluateAdapter, models: Models | None, store: Store, advance: Advance
 ) -> tuple[list[PairVerdict], dict[str, Any]]:
-    """What the configured judge says, and what it cost. `models` is needed for style `likelihood` alone."""
+    """Return the configured judge's verdicts, and their cost. Only style `likelihood` needs `models`."""
     if models is not None and settings.judge.style == "likelihood":
         return ask_base(asked, models, settings.max_tokens, advance), {"is_weak": True}
     replies = ask_endpoint(asked, settings.judge, store, advance)
@@ -86,13 +86,13 @@ def ask(
 
 def _compare(
     pairs: Sequence[AnswerPair],
-    found: Sequence[PairOutcome],
+    judged: Sequence[PairOutcome],
     calibration: Calibration,
     settings: EvaluateAdapter,
     rng: np.random.Generator,
 ) -> Comparison:
     judge = settings.judge
-    rows = [(one, end.score) for one, end in zip(pairs, found, strict=True) if end.score is not None]
+    rows = [(pair, outcome.score) for pair, outcome in zip(pairs, judged, strict=True) if outcome.score is not None]
     marks = np.array([mark for _, mark in rows])
     blank = Comparison(
         name="judged_win_rate",
@@ -105,14 +105,14 @@ def _compare(
         required=judge.required and judge.style != "likelihood",
         why="",
     )
-    groups = [one.group for one, _ in rows]
+    groups = [pair.group for pair, _ in rows]
     if len(rows) < settings.min_pairs or len(set(groups)) < MIN_GROUPS:
         few = f"{len(rows)} judged answers in {len(set(groups))} groups; needs {settings.min_pairs} in {MIN_GROUPS}"
-        return replace(blank, is_too_few=True, why=few + _not_judged(found))
-    extra = np.array([len(one.ours) - len(one.theirs) for one, _ in rows], float)
+        return replace(blank, is_too_few=True, why=few + _not_judged(judged))
+    extra = np.array([len(pair.ours) - len(pair.theirs) for pair, _ in rows], float)
     rate, drawn = win_rate(marks, extra, groups, resamples=settings.resamples, rng=rng)
     low, high = drawn.interval(settings.confidence)
-    said = f"{np.sum(marks == 1)} won, {np.sum(marks == 0.5)} tied and {np.sum(marks == 0)} lost of {len(marks)}"
+    counts = f"{np.sum(marks == 1)} won, {np.sum(marks == 0.5)} tied and {np.sum(marks == 0)} lost of {len(marks)}"
     measured = replace(
         blank,
         candidate=rate,
@@ -121,14 +121,14 @@ def _compare(
         low=low - 0.5,
         high=high - 0.5,
         p=drawn.p_below(0.5 - judge.non_inferiority_margin),
-        why=f"{said}, plainly {marks.mean():.0%}; at equal length {rate:.0%}; {_trust(calibration, settings)}",
+        why=f"{counts}, raw rate {marks.mean():.0%}; at equal length {rate:.0%}; {_trust(calibration, settings)}",
     )
     if calibration.kappa_low < judge.min_kappa:
         return replace(
             measured, is_too_few=True, p=1.0, why=f"the judge is not trusted: {_trust(calibration, settings)}"
         )
-    if "over_budget" in no_verdict_reasons(found):
-        return replace(measured, is_too_few=True, p=1.0, why=f"{measured.why}{_not_judged(found)}")
+    if "over_budget" in no_verdict_reasons(judged):
+        return replace(measured, is_too_few=True, p=1.0, why=f"{measured.why}{_not_judged(judged)}")
     return measured
 
 
@@ -136,16 +136,16 @@ def _trust(calibration: Calibration, settings: EvaluateAdapter) -> str:
     weak = "weak judge, " if settings.judge.style == "likelihood" else ""
     return (
         f"{weak}kappa {calibration.kappa:.2f} with people (at least {calibration.kappa_low:.2f}, needed "
-        f"{settings.judge.min_kappa:.2f}) on {calibration.n} votes, verdicts turned with the order in "
+        f"{settings.judge.min_kappa:.2f}) on {calibration.n} votes, verdicts flipped with the order in "
         f"{calibration.flip_rate:.0%}"
     )
 
 
-def _not_judged(found: Sequence[PairOutcome]) -> str:
-    reasons = ", ".join(f"{reason.replace('_', ' ')} {num}" for reason, num in no_verdict_reasons(found).items())
+def _not_judged(judged: Sequence[PairOutcome]) -> str:
+    reasons = ", ".join(f"{reason.replace('_', ' ')} {num}" for reason, num in no_verdict_reasons(judged).items())
     return f"; not judged: {reasons} (see evaluate_adapter.judge)" if reasons else ""
 
 
-def _flow(found: Sequence[PairOutcome]) -> Flow:
-    drops = no_verdict_reasons(found)
-    return Flow(rows_in=len(found), rows_out=len(found) - sum(drops.values()), drops=drops)
+def _flow(judged: Sequence[PairOutcome]) -> Flow:
+    drops = no_verdict_reasons(judged)
+    return Flow(rows_in=len(judged), rows_out=len(judged) - sum(drops.values()), drops=drops)

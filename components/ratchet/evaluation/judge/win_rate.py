@@ -1,8 +1,8 @@
-"""The length-controlled win rate: how often ours would win if both answers were of one length.
+"""Estimate the length-controlled win rate: how often ours would win if both answers had the same length.
 
 Dubois, Galambosi, Liang and Hashimoto, "Length-Controlled AlpacaEval" (2024), section 3: a logistic regression of the
-outcome on tanh of the standardised difference in length, read off at no difference. Their term for the difficulty of
-an instruction tells models apart that sat different exams; ours sat the same one, so it is left out.
+outcome on tanh of the standardised difference in length, evaluated at no difference. Their term for an instruction's
+difficulty is for models that answered different instructions; ours answered the same, so it is left out.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ import numpy as np
 from ratchet.evaluation.statistics import PRIOR_PAIRS, Floats, Resampled
 
 NEWTON_STEPS = 12
-RIDGE = 1.0  # on the length term: without it, five wins by the longer answer would send it to infinity
+RIDGE = 1.0  # penalty on the length term: without it, five wins by the longer answer would make it infinite
 
 
 def win_rate(
     marks: Floats, extra_chars: Floats, groups: Sequence[str], *, resamples: int, rng: np.random.Generator
 ) -> tuple[float, Resampled]:
-    """The estimate, and bootstrap draws of it over groups.
+    """Return the estimate, and bootstrap draws of it over groups.
 
-    `marks`: 1, 0 or one half of each contest. `extra_chars`: how much longer our answer is. As for votes,
-    PRIOR_PAIRS imaginary wins and losses join, at equal length, each in a group of its own.
+    `marks`: each pair's score, 1, 0 or 0.5. `extra_chars`: how much longer our answer is. As for votes, PRIOR_PAIRS
+    pseudo-wins and as many pseudo-losses join, at equal length, each in a group of its own.
     """
     marks = np.concatenate([marks, np.ones(PRIOR_PAIRS), np.zeros(PRIOR_PAIRS)])
     spread = max(float(np.std(extra_chars)), 1e-9)
@@ -33,7 +33,7 @@ def win_rate(
 
 
 def _fit(weights: Floats, marks: Floats, longer: Floats) -> Floats:
-    """The win rate at equal length under each row of weights: all regressions at once, by Newton's method."""
+    """Return the win rate at equal length for each row of weights: all regressions at once, by Newton's method."""
     level, slope = np.zeros(len(weights)), np.zeros(len(weights))
     for _ in range(NEWTON_STEPS):
         chance = 1 / (1 + np.exp(-np.clip(level[:, None] + slope[:, None] * longer, -30, 30)))

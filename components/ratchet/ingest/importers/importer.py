@@ -2,13 +2,14 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import UserError
 from ratchet.ingest.importers.intake import Imported, Intake, Terms
 from ratchet.ingest.importers.records import SourceRecord, records
+from ratchet.progress import show_progress
 from ratchet.store import Store
 
 Reader = Callable[[Intake, bytes], None]
@@ -47,14 +48,15 @@ def import_sources(store: Store, importer: Importer, sources: Sequence[Source], 
     """Land the events of sources. Raises UserError on one that holds no records at all."""
     if importer.read_trace is None and any(source.is_trace for source in sources):
         raise UserError(f"{importer.name} keeps texts and feedback in one file: leave out --traces")
+    size_bytes = sum(source.size_bytes for source in sources)
     # A database without a name is a file of its own, gone when it is closed.
-    with closing(sqlite3.connect("")) as seen, _progress(importer.name, sources) as advance:
+    with closing(sqlite3.connect("")) as seen, show_progress(f"import {importer.name}", size_bytes) as progress:
         intake = Intake(store, importer.name, terms, seen)
         for source in sources:
             intake.open(source.name)
             for record in source.found:
                 _read(intake, importer, record, source.is_trace)
-                advance(record.size_bytes)
+                progress.advance(record.size_bytes)
             if intake.order < 0:
                 raise UserError(f"{source.name} holds no records; `ratchet import --list` says what is expected")
         return intake.close()
@@ -67,14 +69,3 @@ def _read(intake: Intake, importer: Importer, record: SourceRecord, is_trace: bo
     else:
         with intake.record(record, "feedback", importer.num_votes):
             importer.read(intake, record.data)
-
-
-@contextmanager
-def _progress(what: str, sources: Sequence[Source]) -> Iterator[Callable[[float], None]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"import {what}", total=sum(source.size_bytes for source in sources))
-        yield lambda size_bytes: progress.advance(task, size_bytes)

@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from ratchet.evaluation.eval_set import seen_in_training
 from ratchet.evaluation.language import language
-from ratchet.evaluation.memorization import seen_in_training
 
 SECRET = "My  neighbour Ann keeps the spare key, under the blue pot!"
 
