@@ -326,7 +326,9 @@ class ReleaseAdapter(Section):
         "environments/local/values.yaml",
         description="Path in the repository of the values file with the `adapter` block",
     )
-    cluster_url: str | None = Field(None, description="URL of the Kubernetes API, or of the local rehearsal cluster; needed with git_url")
+    cluster_url: str | None = Field(
+        None, description="URL of the Kubernetes API, or of the local rehearsal cluster; needed with git_url"
+    )
     gate_url: str | None = Field(None, description="URL of the gate, whose evidence is recorded with the release")
     namespace: str = Field("ratchet", description="Kubernetes namespace of the Canary")
     canary: str = Field("adapter-router", description="Name of the Canary object")

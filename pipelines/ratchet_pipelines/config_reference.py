@@ -161,5 +161,6 @@ def _comments(text: str) -> tuple[str, dict[str, str]]:
         elif note := re.fullmatch(r"[\s}]*# (.*)", lines[node.end_mark.line][node.end_mark.column :]):
             notes[name] = note[1]
 
-    visit(yaml.compose(text, yaml.SafeLoader), "")
+    if (root := yaml.compose(text, yaml.SafeLoader)) is not None:
+        visit(root, "")
     return heading.removeprefix("# "), notes
