@@ -422,16 +422,15 @@ def unknown_key(key: str) -> str:
     """Say that a dotted key does not exist, and which one was meant: renamed, misspelt, or in another section."""
     if key in RENAMED:
         return f"{key}: renamed to {RENAMED[key]}"
-    section: type[Section] | None = Config
-    for part in key.split("."):
-        if section is None or part not in section.model_fields:
-            break
-        section = section_of(section.model_fields[part].annotation)
-    known = list(section.model_fields) if section else []
-    elsewhere = [place for place in KEYS if place.endswith(f".{part}")]
-    nearest = difflib.get_close_matches(part, known, n=1, cutoff=0.5) or elsewhere
-    if nearest:
-        return f"{key}: no such key; did you mean {' or '.join(map(repr, nearest))}?"
+    parts = key.split(".")
+    depth = next(n for n in range(len(parts)) if ".".join(parts[: n + 1]) not in KEYS)  # of the first unknown part
+    section, name, rest = parts[:depth], parts[depth], parts[depth + 1 :]
+    known = [path.rpartition(".")[2] for path in KEYS if path.split(".")[:-1] == section]
+    corrected = [".".join([*section, near]) for near in difflib.get_close_matches(name, known, n=1, cutoff=0.5)]
+    meant = [whole if (whole := ".".join([path, *rest])) in KEYS else path for path in corrected]
+    meant = meant or [path for path in KEYS if path.endswith(f".{name}")]
+    if meant:
+        return f"{key}: no such key; did you mean {' or '.join(map(repr, meant))}?"
     return f"{key}: no such key; there are {', '.join(known)}" if known else f"{key}: no such key"
 
 

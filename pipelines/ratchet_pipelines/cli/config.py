@@ -21,7 +21,13 @@ MAX_COLUMN = 56  # where the comments of `config show` stand, unless a line is l
 
 
 def profile(
-    name: Annotated[str, typer.Argument(help="Profile to start from.", **one_of("profile", profile_names))],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help=f"Profile to start from: {', '.join(profile_names())}.",
+            **one_of("profile", profile_names, is_listed=False),
+        ),
+    ],
 ) -> None:
     """Print a whole ratchet.yaml: a profile's settings, and every other key with its meaning and default."""
     print(commented_yaml(profile_path(name)), end="")
@@ -82,6 +88,8 @@ def explain(
             table.add_row(label, escape(text))
     out.print()
     out.print(table)
+    if chosen.is_section:
+        out.print("\nA value is the default unless its meaning names another.", style="dim")
 
 
 def _keys(config: Path | None) -> list[Key]:

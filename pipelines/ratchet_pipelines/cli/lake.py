@@ -88,7 +88,12 @@ def compact_tables(
 
 @lake_app.command("snapshots")
 def list_snapshots(
-    table: Annotated[str, typer.Argument(help="Table to list.", **one_of("table", _table_names))] = "triplets",
+    table: Annotated[
+        str,
+        typer.Argument(
+            help=f"Table to list: {', '.join(_table_names())}.", **one_of("table", _table_names, is_listed=False)
+        ),
+    ] = "triplets",
     lake: Lake = "lake",
     as_json: AsJson = False,
 ) -> None:

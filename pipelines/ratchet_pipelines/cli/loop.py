@@ -9,7 +9,18 @@ import typer
 from ratchet.config import load_config
 from ratchet.errors import UserError
 from ratchet.store import open_lake, open_store
-from ratchet_pipelines.cli.options import OUT_FILE, AsJson, ConfigFile, Inputs, Lake, Seed, one_of, settings, step_names
+from ratchet_pipelines.cli.options import (
+    OUT_FILE,
+    AsJson,
+    ConfigFile,
+    Inputs,
+    Lake,
+    Seed,
+    one_of,
+    settings,
+    step_names,
+    writable_folder,
+)
 from ratchet_pipelines.cli.steps import read_input, read_inputs
 from ratchet_pipelines.console import announce, say
 from ratchet_pipelines.profiles import profile_path
@@ -101,7 +112,12 @@ def merge(
 
 
 def demo(
-    lake: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the demo's lakes; created.")] = Path("demo"),
+    lake: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="Folder for the demo's lakes; created.", file_okay=False, callback=writable_folder
+        ),
+    ] = Path("demo"),
     seed: Seed = None,
 ) -> None:
     """Show the loop on this machine: votes become a better adapter, and a bad adapter is rolled back everywhere.

@@ -43,6 +43,22 @@ def step_names() -> list[str]:
     return [step.name.replace("_", "-") for step in STEPS]
 
 
+def writable_file(path: Path | None) -> Path | None:
+    if path is not None:
+        writable_folder(path.parent)
+    return path
+
+
+def writable_folder(path: Path | None) -> Path | None:
+    """Make the folder before the work starts, so that a path that cannot be written costs no run."""
+    try:
+        if path is not None:
+            path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be written: {error.strerror}.") from None
+    return path
+
+
 Lake = Annotated[
     str,
     typer.Option("--lake", metavar="LAKE", help="The lake: a folder, or s3://bucket/prefix.", envvar="RATCHET_LAKE"),
@@ -66,8 +82,10 @@ Inputs = Annotated[
         help="Manifest of an input, relative to the lake. Once for each input.",
     ),
 ]
-OUT_FILE = typer.Option("--out", metavar="FILE", help="HTML file to write.", dir_okay=False)
-OUT_FOLDER = typer.Option("--out", metavar="FOLDER", help="Folder to write the files to.", file_okay=False)
+OUT_FILE = typer.Option("--out", metavar="FILE", help="HTML file to write.", dir_okay=False, callback=writable_file)
+OUT_FOLDER = typer.Option(
+    "--out", metavar="FOLDER", help="Folder to write the files to.", file_okay=False, callback=writable_folder
+)
 ResultFolder = Annotated[
     Path | None,
     typer.Option(
@@ -75,6 +93,7 @@ ResultFolder = Annotated[
         metavar="FOLDER",
         help="Folder for the files that an orchestrator reads, return.json among them.",
         file_okay=False,
+        callback=writable_folder,
     ),
 ]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from ratchet.errors import UserError
 from ratchet_pipelines.cli.options import OUT_FILE, OUT_FOLDER, AsJson, ConfigFile, Seed, one_of, settings
 from ratchet_pipelines.console import say
 from ratchet_pipelines.rehearse.faults import FAULTS
@@ -91,6 +92,8 @@ def rehearse(
     from ratchet_pipelines.local_stack import CHART
     from ratchet_pipelines.rehearse import table
 
+    if out is not None and clock == "virtual":
+        raise UserError("--out: rehearsals on the virtual clock leave no files; choose --clock real")
     whole, chosen = settings(config), {name: FAULTS[name] for name in faults or FAULTS}
     found = (
         table.on_virtual_clock(whole, chosen, runs, whole.seed if seed is None else seed, chart or CHART, values)

@@ -1,27 +1,24 @@
-"""The operator's hand at the command line: list, explain, abort, go back."""
+"""`ratchet releases`, `abort`, `rollback` and `hook-token`, on a ledger in a local lake."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from typer.testing import CliRunner
 
 from ratchet.errors import UserError
 from ratchet.release.ledger import Ledger, LedgerEntry, close, read_ledger, request
 from ratchet.store import Store
-from ratchet_pipelines.cli import releases
+from ratchet_pipelines.cli.main import app
 from support.release_edges import NEW, OLD, FakeCluster, serving
 
-app = typer.Typer()
-releases.add_to(app)
 EVIDENCE = {"votes": {"canary": {"n": 10, "up": 2}}, "log_e": {"harm": 4.0}, "bound": 3.5, "decision": "fail"}
 
 
 def ratchet(*arguments: object) -> str:
-    done = CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
 
