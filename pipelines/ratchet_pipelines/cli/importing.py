@@ -64,8 +64,7 @@ def import_(
 ) -> None:
     """Turn other systems' feedback into events in the lake. Importing it twice changes nothing.
 
-    Feedback comes from Langfuse, LangSmith, Phoenix, MLflow, OpenTelemetry, TensorZero, arena votes and datasets of
-    preferences: `ratchet import --list`.
+    `ratchet import --list` names the formats: tracing tools, arena votes, datasets of preferences.
     """
     from ratchet.ingest.importers import IMPORTERS, Terms, import_sources
     from ratchet.ingest.importers.scores import parse_rules

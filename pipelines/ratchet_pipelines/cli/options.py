@@ -23,8 +23,8 @@ def one_of(what: str, choices: Callable[[], Iterable[str]], *, is_listed: bool =
     def parse(value: str) -> str:
         known = list(choices())
         by_spelling = {choice.replace("_", "-"): choice for choice in known}
-        if (found := by_spelling.get(value.replace("_", "-"))) is not None:
-            return found
+        if (choice := by_spelling.get(value.replace("_", "-"))) is not None:
+            return choice
         nearest = difflib.get_close_matches(value, known, n=1)
         meant = f"; did you mean {nearest[0]!r}?" if nearest else "."
         raise typer.BadParameter(f"{value!r}: no such {what}{meant} Known are {', '.join(known)}.")

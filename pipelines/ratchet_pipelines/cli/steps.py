@@ -55,7 +55,8 @@ def step_command(step: Step) -> Callable[..., None]:
             write_result(ran, out)
         print(ran.manifest.uri)
 
-    needs = f"Needs the manifests of {', '.join(step.inputs)}. " if step.inputs else ""
+    inputs = " ".join(f"--in {name.replace('_', '-')}=MANIFEST" for name in step.inputs)
+    needs = f"Needs {inputs}. " if inputs else ""
     command.__doc__ = f"{SUMMARIES[step.name]}\n\n{needs}Prints the URI of its own manifest."
     return command
 

@@ -30,9 +30,7 @@ OWN_HELP = {
 
 
 def ratchet(*args: object, width: int = 200) -> Result:
-    return CliRunner().invoke(
-        app, [str(arg) for arg in args], env={"COLUMNS": str(width), "TERMINAL_WIDTH": str(width)}
-    )
+    return CliRunner().invoke(app, [str(arg) for arg in args], env={"COLUMNS": str(width)})
 
 
 def commands() -> Iterator[tuple[str, Any]]:
