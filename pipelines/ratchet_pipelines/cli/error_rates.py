@@ -38,19 +38,19 @@ def error_rates(
     evaluate = partial(simulate, num_pairs=pairs, draws=runs, settings=whole.evaluate_adapter)
     generators = np.random.default_rng(whole.seed if seed is None else seed).spawn(len(kinds))
     with ProcessPoolExecutor() as pool:
-        rows = pool.map(evaluate, kinds, generators)
-        found = list(track(rows, "simulating", total=len(kinds), console=say, transient=True))
+        simulated = pool.map(evaluate, kinds, generators)
+        rows = list(track(simulated, "simulating", total=len(kinds), console=say, transient=True))
     if as_json:
-        print(json.dumps([asdict(rates) for rates in found], indent=1))
+        print(json.dumps([asdict(rates) for rates in rows], indent=1))
     else:
-        Console(highlight=False).print(_table(found, pairs, runs))
+        Console(highlight=False).print(_table(rows, pairs, runs))
 
 
-def _table(found: "Sequence[Rates]", pairs: int, runs: int) -> Table:
+def _table(rows: "Sequence[Rates]", pairs: int, runs: int) -> Table:
     table = Table(title=f"{runs:,} evaluations of {pairs} pairs each, in percent", title_justify="left")
     for heading in ("the candidate is", "pass", "fail", "insufficient", "promised", "kept"):
         table.add_column(heading, justify="left" if heading == "the candidate is" else "right")
-    for rates in found:
+    for rates in rows:
         shares = [f"{100 * rates.verdicts[verdict] / runs:.1f}" for verdict in ("pass", "fail", "insufficient")]
         promise = "" if rates.at_most is None else f"{rates.of} at most {100 * rates.at_most:.1f}"
         kept = "" if rates.excess_p is None else "yes" if rates.excess_p > BROKEN_P else "NO"

@@ -39,8 +39,8 @@ def where_used(
             "an interaction id. Has it been collected, and is it valid? `ratchet lake status` counts what waits"
         )
     if as_json:
-        found = [{"feedback_id": vote, **use.model_dump(mode="json")} for vote, used in uses.items() for use in used]
-        print(json.dumps(found, indent=1))
+        records = [{"feedback_id": vote, **use.model_dump(mode="json")} for vote, used in uses.items() for use in used]
+        print(json.dumps(records, indent=1))
         return
     out.print(f"{name} is {looked_up}.")
     for vote, used in uses.items():

@@ -33,25 +33,25 @@ def simulate_gate(
     whole = settings(config)
     with Progress(console=say, disable=not say.is_terminal) as progress:
         task = progress.add_task("simulating", total=simulation.NUM_QUESTIONS)
-        found = simulation.simulate(
+        study = simulation.simulate(
             whole.gate, runs, votes, canary_weight, whole.seed if seed is None else seed, lambda: progress.advance(task)
         )
     if out is not None:
-        out.write_text(page(found), encoding="utf-8")
+        out.write_text(page(study), encoding="utf-8")
         say.print(f"Charts: {out}")
     if as_json:
-        print(json.dumps(simulation.plain(found), indent=1))
+        print(json.dumps(simulation.plain(study), indent=1))
         return
     table = Table(box=None)
     for heading in ("question", "truth", "method", "share", "95% interval", "median canary votes"):
         table.add_column(heading, justify="right" if heading in ("share", "median canary votes") else "left")
-    for row in found.rows:
+    for row in study.rows:
         interval, median = f"{row.low:.2%} to {row.high:.2%}", str(row.median_votes or "–")
         table.add_row(row.question, row.truth, row.method, f"{row.share:.2%}", interval, median)
     Console().print(table)
     say.print(
         f"{runs:,} canaries a row, looked at after every block of votes, {votes} canary votes at most; alpha "
-        f"{found.alpha:g}, of which a first attempt spends {found.alpha_spent:.4f}; margin {found.margin:g}."
+        f"{study.alpha:g}, of which a first attempt spends {study.alpha_spent:.4f}; margin {study.margin:g}."
     )
 
 
@@ -95,12 +95,12 @@ def rehearse(
     if out is not None and clock == "virtual":
         raise UserError("--out: rehearsals on the virtual clock leave no files; choose --clock real")
     whole, chosen = settings(config), {name: FAULTS[name] for name in faults or FAULTS}
-    found = (
+    study = (
         table.on_virtual_clock(whole, chosen, runs, whole.seed if seed is None else seed, chart or CHART, values)
         if clock == "virtual"
         else table.on_real_clock(whole, chosen, out)
     )
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(study, indent=1))
     else:
-        Console().print(table.shown(found))
+        Console().print(table.shown(study))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ratchet.store import open_lake, open_store
+from ratchet.store import open_store
 from ratchet_pipelines.cli.options import AsJson, ConfigFile, Host, Lake, Port, ResultFolder, settings
 from ratchet_pipelines.console import say
 
@@ -71,7 +71,7 @@ def drift(
     """Test whether prompts and votes of the last week differ from the four weeks before."""
     from ratchet.monitoring.drift import find_drift
 
-    result = find_drift(open_lake(lake))
+    result = find_drift(open_store(lake))
     say.print(f"{'Drift' if result['drifted'] else 'No drift'}: {result['why']}", markup=False)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

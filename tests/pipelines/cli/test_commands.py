@@ -134,7 +134,6 @@ def test_run_stops_after_a_step_of_either_spelling(lake: Store) -> None:
         (["drift", "--out", "FILE/folder"], "FILE/folder cannot be written: Not a directory"),
         (["report", "--out", "FILE/report.html"], "FILE cannot be written: File exists"),
         (["demo", "--lake", "FILE"], "is a file"),
-        (["drift", "--lake", "nowhere"], "is --lake right?"),
         (["rehearse", "--out", "x"], "--out: rehearsals on the virtual clock leave no files"),
         (["plan"], "takes --in build-datasets=MANIFEST; given nothing"),
         (["merge", "--in", "train-adapter=a.json"], "a.json does not exist"),

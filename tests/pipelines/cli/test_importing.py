@@ -16,8 +16,8 @@ def ratchet(*args: object) -> Result:
 
 
 def test_the_list_names_every_format_and_what_it_reads():
-    told = ratchet("import", "--list").stdout
-    assert [line.split()[0] for line in told.splitlines() if not line.startswith(" ")] == sorted(IMPORTERS)
+    output = ratchet("import", "--list").stdout
+    assert [line.split()[0] for line in output.splitlines() if not line.startswith(" ")] == sorted(IMPORTERS)
     assert json.loads(ratchet("import", "--list", "--json").stdout).keys() == IMPORTERS.keys()
 
 
@@ -34,11 +34,11 @@ def test_scores_and_traces_go_in_together(tmp_path: Path):
         tmp_path,
         "--json",
     )
-    told = json.loads(done.stdout)
-    assert told["flows"]["interactions"]["rows_out"] == 4
-    assert told["flows"]["feedback"]["drops"]["scale_unknown"] == 5
+    output = json.loads(done.stdout)
+    assert output["flows"]["interactions"]["rows_out"] == 4
+    assert output["flows"]["feedback"]["drops"]["scale_unknown"] == 5
     assert "unknown meaning: helpfulness (2)" in done.stderr
-    assert all((tmp_path / key).is_file() for key in told["quarantined"])
+    assert all((tmp_path / key).is_file() for key in output["quarantined"])
 
 
 @pytest.mark.parametrize(
