@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
-from ratchet.config import Config, load_config
+from ratchet.config import KEYS, RENAMED, Config, load_config
 from ratchet.errors import UserError
 
 
@@ -26,13 +27,48 @@ def test_settings_are_read(write):
 
 
 def test_unknown_key_names_the_nearest_at_its_place(write):
-    with pytest.raises(UserError, match=r"train_adapter\.lora\.alfa: no such key; did you mean 'alpha'"):
+    with pytest.raises(UserError, match=r"lora\.alfa: no such key; did you mean 'train_adapter\.lora\.alpha'"):
         load_config(write("train_adapter: {lora: {alfa: 4}}"))
 
 
 def test_unknown_section_names_the_nearest(write):
     with pytest.raises(UserError, match="build_dataset: no such key; did you mean 'build_datasets'"):
         load_config(write("build_dataset: {}"))
+
+
+def test_key_that_lives_in_another_section_is_found_there(write):
+    with pytest.raises(UserError, match=r"max_votes_per_day: no such key; did you mean 'build_datasets.max_votes"):
+        load_config(write("max_votes_per_day: 3"))
+
+
+def test_key_like_no_other_lists_the_known_ones(write):
+    with pytest.raises(UserError, match=r"gate\.zzz: no such key; there are alpha, non_inferiority_margin, "):
+        load_config(write("gate: {zzz: 1}"))
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_renamed_key_is_answered_with_its_new_name(write, old, new):
+    section, _, name = old.rpartition(".")
+    given = {name: 0.1}
+    for part in reversed(section.split(".")):
+        given = {part: given}
+    with pytest.raises(UserError, match=rf"{old}: renamed to {new}$"):
+        load_config(write(yaml.safe_dump(given)))
+    assert new in KEYS
+
+
+def test_wrong_choice_names_the_nearest(write):
+    with pytest.raises(UserError, match=r"train_adapter\.device = 'cdua': .*; did you mean 'cuda'"):
+        load_config(write("train_adapter: {device: cdua}"))
+
+
+def test_check_over_several_keys_does_not_repeat_the_section(write):
+    with pytest.raises(UserError, match=r"train_adapter: quantize: nf4 needs device: cuda"):
+        load_config(write("train_adapter: {quantize: nf4}"))
+
+
+def test_section_whose_keys_are_all_commented_out_has_its_defaults(write):
+    assert load_config(write("gate:\ntrain_adapter:\n  lora:\n    # r: 8\n")) == Config()
 
 
 def test_every_fault_is_named(write):

@@ -9,7 +9,6 @@ from ratchet.lineage import ancestry, descent, explain, where_used
 from ratchet.manifest import Artifact, Manifest
 from ratchet.step import read_manifest
 from ratchet.store import Store
-from ratchet_pipelines.cli.lineage import add_to
 from ratchet_pipelines.cli.main import app
 
 DIGEST = "d" * 64
@@ -93,7 +92,6 @@ def test_name_of_none_or_several_datasets_is_refused(lake, history, name, count)
 
 @pytest.fixture(scope="module")
 def commands() -> CliRunner:
-    add_to(app)
     return CliRunner()
 
 

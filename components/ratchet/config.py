@@ -1,10 +1,13 @@
-"""One `ratchet.yaml`: the settings of every step, checked before anything runs.
+"""Check `ratchet.yaml`, the settings of every step, before anything runs.
 
-Sections are named after the steps; a profile (`local`, `gpu`) is a whole file. A section enters the key of its
-step's manifest, so changing a setting redoes just the work that depends on it.
+Sections are named after the steps; a profile (`local`, `demo`, `gpu`) is a ready-made file. A step's section enters
+the key of its manifest, so that a changed setting redoes only the steps that depend on it. Descriptions are for users:
+`ratchet config explain`, `ratchet profile` and the JSON schema print them.
 """
 
 import difflib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,63 +20,109 @@ from ratchet.errors import UserError
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_empty_sections(cls, given: Any) -> Any:
+        """Read a section without keys, which is null in YAML, as its defaults: its keys may all be commented out."""
+        if not isinstance(given, dict):
+            return given
+        sections = {name for name, key in cls.model_fields.items() if section_of(key.annotation)}
+        return {name: {} if value is None and name in sections else value for name, value in given.items()}
+
+
+def section_of(annotation: Any) -> type[Section] | None:
+    """Return the section that a key's annotation names, or None for a key with a value of its own."""
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
 
 class BaseModelSource(Section):
     """The base model under every adapter."""
 
-    model: str = Field("smollm2-135m-instruct", description="a Hugging Face id, a folder, or the embedded model's name")
-    revision: str = Field("main", description="pinned revision; for a folder or the embedded model its digest is used")
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    model: str = Field(
+        "smollm2-135m-instruct", description="A Hugging Face id, a folder, or the name of the embedded model"
+    )
+    revision: str = Field(
+        "main", description="Revision on the hub; pin a commit. A folder or the embedded model is known by its digest"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Number format in which weights are loaded")
 
 
 class Registry(Section):
-    """MLflow: where runs are logged and adapters registered."""
+    """MLflow, where runs are logged and adapters are registered."""
 
-    tracking_uri: str | None = Field(None, description="default: a SQLite file in the lake")
-    experiment: str = "ratchet"
-    model: str = Field("adapter", description="registered model name; holds the aliases champion, previous, challenger")
+    tracking_uri: str | None = Field(None, description="MLflow's tracking URI; null: a SQLite file in the lake")
+    experiment: str = Field("ratchet", description="MLflow experiment that holds the runs")
+    model: str = Field("adapter", description="Registered model; its aliases are champion, previous and challenger")
 
 
 class CollectTriplets(Section):
-    late_days: float = Field(
-        30, gt=0, description="how long feedback may wait for its interaction before it is dropped"
-    )
+    """Join events into triplets."""
+
+    late_days: float = Field(30, gt=0, description="Days that feedback waits for its interaction before it is dropped")
 
 
 class ValidateTriplets(Section):
-    max_bad_share: float = Field(0.2, ge=0, le=1, description="above this share of bad rows the run fails")
-    max_prompt_chars: int = Field(32_000, gt=0)
-    max_response_chars: int = Field(32_000, gt=0)
-    parity_rows: int = Field(10_000, ge=0, description="so many rows are judged by Great Expectations as well")
-    entity_model: str | None = Field(None, description="spaCy model that also hides names; without, only patterns are")
+    """Check triplets against the data contract; quarantine the bad ones, scrub the good ones."""
+
+    max_bad_share: float = Field(0.2, ge=0, le=1, description="Share of bad rows above which the step fails")
+    max_prompt_chars: int = Field(32_000, gt=0, description="Longest prompt that passes, in characters")
+    max_response_chars: int = Field(32_000, gt=0, description="Longest answer that passes, in characters")
+    parity_rows: int = Field(
+        10_000, ge=0, description="Rows that Great Expectations checks as well, to compare the results; 0: none"
+    )
+    entity_model: str | None = Field(
+        None, description="spaCy model that finds names to hide; null: only patterns (addresses, numbers) are hidden"
+    )
 
     @property
     def limits(self) -> dict[str, int]:
-        """What fills the parameters of the suite."""
+        """Return the values of the suite's parameters."""
         return {"max_prompt_chars": self.max_prompt_chars, "max_response_chars": self.max_response_chars}
 
 
 class BuildDatasets(Section):
-    eval_share: float = Field(0.2, gt=0, lt=1, description="share of split groups held out")
-    near_duplicate: float = Field(0.8, gt=0, le=1, description="Jaccard of 3-word shingles at which texts are one")
-    hub_conversations: int = Field(20, gt=0, description="a prompt in more conversations than this is only trained on")
-    recent_days: float = Field(0, ge=0, description="groups this new are held out by time, as `recent`; 0: none")
-    augment_share: float = Field(
-        0, ge=0, le=0.2, description="share of train rows repeated with keyboard typos in the prompt"
+    """Build SFT, DPO and KTO rows, weight them, and hold some out for evaluation."""
+
+    eval_share: float = Field(0.2, gt=0, lt=1, description="Share of split groups that is held out for evaluation")
+    near_duplicate: float = Field(
+        0.8, gt=0, le=1, description="Jaccard similarity of 3-word shingles from which two texts count as the same"
     )
-    max_pairs_per_prompt: int = Field(4, gt=0)
-    thumb_weight: float = Field(0.7, gt=0, le=1, description="a lone vote")
-    opposed_weight: float = Field(0.8, gt=0, le=1, description="up and down votes on answers to one prompt")
-    preference_weight: float = Field(1.0, gt=0, le=1)
-    correction_weight: float = Field(1.0, gt=0, le=1)
-    regenerated_weight: float = Field(0.3, gt=0, le=1, description="an answer taken after another was asked for again")
-    implicit_weight: float = Field(0.15, ge=0, le=0.15, description="the most that copies and the like add to a vote")
-    injection_weight: float = Field(0.5, ge=0, le=1, description="factor where the prompt tries to give orders")
-    half_life_days: float = Field(90, gt=0, description="a vote this old counts half, against the newest vote")
-    max_inverse_propensity: float = Field(10, ge=1, description="the most that an answer shown rarely is weighted up")
-    hold_hours: float = Field(72, ge=0, description="hours that suspected brigading is held back; 0 turns this off")
-    max_votes_per_day: int = Field(20, gt=0, description="of one subject, unless raters are few")
-    max_rater_share: float = Field(0.005, gt=0, le=1, description="of all votes by one subject, unless raters are few")
+    hub_conversations: int = Field(
+        20, gt=0, description="A prompt in more conversations than this is only trained on, never held out"
+    )
+    recent_days: float = Field(
+        0, ge=0, description="Days; split groups newer than this are held out by time, as `recent`; 0: none"
+    )
+    augment_share: float = Field(
+        0, ge=0, le=0.2, description="Share of train rows that is repeated with keyboard typos in the prompt; 0: none"
+    )
+    max_pairs_per_prompt: int = Field(4, gt=0, description="Most pairs that opposed votes on one prompt make")
+    thumb_weight: float = Field(0.7, gt=0, le=1, description="Weight of a single vote on an answer")
+    opposed_weight: float = Field(
+        0.8, gt=0, le=1, description="Weight of a pair of an up vote and a down vote on answers to one prompt"
+    )
+    preference_weight: float = Field(1.0, gt=0, le=1, description="Weight of an explicit comparison of two answers")
+    correction_weight: float = Field(1.0, gt=0, le=1, description="Weight of a user's corrected answer")
+    regenerated_weight: float = Field(
+        0.3, gt=0, le=1, description="Weight of a pair of a regenerated answer and the answer that it replaced"
+    )
+    implicit_weight: float = Field(
+        0.15, ge=0, le=0.15, description="Most that copies and other implicit signals add to a vote; 0: nothing"
+    )
+    injection_weight: float = Field(
+        0.5, ge=0, le=1, description="Factor on rows whose prompt looks like an injection; 1 turns this off"
+    )
+    half_life_days: float = Field(
+        90, gt=0, description="Days after which a vote counts half, measured from the newest vote"
+    )
+    max_inverse_propensity: float = Field(
+        10, ge=1, description="Most by which an answer that was rarely shown is weighted up; 1 turns this off"
+    )
+    hold_hours: float = Field(72, ge=0, description="Hours that suspected brigading is held back; 0 turns this off")
+    max_votes_per_day: int = Field(20, gt=0, description="Most votes of one user in one day; higher if users are few")
+    max_rater_share: float = Field(
+        0.005, gt=0, le=1, description="Largest share of all votes that one user has; higher if users are few"
+    )
 
 
 Rank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
@@ -82,27 +131,29 @@ PairLoss = Literal["sigmoid", "sigmoid_norm", "ipo"]
 
 
 class Lora(Section):
-    """Plain LoRA on every linear layer but the output head."""
+    """Plain LoRA on every linear layer except the output head."""
 
-    r: Rank = Field(8, description="rank; vLLM serves these and no others")
-    alpha: int = Field(16, gt=0, description="updates are scaled by alpha / r")
-    rank_stabilized: bool = Field(False, description="rsLoRA: updates are scaled by alpha / sqrt(r) instead")
-    dora: bool = Field(False, description="DoRA: a learned magnitude for each output besides; for target peft only")
+    r: Rank = Field(8, description="Rank of the adapter; vLLM serves only these ranks")
+    alpha: int = Field(16, gt=0, description="Updates are scaled by alpha / r")
+    rank_stabilized: bool = Field(False, description="rsLoRA: scale updates by alpha / sqrt(r) instead")
+    dora: bool = Field(
+        False, description="DoRA: also learn a magnitude for each output; only for train_adapter.target peft"
+    )
 
 
 class Phase(Section):
-    """One pass of training: SFT, DPO or KTO."""
+    """One phase of training: SFT, DPO or KTO."""
 
-    epochs: float = Field(1.0, ge=0, description="passes over the rows; 0 skips the phase")
-    max_rows: int | None = Field(None, description="train on at most so many rows, the heaviest first")
-    batch_rows: int = Field(8, gt=0, description="rows (or pairs) an optimiser step")
-    learning_rate: float = Field(2e-4, gt=0, description="peak; a cosine takes it down from there")
-    warmup_share: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises")
+    epochs: float = Field(1.0, ge=0, description="Passes over the rows; 0 skips the phase")
+    max_rows: int | None = Field(None, description="Train on at most this many rows, the heaviest first; null: on all")
+    batch_rows: int = Field(8, gt=0, description="Rows (or pairs) in an optimiser step")
+    learning_rate: float = Field(2e-4, gt=0, description="Peak of the learning rate, after which a cosine lowers it")
+    warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises")
     replay_share: float = Field(
         0.0,
         ge=0,
         le=0.5,
-        description="share of max_rows that is drawn from the lighter, older rows; they weigh the mean",
+        description="Share of max_rows that is drawn from the lighter, older rows that max_rows leaves out; 0: none",
     )
 
     @model_validator(mode="after")
@@ -113,48 +164,75 @@ class Phase(Section):
 
 
 class EarlyStop(Section):
-    """Stop where held-out pairs no longer gain, and keep the best adapter seen."""
+    """Stop where watched pairs no longer gain, and keep the best adapter seen."""
 
-    share: float = Field(0.0, ge=0, lt=1, description="share of the conversations that is watched, not trained on")
-    every_steps: int = Field(5, gt=0, description="optimiser steps between looks")
-    patience: int = Field(3, gt=0, description="looks without a better accuracy before it stops")
+    share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the conversations that is watched instead of trained on; 0 turns this off",
+    )
+    every_steps: int = Field(5, gt=0, description="Optimiser steps between two looks")
+    patience: int = Field(3, gt=0, description="Looks without a better accuracy after which training stops")
     max_kl: float | None = Field(
-        None, gt=0, description="nats a token of drift from the reference; a look above it stops and is not kept"
+        None,
+        gt=0,
+        description="Most drift from the reference model, in nats per token; a look above it stops training and is not "
+        "kept; null: no limit",
     )
 
 
 class DpoPhase(Phase):
-    learning_rate: float = Field(5e-5, gt=0, description="peak; preferences want a gentler rate than answers")
+    """Preference training on pairs, from the SFT model as reference."""
+
+    learning_rate: float = Field(
+        5e-5, gt=0, description="Peak of the learning rate; preferences need a lower one than answers"
+    )
     stop: EarlyStop = EarlyStop()
 
 
 class KtoPhase(Phase):
-    epochs: float = Field(0.0, ge=0, description="passes over lone votes; 0 leaves them out")
-    learning_rate: float = Field(5e-5, gt=0, description="peak; preferences want a gentler rate than answers")
+    """Preference training on single votes."""
+
+    epochs: float = Field(0.0, ge=0, description="Passes over single votes; 0 skips the phase")
+    learning_rate: float = Field(
+        5e-5, gt=0, description="Peak of the learning rate; preferences need a lower one than answers"
+    )
 
 
 class TrainAdapter(Section):
+    """Train one LoRA adapter: SFT, then DPO, then KTO."""
+
     target: Literal["vllm", "peft"] = Field(
-        "vllm", description="who is to load the adapter; what vLLM would not serve is refused unless it is PEFT alone"
+        "vllm", description="Server that loads the adapter; vllm refuses settings that vLLM cannot serve"
     )
     lora: Lora = Lora()
     quantize: Literal["none", "nf4"] = Field(
         "none", description="nf4: QLoRA, the base model in 4 bits while training; needs CUDA and bitsandbytes"
     )
-    sft: Phase = Phase()
+    sft: Phase = Field(Phase(), description="Supervised fine-tuning on good answers")
     dpo: DpoPhase = DpoPhase()
     kto: KtoPhase = KtoPhase()
-    loss: PairLoss = Field("sigmoid", description="of pairs: DPO, DPO on log-probabilities per token, or IPO")
-    beta: float = Field(0.1, gt=0, description="temperature of DPO and KTO; about 5 where the loss is per token")
-    packing: Packing = Field(
-        "shared", description="rows of a pass in one line, prompts shared by their answers or not; off pads instead"
+    loss: PairLoss = Field(
+        "sigmoid",
+        description="Loss of DPO's pairs. sigmoid: DPO; sigmoid_norm: DPO on log-probabilities per token; ipo: IPO",
     )
-    pass_tokens: int = Field(2048, gt=0, description="most tokens a forward pass; fewer take less memory")
-    max_tokens: int = Field(512, gt=1, description="longer rows are cut on the left of the prompt, or dropped")
-    checkpoint_steps: int = Field(10, gt=0, description="optimiser steps between resumable checkpoints")
-    threads: int = Field(2, gt=0, description="CPU threads; part of the result, since float sums depend on it")
-    processes: int = Field(1, gt=0, description="one a GPU, started by `accelerate launch`; part of the result too")
-    device: Literal["cpu", "cuda"] = "cpu"
+    beta: float = Field(0.1, gt=0, description="Temperature of DPO and KTO; about 5 for sigmoid_norm")
+    packing: Packing = Field(
+        "shared",
+        description="Rows in one sequence. shared: answers share their prompt; separate: each row has its own prompt; "
+        "off: rows are padded",
+    )
+    pass_tokens: int = Field(2048, gt=0, description="Most tokens in a forward pass; fewer take less memory")
+    max_tokens: int = Field(
+        512, gt=1, description="Longest row, in tokens; a longer one loses the start of its prompt, or is dropped"
+    )
+    checkpoint_steps: int = Field(10, gt=0, description="Optimiser steps between two checkpoints to resume from")
+    threads: int = Field(2, gt=0, description="CPU threads; the result depends on it, since float sums do")
+    processes: int = Field(
+        1, gt=0, description="Processes, one for each GPU, which `accelerate launch` starts; the result depends on it"
+    )
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Device to train on")
 
     @model_validator(mode="after")
     def _is_servable(self) -> Self:
@@ -172,27 +250,40 @@ class Judge(Section):
     """A language model that compares the candidate's answers with the incumbent's. Its key: RATCHET_JUDGE_KEY."""
 
     style: Literal["none", "openai", "anthropic", "likelihood"] = Field(
-        "none", description="none; an endpoint's style; or the base model's own likelihoods, a weak judge"
+        "none",
+        description="API of the judge's endpoint; likelihood: the base model's own likelihoods, a weak judge; "
+        "none: no judge",
     )
-    url: str = Field("", description="https://api.openai.com/v1, https://api.anthropic.com, or a server of your own")
-    model: str = ""
-    required: bool = Field(True, description="whether promotion needs its pass; the weak judge only ever informs")
-    prompts: int = Field(200, gt=0, description="held-out prompts that are answered and judged, at most")
-    calibration_pairs: int = Field(200, gt=0, description="held-out votes that the judge is measured on, at most")
+    url: str = Field(
+        "", description="Endpoint: https://api.openai.com/v1, https://api.anthropic.com, or a server of your own"
+    )
+    model: str = Field("", description="Name of the judge model at the endpoint")
+    required: bool = Field(
+        True, description="Whether promotion needs the judge's pass; likelihood never decides, it only informs"
+    )
+    prompts: int = Field(200, gt=0, description="Most held-out prompts that are answered and judged")
+    calibration_pairs: int = Field(200, gt=0, description="Most held-out votes that the judge is measured on")
     min_kappa: float = Field(
         0.3,
         ge=-1,
         lt=1,
-        description="least agreement with people to be heard; `the longer is better` has 0.28 on PandaLM",
+        description="Least agreement with people (Cohen's kappa) for the judge to count; `the longer is better` has "
+        "0.28 on PandaLM",
     )
-    non_inferiority_margin: float = Field(0.05, ge=0, lt=0.5, description="how far below one half the win rate may lie")
-    concurrency: int = Field(8, gt=0, description="requests at a time")
-    tries: int = Field(6, gt=0, description="of each request, with growing waits, before the run gives up")
-    timeout_s: float = Field(60, gt=0, description="of each request")
-    budget_tokens: int = Field(2_000_000, ge=0, description="most tokens that one run may use")
-    budget_usd: float = Field(10, ge=0, description="most money that one run may spend, at the prices below")
-    usd_per_million_input: float = Field(0, ge=0, description="0 for a server of your own")
-    usd_per_million_output: float = Field(0, ge=0)
+    non_inferiority_margin: float = Field(
+        0.05, ge=0, lt=0.5, description="How far below one half the candidate's win rate may be and still pass"
+    )
+    concurrency: int = Field(8, gt=0, description="Requests in flight at a time")
+    tries: int = Field(6, gt=0, description="Tries of a request, with growing waits, before the step fails")
+    timeout_s: float = Field(60, gt=0, description="Seconds to wait for the answer to a request")
+    budget_tokens: int = Field(2_000_000, ge=0, description="Most tokens that one run uses")
+    budget_usd: float = Field(10, ge=0, description="Most US dollars that one run spends, at the prices below")
+    usd_per_million_input: float = Field(
+        0, ge=0, description="Price of a million input tokens in US dollars; 0 for a server of your own"
+    )
+    usd_per_million_output: float = Field(
+        0, ge=0, description="Price of a million output tokens in US dollars; 0 for a server of your own"
+    )
 
     @model_validator(mode="after")
     def _endpoint_is_named(self) -> Self:
@@ -204,56 +295,73 @@ class Judge(Section):
 
 
 class EvaluateAdapter(Section):
-    min_pairs: int = Field(20, gt=0, description="with fewer held-out pairs the verdict is insufficient")
-    max_pairs: int = Field(200, gt=0)
+    """The offline gate: compare the candidate with the incumbent on held-out pairs."""
+
+    min_pairs: int = Field(20, gt=0, description="With fewer held-out pairs the verdict is insufficient")
+    max_pairs: int = Field(200, gt=0, description="Most held-out pairs that are scored")
     non_inferiority_margin: float = Field(
-        0.01, ge=0, description="how much lower than the incumbent's accuracy still passes"
+        0.01, ge=0, description="How far below the incumbent's accuracy the candidate's may be and still pass"
     )
-    max_perplexity_rise: float = Field(0.2, ge=0, description="largest relative rise on the replay set")
-    max_slice_drop: float = Field(0.05, ge=0, description="largest loss of accuracy in one slice of the users")
-    max_new_tokens: int = Field(48, gt=0, description="for the format and safety generations")
+    max_perplexity_rise: float = Field(0.2, ge=0, description="Largest relative rise of perplexity on the replay set")
+    max_slice_drop: float = Field(0.05, ge=0, description="Largest loss of accuracy in one slice of the users")
+    max_new_tokens: int = Field(48, gt=0, description="Most tokens of each answer in the format and safety checks")
     judge: Judge = Judge()
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    resamples: int = Field(2000, ge=100)
-    max_tokens: int = Field(1024, gt=0, description="longer pairs (prompt and both answers) are not judged")
-    threads: int = Field(2, gt=0, description="CPU threads; part of the result, since float sums depend on it")
-    device: Literal["cpu", "cuda"] = "cpu"
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of the intervals and tests")
+    resamples: int = Field(2000, ge=100, description="Bootstrap resamples")
+    max_tokens: int = Field(1024, gt=0, description="Longest pair (prompt and both answers) that is scored, in tokens")
+    threads: int = Field(2, gt=0, description="CPU threads; the result depends on it, since float sums do")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Device to evaluate on")
 
 
 class RegisterAdapter(Section):
-    pass
+    """No settings of its own: `registry` says where MLflow is. Kept, since each of the seven steps has a section."""
 
 
 class ReleaseAdapter(Section):
-    git_url: str | None = Field(None, description="repository that Argo CD follows; without it nothing is released")
-    branch: str = "main"
-    values_path: str = Field("environments/local/values.yaml", description="values file with the `adapter` block")
-    cluster_url: str | None = Field(None, description="Kubernetes API, or the local rehearsal cluster's")
-    gate_url: str | None = Field(None, description="the gate, for its evidence")
-    namespace: str = "ratchet"
-    canary: str = "adapter-router"
-    poll_s: float = Field(1.0, gt=0)
-    timeout_s: float = Field(3600, gt=0, description="give up waiting for the canary; the reconciler goes on")
-    force: bool = Field(False, description="release although the offline verdict is not a pass; recorded in the ledger")
+    """Release a registered adapter through Git, Argo CD and a Flagger canary."""
+
+    git_url: str | None = Field(None, description="Repository that Argo CD follows; null: nothing is released")
+    branch: str = Field("main", description="Branch that Argo CD follows")
+    values_path: str = Field(
+        "environments/local/values.yaml",
+        description="Path in the repository of the values file with the `adapter` block",
+    )
+    cluster_url: str | None = Field(
+        None, description="URL of the Kubernetes API, or of the local rehearsal cluster; needed with git_url"
+    )
+    gate_url: str | None = Field(None, description="URL of the gate, whose evidence is recorded with the release")
+    namespace: str = Field("ratchet", description="Kubernetes namespace of the Canary")
+    canary: str = Field("adapter-router", description="Name of the Canary object")
+    poll_s: float = Field(1.0, gt=0, description="Seconds between two looks at the canary")
+    timeout_s: float = Field(
+        3600, gt=0, description="Seconds that the step waits for the canary to end; the reconciler goes on after that"
+    )
+    force: bool = Field(False, description="Release although the offline verdict is not a pass; the ledger records it")
 
 
 class Gate(Section):
-    """The statistical gate that judges a canary on votes."""
+    """The statistical gate that judges a canary on users' votes."""
 
-    alpha: float = Field(0.05, gt=0, lt=0.5, description="error rate of each test over the whole canary")
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="Error rate of each test over the whole canary")
     non_inferiority_margin: float = Field(
-        0.1, gt=0, lt=1, description="how much lower than the champion's approval still passes"
+        0.1, gt=0, lt=1, description="How far below the champion's approval the canary's may be and still pass"
     )
     max_tenant_share: float = Field(
-        0.5, ge=0, le=1, description="no decision rests on one tenant alone that has less than this share of the votes"
+        0.5,
+        ge=0,
+        le=1,
+        description="A decision must stand without any single tenant that has less than this share of the votes; "
+        "0 turns this off",
     )
-    min_votes: int = Field(4, ge=0, description="canary votes needed before each traffic step")
-    max_minutes: float = Field(24 * 60, gt=0, description="a canary undecided for longer is rolled back")
-    refresh_s: float = Field(1.0, gt=0)
+    min_votes: int = Field(4, ge=0, description="Canary votes needed for each traffic step; 0: none")
+    max_minutes: float = Field(24 * 60, gt=0, description="Minutes after which an undecided canary is rolled back")
+    refresh_s: float = Field(1.0, gt=0, description="Seconds between two readings of new votes")
 
 
 class Config(Section):
-    seed: int = 0
+    """Settings of Ratchet, in ratchet.yaml. Keys that are left out have their defaults."""
+
+    seed: int = Field(0, description="Seed of every random draw in datasets, training and evaluation")
     base_model: BaseModelSource = BaseModelSource()
     registry: Registry = Registry()
     collect_triplets: CollectTriplets = CollectTriplets()
@@ -266,43 +374,75 @@ class Config(Section):
     gate: Gate = Gate()
 
 
+def _all_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
+    for name, key in section.model_fields.items():
+        yield prefix + name
+        if inner := section_of(key.annotation):
+            yield from _all_keys(inner, f"{prefix}{name}.")
+
+
+KEYS = tuple(_all_keys(Config))
+"""Every key and section by its dotted name, in the order of the file."""
+
+RENAMED = {
+    "evaluate_adapter.tolerance": "evaluate_adapter.non_inferiority_margin",
+    "evaluate_adapter.judge.tolerance": "evaluate_adapter.judge.non_inferiority_margin",
+    "gate.margin": "gate.non_inferiority_margin",
+}
+"""Old names of keys, and the names that replaced them."""
+
+
 def load_config(path: Path) -> Config:
-    """The checked configuration. Raises UserError with every fault, its place, and the nearest known key."""
+    """Read and check a ratchet.yaml. Raises UserError with every fault, its place, and the nearest known key."""
+    return check_config(path, read_settings(path))
+
+
+def read_settings(path: Path) -> Any:
+    """Return the YAML document as it is written, unchecked; {} for an empty file."""
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise UserError(
             f"{path} cannot be read: {error.strerror}; `ratchet profile local > {path}` writes one"
         ) from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not YAML: {error}") from None
+
+
+def check_config(path: Path, given: Any) -> Config:
+    """Return the settings with their defaults; errors name `path`. Raises UserError as `load_config` does."""
     try:
-        return Config.model_validate(plain)
+        return Config.model_validate(given)
     except ValidationError as error:
         faults = "\n".join(f"  {_explain(fault)}" for fault in error.errors())
         raise UserError(f"{path}:\n{faults}") from None
 
 
-RENAMED = {
-    "evaluate_adapter.tolerance": "non_inferiority_margin",
-    "evaluate_adapter.judge.tolerance": "non_inferiority_margin",
-    "gate.margin": "non_inferiority_margin",
-}
+def unknown_key(key: str) -> str:
+    """Say that a dotted key does not exist, and which one was meant: renamed, misspelt, or in another section."""
+    if key in RENAMED:
+        return f"{key}: renamed to {RENAMED[key]}"
+    parts = key.split(".")
+    depth = next(n for n in range(len(parts)) if ".".join(parts[: n + 1]) not in KEYS)  # of the first unknown part
+    section, name, rest = parts[:depth], parts[depth], parts[depth + 1 :]
+    known = [path.rpartition(".")[2] for path in KEYS if path.split(".")[:-1] == section]
+    corrected = [".".join([*section, near]) for near in difflib.get_close_matches(name, known, n=1, cutoff=0.5)]
+    meant = [whole if (whole := ".".join([path, *rest])) in KEYS else path for path in corrected]
+    meant = meant or [path for path in KEYS if path.endswith(f".{name}")]
+    if meant:
+        return f"{key}: no such key; did you mean {' or '.join(map(repr, meant))}?"
+    return f"{key}: no such key; there are {', '.join(known)}" if known else f"{key}: no such key"
 
 
 def _explain(fault: Any) -> str:
     place = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] != "extra_forbidden":
-        return f"{place} = {fault['input']!r}: {fault['msg']}"
-    if place in RENAMED:
-        return f"{place}: renamed to {RENAMED[place]!r}"
-    known = _keys_at(fault["loc"][:-1])
-    nearest = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.0)
-    return f"{place}: no such key; did you mean {nearest[0]!r}?" if nearest else f"{place}: no such key"
-
-
-def _keys_at(path: tuple[str | int, ...]) -> list[str]:
-    section: Any = Config
-    for part in path:
-        section = section.model_fields[part].annotation
-    return list(section.model_fields)
+    if fault["type"] == "extra_forbidden":
+        return unknown_key(place)
+    if fault["type"] == "value_error":  # from a check over several keys: its input is the whole section
+        return f"{place}: {fault['ctx']['error']}"
+    message = f"{place or 'the file'} = {fault['input']!r}: {fault['msg']}"
+    if fault["type"] == "literal_error":
+        choices = re.findall(r"'([^']+)'", fault["ctx"]["expected"])
+        if nearest := difflib.get_close_matches(str(fault["input"]), choices, n=1):
+            message += f"; did you mean {nearest[0]!r}?"
+    return message

@@ -82,6 +82,19 @@ def where_used(store: Store, feedback_id: str) -> list[Use]:
     return list(uses.values())
 
 
+def feedback_on(store: Store, interaction_id: str) -> list[str]:
+    """Return the ids of all collected feedback on an interaction, oldest first; empty if there is none."""
+    import polars as pl
+
+    from ratchet.lake.schema import FEEDBACK
+    from ratchet.lake.tables import last_collection, scan
+
+    if not store.exists(FEEDBACK.key):
+        return []
+    rows = scan(store, FEEDBACK, last_collection(store, FEEDBACK)).filter(pl.col("interaction_id") == interaction_id)
+    return rows.select(FEEDBACK.id, FEEDBACK.time).collect().sort(FEEDBACK.time, FEEDBACK.id)[FEEDBACK.id].to_list()
+
+
 def explain(store: Store, dataset: str) -> dict[str, Any]:
     """A dataset's card, what it was made from and what was made from it.
 

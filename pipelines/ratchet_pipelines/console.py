@@ -1,60 +1,64 @@
-"""What a terminal or a log shows: progress lines, step results, and errors that a person can act on."""
+"""Print progress, step results and errors at the terminal or into a log."""
 
 import errno
 from collections.abc import Callable
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from ratchet.errors import UserError
+from ratchet.manifest import Flow
 from ratchet.step import Step, StepResult
 
 say = Console(stderr=True, highlight=False)
-# How Rust, Python and SQLite put it; SQLite calls it an I/O error where a quota is what is full.
+# Messages of Rust, Python and SQLite; SQLite calls it an I/O error if a quota is full.
 DISK_TROUBLE = ("No space left on device", "File too large", "disk is full", "disk I/O error")
+DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PATH_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 
 def announce(step: Step, ran: StepResult | None) -> None:
+    """Print a step's result on stderr; nothing while it is still running (None)."""
     if ran is not None:
         say.print(describe(step, ran), markup=False, soft_wrap=True)
 
 
 def describe(step: Step, ran: StepResult) -> str:
-    """One line for people: what went through the step and what it says of itself."""
+    """Return a step's result as one line: rows in and out, drops by reason, outcome, seconds."""
     flows = "; ".join(_flow_words(unit, flow) for unit, flow in ran.manifest.flows.items())
     outcome = ran.manifest.facts.get("outcome") or ran.manifest.facts.get("verdict") or ""
     cost = f"{ran.manifest.seconds:.1f} s" if ran.is_new else "done before, nothing to do"
     return "  ".join(part for part in (f"{step.name:<18}", flows, str(outcome), f"[{cost}]") if part)
 
 
-def _flow_words(unit: str, flow: Any) -> str:
+def _flow_words(unit: str, flow: Flow) -> str:
     drops = ", ".join(f"{reason} {count:,}" for reason, count in sorted(flow.drops.items()) if count)
     return f"{unit} {flow.rows_in:,} in, {flow.rows_out:,} out" + (f", dropped: {drops}" if drops else "")
 
 
 def guarded(program: Callable[[], None]) -> None:
-    """Run a program; a user's error becomes one message on stderr and exit code 2."""
+    """Run a program; turn an error that the user can fix into one message on stderr and exit code 2."""
     try:
         program()
     except UserError as error:
-        say.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-        raise SystemExit(2) from None
+        message = str(error)
     except Exception as error:
-        if not _is_disk_full(error):
+        if _is_disk_full(error):
+            message = f"the disk is full or failing ({error}). Free some space and run again; finished steps are kept."
+        elif isinstance(error, OSError) and error.errno in PATH_ERRNOS and error.filename is not None:
+            message = f"{error.filename}: {error.strerror}; choose another path or change its permissions"
+        else:
             raise
-        say.print(
-            f"[red]error:[/red] the disk is full or failing ({escape(str(error))}). Free some space and run again; "
-            "finished steps are kept.",
-            soft_wrap=True,
-        )
-        raise SystemExit(2) from None
+    else:
+        return
+    say.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
+    raise SystemExit(2)
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
-    """Whether a full disk is behind this error; libraries in other languages only say so in words."""
+    """Whether a full disk caused the error; libraries in other languages say so only in their message."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
             return True
         if any(words in str(error) for words in DISK_TROUBLE):
             return True

@@ -1,4 +1,4 @@
-"""The local run: all seven steps in one process, in order, each found or done."""
+"""Run all seven steps in one process, in order; a step whose result is in the lake is not run again."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ OnStep = Callable[[Step, StepResult | None], None]
 
 
 def run_loop(config: Config, store: Store, watch: OnStep, steps: Sequence[Step] = STEPS) -> dict[str, StepResult]:
-    """Run the steps in order; what each made, by step name."""
+    """Run the steps in order and return their results by step name."""
     done: dict[str, StepResult] = {}
     for step in steps:
         watch(step, None)
@@ -25,7 +25,7 @@ def run_loop(config: Config, store: Store, watch: OnStep, steps: Sequence[Step] 
 
 
 def summarize(done: dict[str, StepResult]) -> dict[str, Any]:
-    """The run as one JSON object: rows and drops a step, digests, verdict, version, outcome, seconds."""
+    """Return the run as one JSON object: rows and drops of each step, digests, verdict, version, outcome, seconds."""
     manifests = {name: ran.manifest for name, ran in done.items()}
     return {
         "steps": {name: _step_summary(ran) for name, ran in done.items()},

@@ -1,4 +1,4 @@
-"""The report on what a lake holds: one act for each release, or for the newest run if nothing was released."""
+"""Write the report on a lake: one act for each run that reached the furthest step."""
 
 from pathlib import Path
 
@@ -12,18 +12,18 @@ from ratchet_pipelines.graph import STEPS
 
 
 def report_latest(store: Store, out: Path, titles: tuple[str, ...] = ()) -> None:
-    """Write the report; `titles` name the acts, oldest first."""
+    """Write the report as an HTML file; `titles` name the acts, oldest first. Raises UserError for an empty lake."""
     manifests = all_manifests(store)
     ends = _ends(manifests)
     if not ends:
-        raise UserError(f"{store.root} holds no results yet; `ratchet run --lake {store.root}` makes some")
+        raise UserError(f"{store.root} holds no results yet; run `ratchet run --lake {store.root}` first")
     named = [*titles, *(f"Run {number + 1}" for number in range(len(titles), len(ends)))]
     acts = [Act(title, ancestry(end, manifests)) for title, end in zip(named, ends, strict=False)]
     write_report(acts, read_ledger(store), out)
 
 
 def _ends(manifests: list[Manifest]) -> list[Manifest]:
-    """Manifests of the last step that was reached, oldest first."""
+    """Return the manifests of the furthest step that any run reached, oldest first."""
     for step in reversed(STEPS):
         if ends := [manifest for manifest in manifests if manifest.step == step.name]:
             return ends

@@ -1,4 +1,4 @@
-"""What a step tells the orchestrator that ran it: a few small files, names and digests only, never data."""
+"""Write a step's result for the orchestrator that ran it: a few small files with names and digests, never data."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,13 @@ from ratchet.step import StepResult
 
 
 def decision(ran: StepResult) -> str:
-    """The word that later steps branch on: a release's outcome, else a verdict, else `done`."""
+    """Return the word that later steps branch on: a release's outcome, else a verdict, else `done`."""
     facts = ran.manifest.facts
     return str(facts.get("outcome") or facts.get("verdict") or "done")
 
 
 def result(ran: StepResult) -> dict[str, Any]:
-    """A step's result as one small JSON object: what an Airflow XCom holds."""
+    """Return a step's result as one small JSON object, for an Airflow XCom."""
     manifest = ran.manifest
     return {
         "step": manifest.step,
@@ -31,9 +31,9 @@ def result(ran: StepResult) -> dict[str, Any]:
 
 
 def write_result(ran: StepResult, folder: Path) -> None:
-    """Write the result where an orchestrator picks it up.
+    """Write the result into the folder that an orchestrator reads.
 
-    `return.json` is named for the folder that Airflow's sidecar reads (`--out /airflow/xcom`); `uri` and `decision`
+    `return.json` is the name that Airflow's sidecar reads (`--out /airflow/xcom`); `uri` and `decision`
     are plain text for Argo, whose conditions read whole files.
     """
     folder.mkdir(parents=True, exist_ok=True)

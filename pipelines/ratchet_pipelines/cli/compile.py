@@ -1,4 +1,4 @@
-"""`ratchet compile`: the loop written for another orchestrator."""
+"""`ratchet compile`: write the loop for another orchestrator."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,20 +6,28 @@ from typing import Annotated
 import typer
 
 from ratchet_pipelines.argo.settings import Settings
+from ratchet_pipelines.cli.options import OUT_FOLDER
 
-app = typer.Typer(name="compile", help="Write the loop for another orchestrator.", no_args_is_help=True)
+app = typer.Typer(help="Write the loop as files for Kubeflow Pipelines or Argo Workflows.", no_args_is_help=True)
+Image = Annotated[
+    str, typer.Option("--image", metavar="IMAGE", help="Image of the steps, by digest: registry/name@sha256:…")
+]
+CudaImage = Annotated[
+    str | None,
+    typer.Option(
+        "--cuda-image", metavar="IMAGE", help="Image of the steps for GPUs; with it, training requests a GPU."
+    ),
+]
 
 
 @app.command()
 def kubeflow(
-    image: Annotated[str, typer.Option(help="Image of the steps, by digest: registry/name@sha256:…")],
-    out: Annotated[Path, typer.Option(help="Folder to write: ir/ to upload, kubernetes/ to commit.")],
-    cuda_image: Annotated[
-        str | None, typer.Option(help="Image of the steps for GPUs; with it, training asks for a GPU.")
-    ] = None,
+    image: Image,
+    out: Annotated[Path, OUT_FOLDER],
+    cuda_image: CudaImage = None,
     namespace: Annotated[str, typer.Option(help="Namespace of the Kubernetes objects.")] = "kubeflow",
 ) -> None:
-    """Compile the Kubeflow pipelines: as IR for an upload, and as Kubernetes objects for GitOps."""
+    """Write the Kubeflow pipelines: ir/ to upload, and kubernetes/ to commit for GitOps."""
     from ratchet_pipelines.kubeflow.compile import compile_pipelines
     from ratchet_pipelines.kubeflow.pipelines import Images
 
@@ -29,14 +37,12 @@ def kubeflow(
 
 @app.command()
 def argo(
-    image: Annotated[str, typer.Option(help="Image of the steps, by digest: registry/name@sha256:…")],
-    out: Annotated[Path, typer.Option(help="Folder to write the YAML files to.")],
-    cuda_image: Annotated[
-        str | None, typer.Option(help="Image of the steps for GPUs; with it, training asks for a GPU.")
-    ] = None,
-    schedule: Annotated[str, typer.Option(help="When the loop starts: cron, in UTC.")] = Settings.schedule,
+    image: Image,
+    out: Annotated[Path, OUT_FOLDER],
+    cuda_image: CudaImage = None,
+    schedule: Annotated[str, typer.Option(metavar="CRON", help="When the loop starts, in UTC.")] = Settings.schedule,
 ) -> None:
-    """Compile the loop to Argo WorkflowTemplates and a CronWorkflow."""
+    """Write the loop as Argo WorkflowTemplates and a CronWorkflow."""
     from ratchet_pipelines.argo.compile import write_documents
 
     for path in write_documents(Settings(image=image, cuda_image=cuda_image, schedule=schedule), out):

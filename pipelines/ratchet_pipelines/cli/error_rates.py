@@ -1,4 +1,4 @@
-"""`ratchet error-rates`: how often the offline gate would be wrong, with your settings and so many held-out pairs."""
+"""`ratchet error-rates`: how often the offline gate errs, with your settings and a given number of held-out pairs."""
 
 import json
 from collections.abc import Sequence
@@ -12,44 +12,46 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ratchet_pipelines.cli.options import AsJson, ConfigFile, settings
+from ratchet_pipelines.cli.options import AsJson, ConfigFile, Seed, settings
+from ratchet_pipelines.console import say
 
 if TYPE_CHECKING:
     from ratchet.evaluation.error_rates import Rates
 
-BROKEN_P = 0.001  # an excess of errors as unlikely as this, if the promise held, breaks it
-say = Console(stderr=True, highlight=False)
+BROKEN_P = 0.001  # p-value of the excess of errors under which the promised rate counts as broken
 
 
 def error_rates(
-    pairs: Annotated[int, typer.Option(min=1, help="Held-out pairs in each exam.")] = 60,
-    draws: Annotated[int, typer.Option(min=1, help="Exams simulated of each kind.")] = 2000,
+    pairs: Annotated[int, typer.Option(min=1, help="Held-out pairs in each evaluation.")] = 60,
+    runs: Annotated[int, typer.Option(min=1, help="Simulated evaluations for each row of the table.")] = 2000,
     config: ConfigFile = None,
+    seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Simulate exams of candidates whose true quality is known: how often does the offline gate err?"""
+    """Simulate evaluations of candidates of known quality: how often the offline gate errs."""
     import numpy as np
 
     from ratchet.evaluation.error_rates import simulate, truths
 
     whole = settings(config)
     kinds = truths(whole.evaluate_adapter)
-    sit = partial(simulate, num_pairs=pairs, draws=draws, settings=whole.evaluate_adapter)
+    evaluate = partial(simulate, num_pairs=pairs, draws=runs, settings=whole.evaluate_adapter)
+    generators = np.random.default_rng(whole.seed if seed is None else seed).spawn(len(kinds))
     with ProcessPoolExecutor() as pool:
-        sat = pool.map(sit, kinds, np.random.default_rng(whole.seed).spawn(len(kinds)))
-        found = list(track(sat, "exams", total=len(kinds), console=say, transient=True))
+        simulated = pool.map(evaluate, kinds, generators)
+        rows = list(track(simulated, "simulating", total=len(kinds), console=say, transient=True))
     if as_json:
-        print(json.dumps([asdict(rates) for rates in found], indent=1))
+        print(json.dumps([asdict(rates) for rates in rows], indent=1))
     else:
-        Console(highlight=False).print(_table(found, pairs, draws))
+        Console(highlight=False).print(_table(rows, pairs, runs))
 
 
-def _table(found: "Sequence[Rates]", pairs: int, draws: int) -> Table:
-    table = Table(title=f"{draws:,} exams of {pairs} pairs each, in percent", title_justify="left")
+def _table(rows: "Sequence[Rates]", pairs: int, runs: int) -> Table:
+    table = Table(title=f"{runs:,} evaluations of {pairs} pairs each, in percent", title_justify="left")
     for heading in ("the candidate is", "pass", "fail", "insufficient", "promised", "kept"):
         table.add_column(heading, justify="left" if heading == "the candidate is" else "right")
-    for rates in found:
-        shares = [f"{100 * rates.verdicts[verdict] / draws:.1f}" for verdict in ("pass", "fail", "insufficient")]
+    for rates in rows:
+        shares = [f"{100 * rates.verdicts[verdict] / runs:.1f}" for verdict in ("pass", "fail", "insufficient")]
         promise = "" if rates.at_most is None else f"{rates.of} at most {100 * rates.at_most:.1f}"
         kept = "" if rates.excess_p is None else "yes" if rates.excess_p > BROKEN_P else "NO"
         table.add_row(rates.world, *shares, promise, kept)

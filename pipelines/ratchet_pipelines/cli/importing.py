@@ -1,58 +1,79 @@
-"""`ratchet import`: other systems' feedback into the lake."""
+"""`ratchet import`: turn other systems' feedback into events in the lake."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from ratchet.errors import UserError
 from ratchet.events import Consent
 from ratchet.store import open_store
-from ratchet_pipelines.cli.options import AsJson, Lake
+from ratchet_pipelines.cli.options import AsJson, Lake, one_of
+from ratchet_pipelines.console import say
 
 if TYPE_CHECKING:
     from ratchet.ingest.importers import Imported, Importer, Source
 
-say = Console(stderr=True, highlight=False)
+Judges = Literal["human", "model", "code"]
+
+
+def _format_names() -> list[str]:
+    from ratchet.ingest.importers import IMPORTERS
+
+    return sorted(IMPORTERS)
 
 
 def import_(
     name: Annotated[
-        str | None, typer.Argument(metavar="FORMAT", help="What wrote the files; --list names all.")
+        str | None,
+        typer.Argument(
+            help="Format of the files; --list names all.", **one_of("format", _format_names, is_listed=False)
+        ),
     ] = None,
     files: Annotated[
         list[str] | None, typer.Argument(metavar="FILE...", help="Feedback: files, or the URI of an MLflow server.")
     ] = None,
     lake: Lake = "lake",
     traces: Annotated[
-        list[Path] | None, typer.Option(help="A file of prompts and answers, where they live apart. Repeatable.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="File of prompts and answers, if they are not in FILE. Repeatable."),
     ] = None,
     score: Annotated[
         list[str] | None,
         typer.Option(
-            help="What a score means: NAME=thumb, NAME=WORST..BEST (a rating), NAME=BAD/GOOD (labels). Repeatable."
+            metavar="NAME=MEANING",
+            help="What a score means: NAME=thumb, NAME=WORST..BEST (a rating), NAME=BAD/GOOD (labels). Repeatable.",
         ),
     ] = None,
     source: Annotated[
-        Literal["human", "model", "code"] | None, typer.Option(help="Who judged, if you know better than the file.")
+        Judges | None,
+        typer.Option(help="Who judged, in place of what the file says.", **one_of("source", lambda: get_args(Judges))),
     ] = None,
-    consent: Annotated[Consent, typer.Option(help="To train on these texts: whoever imports vouches.")] = "granted",
-    experiment: Annotated[str, typer.Option(help="Of an MLflow server.")] = "Default",
-    is_listed: Annotated[bool, typer.Option("--list", help="Name the formats and what each reads.")] = False,
+    consent: Annotated[
+        Consent,
+        typer.Option(
+            help="The users' consent to training on these texts; only granted trains.",
+            **one_of("consent", lambda: get_args(Consent)),
+        ),
+    ] = "granted",
+    experiment: Annotated[str, typer.Option(help="Experiment on the MLflow server.")] = "Default",
+    is_listed: Annotated[bool, typer.Option("--list", help="List the formats and what each reads.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Turn other systems' feedback into events in the lake. Importing it twice changes nothing."""
+    """Turn other systems' feedback into events in the lake. Importing it twice changes nothing.
+
+    `ratchet import --list` names the formats: tracing tools, arena votes, datasets of preferences.
+    """
     from ratchet.ingest.importers import IMPORTERS, Terms, import_sources
     from ratchet.ingest.importers.scores import parse_rules
 
     if is_listed:
         return _list(as_json)
-    importer = IMPORTERS.get(name or "")
-    if importer is None:
-        raise UserError(f"import {name or ''}: no such format; known are {', '.join(sorted(IMPORTERS))}")
+    if name is None:
+        raise UserError(f"import: name a FORMAT; known are {', '.join(sorted(IMPORTERS))}")
+    importer = IMPORTERS[name]
     if not files and not traces:
         raise UserError(f"import {name}: name a file ({importer.file})")
     terms = Terms(consent=consent, scores=parse_rules(score or []), source=source)
@@ -81,15 +102,15 @@ def _list(as_json: bool) -> None:
 
     if as_json:
         known = {
-            name: {"about": one.about, "file": one.file, "traces": one.traces_file or None}
-            for name, one in IMPORTERS.items()
+            name: {"about": importer.about, "file": importer.file, "traces": importer.traces_file or None}
+            for name, importer in IMPORTERS.items()
         }
         print(json.dumps(known, indent=1))
         return
-    for name, one in sorted(IMPORTERS.items()):
-        print(f"{name:<11} {one.about}\n{'':<11} {one.file}")
-        if one.traces_file:
-            print(f"{'':<11} --traces {one.traces_file}")
+    for name, importer in sorted(IMPORTERS.items()):
+        print(f"{name:<11} {importer.about}\n{'':<11} {importer.file}")
+        if importer.traces_file:
+            print(f"{'':<11} --traces {importer.traces_file}")
 
 
 def _report(imported: "Imported") -> None:
@@ -100,6 +121,6 @@ def _report(imported: "Imported") -> None:
         )
     if imported.scores_without_rule:
         names = ", ".join(f"{name} ({count:,})" for name, count in imported.scores_without_rule.items())
-        say.print(f"Dropped, for nobody said what they mean: {escape(names)}. Say it: --score NAME=…", soft_wrap=True)
+        say.print(f"Dropped scores of unknown meaning: {escape(names)}. Give it with --score NAME=…", soft_wrap=True)
     for key in imported.quarantined:
-        say.print(f"Kept as they were: {key}", soft_wrap=True)
+        say.print(f"Refused records are kept in {key}", soft_wrap=True)

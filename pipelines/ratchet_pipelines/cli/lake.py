@@ -1,5 +1,6 @@
-"""`ratchet lake`: how the lake stands, and its upkeep."""
+"""`ratchet lake`: status of the lake, compaction, versions of its tables."""
 
+import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,26 +11,32 @@ from rich.console import Console
 from rich.table import Table
 
 from ratchet.store import open_lake
-from ratchet_pipelines.cli.options import AsJson, Lake
+from ratchet_pipelines.cli.options import AsJson, Lake, one_of
 
-lake_app = typer.Typer(name="lake", help="How the lake stands, and its upkeep.", no_args_is_help=True)
-say = Console(highlight=False, soft_wrap=True)
+lake_app = typer.Typer(help="Show the lake's status, compact its tables, list their versions.", no_args_is_help=True)
+out = Console(highlight=False, soft_wrap=True)
+
+
+def _table_names() -> tuple[str, ...]:
+    from ratchet.lake.maintenance import TABLES
+
+    return tuple(TABLES)
 
 
 @lake_app.command("status")
 def show_status(lake: Lake = "lake", as_json: AsJson = False) -> None:
-    """Rows, days, lag, quarantine and drops."""
+    """Show rows, days, lag, quarantine and drops."""
     from ratchet.monitoring.lake_status import status
 
-    found = status(open_lake(lake), time.time())
+    summary = status(open_lake(lake), time.time())
     if as_json:
-        print(found.model_dump_json(indent=1))
+        print(summary.model_dump_json(indent=1))
         return
     _print_grid(
         ("table", "rows", "files", "MB", "version"),
         [
             (name, f"{t.rows:,}", f"{t.files:,}", f"{t.size_bytes / 1e6:,.1f}", str(t.version))
-            for name, t in found.tables.items()
+            for name, t in summary.tables.items()
         ],
     )
     _print_grid(
@@ -43,62 +50,68 @@ def show_status(lake: Lake = "lake", as_json: AsJson = False) -> None:
                 f"{sum(day.files for day in days.values()):,}",
                 f"{sum(day.waiting for day in days.values()):,}",
             )
-            for kind, days in found.days.items()
+            for kind, days in summary.days.items()
         ],
     )
-    newest = found.newest_event_s
-    say.print(f"newest event collected: {_moment(newest)}, {_age(found.lag_s)} ago" if newest else "nothing collected")
-    say.print(f"feedback waiting for its interaction: {found.waiting_feedback:,}")
-    say.print(f"lines refused, kept in quarantine/: {found.refused_lines:,}")
-    for step, drops in found.drops.items():
-        told = ", ".join(f"{reason} {number:,}" for reason, number in drops.items())
-        say.print(f"dropped by {step}: {told or 'none'}")
+    newest = summary.newest_event_s
+    out.print(
+        f"newest event collected: {_moment(newest)}, {_age(summary.lag_s)} ago" if newest else "nothing collected"
+    )
+    out.print(f"feedback waiting for its interaction: {summary.waiting_feedback:,}")
+    out.print(f"lines refused, kept in quarantine/: {summary.refused_lines:,}")
+    for step, drops in summary.drops.items():
+        counts = ", ".join(f"{reason} {number:,}" for reason, number in drops.items())
+        out.print(f"dropped by {step}: {counts or 'none'}")
 
 
 @lake_app.command("compact")
 def compact_tables(
     lake: Lake = "lake",
     retention_hours: Annotated[
-        int, typer.Option(help="Keep what versions younger than this need, so that they stay readable.")
+        int, typer.Option(min=0, help="Hours; table versions younger than this stay readable.")
     ] = 168,
     as_json: AsJson = False,
 ) -> None:
-    """Merge the tables' small files and remove what no kept version needs. Safe beside collectors."""
-    import json
+    """Merge the tables' small files, and remove files that no kept version needs.
 
+    Safe while collectors write.
+    """
     from ratchet.lake.maintenance import compact
 
     done = compact(open_lake(lake), retention_hours)
     if as_json:
-        print(json.dumps({name: one.model_dump() for name, one in done.items()}))
+        print(json.dumps({name: counts.model_dump() for name, counts in done.items()}, indent=1))
         return
-    rows = [(name, str(one.files_before), str(one.files_after), str(one.files_removed)) for name, one in done.items()]
+    rows = [(name, str(n.files_before), str(n.files_after), str(n.files_removed)) for name, n in done.items()]
     _print_grid(("table", "files before", "after", "removed from storage"), rows)
 
 
 @lake_app.command("snapshots")
 def list_snapshots(
-    table: Annotated[str, typer.Argument(help="interactions, feedback or triplets")] = "triplets",
+    table: Annotated[
+        str,
+        typer.Argument(
+            help=f"Table to list: {', '.join(_table_names())}.", **one_of("table", _table_names, is_listed=False)
+        ),
+    ] = "triplets",
     lake: Lake = "lake",
     as_json: AsJson = False,
 ) -> None:
-    """Versions of a table, oldest first."""
-    import json
-
+    """List the versions of a table, oldest first."""
     from ratchet.lake.maintenance import snapshots
 
-    found = snapshots(open_lake(lake), table)
+    versions = snapshots(open_lake(lake), table)
     if as_json:
-        print(json.dumps([one.model_dump() for one in found]))
+        print(json.dumps([version.model_dump() for version in versions], indent=1))
         return
-    _print_grid(("version", "written", "operation"), [(str(s.version), s.written_at, s.operation) for s in found])
+    _print_grid(("version", "written", "operation"), [(str(v.version), v.written_at, v.operation) for v in versions])
 
 
 def _print_grid(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     grid = Table(*columns)
     for row in rows:
         grid.add_row(*row)
-    say.print(grid)
+    out.print(grid)
 
 
 def _moment(seconds: float) -> str:

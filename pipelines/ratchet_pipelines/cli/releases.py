@@ -1,4 +1,4 @@
-"""The operator's hand: what was released and why, and the two ways to stop it."""
+"""`ratchet releases`, `abort`, `rollback` and `hook-token`: read the ledger, and stop or undo a release."""
 
 import json
 import os
@@ -11,22 +11,15 @@ from rich.table import Table
 
 from ratchet.errors import UserError
 from ratchet.store import open_lake
-from ratchet_pipelines.cli.options import AsJson, ConfigFile, Lake, settings
+from ratchet_pipelines.cli.options import AsJson, ConfigFile, Lake, Who, Why, settings
+from ratchet_pipelines.console import say
 
-say = Console(stderr=True, highlight=False)
-app = typer.Typer(help="Show the ledger: every release that was asked for, and how it ended.")
-Who = Annotated[str, typer.Option(help="Who asks.", envvar="USER")]
-
-
-def add_to(cli: typer.Typer) -> None:
-    cli.add_typer(app, name="releases")
-    for command in (abort, rollback, hook_token):
-        cli.command(command.__name__.replace("_", "-"))(command)
+app = typer.Typer(help="List all releases and how they ended, or show one.")
 
 
 @app.callback(invoke_without_command=True)
 def releases(context: typer.Context, lake: Lake = "lake", as_json: AsJson = False) -> None:
-    """Show the ledger: every release that was asked for, and how it ended."""
+    """List all releases and how they ended, or show one."""
     from ratchet.release.ledger import read_ledger
     from ratchet.release.ledger import releases as by_release
 
@@ -48,81 +41,92 @@ def releases(context: typer.Context, lake: Lake = "lake", as_json: AsJson = Fals
 
 @app.command()
 def show(
-    release_id: Annotated[int, typer.Argument(metavar="ID", help="As `ratchet releases` lists it.")],
+    release_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the release, from `ratchet releases`.")],
     lake: Lake = "lake",
     as_json: AsJson = False,
 ) -> None:
-    """Explain one release: what asked to serve instead of what, on what evidence, who decided, and what changed."""
+    """Show one release: candidate, incumbent, evidence, who decided, and what changed."""
     from ratchet.release.ledger import read_ledger
     from ratchet.release.ledger import releases as by_release
 
     known = by_release(read_ledger(open_lake(lake)))
-    found = next((release for release in known if release_id in [record.seq for record in release]), None)
-    if found is None:
+    records = next((release for release in known if release_id in [record.seq for record in release]), None)
+    if records is None:
         ids = ", ".join(str(release[0].seq) for release in known) or "none"
         raise UserError(f"releases show {release_id}: no such release in {lake}; there are {ids}")
-    told = _explain([record.model_dump() for record in found])
+    summary = _summarize([record.model_dump() for record in records])
     if as_json:
-        print(json.dumps(told, indent=1))
+        print(json.dumps(summary, indent=1))
         return
     table = Table(box=None, show_header=False)
-    for name, value in told.items():
+    for name, value in summary.items():
         if name != "records" and value not in (None, "", {}):
             table.add_row(name.replace("_", " "), _words(value))
     Console().print(table)
 
 
 def abort(
-    why: Annotated[str, typer.Argument(help="The reason, for the ledger.")],
+    why: Why,
     lake: Lake = "lake",
     who: Who = "operator",
     as_json: AsJson = False,
 ) -> None:
-    """Roll back the release that is under way, without waiting for the gate."""
+    """Roll back the release that is under way, without waiting for the gate.
+
+    `ratchet rollback` goes back after a promotion.
+    """
     from ratchet.release.ledger import Ledger, request_abort
 
     record = request_abort(Ledger(open_lake(lake)), who, time.time(), why)
     if record is None:
         raise UserError(f"abort: no release is under way in {lake}; `ratchet releases` shows how the last one ended")
-    say.print(f"Asked for {record.adapter} to be rolled back; the reconciler takes it from here.")
+    say.print(f"Requested the rollback of {record.adapter}; the reconciler carries it out.")
     if as_json:
         print(record.model_dump_json(indent=1))
 
 
 def rollback(
-    why: Annotated[str, typer.Argument(help="The reason, for the ledger and the commit.")],
-    to: Annotated[str, typer.Option(help="Version that served before; `base` is the base model alone.")],
+    why: Why,
+    to: Annotated[
+        str, typer.Option(metavar="VERSION", help="Version that served before; `base` is the base model alone.")
+    ],
     lake: Lake = "lake",
     config: ConfigFile = None,
     who: Who = "operator",
     as_json: AsJson = False,
 ) -> None:
-    """Go back to a version that served before, after a promotion: no canary; what serves now is quarantined."""
+    """Go back to a version that served before, without a canary; the serving adapter is quarantined.
+
+    `ratchet abort` stops a release that is still under way.
+    """
     from ratchet.release.ledger import Ledger
     from ratchet.release.operator_rollback import request_rollback
     from ratchet.release.reconciler.kubernetes import ClusterReader, ClusterUnavailable
 
     release = settings(config).release_adapter
     if release.cluster_url is None:
-        raise UserError("release_adapter.cluster_url is not set; a rollback has to see what serves")
+        raise UserError("release_adapter.cluster_url is not set; a rollback reads the serving adapter from the cluster")
     with ClusterReader(release.cluster_url, release.namespace, release.canary) as cluster:
         try:
             record = request_rollback(Ledger(open_lake(lake)), cluster.look(), to, who, time.time(), why)
-        except ClusterUnavailable as away:
-            raise UserError(f"rollback: {away}") from None
-    say.print(f"Asked to go back to {record.adapter} from {record.baseline}; the reconciler takes it from here.")
+        except ClusterUnavailable as error:
+            raise UserError(f"rollback: {error}") from None
+    say.print(f"Requested the rollback from {record.baseline} to {record.adapter}; the reconciler carries it out.")
     if as_json:
         print(record.model_dump_json(indent=1))
 
 
 def hook_token() -> None:
-    """Print the token for Flagger's webhooks (adapter-router's `gate.token`), made from RATCHET_GATE_TOKEN."""
+    """Print the token for Flagger's webhooks, derived from the variable RATCHET_GATE_TOKEN.
+
+    It is the value `gate.token` of the chart adapter-router.
+    """
     from ratchet.release.gate import tokens
 
     print(tokens.hook_token(tokens.gate_token(os.environ)))
 
 
-def _explain(records: list[dict[str, Any]]) -> dict[str, Any]:
+def _summarize(records: list[dict[str, Any]]) -> dict[str, Any]:
     first, last = records[0], records[-1]
     evidence: dict[str, Any] = last["evidence"]
     is_closed = last["event"] not in ("requested", "abort_requested")
@@ -153,7 +157,7 @@ def _adapter(plain: dict[str, Any]) -> str:
 
 def _words(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_words(each)}" for key, each in value.items())
+        return ", ".join(f"{key} {_words(inner)}" for key, inner in value.items())
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 

@@ -1,32 +1,28 @@
-"""The commands of those who operate Ratchet: the services, the reconciler, and drift."""
+"""The commands that an operator runs as services: model server, router, syncer, gate, reconciler; and drift."""
 
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from ratchet.store import open_store
-from ratchet_pipelines.cli.options import AsJson, ConfigFile, Host, Lake, Port, settings
-
-say = Console(stderr=True, highlight=False)
-
-
-def add_to(app: typer.Typer) -> None:
-    for command in (serve_model, serve_router, serve_syncer, serve_gate, reconcile, drift):
-        app.command(command.__name__.replace("_", "-"))(command)
+from ratchet_pipelines.cli.options import AsJson, ConfigFile, Host, Lake, Port, ResultFolder, settings
+from ratchet_pipelines.console import say
 
 
 def serve_model(config: ConfigFile = None, host: Host = "127.0.0.1", port: Port = 8000) -> None:
-    """Serve the base model and LoRA adapters by name on this machine: vLLM's surface on a CPU."""
+    """Serve the base model and LoRA adapters by name on this machine's CPU, with vLLM's HTTP API."""
     from ratchet.inference.server import serve
 
     serve(settings(config), host, port)
 
 
 def serve_router() -> None:
-    """Serve one adapter from a model pool and record what users think of it. Configured by RATCHET_* variables."""
+    """Serve one adapter from a model pool, and record interactions and votes.
+
+    Configured by the variables RATCHET_*: docs/serving.md.
+    """
     from ratchet.router.app import main as router
 
     router()
@@ -34,21 +30,23 @@ def serve_router() -> None:
 
 def serve_syncer(
     lake: Lake = "lake",
-    pool_url: Annotated[str, typer.Option(help="The model server beside this one.")] = "http://127.0.0.1:8000",
-    folder: Annotated[Path, typer.Option(help="Where that server finds adapters.")] = Path("/adapters"),
+    pool_url: Annotated[
+        str, typer.Option(metavar="URL", help="The model server to load into.")
+    ] = "http://127.0.0.1:8000",
+    folder: Annotated[Path, typer.Option(help="Folder in which that server finds adapters.")] = Path("/adapters"),
     host: Host = "127.0.0.1",
     port: Port = 8001,
     poll_s: Annotated[float, typer.Option(help="Seconds between two looks at the ledger.")] = 2.0,
-    max_adapters: Annotated[int, typer.Option(help="How many of the adapters named last are kept loaded.")] = 4,
+    max_adapters: Annotated[int, typer.Option(help="Most adapters to keep loaded, the last named first.")] = 4,
 ) -> None:
-    """Load the adapters that the ledger names into one model server, each after its digest is checked."""
+    """Load the adapters that the ledger names into one model server, after checking each one's digest."""
     from ratchet.inference.syncer import serve
 
     serve(lake, pool_url, folder, host, port, poll_s, max_adapters)
 
 
 def serve_gate(lake: Lake = "lake", config: ConfigFile = None, host: Host = "127.0.0.1", port: Port = 8080) -> None:
-    """Serve the gate: Flagger asks it before every move of a canary, and the votes in the lake answer."""
+    """Serve the gate, which answers Flagger before each step of a canary from the votes in the lake."""
     from ratchet.release.gate.app import serve
 
     serve(settings(config), open_store(lake), host, port)
@@ -57,9 +55,9 @@ def serve_gate(lake: Lake = "lake", config: ConfigFile = None, host: Host = "127
 def reconcile(
     lake: Lake = "lake",
     config: ConfigFile = None,
-    once: Annotated[bool, typer.Option("--once", help="One pass, then end; for a scheduler.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Make one pass and end, for a scheduler.")] = False,
 ) -> None:
-    """Make traffic, registry, Git and ledger agree after each canary, until told to stop."""
+    """Make traffic, registry, Git and ledger agree after each canary, until it is stopped."""
     from ratchet.release.reconciler.reconcile import run
 
     run(settings(config), open_store(lake), once)
@@ -68,15 +66,15 @@ def reconcile(
 def drift(
     lake: Lake = "lake",
     as_json: AsJson = False,
-    out: Annotated[Path | None, typer.Option(help="A folder for return.json, which an orchestrator reads.")] = None,
+    out: ResultFolder = None,
 ) -> None:
-    """Compare the last week of votes with the four weeks before: has what users ask and think moved?"""
+    """Test whether prompts and votes of the last week differ from the four weeks before."""
     from ratchet.monitoring.drift import find_drift
 
-    found = find_drift(open_store(lake))
-    say.print(f"{'Drift' if found['drifted'] else 'No drift'}: {found['why']}", markup=False)
+    result = find_drift(open_store(lake))
+    say.print(f"{'Drift' if result['drifted'] else 'No drift'}: {result['why']}", markup=False)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "return.json").write_text(json.dumps(found), encoding="utf-8")
+        (out / "return.json").write_text(json.dumps(result), encoding="utf-8")
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(result, indent=1))

@@ -1,13 +1,18 @@
-"""Profiles: whole ratchet.yaml files to start from."""
+"""Profiles: ratchet.yaml files to start from."""
 
 from pathlib import Path
 
 from ratchet.errors import UserError
 
+FOLDER = Path(__file__).parent
+
+
+def profile_names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
 
 def profile_path(name: str) -> Path:
-    folder = Path(__file__).parent
-    if not (folder / f"{name}.yaml").is_file():
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-        raise UserError(f"profile {name!r}: no such profile; known are {known}")
-    return folder / f"{name}.yaml"
+    """Return the profile's file. Raises UserError for an unknown name."""
+    if name not in profile_names():
+        raise UserError(f"profile {name!r}: no such profile; known are {', '.join(profile_names())}")
+    return FOLDER / f"{name}.yaml"

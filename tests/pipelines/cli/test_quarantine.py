@@ -27,7 +27,7 @@ def collect(lake: Store) -> dict[str, int]:
     return {"in": flows["feedback"].rows_in, "out": flows["feedback"].rows_out, **flows["feedback"].drops}
 
 
-def test_a_mended_line_enters_the_lake_exactly_once(lake: Store, tmp_path: Path):
+def test_a_fixed_line_enters_the_lake_exactly_once(lake: Store, tmp_path: Path):
     land(lake, [interaction("a"), vote("good", "a")])
     broken = vote("late", "a").model_dump_json().replace('"value":1.0', '"value":[1]')
     lake.create("events/feedback/dt=x/broken.jsonl", f"{broken}\nno json at all\n".encode())

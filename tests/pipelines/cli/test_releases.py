@@ -1,27 +1,24 @@
-"""The operator's hand at the command line: list, explain, abort, go back."""
+"""`ratchet releases`, `abort`, `rollback` and `hook-token`, on a ledger in a local lake."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from typer.testing import CliRunner
 
 from ratchet.errors import UserError
 from ratchet.release.ledger import Ledger, LedgerEntry, close, read_ledger, request
 from ratchet.store import Store
-from ratchet_pipelines.cli import releases
+from ratchet_pipelines.cli.main import app
 from support.release_edges import NEW, OLD, FakeCluster, serving
 
-app = typer.Typer()
-releases.add_to(app)
 EVIDENCE = {"votes": {"canary": {"n": 10, "up": 2}}, "log_e": {"harm": 4.0}, "bound": 3.5, "decision": "fail"}
 
 
 def ratchet(*arguments: object) -> str:
-    done = CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
 
@@ -38,8 +35,8 @@ def ended(lake: Store) -> Store:
 
 
 def test_the_list_numbers_releases(ended: Store) -> None:
-    told = ratchet("releases", "--lake", ended.root)
-    assert [line.split()[0] for line in told.splitlines()[1:] if line.split()[0].isdigit()] == ["1", "1", "3", "3"]
+    output = ratchet("releases", "--lake", ended.root)
+    assert [line.split()[0] for line in output.splitlines()[1:] if line.split()[0].isdigit()] == ["1", "1", "3", "3"]
     assert len(json.loads(ratchet("releases", "--lake", ended.root, "--json"))) == 4
 
 
@@ -47,10 +44,10 @@ def test_the_list_numbers_releases(ended: Store) -> None:
     ("asked", "outcome", "attempt"), [(1, "rolled_back", 1), (2, "rolled_back", 1), (3, "promoted", 2)]
 )
 def test_one_release_is_explained(ended: Store, asked: int, outcome: str, attempt: int) -> None:
-    told: dict[str, Any] = json.loads(ratchet("releases", "show", asked, "--lake", ended.root, "--json"))
-    assert (told["outcome"], told["attempt"], told["seconds"]) == (outcome, attempt, 60.0)
-    assert told["votes"] == {"canary": "2 of 10 up"}
-    assert told["decided_by"] == "reconciler"
+    output: dict[str, Any] = json.loads(ratchet("releases", "show", asked, "--lake", ended.root, "--json"))
+    assert (output["outcome"], output["attempt"], output["seconds"]) == (outcome, attempt, 60.0)
+    assert output["votes"] == {"canary": "2 of 10 up"}
+    assert output["decided_by"] == "reconciler"
     text = ratchet("releases", "show", asked, "--lake", ended.root)
     assert "users like it" in text
     assert "harm 4.00" in text
@@ -68,10 +65,10 @@ def test_going_back_is_asked_for_in_the_ledger(ended: Store, tmp_path: Path) -> 
     arguments = ("--lake", ended.root, "--config", settings, "--who", "me")
     with serving(cluster.app) as url:
         settings.write_text(yaml.safe_dump({"release_adapter": {"cluster_url": url}}))
-        told = json.loads(ratchet("rollback", "users complain", "--to", "base", *arguments, "--json"))
+        output = json.loads(ratchet("rollback", "users complain", "--to", "base", *arguments, "--json"))
         with pytest.raises(UserError, match="under way"):
             ratchet("rollback", "again", "--to", "base", *arguments)
-    assert (told["restores"], told["adapter"]["digest"], told["who"]) == (True, "base", "me")
+    assert (output["restores"], output["adapter"]["digest"], output["who"]) == (True, "base", "me")
     assert read_ledger(ended)[-1].baseline == NEW
     assert json.loads(ratchet("abort", "no", "--lake", ended.root, "--json"))["event"] == "abort_requested"
 
