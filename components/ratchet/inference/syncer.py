@@ -20,7 +20,7 @@ from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import UserError
 from ratchet.http_service import RequestRefused, answer_errors, run_server
 from ratchet.inference.adapter_pool import AdapterPool
-from ratchet.release.ledger import Ledger, LedgerRecord
+from ratchet.release.ledger import SERVING, Ledger, LedgerRecord
 from ratchet.store import open_store
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Syncer:
                 troubles[str(adapter)] = str(error)
         self.pool.keep_only(set(wanted))
         self.troubles = troubles  # at once: probes and metrics are read meanwhile
-        promoted = {str(record.adapter) for record in records if record.event == "promoted"}
+        promoted = {str(record.adapter) for record in records if record.event in SERVING}
         # A candidate that cannot be loaded keeps its own router from being ready; what serves has to go on.
         self.is_ready = not promoted & set(troubles)
 

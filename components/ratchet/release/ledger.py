@@ -7,15 +7,16 @@ the one that loses reads again and decides again.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import Conflict
 from ratchet.store import Store
 
 ROOT = "ledger"
-EventName = Literal["requested", "abort_requested", "promoted", "rolled_back", "refused"]
-CLOSING: tuple[EventName, ...] = ("promoted", "rolled_back", "refused")
+EventName = Literal["requested", "abort_requested", "promoted", "restored", "rolled_back", "refused"]
+CLOSING: tuple[EventName, ...] = ("promoted", "restored", "rolled_back", "refused")
+SERVING: tuple[EventName, ...] = ("promoted", "restored")  # the record's adapter serves all traffic from here on
 
 
 class LedgerEntry(BaseModel):
@@ -42,6 +43,14 @@ class LedgerEntry(BaseModel):
 
 class LedgerRecord(LedgerEntry):
     seq: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_event(cls, fields: Any) -> Any:
+        """Ledgers written before `restored` existed close an operator's rollback as `promoted`, with `restores` set."""
+        if isinstance(fields, dict) and fields.get("event") == "promoted" and fields.get("restores"):
+            return fields | {"event": "restored"}
+        return fields
 
 
 class Ledger:
@@ -149,9 +158,14 @@ def served_before(records: Iterable[LedgerRecord]) -> dict[str, AdapterRef]:
     for record in records:
         if record.event == "requested" and record.baseline:
             found[record.baseline.version] = record.baseline
-        elif record.event == "promoted":
+        elif record.event in SERVING:
             found[record.adapter.version] = record.adapter
     return found
+
+
+def serving(records: Iterable[LedgerRecord]) -> AdapterRef | None:
+    """Return the adapter that serves by the ledger: the last one promoted or restored. None before the first."""
+    return next((record.adapter for record in reversed(list(records)) if record.event in SERVING), None)
 
 
 def is_aborted(records: Iterable[LedgerRecord], opened: LedgerRecord) -> bool:
@@ -164,7 +178,7 @@ def quarantined(records: Iterable[LedgerRecord]) -> set[str]:
     for record in records:
         if record.event == "rolled_back":
             found.add(record.adapter.digest)
-        elif record.event == "promoted" and record.restores and record.baseline:
+        elif record.event == "restored" and record.baseline:
             found.add(record.baseline.digest)
         elif record.event == "requested":
             found.discard(record.adapter.digest)

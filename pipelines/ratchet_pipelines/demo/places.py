@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ratchet.config import Config
 from ratchet.registry.aliases import champion
+from ratchet.release.ledger import serving
 from ratchet.release.reconciler.targets import open_targets
 from ratchet.store import Store
 
@@ -21,14 +22,12 @@ def who_is_champion(config: Config, store: Store) -> list[AdapterSighting]:
         seen = targets.cluster.look()
         alias = champion(targets.registry, targets.model)
         named = targets.values.read_adapter()
-        promoted = [record.adapter for record in targets.ledger.records() if record.event == "promoted"]
+        last = serving(targets.ledger.records())
     return [
         AdapterSighting(f"traffic ({100 - seen.weight}% to primary)", str(seen.primary), seen.primary.digest),
         AdapterSighting("MLflow alias champion", f"{targets.model}@v{alias.version}" if alias else "-", _digest(alias)),
         AdapterSighting("Git values file", str(named), named.digest),
-        AdapterSighting(
-            "ledger, last promoted", str(promoted[-1]) if promoted else "-", promoted[-1].digest if promoted else "-"
-        ),
+        AdapterSighting("ledger, last promoted", str(last or "-"), last.digest if last else "-"),
     ]
 
 

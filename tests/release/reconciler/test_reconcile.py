@@ -248,7 +248,7 @@ def test_an_operator_goes_back_to_what_served(targets: Targets, cluster: FakeClu
     found = places(targets)
     assert (found["git"], found["quarantined"]) == (OLD, "true")
     assert found["aliases"] == {"previous": "1"}
-    assert found["ledger"] == ["requested", "promoted", "requested", "promoted"]
+    assert found["ledger"] == ["requested", "promoted", "requested", "restored"]
     assert "skipAnalysis: false" in git("show", "main:env/values.yaml", cwd=Path(targets.values.url))
 
 

@@ -90,7 +90,7 @@ def _end_restoring(targets: Targets, outcome: Outcome) -> list[str]:
     if left is not None:
         _quarantine(targets, left)
     _analyse_again(targets, opened)
-    _close(targets, outcome, "promoted")
+    _close(targets, outcome, "restored")
     return [f"registry: champion is {opened.adapter}, {left} quarantined", f"ledger: {opened.adapter} restored"]
 
 
