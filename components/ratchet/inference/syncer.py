@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 def named_last(records: Iterable[LedgerRecord], how_many: int) -> list[AdapterRef]:
     """The adapters that the ledger named last, newest first: who comes, who serves, whom a rollback brings back."""
     named = (adapter for record in reversed(list(records)) for adapter in (record.adapter, record.baseline))
-    distinct = dict.fromkeys(adapter for adapter in named if adapter and adapter.digest != AdapterRef().digest)
+    distinct = dict.fromkeys(adapter for adapter in named if adapter and not adapter.is_base)
     return list(distinct)[:how_many]
 
 

@@ -239,7 +239,7 @@ def adapter_of(template: Object) -> AdapterRef | None:
     adapter = AdapterRef.of_annotations(template["metadata"].get("annotations", {}))
     if adapter is None:
         raise UserError(f"the pod template lacks an annotation of {PREFIX}*; the chart must render all four")
-    return None if adapter.digest == AdapterRef().digest else adapter
+    return None if adapter.is_base else adapter
 
 
 def resolve(template: Object) -> Mapping[str, str]:

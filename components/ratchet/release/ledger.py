@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ratchet.adapter_ref import AdapterRef
+from ratchet.adapter_ref import AdapterDigest, AdapterRef
 from ratchet.errors import Conflict
 from ratchet.store import Store
 
@@ -172,9 +172,9 @@ def is_aborted(records: Iterable[LedgerRecord], opened: LedgerRecord) -> bool:
     return any(record.event == "abort_requested" and record.seq > opened.seq for record in records)
 
 
-def quarantined(records: Iterable[LedgerRecord]) -> set[str]:
+def quarantined(records: Iterable[LedgerRecord]) -> set[AdapterDigest]:
     """Digests that were rolled back, or gone back from, and not requested again since."""
-    found: set[str] = set()
+    found: set[AdapterDigest] = set()
     for record in records:
         if record.event == "rolled_back":
             found.add(record.adapter.digest)

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import yaml
 
-from ratchet.adapter_ref import AdapterRef
+from ratchet.adapter_ref import BASE_DIGEST, AdapterRef
 from ratchet.config import Config
 from ratchet.digest import digest_tree
 from ratchet.errors import UserError
@@ -157,7 +157,7 @@ class _Watch:
             return False
         alias = champion(self.world.registry, self.world.model)
         expected = self.opened.adapter if end.event == "promoted" else AdapterRef()
-        aliased = alias.tags["adapter_digest"] if alias else AdapterRef().digest
+        aliased = alias.tags["adapter_digest"] if alias else BASE_DIGEST
         return (seen.weight, seen.primary.digest, named.digest, aliased) == (0, *[expected.digest] * 3)
 
     def _lived(self, agrees: bool) -> RealClockResult:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from ratchet.adapter_ref import AdapterDigest
 from ratchet.release.gate.eprocess import Block, EProcess, alpha_of_attempt, harm_process, non_inferiority_process
 
 Arm = Literal["primary", "canary"]
@@ -30,8 +31,8 @@ class WeightSpan:
 class CanaryDesign:
     """One canary: what is compared, and what the route did meanwhile."""
 
-    candidate: str
-    baseline: str
+    candidate: AdapterDigest
+    baseline: AdapterDigest
     attempt: int
     alpha: float
     margin: float
@@ -48,7 +49,7 @@ class CanaryDesign:
         """The log evidence at which a test has decided."""
         return math.log(1 / alpha_of_attempt(self.alpha, self.attempt))
 
-    def arm_of(self, digest: str) -> Arm | None:
+    def arm_of(self, digest: AdapterDigest) -> Arm | None:
         return "canary" if digest == self.candidate else "primary" if digest == self.baseline else None
 
     def weight_at(self, t: float) -> int:

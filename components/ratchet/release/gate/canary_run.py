@@ -1,5 +1,6 @@
 """One release on trial: what the gate gathers on it, look by look, and can gather again after a restart."""
 
+from ratchet.adapter_ref import AdapterDigest
 from ratchet.config import Gate
 from ratchet.release.gate.blocks import CanaryDesign
 from ratchet.release.gate.event_tail import EventTail
@@ -16,7 +17,7 @@ class CanaryRun:
 
     def __init__(self, settings: Gate, store: Store, request: LedgerRecord) -> None:
         self.settings, self.request = settings, request
-        self.baseline = request.baseline.digest if request.baseline else ""
+        self.baseline = request.baseline.digest if request.baseline else AdapterDigest("")
         self.evidence: Evidence | None = None
         """None until the canary has been seen to run."""
         self._events = EventTail(store, since=request.at)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ratchet.adapter_ref import AdapterDigest
 from ratchet.events import Feedback, Interaction
 from ratchet.release.gate.blocks import ARMS, Arm, CanaryDesign, CountedVote, Point, TestResults, Votes, run_tests
 
@@ -31,7 +32,7 @@ class ServedAnswer:
     """One answer, as far as it counts here."""
 
     interaction_id: str
-    digest: str
+    digest: AdapterDigest
     served_at: float
     latency_s: float = 0.0
     tenant: str = "default"
@@ -40,7 +41,7 @@ class ServedAnswer:
     def of(cls, event: Interaction) -> "ServedAnswer":
         return cls(
             interaction_id=event.interaction_id,
-            digest=event.adapter_digest,
+            digest=AdapterDigest(event.adapter_digest),
             served_at=event.served_at,
             latency_s=event.latency_ms / 1000,
             tenant=event.tenant,

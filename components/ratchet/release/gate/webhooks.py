@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ratchet.adapter_ref import AdapterDigest
 from ratchet.release.gate.evidence import Evidence
 from ratchet.release.ledger import LedgerRecord
 
@@ -15,13 +16,13 @@ class GateView:
     """All that an answer depends on, taken at one moment."""
 
     phase: str
-    target: str
+    target: AdapterDigest
     """Digest in the canary's pod template."""
-    primary: str
+    primary: AdapterDigest
     weight: int
     request: LedgerRecord | None
     """The release under way."""
-    quarantined: frozenset[str]
+    quarantined: frozenset[AdapterDigest]
     is_aborted: bool
     evidence: Evidence | None
     """None before the canary of this request has been seen to start."""

@@ -85,7 +85,7 @@ def refuse(targets: Targets, outcome: Outcome) -> list[str]:
 def _end_restoring(targets: Targets, outcome: Outcome) -> list[str]:
     """What was gone back from is quarantined, and the next release is analysed again."""
     opened, left = outcome.opened, outcome.opened.baseline
-    version = None if opened.adapter.digest == AdapterRef().digest else opened.adapter.version
+    version = None if opened.adapter.is_base else opened.adapter.version
     aliases.restore(targets.registry, targets.model, version)
     if left is not None:
         _quarantine(targets, left)
@@ -102,7 +102,7 @@ def _analyse_again(targets: Targets, opened: LedgerRecord) -> None:
 
 
 def _quarantine(targets: Targets, adapter: AdapterRef) -> None:
-    if adapter.digest != AdapterRef().digest:  # the base model is in no registry
+    if not adapter.is_base:  # the base model is in no registry
         targets.registry.set_model_version_tag(targets.model, adapter.version, "quarantined", "true")
 
 

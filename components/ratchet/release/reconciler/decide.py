@@ -6,6 +6,8 @@ Level-triggered: it reads states, never events, so it may be killed, restarted o
 from dataclasses import dataclass
 from typing import Literal
 
+from ratchet.adapter_ref import AdapterDigest
+
 ActionKind = Literal["nothing", "wait", "restore", "promote", "roll_back", "refuse", "page"]
 IN_FLIGHT = ("Initializing", "Waiting", "Progressing", "WaitingPromotion", "Promoting", "Finalising")
 
@@ -14,11 +16,11 @@ IN_FLIGHT = ("Initializing", "Waiting", "Progressing", "WaitingPromotion", "Prom
 class Observed:
     """Digests by place, and the Canary's status. Places are read in the order ledger, canary, pods, Git."""
 
-    requested: str | None
+    requested: AdapterDigest | None
     """Digest of the open request in the ledger; None when no release is under way."""
-    git: str
-    target: str
-    primary: str
+    git: AdapterDigest
+    target: AdapterDigest
+    primary: AdapterDigest
     phase: str
     canary_weight: int
     """Of the Canary's status: percent of traffic that was on the target when the phase was reached."""
