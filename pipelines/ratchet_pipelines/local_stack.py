@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import yaml
 
 from ratchet.config import Config
 from ratchet.errors import UserError
+from ratchet.http_service import free_ports
 from ratchet.rehearsal import child
 from ratchet.release.gate.tokens import VARIABLE
 
@@ -173,11 +173,3 @@ def create_repository(bare: Path, first_values: str = FIRST_VALUES) -> None:
     ):
         subprocess.run([git, *command], check=True, capture_output=True)
     shutil.rmtree(work)
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as sockets:
-        bound = [sockets.enter_context(socket.socket()) for _ in range(count)]
-        for one in bound:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in bound]

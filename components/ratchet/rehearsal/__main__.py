@@ -19,13 +19,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from ratchet.errors import UserError
+from ratchet.http_service import listen
 from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.rehearsal.argo import Argo
 from ratchet.rehearsal.cluster import Cluster, api
 from ratchet.rehearsal.flagger import Scheduler
 from ratchet.rehearsal.gateway import gateway
 from ratchet.rehearsal.kubelet import HOST, Kubelet
-from ratchet.rehearsal.ports import listen
 from ratchet.rehearsal.scheduler_io import ClusterWorld
 from ratchet.release.gate.tokens import VARIABLE, hook_token
 

@@ -17,10 +17,10 @@ import httpx
 
 from ratchet.adapter_ref import PREFIX, AdapterRef
 from ratchet.errors import UserError
+from ratchet.http_service import free_ports
 from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.rehearsal import child
 from ratchet.rehearsal.cluster import Cluster, Object, spec_hash, timestamp
-from ratchet.rehearsal.ports import free_port
 
 HOST = "127.0.0.1"
 PASS_S = 0.1
@@ -134,7 +134,7 @@ class Kubelet:
             self._tell(name, workload, str(error))
 
     def _spawn(self, name: str, template: Object, adapter: AdapterRef | None) -> Pod:
-        port = free_port(HOST)
+        [port] = free_ports(1, HOST)
         log = self.logs / f"{name}.log"
         environment = os.environ | resolve(template) | {"RATCHET_HOST": HOST, "RATCHET_PORT": str(port)}
         with log.open("ab") as output:

@@ -21,6 +21,7 @@ from ratchet.adapter_ref import BASE_DIGEST, AdapterRef
 from ratchet.config import Config
 from ratchet.digest import digest_tree
 from ratchet.errors import UserError
+from ratchet.http_service import free_ports
 from ratchet.rehearsal.stub_pool import BASE, Manner
 from ratchet.release.gate.tokens import VARIABLE
 from ratchet.release.ledger import CLOSING, LedgerEntry, LedgerRecord, request
@@ -39,7 +40,6 @@ from ratchet_pipelines.local_stack import (
     Stack,
     canary_url,
     create_repository,
-    free_ports,
     released_to,
 )
 from ratchet_pipelines.rehearse.faults import Fault, Public

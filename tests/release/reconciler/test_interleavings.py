@@ -244,7 +244,7 @@ def act(universe: Universe, action: tuple[Any, ...]) -> None:
     elif name == "readiness":
         universe.readiness[arguments[0]] = arguments[1]
     elif name == "push":
-        universe.git.adapter = {"stray": STRAY, "primary": universe.primary}[arguments[0]]
+        universe.git.push({"stray": STRAY, "primary": universe.primary}[arguments[0]])
     elif name == "sync during":
         universe.sync_at = arguments[0]
     else:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import yaml
 
@@ -23,6 +23,7 @@ PUSH_ATTEMPTS = 10
 TIMEOUT_S = 60
 AUTHOR = ("-c", "user.name=Ratchet", "-c", "user.email=ratchet@localhost")
 TRAILER = "Canary-Run"
+DecideAdapter = Callable[[AdapterRef], AdapterRef | None]
 
 
 class GitUnavailable(UserError):
@@ -35,6 +36,28 @@ class Commit:
 
     sha: str
     is_new: bool
+
+
+class ValuesReader(Protocol):
+    """What is read of the values file in Git."""
+
+    def read_adapter(self) -> AdapterRef: ...
+
+    def look(self, run: str) -> tuple[AdapterRef, bool]: ...
+
+
+class ValuesWriter(Protocol):
+    """Every way to change the values file in Git, so that all can be guarded. `ValuesFile` says what each does."""
+
+    def name_once(self, adapter: AdapterRef, subject: str, run: str) -> Commit: ...
+
+    def write_adapter(
+        self, decide: DecideAdapter, subject: str, run: str, skip_analysis: bool | None = None, mark: bool = False
+    ) -> Commit: ...
+
+
+class Values(ValuesReader, ValuesWriter, Protocol):
+    """What `ValuesFile` is to a release."""
 
 
 class ValuesFile:
@@ -76,24 +99,22 @@ class ValuesFile:
 
     def write_adapter(
         self,
-        decide: Callable[[AdapterRef], AdapterRef | None],
+        decide: DecideAdapter,
         subject: str,
         run: str,
         skip_analysis: bool | None = None,
         mark: bool = False,
     ) -> Commit:
-        """Make the branch name the adapter that `decide` makes of the one it names now (None: leave it).
+        """Commit and push until the branch names the adapter that `decide` returns for the one it names now.
 
-        With `skip_analysis`, the file also says whether Flagger promotes without a canary. With `mark`, `run` is in
-        the history afterwards though nothing had to change. Someone else's push in between is read, and `decide`
-        asked again. Raises Conflict if that happens PUSH_ATTEMPTS times.
+        `decide` returns None to leave the adapter. With `skip_analysis`, the file also says whether Flagger promotes
+        without a canary. With `mark`, `run` is in the history afterwards even if nothing had to change. After
+        another writer's push, `decide` is asked again. Raises Conflict after PUSH_ATTEMPTS such pushes.
         """
         for _ in range(PUSH_ATTEMPTS):
             self._refresh()
             text = self._text()
-            wanted = with_adapter(text, decide(adapter_in(text, self.path)), self.path)
-            if skip_analysis is not None:
-                wanted = with_skip_analysis(wanted, skip_analysis, self.path)
+            wanted = next_values(text, self.path, decide, skip_analysis)
             if wanted == text and (not mark or self._in_history(run)):
                 return Commit(self._git("log", "-1", "--format=%H", "--", self.path), is_new=False)
             (self._folder / self.path).write_bytes(wanted.encode())
@@ -155,6 +176,15 @@ class ValuesFile:
         return UserError(
             f"git {command} of {self.url} (branch {self.branch}) failed: {last[0]}; see release_adapter.git_url"
         )
+
+
+def next_values(text: str, path: str, decide: DecideAdapter, skip_analysis: bool | None) -> str:
+    """Return the values file after one write: naming the adapter that `decide` returns, with `skipAnalysis` if given.
+
+    Raises UserError where the file has no adapter block that can be rewritten.
+    """
+    wanted = with_adapter(text, decide(adapter_in(text, path)), path)
+    return wanted if skip_analysis is None else with_skip_analysis(wanted, skip_analysis, path)
 
 
 def adapter_in(text: str, path: str) -> AdapterRef:
