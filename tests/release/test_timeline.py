@@ -20,7 +20,9 @@ def passed(weight: int, state=None, log=()) -> ReconcileResult:
         primary=OLD,
         weight=weight,
     )
-    return ReconcileResult(action=Action("wait", "the canary is Progressing"), seen=seen, state=state or {}, log=log)
+    return ReconcileResult(
+        action=Action("wait", "the canary is Progressing"), snapshot=seen, state=state or {}, log=log
+    )
 
 
 def judged(up: int, decision: str = "undecided", of: AdapterRef = NEW) -> dict[str, object]:

@@ -180,7 +180,7 @@ def _update_tags(client: "MlflowClient", version: "ModelVersion", entry: Registr
 def _point_challenger(client: "MlflowClient", model: str, version: str, asks_to_serve: bool) -> None:
     holders = aliases(client, model)
     if asks_to_serve and holders.get(CHAMPION) != version:
-        set_alias(client, model, CHALLENGER, version, expected=holders.get(CHALLENGER))
+        set_alias(client, client, model, CHALLENGER, version, expected=holders.get(CHALLENGER))
     elif holders.get(CHALLENGER) == version:
         client.delete_registered_model_alias(model, CHALLENGER)
 

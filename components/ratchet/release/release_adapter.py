@@ -210,10 +210,10 @@ def _progress(name: str) -> Iterator[Callable[[ReconcileResult], None]]:
         task = progress.add_task(name, total=100)
 
         def show(done: ReconcileResult) -> None:
-            if done.seen is not None:
+            if done.snapshot is not None:
                 votes = done.state.get("votes", {}).get("canary", {}).get("n", 0)
-                words = f"{name}: {done.seen.phase}, {votes} canary votes"
-                progress.update(task, completed=done.seen.weight, description=words)
+                words = f"{name}: {done.snapshot.phase}, {votes} canary votes"
+                progress.update(task, completed=done.snapshot.weight, description=words)
 
         yield show
 

@@ -21,10 +21,10 @@ class Timeline:
     def add(self, now: float, done: ReconcileResult) -> None:
         self.note(now, "why", done.action.why if done.action.kind in ("wait", "page") else None, "{}")
         state = done.state if done.state.get("candidate") == self.digest else {}
-        if done.seen is not None:
-            self.note(now, "phase", done.seen.phase, "canary: {}")
-            self.note(now, "weight", done.seen.weight, "traffic: {} percent on the canary")
-            self._add_row(now, done.seen, state)
+        if done.snapshot is not None:
+            self.note(now, "phase", done.snapshot.phase, "canary: {}")
+            self.note(now, "weight", done.snapshot.weight, "traffic: {} percent on the canary")
+            self._add_row(now, done.snapshot, state)
         if state.get("decision") in ("pass", "fail"):
             self.note(now, "decision", state["decision"], f"votes: {{}}; {state['why']}")
         for line in done.log:

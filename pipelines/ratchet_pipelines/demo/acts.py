@@ -17,7 +17,7 @@ from rich.table import Table
 from ratchet.config import Config
 from ratchet.manifest import Manifest
 from ratchet.release.gate.tokens import VARIABLE
-from ratchet.release.reconciler.reconcile import read_gate
+from ratchet.release.reconciler.targets import read_gate
 from ratchet.step import Step, run_step
 from ratchet.store import Store, open_store
 from ratchet_pipelines import local_stack as services

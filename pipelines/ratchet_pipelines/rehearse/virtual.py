@@ -6,7 +6,6 @@ release can be rehearsed many times.
 
 import random
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
@@ -30,6 +29,7 @@ from ratchet.release.reconciler.actions import run_id
 from ratchet.release.reconciler.reconcile import reconcile
 from ratchet.release.reconciler.targets import Targets
 from ratchet_pipelines.rehearse.faults import Fault, Public
+from ratchet_pipelines.rehearse.killed_writes import Killed, killed_before_write
 from ratchet_pipelines.rehearse.memory import MemoryGit, MemoryRegistry, MemoryStore
 from ratchet_pipelines.rehearse.virtual_cluster import VirtualCluster
 
@@ -37,10 +37,6 @@ CHAMPION = AdapterRef(name="adapter", version="1", uri="lake/adapters/1", digest
 CANDIDATE = AdapterRef(name="adapter", version="2", uri="lake/adapters/2", digest="2" * 64)
 LATENCY_S = 1.0
 MAX_MINUTES = 48 * 60.0  # a release that is still open then counts as open
-
-
-class Killed(Exception):
-    """Stands for SIGKILL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,45 +193,22 @@ class Rehearsal(VirtualCluster):
         targets = Targets(
             store=self.store,
             ledger=self.ledger,
-            cluster=cast(Any, self),
-            values=cast(Any, self.git),
-            registry=cast(Any, self.registry),
+            cluster=self,
+            values=self.git,
+            registry=self.registry,
             model="adapter",
-            gate_url=None,
-            gate_token="",
+            gate_state=dict,
             holder="rehearsal",
             lease_s=4 * self.spec.interval_s,
             clock=lambda: self.now,
         )
         if self.fault.kills_reconciler:
-            targets = self._dying(targets)
+            targets = killed_before_write(targets, self.num_kills)
         try:
             return reconcile(targets, self.now).action.kind
         except Killed:
+            self.num_kills += 1
             return "killed"
-
-    def _dying(self, targets: Targets) -> Targets:
-        """A reconciler that is killed before its first write, the next one before its second, and so on."""
-        left = [self.num_kills]
-
-        class Dies:
-            def __init__(self, place: Any) -> None:
-                self._place = place
-
-            def __getattr__(dying, name: str) -> Any:
-                if name.startswith(("write", "set", "delete", "create")):
-                    left[0] -= 1
-                    if left[0] < 0:
-                        self.num_kills += 1
-                        raise Killed
-                return getattr(dying._place, name)
-
-        return replace(
-            targets,
-            ledger=Ledger(cast(Any, Dies(self.store))),
-            values=cast(Any, Dies(self.git)),
-            registry=cast(Any, Dies(self.registry)),
-        )
 
     def _ended(self, opened: LedgerRecord, action: str) -> VirtualClockResult:
         last = self.ledger.records()[-1]
