@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from ratchet.http_service import free_ports
 from ratchet.rehearsal import child
 from ratchet.release.gate.tokens import VARIABLE
 
-CHART = Path(__file__).parents[2] / "charts" / "adapter-router"
+# In the checkout, `charts` in this package is a link to the folder at the top; the wheel carries the files themselves.
+CHART = Path(str(files("ratchet_pipelines"))) / "charts" / "adapter-router"
 VALUES_PATH = "environments/local/values.yaml"
 FIRST_VALUES = """\
 # The adapter in production. The release step and the reconciler write this block, and nobody else.
