@@ -1,4 +1,4 @@
-"""What the demo releases to: model server, gate, and a cluster in miniature, as processes on loopback."""
+"""Run what the demo releases to, as processes on loopback: model server, gate, and the rehearsal cluster."""
 
 import os
 import secrets
@@ -25,7 +25,7 @@ from ratchet.release.gate.tokens import VARIABLE
 CHART = Path(str(files("ratchet_pipelines"))) / "charts" / "adapter-router"
 VALUES_PATH = "environments/local/values.yaml"
 FIRST_VALUES = """\
-# The adapter in production. The release step and the reconciler write this block, and nobody else.
+# The adapter in production. Only the release step and the reconciler write this block.
 adapter:
   name: base
   version: "0"
@@ -40,7 +40,7 @@ CLI = "ratchet_pipelines.cli"
 
 @dataclass(frozen=True)
 class Stack:
-    """Where everything listens."""
+    """The addresses of the services and of the Git repository."""
 
     pool_url: str
     api_url: str
@@ -51,14 +51,14 @@ class Stack:
 
 @contextmanager
 def running(lake: Path, config: Config, seed: int) -> Iterator[Stack]:
-    """Start every service, yield their addresses, stop them all whatever happens."""
+    """Start every service, yield their addresses, and stop them all at the end, also after an error."""
     ports = free_ports(4)
     pool, api, gateway, gate = (f"http://127.0.0.1:{port}" for port in ports)
     stack = Stack(pool, api, gateway, gate, str(lake / "git" / "deploy.git"))
     settings = lake / "ratchet.yaml"
     settings.write_text(yaml.safe_dump(released_to(config, stack).model_dump(mode="json")), encoding="utf-8")
     create_repository(Path(stack.git_url))
-    os.environ.setdefault(VARIABLE, secrets.token_hex(24))  # ours, and by inheritance every service's
+    os.environ.setdefault(VARIABLE, secrets.token_hex(24))  # every service inherits our environment
     with ExitStack() as processes:
 
         def start(name: str, module: str, *args: object) -> Service:
@@ -101,7 +101,7 @@ def running(lake: Path, config: Config, seed: int) -> Iterator[Stack]:
 
 
 def released_to(config: Config, stack: Stack, *, force: bool = False) -> Config:
-    """The configuration with the addresses of this stack."""
+    """Return the configuration with the addresses of this stack."""
     release = config.release_adapter.model_copy(
         update={
             "git_url": stack.git_url,
@@ -157,7 +157,7 @@ def wait_until_ok(url: str, service: Service, is_ready: Callable[[Any], bool] = 
 
 
 def create_repository(bare: Path, first_values: str = FIRST_VALUES) -> None:
-    """The repository that Argo CD follows: one values file an environment."""
+    """Create the repository that Argo CD follows, with one values file per environment."""
     work = bare.parent / "first"
     git = shutil.which("git")
     if git is None:

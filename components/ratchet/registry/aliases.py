@@ -52,7 +52,7 @@ class RegistryWriter(Protocol):
 
 
 class Registry(RegistryReader, RegistryWriter, Protocol):
-    """What `MlflowClient` is to a release."""
+    """Reads and writes of one registered model: `MlflowClient`, or a fake."""
 
 
 def champion(registry: RegistryReader, model: str) -> ModelVersion | None:

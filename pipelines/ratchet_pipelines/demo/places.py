@@ -1,4 +1,4 @@
-"""The four places that must agree on who is champion: traffic, MLflow, Git and the ledger."""
+"""Read the champion from the four places that must agree: traffic, MLflow, Git and the ledger."""
 
 from dataclasses import dataclass
 
@@ -17,14 +17,16 @@ class AdapterSighting:
 
 
 def who_is_champion(config: Config, store: Store) -> list[AdapterSighting]:
-    """What each place says, asked of each place itself."""
+    """Return the champion by each place, read from each place itself."""
     with open_targets(config, store) as targets:
-        seen = targets.cluster.look()
+        snapshot = targets.cluster.look()
         alias = champion(targets.registry, targets.model)
         named = targets.values.read_adapter()
         last = serving(targets.ledger.records())
     return [
-        AdapterSighting(f"traffic ({100 - seen.weight}% to primary)", str(seen.primary), seen.primary.digest),
+        AdapterSighting(
+            f"traffic ({100 - snapshot.weight}% to primary)", str(snapshot.primary), snapshot.primary.digest
+        ),
         AdapterSighting("MLflow alias champion", f"{targets.model}@v{alias.version}" if alias else "-", _digest(alias)),
         AdapterSighting("Git values file", str(named), named.digest),
         AdapterSighting("ledger, last promoted", str(last or "-"), last.digest if last else "-"),

@@ -143,7 +143,7 @@ class _Observer:
             self.verdict_at = time.monotonic()
 
     def _agrees(self) -> bool:
-        """Whether the release is closed and every place names the adapter that it should, each asked for itself."""
+        """Return whether the release is closed and every place, read for itself, names the expected adapter."""
         from ratchet.registry.aliases import champion
 
         end = self.targets.ledger.records()[-1]

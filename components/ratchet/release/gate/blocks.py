@@ -1,4 +1,4 @@
-"""One canary's votes in blocks, and the two e-processes that the blocks feed.
+"""Group one canary's votes into blocks, and feed them to the two e-processes.
 
 A block holds as many votes of each arm as the route's weight makes likely; its shape is fixed before a vote of it is
 looked at. Votes fill blocks first in, first out.
@@ -29,7 +29,7 @@ class WeightSpan:
 
 @dataclass(frozen=True, kw_only=True)
 class CanaryDesign:
-    """One canary: what is compared, and what the route did meanwhile."""
+    """One canary: the adapters that are compared, the error rate, and the route's weights over time."""
 
     candidate: AdapterDigest
     baseline: AdapterDigest
@@ -46,7 +46,7 @@ class CanaryDesign:
 
     @property
     def bound(self) -> float:
-        """The log evidence at which a test has decided."""
+        """Log evidence at which a test has decided."""
         return math.log(1 / alpha_of_attempt(self.alpha, self.attempt))
 
     def arm_of(self, digest: AdapterDigest) -> Arm | None:
@@ -78,7 +78,7 @@ class Point:
 
 @dataclass(frozen=True)
 class CountedVote:
-    """A vote that counts: when, for which arm's answer, which way, and on whose behalf."""
+    """A vote that counts: its time (Unix seconds), the arm that answered, its direction, and the tenant."""
 
     at: float
     arm: Arm
@@ -88,7 +88,7 @@ class CountedVote:
 
 @dataclass(frozen=True)
 class TestResults:
-    """What the votes of a run amount to."""
+    """The tallies and both e-processes after the votes of a run."""
 
     votes: Votes
     harm: EProcess
@@ -97,7 +97,7 @@ class TestResults:
 
 
 def run_tests(run: CanaryDesign, cast: Iterable[CountedVote]) -> TestResults:
-    """Both tests over the votes in the order given."""
+    """Return both tests after the votes, in the order given."""
     harm, non_inferiority = harm_process(), non_inferiority_process(run.margin)
     counts: dict[Arm, list[int]] = {arm: [0, 0] for arm in ARMS}
     waiting: dict[Arm, deque[bool]] = {arm: deque() for arm in ARMS}

@@ -1,7 +1,7 @@
-"""The gate's state: one look at cluster, ledger and events works out every answer, and what people read.
+"""The gate's state: one look at cluster, ledger and events computes every answer, and /state.
 
-Trouble of the gate's own makes answers stale, and a stale answer is a refusal: it promotes nothing and rolls nothing
-back. Time comes in as an argument, so that a rehearsal drives the same object on a virtual clock.
+The gate's own failures make answers stale, and a stale answer is a refusal: it promotes nothing and rolls nothing back.
+Time is an argument, so that a rehearsal drives the same object on a virtual clock.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ MAX_HISTORY = 200  # points in /state; more are thinned out evenly
 
 
 class GateState:
-    """What the gate knows: `refresh` looks once; `answers` and `state` hold the result until the next look.
+    """The gate's knowledge: `refresh` looks once; `answers` and `state` hold the result until the next look.
 
     All that belongs to one canary (`request`, its events, its route, `evidence`) is replaced when the open request
     changes, and is gathered again from the lake after a restart.

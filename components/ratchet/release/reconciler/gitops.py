@@ -1,7 +1,7 @@
-"""The values file in Git, where a release starts and a rollback ends: the four keys of its `adapter` block.
+"""Read and write the values file in Git, where a release starts and a rollback ends: its `adapter` block.
 
-A rollback writes the keys anew and never `git revert`s: what was there before may not be what serves. Everything
-else in the file stays byte for byte.
+A rollback writes the four keys and never uses `git revert`: the previous commit may not name the serving adapter.
+Everything else in the file stays byte for byte.
 """
 
 import json
@@ -27,7 +27,7 @@ DecideAdapter = Callable[[AdapterRef], AdapterRef | None]
 
 
 class GitUnavailable(UserError):
-    """The repository was there before and does not answer now. It may be back at the next look."""
+    """The repository answered before and does not now. The next pass tries again."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Commit:
 
 
 class ValuesReader(Protocol):
-    """What is read of the values file in Git."""
+    """Every way to read the values file in Git."""
 
     def read_adapter(self) -> AdapterRef: ...
 
@@ -57,7 +57,7 @@ class ValuesWriter(Protocol):
 
 
 class Values(ValuesReader, ValuesWriter, Protocol):
-    """What `ValuesFile` is to a release."""
+    """Reads and writes of the values file in Git: `ValuesFile`, or a fake."""
 
 
 class ValuesFile:
@@ -82,19 +82,19 @@ class ValuesFile:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def read_adapter(self) -> AdapterRef:
-        """The adapter that the newest commit names."""
+        """Return the adapter that the newest commit names."""
         return self.look("")[0]
 
     def look(self, run: str) -> tuple[AdapterRef, bool]:
-        """The adapter that the newest commit names, and whether `run` is in its history: both of one moment.
+        """Return the adapter that the newest commit names, and whether `run` is in that commit's history.
 
-        Asked apart, a push in between makes a release that has just begun look like one that was put back.
+        Read from two commits, a push in between would make a release that has just begun look rolled back.
         """
         self._refresh()
         return adapter_in(self._text(), self.path), self._in_history(run)
 
     def name_once(self, adapter: AdapterRef, subject: str, run: str) -> Commit:
-        """Make the branch name the adapter, unless `run` is in its history: it was named then, or given up."""
+        """Make the branch name the adapter, unless `run` is in its history: it was named before, or aborted."""
         return self.write_adapter(lambda named: None if self._in_history(run) else adapter, subject, run)
 
     def write_adapter(
@@ -132,18 +132,18 @@ class ValuesFile:
     def _refresh(self) -> None:
         fetched = self._run("fetch", "--quiet", "origin", self.branch)
         if fetched.returncode != 0:
-            raise GitUnavailable(str(self._trouble("fetch", fetched.stderr)))
+            raise GitUnavailable(str(self._error("fetch", fetched.stderr)))
         self._git("reset", "--quiet", "--hard", "FETCH_HEAD")
 
     def _push(self) -> bool:
-        """False if the branch has moved meanwhile."""
+        """Push; return False if the branch has moved meanwhile."""
         done = self._run("push", "--quiet", "--porcelain", "origin", f"HEAD:{self.branch}")
         if done.returncode == 0:
             return True
         words = done.stdout + done.stderr
         if any(sign in words for sign in ("non-fast-forward", "fetch first", "cannot lock ref")):
             return False
-        raise self._trouble("push", done.stderr)
+        raise self._error("push", done.stderr)
 
     def _text(self) -> str:
         try:
@@ -156,7 +156,7 @@ class ValuesFile:
     def _git(self, *arguments: str) -> str:
         done = self._run(*arguments)
         if done.returncode != 0:
-            raise self._trouble(arguments[0], done.stderr)
+            raise self._error(arguments[0], done.stderr)
         return done.stdout.strip()
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -171,7 +171,7 @@ class ValuesFile:
             check=False,
         )
 
-    def _trouble(self, command: str, stderr: str) -> UserError:
+    def _error(self, command: str, stderr: str) -> UserError:
         last = stderr.strip().splitlines()[-1:] or ["no message"]
         return UserError(
             f"git {command} of {self.url} (branch {self.branch}) failed: {last[0]}; see release_adapter.git_url"
@@ -188,13 +188,13 @@ def next_values(text: str, path: str, decide: DecideAdapter, skip_analysis: bool
 
 
 def adapter_in(text: str, path: str) -> AdapterRef:
-    """The adapter that a values file names. Raises UserError if it names none."""
+    """Return the adapter that a values file names. Raises UserError if it names none."""
     scalars = _adapter_scalars(text, path)
     return AdapterRef(**{key: scalars[key].value for key in KEYS})
 
 
 def with_adapter(text: str, adapter: AdapterRef | None, path: str) -> str:
-    """The same file, naming `adapter`: only the values that differ are touched, and none for None."""
+    """Return the file naming `adapter`: only values that differ change; with None, nothing does."""
     if adapter is None:
         return text
     scalars = _adapter_scalars(text, path)
@@ -211,7 +211,7 @@ def with_adapter(text: str, adapter: AdapterRef | None, path: str) -> str:
 
 
 def with_skip_analysis(text: str, wanted: bool, path: str) -> str:
-    """The same file with the chart's `skipAnalysis`, which is false where it is not written."""
+    """Return the file with the chart's `skipAnalysis` set; the chart takes a missing key for false."""
     node = _members(_compose(text, path)).get("skipAnalysis")
     word = json.dumps(wanted)
     if node is not None:
@@ -221,10 +221,10 @@ def with_skip_analysis(text: str, wanted: bool, path: str) -> str:
 
 def _adapter_scalars(text: str, path: str) -> dict[str, yaml.ScalarNode]:
     block = _members(_compose(text, path)).get("adapter")
-    found = {key: node for key, node in _members(block).items() if isinstance(node, yaml.ScalarNode)}
-    if missing := [key for key in KEYS if key not in found]:
+    scalars = {key: node for key, node in _members(block).items() if isinstance(node, yaml.ScalarNode)}
+    if missing := [key for key in KEYS if key not in scalars]:
         raise UserError(f"{path} lacks {', '.join(f'adapter.{key}' for key in missing)}; see the chart's values.yaml")
-    return found
+    return scalars
 
 
 def _compose(text: str, path: str) -> yaml.Node | None:

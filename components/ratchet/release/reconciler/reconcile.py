@@ -34,7 +34,7 @@ log = logging.getLogger("ratchet.reconcile")
 
 @dataclass(frozen=True, kw_only=True)
 class ReconcileResult:
-    """What one pass saw and did."""
+    """One pass: the action, the states it read, and the changes it made."""
 
     action: Action
     snapshot: ClusterSnapshot | None = None

@@ -30,7 +30,7 @@ log = logging.getLogger("ratchet.reconcile")
 
 @dataclass(frozen=True, kw_only=True)
 class Writers:
-    """What an effect may change beyond the ledger."""
+    """The ports by which an effect changes registry and Git."""
 
     registry: RegistryWriter
     values: ValuesWriter
