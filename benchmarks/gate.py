@@ -16,9 +16,8 @@ import httpx
 from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config, Gate
 from ratchet.events import Feedback, Interaction, Message
-from ratchet.http_service import run_server
+from ratchet.http_service import free_ports, run_server
 from ratchet.ingest.landing import land
-from ratchet.rehearsal.ports import free_port
 from ratchet.release.gate.app import build_app
 from ratchet.release.gate.state import GateState
 from ratchet.release.gate.tokens import hook_token
@@ -55,7 +54,7 @@ def run() -> dict[str, float]:
     """Answers a second: of a hook while votes are weighed, and of /healthz at the same time."""
     with tempfile.TemporaryDirectory() as folder:
         _land(open_store(folder))
-        port = free_port("127.0.0.1")
+        port = free_ports(1)[0]
         gate = subprocess.Popen([sys.executable, "-m", "benchmarks.gate", folder, str(port)])
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:

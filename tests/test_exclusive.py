@@ -93,5 +93,5 @@ def test_work_is_done_though_the_store_is_away_when_the_lease_should_end(
 
     with exclusive(Away(lake.path), "train_adapter"):
         lake.create("made", b"")
-    assert "could not be given back" in caplog.text
+    assert "could not be released" in caplog.text
     assert acquire(lake, KEY, "another-host:1:next", now=time.time() + 60, lease_s=5.0)

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ratchet.adapter_ref import BASE_DIGEST
+
 Kind = Literal[
     "thumb", "rating", "correction", "preference", "comment",
     "regenerate", "copy", "accept", "dwell_ms", "click", "abandon",
@@ -42,7 +44,7 @@ class Interaction(Event):
     base_model: str
     adapter_name: str = "base"
     adapter_version: str = "0"
-    adapter_digest: str = "base"
+    adapter_digest: str = BASE_DIGEST
     arm: str = "primary"
     params: dict[str, Any] = {}
     prompt_tokens: Int64 = 0

@@ -1,9 +1,10 @@
-"""What both servers share: errors in OpenAI's shape, and running until told to stop."""
+"""What every HTTP service shares: errors in OpenAI's shape, listening sockets, serving until a signal."""
 
 import math
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import uvicorn
@@ -49,9 +50,9 @@ def answer_errors(app: FastAPI, invalid_status: int) -> None:
 
 
 def run_server(create_app: Callable[[], FastAPI], host: str, port: int, name: str) -> None:
-    """Serve until SIGTERM or SIGINT; port 0 takes a free one. Raises UserError where the port is taken.
+    """Serve until SIGTERM or SIGINT; port 0 takes a free port. Raises UserError where the port is taken.
 
-    The port is taken first, so that a taken one is found before a model is loaded.
+    It listens before `create_app` is called, so that a taken port fails before a model is loaded.
     """
     with listen(host, port) as listener:
         app = create_app()
@@ -60,8 +61,8 @@ def run_server(create_app: Callable[[], FastAPI], host: str, port: int, name: st
         uvicorn.Server(settings).run(sockets=[listener])
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises UserError where the address cannot be had."""
+def listen(host: str, port: int, option: str = "") -> socket.socket:
+    """Return a listening socket. Raises UserError where the address is taken, naming `option` that chose the port."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -69,14 +70,24 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
+        chosen_by = f"{option} {port}: " if option else ""
         raise UserError(
-            f"cannot listen on {host}:{port}: {error.strerror}; stop what runs there or take another port"
+            f"{chosen_by}cannot listen on {host}:{port}: {error.strerror}; stop what runs there or take another port"
         ) from None
     return listener
 
 
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """Return different ports that nothing listens on now; another process may take one before the caller does."""
+    with ExitStack() as sockets:
+        probes = [sockets.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((host, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
 def exit_on_user_error(main: Callable[[], None]) -> None:
-    """Run a command; trouble the user can mend is one line on stderr and exit code 2."""
+    """Run a command; print a UserError as one line on stderr and exit with code 2."""
     try:
         main()
     except UserError as error:

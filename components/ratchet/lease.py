@@ -14,12 +14,12 @@ log = logging.getLogger("ratchet")
 
 
 def new_holder() -> str:
-    """A name for a lease's holder: which process of which machine, never the same twice."""
+    """Return a new name for a lease's holder: machine, process, and a random part."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
 def acquire(store: Store, key: str, holder: str, now: float, lease_s: float) -> bool:
-    """Take, keep or take over the lease; False while another holds it."""
+    """Take, renew or take over the lease for `lease_s` seconds from `now`; False while another holds it."""
     fresh = json.dumps({"holder": holder, "expires_at": now + lease_s}).encode()
     try:
         if not store.exists(key):
@@ -37,19 +37,19 @@ def acquire(store: Store, key: str, holder: str, now: float, lease_s: float) -> 
 
 
 def is_held(store: Store, key: str, holder: str, now: float) -> bool:
-    """Whether the lease is this holder's at this moment."""
+    """Return whether this holder has the lease at `now` (Unix seconds)."""
     lease: dict[str, Any] = json.loads(store.read(key))
     return bool(lease["holder"] == holder and lease["expires_at"] > now)
 
 
 def release(store: Store, key: str, holder: str) -> None:
-    """End our lease now, so that the next holder need not wait. Where that fails it ends by itself, a little later."""
+    """End our lease now, so that the next holder need not wait. If that fails, the lease expires by itself."""
     try:
         held = store.read(key)
         if json.loads(held)["holder"] == holder:
             store.replace(key, json.dumps({"holder": "", "expires_at": 0.0}).encode(), expected=held)
-    except Exception:  # an unreachable store, whose errors are its own: what the lease was for is done
-        log.warning("the lease %s could not be given back; it runs out", key, exc_info=True)
+    except Exception:  # any store's own error: the work is done, and the lease expires by itself
+        log.warning("the lease %s could not be released; it expires by itself", key, exc_info=True)
 
 
 def holder_of(store: Store, key: str) -> str:
@@ -58,7 +58,7 @@ def holder_of(store: Store, key: str) -> str:
 
 
 def _is_dead(holder: str) -> bool:
-    """A process of this very machine that has ended. Of other machines only the clock tells."""
+    """Return whether the holder is a process of this machine that has ended. For other machines only time tells."""
     host, _, pid = holder.rpartition(":")[0].rpartition(":")
     if host != socket.gethostname():
         return False
@@ -66,6 +66,6 @@ def _is_dead(holder: str) -> bool:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # somebody else's, and alive
+    except PermissionError:  # another user's process, and alive
         pass
     return False

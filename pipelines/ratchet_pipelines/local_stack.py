@@ -1,14 +1,14 @@
-"""What the demo releases to: model server, gate, and a cluster in miniature, as processes on loopback."""
+"""Run what the demo releases to, as processes on loopback: model server, gate, and the rehearsal cluster."""
 
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,15 @@ import yaml
 
 from ratchet.config import Config
 from ratchet.errors import UserError
+from ratchet.http_service import free_ports
 from ratchet.rehearsal import child
 from ratchet.release.gate.tokens import VARIABLE
 
-CHART = Path(__file__).parents[2] / "charts" / "adapter-router"
+# In the checkout, `charts` in this package is a link to the folder at the top; the wheel carries the files themselves.
+CHART = Path(str(files("ratchet_pipelines"))) / "charts" / "adapter-router"
 VALUES_PATH = "environments/local/values.yaml"
 FIRST_VALUES = """\
-# The adapter in production. The release step and the reconciler write this block, and nobody else.
+# The adapter in production. Only the release step and the reconciler write this block.
 adapter:
   name: base
   version: "0"
@@ -38,7 +40,7 @@ CLI = "ratchet_pipelines.cli"
 
 @dataclass(frozen=True)
 class Stack:
-    """Where everything listens."""
+    """The addresses of the services and of the Git repository."""
 
     pool_url: str
     api_url: str
@@ -49,14 +51,14 @@ class Stack:
 
 @contextmanager
 def running(lake: Path, config: Config, seed: int) -> Iterator[Stack]:
-    """Start every service, yield their addresses, and stop them all in any case."""
+    """Start every service, yield their addresses, and stop them all at the end, also after an error."""
     ports = free_ports(4)
     pool, api, gateway, gate = (f"http://127.0.0.1:{port}" for port in ports)
     stack = Stack(pool, api, gateway, gate, str(lake / "git" / "deploy.git"))
     settings = lake / "ratchet.yaml"
     settings.write_text(yaml.safe_dump(released_to(config, stack).model_dump(mode="json")), encoding="utf-8")
     create_repository(Path(stack.git_url))
-    os.environ.setdefault(VARIABLE, secrets.token_hex(24))  # ours, and by inheritance every service's
+    os.environ.setdefault(VARIABLE, secrets.token_hex(24))  # every service inherits our environment
     with ExitStack() as processes:
 
         def start(name: str, module: str, *args: object) -> Service:
@@ -99,7 +101,7 @@ def running(lake: Path, config: Config, seed: int) -> Iterator[Stack]:
 
 
 def released_to(config: Config, stack: Stack, *, force: bool = False) -> Config:
-    """The configuration with the addresses of this stack."""
+    """Return the configuration with the addresses of this stack."""
     release = config.release_adapter.model_copy(
         update={
             "git_url": stack.git_url,
@@ -155,7 +157,7 @@ def wait_until_ok(url: str, service: Service, is_ready: Callable[[Any], bool] = 
 
 
 def create_repository(bare: Path, first_values: str = FIRST_VALUES) -> None:
-    """The repository that Argo CD follows: one values file an environment."""
+    """Create the repository that Argo CD follows, with one values file per environment."""
     work = bare.parent / "first"
     git = shutil.which("git")
     if git is None:
@@ -173,11 +175,3 @@ def create_repository(bare: Path, first_values: str = FIRST_VALUES) -> None:
     ):
         subprocess.run([git, *command], check=True, capture_output=True)
     shutil.rmtree(work)
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as sockets:
-        bound = [sockets.enter_context(socket.socket()) for _ in range(count)]
-        for one in bound:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in bound]

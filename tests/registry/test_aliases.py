@@ -26,36 +26,36 @@ def test_nothing_is_champion_before_the_first_promotion(client: MlflowClient) ->
 
 
 def test_promotion_keeps_what_it_replaced(client: MlflowClient) -> None:
-    promote(client, "adapter", "1", {})
+    promote(client, client, "adapter", "1", {})
     assert aliases(client, "adapter") == {"champion": "1"}
-    promote(client, "adapter", "2", {"promoted_at": "12"})
+    promote(client, client, "adapter", "2", {"promoted_at": "12"})
     assert aliases(client, "adapter") == {"champion": "2", "previous": "1"}
     assert champion(client, "adapter").tags["promoted_at"] == "12"
 
 
 def test_promoting_the_champion_again_keeps_previous(client: MlflowClient) -> None:
     for version in ("1", "2", "2"):
-        promote(client, "adapter", version, {})
+        promote(client, client, "adapter", version, {})
     assert aliases(client, "adapter") == {"champion": "2", "previous": "1"}
 
 
 def test_promotion_killed_halfway_ends_in_the_same_place(client: MlflowClient) -> None:
-    promote(client, "adapter", "1", {})
-    set_alias(client, "adapter", "previous", "1", expected=None)  # as far as the killed one came
-    promote(client, "adapter", "2", {})
+    promote(client, client, "adapter", "1", {})
+    set_alias(client, client, "adapter", "previous", "1", expected=None)  # as far as the killed one came
+    promote(client, client, "adapter", "2", {})
     assert aliases(client, "adapter") == {"champion": "2", "previous": "1"}
 
 
 def test_alias_elsewhere_is_a_conflict_and_stays(client: MlflowClient) -> None:
-    set_alias(client, "adapter", "challenger", "1", expected=None)
+    set_alias(client, client, "adapter", "challenger", "1", expected=None)
     with pytest.raises(Conflict, match=r"adapter@challenger is at version 1, not 3; it was not moved to 2"):
-        set_alias(client, "adapter", "challenger", "2", expected="3")
+        set_alias(client, client, "adapter", "challenger", "2", expected="3")
     assert aliases(client, "adapter") == {"challenger": "1"}
 
 
 def test_alias_that_is_there_already_is_no_conflict(client: MlflowClient) -> None:
-    set_alias(client, "adapter", "challenger", "1", expected=None)
-    set_alias(client, "adapter", "challenger", "1", expected=None)
+    set_alias(client, client, "adapter", "challenger", "1", expected=None)
+    set_alias(client, client, "adapter", "challenger", "1", expected=None)
     assert aliases(client, "adapter") == {"challenger": "1"}
 
 

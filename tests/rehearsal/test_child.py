@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from ratchet.rehearsal.ports import free_port
+from ratchet.http_service import free_ports
 
 PATIENCE_S = 60.0  # for a busy machine; an idle one needs two
 PARENT = """
@@ -21,7 +21,7 @@ time.sleep(600)
 
 
 def test_router_dies_with_a_killed_parent(tmp_path: Path) -> None:
-    port = free_port("127.0.0.1")
+    port = free_ports(1)[0]
     settings = {
         "POOL_URL": "http://127.0.0.1:1",
         "LAKE": str(tmp_path),

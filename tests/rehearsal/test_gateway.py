@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
+from ratchet.http_service import free_ports
 from ratchet.rehearsal.cluster import Cluster
 from ratchet.rehearsal.gateway import choose, gateway
-from ratchet.rehearsal.ports import free_port
 from ratchet.rehearsal.scheduler_io import ClusterWorld
 from support.rehearsal_fakes import FakePool, served
 
@@ -60,7 +60,7 @@ def test_no_ready_router_is_a_503_that_names_it(cluster: Cluster) -> None:
 
 
 def test_router_that_went_away_is_a_502(cluster: Cluster) -> None:
-    cluster.set_endpoint("router-primary", f"http://127.0.0.1:{free_port('127.0.0.1')}")
+    cluster.set_endpoint("router-primary", f"http://127.0.0.1:{free_ports(1)[0]}")
     with TestClient(gateway(cluster, "router", seed=0)) as user:
         assert user.get("/v1/models").status_code == 502
 

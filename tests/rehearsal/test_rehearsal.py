@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from ratchet.digest import digest_tree
+from ratchet.http_service import free_ports
 from ratchet.rehearsal.__main__ import main
-from ratchet.rehearsal.ports import free_port
 from support.rehearsal_fakes import FakeGate, FakePool, served
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,7 +129,7 @@ def command(folder: Path, pool_url: str, gate_url: str, api_port: int, gateway_p
 def running(folder: Path) -> Iterator[Stage]:
     commit(folder, BASE)
     pool, gate = FakePool(), FakeGate()
-    ports = free_port("127.0.0.1"), free_port("127.0.0.1")
+    ports = free_ports(1)[0], free_ports(1)[0]
     with contextlib.ExitStack() as stack:
         pool_url, gate_url = (stack.enter_context(served(fake)) for fake in (pool, gate))
         process = subprocess.Popen(command(folder, pool_url, gate_url, *ports))
@@ -255,7 +255,7 @@ def test_port_in_use_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_repository_that_is_not_there_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(tmp_path, api_port=free_port("127.0.0.1")) == 2
+    assert refused(tmp_path, api_port=free_ports(1)[0]) == 2
     assert "nowhere.git" in capsys.readouterr().err
 
 
@@ -268,7 +268,7 @@ def refused(folder: Path, api_port: int) -> int | str | None:
             gate_url="http://127.0.0.1:1",
             lake=str(folder),
             api_port=api_port,
-            gateway_port=free_port("127.0.0.1"),
+            gateway_port=free_ports(1)[0],
             chart=CHART,
         )
     return ended.value.code

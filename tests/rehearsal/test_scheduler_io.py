@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.http_service import free_ports
 from ratchet.rehearsal.argo import merge, render
 from ratchet.rehearsal.canary_spec import Hook
 from ratchet.rehearsal.cluster import Cluster
 from ratchet.rehearsal.flagger import Readiness, Status
-from ratchet.rehearsal.ports import free_port
 from ratchet.rehearsal.scheduler_io import ClusterWorld
 from support.rehearsal_fakes import FakeGate, served
 
@@ -66,7 +66,7 @@ def test_payload_is_flaggers(world: ClusterWorld, gate: FakeGate, gate_url: str)
 
 
 def test_a_gate_that_is_away_refuses(world: ClusterWorld) -> None:
-    hook = Hook("gate", "rollback", f"http://127.0.0.1:{free_port('127.0.0.1')}/hooks/rollback")
+    hook = Hook("gate", "rollback", f"http://127.0.0.1:{free_ports(1)[0]}/hooks/rollback")
     assert world.call_hook(hook, "Progressing", "abc") is False
 
 

@@ -13,8 +13,11 @@ from ratchet.release.ledger import (
     open_request,
     quarantined,
     read_ledger,
+    releases,
     request,
     request_abort,
+    served_before,
+    serving,
 )
 from ratchet.store import Store
 from support.release_edges import NEW, OLD
@@ -61,6 +64,25 @@ def test_a_rollback_quarantines_until_the_next_request(lake: Store, event: Event
     assert again is not None
     assert again.attempt == 2
     assert not quarantined(ledger.records())
+
+
+@pytest.mark.parametrize("event", ["restored", "promoted"])  # the latter as ledgers say that are older than the former
+def test_a_rollback_of_an_operator_is_restored_and_no_promotion(lake: Store, event: EventName) -> None:
+    ledger = Ledger(lake)
+    promoted = request(ledger, asking())
+    assert promoted is not None
+    close(ledger, promoted, "promoted", at=2.0, who="test")
+    back = LedgerEntry(event="requested", at=3.0, who="me", adapter=OLD, baseline=NEW, verdict="pass", restores=True)
+    opened = request(ledger, back)
+    assert opened is not None
+    close(ledger, opened, event, at=4.0, who="test")
+    records = read_ledger(lake)
+    assert [record.event for record in records] == ["requested", "promoted", "requested", "restored"]
+    assert open_request(records) is None
+    assert [len(release) for release in releases(records)] == [2, 2]
+    assert served_before(records) == {NEW.version: NEW, OLD.version: OLD}
+    assert serving(records) == OLD
+    assert quarantined(records) == {NEW.digest}
 
 
 def test_an_abort_belongs_to_the_release_under_way(lake: Store) -> None:

@@ -20,7 +20,9 @@ def passed(weight: int, state=None, log=()) -> ReconcileResult:
         primary=OLD,
         weight=weight,
     )
-    return ReconcileResult(action=Action("wait", "the canary is Progressing"), seen=seen, state=state or {}, log=log)
+    return ReconcileResult(
+        action=Action("wait", "the canary is Progressing"), snapshot=seen, state=state or {}, log=log
+    )
 
 
 def judged(up: int, decision: str = "undecided", of: AdapterRef = NEW) -> dict[str, object]:
@@ -30,25 +32,25 @@ def judged(up: int, decision: str = "undecided", of: AdapterRef = NEW) -> dict[s
 
 
 def test_what_stays_the_same_is_told_once() -> None:
-    story = Timeline(100.0, NEW.digest)
+    timeline = Timeline(100.0, NEW.digest)
     for now in (101.0, 102.0, 103.0):
-        story.add(now, passed(20))
-    assert [row["t"] for row in story.timeline] == [1.0]
-    assert [entry["t"] for entry in story.log] == [1.0, 1.0, 1.0]  # why, phase, weight
+        timeline.add(now, passed(20))
+    assert [row["t"] for row in timeline.rows] == [1.0]
+    assert [entry["t"] for entry in timeline.log] == [1.0, 1.0, 1.0]  # why, phase, weight
 
 
 def test_a_gate_that_is_away_leaves_the_last_votes() -> None:
-    story = Timeline(100.0, NEW.digest)
-    story.add(101.0, passed(20, judged(3, "fail")))
-    story.add(102.0, passed(0))
-    assert [row["weight"] for row in story.timeline] == [20, 0]
-    assert story.timeline[1]["votes"] == story.timeline[0]["votes"]
-    assert story.timeline[1]["log_e"] == {"harm": 1.0, "non_inferiority": 0.0}
-    assert "votes: fail; because" in [entry["text"] for entry in story.log]
+    timeline = Timeline(100.0, NEW.digest)
+    timeline.add(101.0, passed(20, judged(3, "fail")))
+    timeline.add(102.0, passed(0))
+    assert [row["weight"] for row in timeline.rows] == [20, 0]
+    assert timeline.rows[1]["votes"] == timeline.rows[0]["votes"]
+    assert timeline.rows[1]["log_e"] == {"harm": 1.0, "non_inferiority": 0.0}
+    assert "votes: fail; because" in [entry["text"] for entry in timeline.log]
 
 
 def test_votes_on_another_release_are_not_ours() -> None:
-    story = Timeline(100.0, NEW.digest)
-    story.add(101.0, passed(20, judged(3, "fail", of=OLD)))
-    assert story.timeline[0]["votes"] == {}
-    assert not any("fail" in entry["text"] for entry in story.log)
+    timeline = Timeline(100.0, NEW.digest)
+    timeline.add(101.0, passed(20, judged(3, "fail", of=OLD)))
+    assert timeline.rows[0]["votes"] == {}
+    assert not any("fail" in entry["text"] for entry in timeline.log)

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ratchet.adapter_ref import BASE_DIGEST
 from ratchet.base_model import revision
 from ratchet.config import Config, EvaluateAdapter
 from ratchet.digest import canonical_json, digest_bytes, digest_tree
@@ -35,7 +36,7 @@ SAMPLES = 12  # for the report; harmless prompts only
 
 @dataclass(frozen=True)
 class Incumbent:
-    """The serving adapter: the champion's, or the base model (`digest` "base", `uri` None)."""
+    """The serving adapter: the champion's, or the base model (`digest` BASE_DIGEST, `uri` None)."""
 
     digest: str
     uri: str | None
@@ -76,7 +77,7 @@ def find_incumbent(config: Config, store: Store) -> Incumbent:
 
     version = champion(connect(config, store), config.registry.model)
     if version is None:
-        return Incumbent("base", None, "0")
+        return Incumbent(BASE_DIGEST, None, "0")
     name = f"{config.registry.model} version {version.version}"
     if missing := {"adapter_digest", "adapter_uri", "base_revision"} - set(version.tags):
         raise UserError(
@@ -141,7 +142,7 @@ def _answer_all(
         cache = AnswerCache(
             store, models, eval_set, config.evaluate_adapter.max_new_tokens, _conditions(config), progress.advance
         )
-        bare = cache.answers_of(None, "base", with_answers=is_first)
+        bare = cache.answers_of(None, BASE_DIGEST, with_answers=is_first)
         old = bare if is_first else cache.answers_of("incumbent", incumbent.digest)
         return bare, old, cache.answers_of("candidate", candidate.digest)
 

@@ -20,7 +20,7 @@ from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import UserError
 from ratchet.http_service import RequestRefused, answer_errors, run_server
 from ratchet.inference.adapter_pool import AdapterPool
-from ratchet.release.ledger import Ledger, LedgerRecord
+from ratchet.release.ledger import SERVING, Ledger, LedgerRecord
 from ratchet.store import open_store
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 def named_last(records: Iterable[LedgerRecord], how_many: int) -> list[AdapterRef]:
     """Return the last adapters in the ledger, newest first: candidate, champion, and those a rollback returns to."""
     named = (adapter for record in reversed(list(records)) for adapter in (record.adapter, record.baseline))
-    distinct = dict.fromkeys(adapter for adapter in named if adapter and adapter.digest != AdapterRef().digest)
+    distinct = dict.fromkeys(adapter for adapter in named if adapter and not adapter.is_base)
     return list(distinct)[:how_many]
 
 
@@ -55,7 +55,7 @@ class Syncer:
                 troubles[str(adapter)] = str(error)
         self.pool.keep_only(set(wanted))
         self.troubles = troubles  # assigned at once: probes and metrics read it concurrently
-        promoted = {str(record.adapter) for record in records if record.event == "promoted"}
+        promoted = {str(record.adapter) for record in records if record.event in SERVING}
         # A candidate that fails to load only keeps its own router unready; the serving adapters are not affected.
         self.is_ready = not promoted & set(troubles)
 

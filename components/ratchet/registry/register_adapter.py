@@ -190,7 +190,7 @@ def _point_challenger(client: "MlflowClient", model: str, version: str, asks_to_
     """Set the alias `challenger` on the version if it asks to serve; take the alias away from it if not."""
     holders = aliases(client, model)
     if asks_to_serve and holders.get(CHAMPION) != version:
-        set_alias(client, model, CHALLENGER, version, expected=holders.get(CHALLENGER))
+        set_alias(client, client, model, CHALLENGER, version, expected=holders.get(CHALLENGER))
     elif holders.get(CHALLENGER) == version:
         client.delete_registered_model_alias(model, CHALLENGER)
 

@@ -1,4 +1,4 @@
-"""The rehearsal: one process that stands in for the cluster, so that a release runs on a laptop before it runs there.
+"""The rehearsal: one process in place of the cluster, so that a release runs on a laptop before it runs there.
 
 It renders the same chart with the same Helm, follows the same Git repository, and calls the same gate. It is test
 equipment and the laptop default, never a second rollout engine: on a cluster Argo CD, Flagger, a Gateway and the

@@ -1,4 +1,4 @@
-"""Run the rehearsal cluster: Argo CD, Flagger, gateway and kubelet in small, in one process."""
+"""Run the rehearsal cluster: small models of Argo CD, Flagger, gateway and kubelet in one process."""
 
 import asyncio
 import contextlib
@@ -19,13 +19,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from ratchet.errors import UserError
+from ratchet.http_service import listen
 from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.rehearsal.argo import Argo
 from ratchet.rehearsal.cluster import Cluster, api
 from ratchet.rehearsal.flagger import Scheduler
 from ratchet.rehearsal.gateway import gateway
 from ratchet.rehearsal.kubelet import HOST, Kubelet
-from ratchet.rehearsal.ports import listen
 from ratchet.rehearsal.scheduler_io import ClusterWorld
 from ratchet.release.gate.tokens import VARIABLE, hook_token
 
@@ -45,14 +45,14 @@ class Rehearsal:
     git_poll_s: float
 
     def loops(self) -> tuple[Callable[[threading.Event], None], ...]:
-        """What runs, each in a thread of its own, until the event is set."""
+        """Return the loops; each runs in a thread of its own until the event is set."""
         return self._follow_git, self.kubelet.run, self._run_flagger
 
     def _follow_git(self, stop: threading.Event) -> None:
         self.argo.run(stop, max(MIN_POLL_S, self.git_poll_s / self.speed))
 
     def _run_flagger(self, stop: threading.Event) -> None:
-        """Tick once an interval, divided by the speed; a late tick is not made up for, as with Go's ticker."""
+        """Tick once per interval, divided by the speed; a late tick is dropped, as Go's ticker does."""
         scheduler = Scheduler(self.world)
         scheduler.status = self.world.status()
         due = time.monotonic()
@@ -71,9 +71,9 @@ def main(
     lake: Annotated[str, typer.Option(help="where routers record events: a folder, or s3://bucket/prefix")],
     api_port: Annotated[int, typer.Option(help="port of the Kubernetes API")],
     gateway_port: Annotated[int, typer.Option(help="port that users call")],
+    chart: Annotated[Path, typer.Option(help="folder of the chart adapter-router")],
     branch: str = "main",
     values_path: str = "environments/local/values.yaml",
-    chart: Path = Path("charts/adapter-router"),
     speed: Annotated[float, typer.Option(min=0.001, help="how much faster than its interval Flagger ticks")] = 30.0,
     git_poll_s: Annotated[float, typer.Option(help="seconds between Argo CD's looks at Git, divided by speed")] = 30.0,
     namespace: str = "ratchet",
@@ -103,7 +103,7 @@ def main(
 
 
 async def serve(rehearsal: Rehearsal, apps: dict[socket.socket, FastAPI]) -> None:
-    """Serve and run the loops until a signal, or until a loop breaks: half a cluster would only mislead."""
+    """Serve and run the loops until a signal, or until one loop fails: a partial cluster would mislead."""
     servers = [Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)) for app in apps.values()]
     stop = threading.Event()
 
@@ -119,7 +119,9 @@ async def serve(rehearsal: Rehearsal, apps: dict[socket.socket, FastAPI]) -> Non
     for task in tasks:
         task.add_done_callback(lambda _: end())
     try:
-        await asyncio.gather(*(server.serve(sockets=[held]) for server, held in zip(servers, apps, strict=True)))
+        await asyncio.gather(
+            *(server.serve(sockets=[listener]) for server, listener in zip(servers, apps, strict=True))
+        )
     finally:
         end()
         await asyncio.wait(tasks)

@@ -1,7 +1,7 @@
-"""Argo CD in small: follow a branch, render the chart with its values file, apply the result.
+"""A small model of Argo CD: follow a branch, render the chart with its values file, apply the result.
 
-Like an Application with values files and parameters: chart defaults, then the overlay beside the chart, then the file
-in Git, then parameters.
+Like an Application with values files and parameters: chart defaults, then the overlay in the chart, then the file in
+Git, then parameters.
 """
 
 import functools
@@ -34,15 +34,15 @@ class Argo:
     clone: Path
     parameters: Mapping[str, Any] = field(default_factory=dict)
     synced: str = ""
-    """The last commit that was seen, applied or refused."""
-    told: str = ""
+    """The last commit that was read, applied or refused."""
+    last_log: str = ""
 
     def run(self, stop: threading.Event, poll_s: float) -> None:
         while not stop.wait(poll_s):
             try:
                 self.sync()
-            except UserError as error:  # what runs stays as it is until Git is mended
-                self._tell(f"not synced: {error}")
+            except UserError as error:  # what runs stays as it is until Git is fixed
+                self._log_once(f"not synced: {error}")
 
     def sync(self) -> None:
         """Apply the branch's head if it is new. Raises UserError if Git or the values are unusable."""
@@ -50,24 +50,20 @@ class Argo:
         if commit == self.synced:
             return
         self.synced = commit
-        values = merge(self._overlay(), self._values(commit), self.parameters)
+        overlay = _mapping((self.chart / OVERLAY).read_text(encoding="utf-8"), OVERLAY)
+        text = self._git("-C", str(self.clone), "show", f"{commit}:{self.values_path}")
+        in_git = _mapping(text, f"{self.values_path} at {commit[:10]}")
+        values = merge(overlay, in_git, self.parameters)
         for manifest in render(self.chart, values, self.cluster.namespace):
             if manifest["kind"] in APPLIED:
                 self.cluster.apply(manifest)
-        self._tell(f"synced {commit[:10]}")
+        self._log_once(f"synced {commit[:10]}")
 
     def _fetch(self) -> str:
         if not self.clone.exists():
             self._git("init", "--bare", "--quiet", str(self.clone))
         self._git("-C", str(self.clone), "fetch", "--quiet", self.git_url, f"refs/heads/{self.branch}")
         return self._git("-C", str(self.clone), "rev-parse", "FETCH_HEAD").strip()
-
-    def _values(self, commit: str) -> dict[str, Any]:
-        text = self._git("-C", str(self.clone), "show", f"{commit}:{self.values_path}")
-        return _mapping(text, f"{self.values_path} at {commit[:10]}")
-
-    def _overlay(self) -> dict[str, Any]:
-        return _mapping((self.chart / OVERLAY).read_text(encoding="utf-8"), OVERLAY)
 
     def _git(self, *arguments: str) -> str:
         try:
@@ -81,14 +77,14 @@ class Argo:
             )
         return done.stdout
 
-    def _tell(self, text: str) -> None:
-        if text != self.told:
-            self.told = text
+    def _log_once(self, text: str) -> None:
+        if text != self.last_log:
+            self.last_log = text
             self.cluster.log("argo", text)
 
 
 def render(chart: Path, values: Mapping[str, Any], namespace: str) -> list[Object]:
-    """The chart's objects, by Helm itself, offline. Raises UserError if the chart refuses the values."""
+    """Return the chart's objects, rendered by Helm, offline. Raises UserError if the chart refuses the values."""
     import helm_python
 
     try:
@@ -96,12 +92,12 @@ def render(chart: Path, values: Mapping[str, Any], namespace: str) -> list[Objec
             files = loaded.render(dict(values), name="adapter-router", namespace=namespace)
     except helm_python.HelmError as error:
         raise UserError(f"{chart} cannot be rendered: {error}") from None
-    found = (manifest for _, text in sorted(files.items()) for manifest in yaml.safe_load_all(text))
-    return [manifest for manifest in found if manifest]
+    manifests = (manifest for _, text in sorted(files.items()) for manifest in yaml.safe_load_all(text))
+    return [manifest for manifest in manifests if manifest]
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Values layered as Helm does it: maps merge, everything else is replaced by the later layer."""
+    """Merge layers of values as Helm does: maps merge, everything else is replaced by the later layer."""
     return functools.reduce(_merge_two, layers, {})
 
 

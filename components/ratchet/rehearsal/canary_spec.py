@@ -1,4 +1,4 @@
-"""What the scheduler reads of a Canary resource: its analysis, its webhooks, its metrics, its steps of traffic."""
+"""Read from a Canary resource what the scheduler needs: analysis, webhooks, metrics, traffic steps."""
 
 import math
 import re
@@ -62,7 +62,7 @@ class Canary:
         return [hook for hook in self.hooks if hook.type == hook_type]
 
     def next_step(self, weight: int) -> int:
-        """How much traffic the next step adds; at full weight anything above zero, which leads to promotion."""
+        """Return the percent of traffic that the next step adds; above 0 at full weight, which leads to promotion."""
         room = TOTAL_WEIGHT - weight
         if self.step_weight > 0 or not self.step_weights:
             return self.step_weight
@@ -75,7 +75,7 @@ class Canary:
 
 
 def read_canary(resource: dict[str, Any]) -> Canary:
-    """The Canary in a Kubernetes object. Raises UserError where its analysis needs what the rehearsal lacks."""
+    """Read the Canary from a Kubernetes object. Raises UserError for an analysis that the rehearsal does not model."""
     spec, metadata = resource["spec"], resource["metadata"]
     analysis = spec["analysis"]
     name = metadata["name"]
@@ -100,7 +100,7 @@ def read_canary(resource: dict[str, Any]) -> Canary:
 
 
 def seconds(duration: str) -> float:
-    """`90s` or `1m30s` in seconds."""
+    """Convert a duration such as `90s` or `1m30s` to seconds."""
     parts = re.findall(r"(\d+)([sm])", duration)
     if not parts or "".join(number + unit for number, unit in parts) != duration:
         raise UserError(f"{duration!r} is not a duration; write it as 30s or 2m")

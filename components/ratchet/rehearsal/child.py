@@ -17,14 +17,14 @@ GRACE_S = 5.0
 
 
 def start(module: str, *args: object, output: IO[bytes], env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Run `python -m module args…`; what it prints goes to `output`."""
-    # -P: a folder called `ratchet`, such as the clone seen from beside it, must not pass for the package.
+    """Start `python -m module args…`, with stdout and stderr to `output`."""
+    # -P: a folder called `ratchet` in the working directory, such as a clone, must not be imported as the package.
     command = [sys.executable, "-P", "-m", "ratchet.rehearsal.child", module, *map(str, args)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=env)
 
 
 def wait_or_kill(process: subprocess.Popen[bytes], patience_s: float) -> None:
-    """Wait for a process that was told to end, and end it by force after `patience_s`."""
+    """Wait for a process that was asked to end, and kill it after `patience_s` seconds."""
     try:
         process.wait(max(0.0, patience_s))
     except subprocess.TimeoutExpired:
@@ -35,7 +35,7 @@ def wait_or_kill(process: subprocess.Popen[bytes], patience_s: float) -> None:
 
 
 def die_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)  # returns when the other end is gone; a buffered read would hold up the exit
+    os.read(sys.stdin.fileno(), 1)  # returns when the parent has closed the pipe; a buffered read would delay the exit
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)
     os._exit(1)

@@ -24,9 +24,9 @@ KINDS = {
 
 
 class Cluster:
-    """Objects by kind and name, endpoints by Deployment, and a log. Safe to share between threads; reads are copies.
+    """Objects by kind and name, endpoints by Deployment, and a log. Thread-safe; reads are copies.
 
-    With a `state` file the objects survive the process, as they survive Kubernetes' in etcd.
+    With a `state` file the objects survive a restart of the process, as they do in etcd.
     """
 
     def __init__(self, namespace: str, state: Path | None = None) -> None:
@@ -43,7 +43,7 @@ class Cluster:
 
     def names(self, kind: str) -> list[str]:
         with self._lock:
-            return sorted(name for found, name in self._objects if found == kind)
+            return sorted(name for stored_kind, name in self._objects if stored_kind == kind)
 
     def apply(self, manifest: Object) -> None:
         """Create or change an object as a sync does: the status and Flagger's replicas stay."""
@@ -56,22 +56,22 @@ class Cluster:
             spec = copy.deepcopy(manifest["spec"])
             if replicas is not None:
                 spec.setdefault("replicas", replicas)
-            self.update(kind, name, lambda found: found.update(spec=spec))
+            self.update(kind, name, lambda stored: stored.update(spec=spec))
             kept = self._objects[kind, name]["metadata"]
             kept.update({key: manifest["metadata"].get(key, {}) for key in ("labels", "annotations")})
             self._save()
 
     def update(self, kind: str, name: str, change: Callable[[Object], None]) -> None:
-        """Change one object in place; a new spec is a new generation."""
+        """Change one object in place; a changed spec raises its generation."""
         with self._lock:
-            found = self._objects[kind, name]
-            spec = copy.deepcopy(found["spec"])
-            change(found)
-            found["metadata"]["generation"] += found["spec"] != spec
+            stored = self._objects[kind, name]
+            spec = copy.deepcopy(stored["spec"])
+            change(stored)
+            stored["metadata"]["generation"] += stored["spec"] != spec
             self._save()
 
     def endpoint(self, deployment: str) -> str | None:
-        """URL of the Deployment's ready pod."""
+        """Return the URL of the Deployment's ready pod; None without one."""
         with self._lock:
             return self._endpoints.get(deployment)
 
@@ -87,7 +87,7 @@ class Cluster:
             self._log.append({"t": round(time.monotonic() - self._started, 3), "source": source, "text": text})
 
     def events(self) -> list[Object]:
-        """Everything logged since the start: `t` in seconds, `source`, `text`."""
+        """Return everything logged since the start: `t` in seconds, `source`, `text`."""
         with self._lock:
             return list(self._log)
 
@@ -111,11 +111,11 @@ class Cluster:
 def _load(state: Path | None) -> dict[tuple[str, str], Object]:
     if state is None or not state.exists():
         return {}
-    found = {(each["kind"], each["metadata"]["name"]): each for each in json.loads(state.read_text(encoding="utf-8"))}
-    for (kind, _), each in found.items():
-        if kind == "Deployment":
-            each["status"] = {}  # its pods ended with the process that kept them
-    return found
+    stored: list[Object] = json.loads(state.read_text(encoding="utf-8"))
+    for resource in stored:
+        if resource["kind"] == "Deployment":
+            resource["status"] = {}  # its pods ended with the process that ran them
+    return {(resource["kind"], resource["metadata"]["name"]): resource for resource in stored}
 
 
 def timestamp() -> str:
@@ -123,12 +123,12 @@ def timestamp() -> str:
 
 
 def spec_hash(template: Object) -> str:
-    """Stable hash of a pod template. Flagger's own is another; only equality counts."""
+    """Return a stable hash of a pod template. Flagger computes another one; only equality matters."""
     return digest_json(template)[:10]
 
 
 def api(cluster: Cluster) -> FastAPI:
-    """GET for one Canary, Deployment or HTTPRoute at their Kubernetes paths; /events; /healthz."""
+    """Return the app: GET of one Canary, Deployment or HTTPRoute at its Kubernetes path; /events; /healthz."""
     app = FastAPI(title="rehearsal cluster", openapi_url=None)
 
     @app.get("/healthz")
@@ -142,8 +142,8 @@ def api(cluster: Cluster) -> FastAPI:
     @app.get("/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}")
     def read(group: str, version: str, namespace: str, plural: str, name: str) -> JSONResponse:
         kind = KINDS.get((group, version, plural))
-        found = cluster.get(kind, name) if kind and namespace == cluster.namespace else None
-        return JSONResponse(found) if found else JSONResponse(_not_found(group, plural, name), 404)
+        resource = cluster.get(kind, name) if kind and namespace == cluster.namespace else None
+        return JSONResponse(resource) if resource else JSONResponse(_not_found(group, plural, name), 404)
 
     return app
 

@@ -1,8 +1,8 @@
-"""Flagger's canary scheduler in small: one tick as a sequence of guards, with everything outside injected.
+"""A small model of Flagger's canary scheduler: one tick as a sequence of guards, with its surroundings injected.
 
 A model for rehearsal, not a rollout engine. It follows Flagger v1.44, `pkg/controller/scheduler.go`: the order of the
 checks, the hooks and their phases, failed checks that only add up, and the places where Flagger surprises (kept on
-purpose, and named in tests/rehearsal/scenarios.yaml). Left out, and refused: iterations, A/B matching,
+purpose, and listed in tests/rehearsal/scenarios.yaml). Left out, and refused: iterations, A/B matching,
 mirroring.
 """
 
@@ -38,7 +38,7 @@ class Readiness(Enum):
 
 @dataclass(frozen=True)
 class Status:
-    """The Canary's status. `canary_weight` is what Flagger last wrote, which the route alone decides."""
+    """The Canary's status. `canary_weight` is what Flagger last wrote; the traffic follows the route."""
 
     phase: Phase = ""
     failed_checks: int = 0
@@ -48,7 +48,7 @@ class Status:
 
 
 class FlaggerCluster(Protocol):
-    """What the scheduler sees and moves."""
+    """The surroundings that the scheduler reads and changes."""
 
     def target_spec(self) -> str:
         """Hash of the target's live pod template."""
@@ -71,10 +71,10 @@ class FlaggerCluster(Protocol):
         """Copy the target's live pod template over the primary's."""
 
     def call_hook(self, hook: Hook, phase: Phase, checksum: str) -> bool:
-        """Whether the webhook passed."""
+        """Call the webhook; return whether it passed."""
 
     def measure(self, metric: Metric) -> float | None:
-        """What the metric's query gives; None for no values."""
+        """Return the value of the metric's query; None for no values."""
 
     def record(self, text: str, phase: Phase, checksum: str, is_warning: bool) -> None:
         """An event, for people and for the event webhooks."""
@@ -86,12 +86,12 @@ class FlaggerCluster(Protocol):
 class Scheduler:
     """One Canary's scheduler. Call `tick` once every `canary.interval_s`; the state is `status`."""
 
-    def __init__(self, world: FlaggerCluster) -> None:
-        self.world = world
+    def __init__(self, cluster: FlaggerCluster) -> None:
+        self.cluster = cluster
         self.status = Status()
 
     def tick(self, canary: Canary) -> None:
-        """One turn. Each guard may act and end it; the order is Flagger's."""
+        """Run one tick. Each guard may act and end it; the order is Flagger's."""
         self.canary = canary
         if canary.is_suspended:
             return
@@ -116,11 +116,11 @@ class Scheduler:
         if self.status.phase not in ("", "Initializing"):
             return False
         self._publish(replace(self.status, phase="Initializing"))
-        self.world.create_primary()
+        self.cluster.create_primary()
         if not self.canary.skip_analysis and self._primary_not_ready():
             return True
-        self.world.scale_target(0)
-        self.world.set_route(0)
+        self.cluster.scale_target(0)
+        self.cluster.set_route(0)
         self._sync("Initialized")
         self._say(f"Initialization done! {self.canary}")
         return False
@@ -130,12 +130,12 @@ class Scheduler:
             return False
         is_changed = self._has_target_changed()
         if self.status.phase == "Failed":
-            # Written before anything acts on it: if this tick then stops, the revision never starts.
-            self._publish(replace(self.status, last_applied_spec=self.world.target_spec()))
+            # Written before anything acts on it: if this tick then ends early, the revision never starts.
+            self._publish(replace(self.status, last_applied_spec=self.cluster.target_spec()))
         return not is_changed
 
     def _primary_not_ready(self) -> bool:
-        readiness = self.world.primary_readiness()
+        readiness = self.cluster.primary_readiness()
         if self.canary.skip_analysis or readiness is Readiness.READY:
             return False
         self._warn(f"{self.canary.target}-primary.{self.canary.namespace} not ready: {readiness.value}")
@@ -155,20 +155,20 @@ class Scheduler:
                 self._warn(f"Halt {self.canary} advancement waiting for approval {refused.name}")
             return True
         self._say(f"New revision detected! Scaling up {self.canary.target}.{self.canary.namespace}", "Progressing")
-        self.world.scale_target(1)
+        self.cluster.scale_target(1)
         self._sync("Progressing")
         return True
 
     def _revision_changed(self) -> bool:
         if self.status.phase not in ANALYSING or not self._has_target_changed():
             return False
-        self.world.set_route(0)
+        self.cluster.set_route(0)
         self._sync("Progressing")
         self._say(f"New revision detected! Restarting analysis for {self.canary.target}.{self.canary.namespace}")
         return True
 
     def _canary_not_ready(self) -> bool:
-        readiness = self.world.target_readiness()
+        readiness = self.cluster.target_readiness()
         if readiness is Readiness.READY:
             return False
         self._warn(f"canary deployment {self.canary.target}.{self.canary.namespace} not ready: {readiness.value}")
@@ -179,9 +179,9 @@ class Scheduler:
     def _analysis_skipped(self) -> bool:
         if not self.canary.skip_analysis:
             return False
-        self.world.set_route(0)
+        self.cluster.set_route(0)
         self._copy_template()
-        self.world.scale_target(0)
+        self.cluster.scale_target(0)
         self._enter("Succeeded")
         self._say(f"Promotion completed! Canary analysis was skipped for {self.canary}")
         return True
@@ -197,7 +197,7 @@ class Scheduler:
         if self.status.phase == "Promoting":
             self._shift_back()
         elif self.status.phase == "Finalising":
-            self.world.scale_target(0)
+            self.cluster.scale_target(0)
             self._enter("Succeeded")
             self._refused("post-rollout", "Succeeded")
             self._say(f"Promotion completed! Scaling down {self.canary.target}.{self.canary.namespace}")
@@ -210,7 +210,7 @@ class Scheduler:
         return True
 
     def _check_failed(self) -> bool:
-        is_start = self.world.canary_weight() == 0
+        is_start = self.cluster.canary_weight() == 0
         if is_start:
             self._say(f"Starting canary analysis for {self.canary.target}.{self.canary.namespace}")
         refused = self._refused("pre-rollout" if is_start else "rollout", "Progressing")
@@ -223,7 +223,7 @@ class Scheduler:
         return True
 
     def _traffic_increase_held(self) -> bool:
-        if self.canary.next_step(self.world.canary_weight()) <= 0:
+        if self.canary.next_step(self.cluster.canary_weight()) <= 0:
             return True
         if self.status.phase == "WaitingPromotion":
             return False
@@ -232,10 +232,10 @@ class Scheduler:
         return refused is not None
 
     def _advance(self) -> None:
-        weight = self.world.canary_weight()
+        weight = self.cluster.canary_weight()
         if weight < self.canary.max_weight:
             weight = min(TOTAL_WEIGHT, weight + self.canary.next_step(weight))
-            self.world.set_route(weight)
+            self.cluster.set_route(weight)
             self._publish(replace(self.status, canary_weight=weight))
             self._say(f"Advance {self.canary} canary weight {weight}")
         elif refused := self._refused("confirm-promotion", "Progressing"):
@@ -248,8 +248,8 @@ class Scheduler:
 
     def _shift_back(self) -> None:
         step = self.canary.step_weight_promotion or TOTAL_WEIGHT
-        weight = max(0, self.world.canary_weight() - step)
-        self.world.set_route(weight)
+        weight = max(0, self.cluster.canary_weight() - step)
+        self.cluster.set_route(weight)
         if weight == 0:
             self._say("Routing all traffic to primary")
             self._enter("Finalising")
@@ -260,16 +260,16 @@ class Scheduler:
     def _roll_back(self) -> None:
         if self.status.failed_checks >= self.canary.threshold:
             self._warn(f"Rolling back {self.canary} failed checks threshold reached {self.status.failed_checks}")
-        self.world.set_route(0)
-        # The event says Failed before the status does; listeners must not take it for the state.
+        self.cluster.set_route(0)
+        # The event reports Failed before the status does; listeners must not take it for the state.
         self._warn(f"Canary failed! Scaling down {self.canary}", "Failed")
-        self.world.scale_target(0)
+        self.cluster.scale_target(0)
         self._sync("Failed")
         self._refused("post-rollout", "Failed")
 
     def _fail_promotion(self) -> None:
         """The primary broke while it took over: the canary is the only healthy copy, so it keeps the traffic."""
-        self.world.set_route(TOTAL_WEIGHT)
+        self.cluster.set_route(TOTAL_WEIGHT)
         self._warn(f"Promotion failed! Routing all traffic to canary {self.canary}", "Failed")
         self._sync("Failed", canary_weight=TOTAL_WEIGHT)
         self._refused("post-rollout", "Failed")
@@ -278,31 +278,31 @@ class Scheduler:
         # The live target, not the analysed one: what a sync brought in since this tick began is promoted with it.
         target = self.canary.target
         self._say(f"Copying {target}.{self.canary.namespace} template spec to {target}-primary.{self.canary.namespace}")
-        self.world.promote()
+        self.cluster.promote()
 
     def _has_target_changed(self) -> bool:
-        live = self.world.target_spec()
+        live = self.cluster.target_spec()
         if not self.status.last_applied_spec:
             return True
         return live not in (self.status.last_promoted_spec, self.status.last_applied_spec)
 
     def _refused(self, hook_type: str, phase: Phase) -> Hook | None:
-        """The first webhook of this type that does not pass; later ones are not called."""
+        """Return the first webhook of this type that does not pass; later ones are not called."""
         hooks = self.canary.hooks_of(hook_type)
-        return next((hook for hook in hooks if not self.world.call_hook(hook, phase, self._checksum)), None)
+        return next((hook for hook in hooks if not self.cluster.call_hook(hook, phase, self._checksum)), None)
 
     def _metric_out_of_range(self) -> Metric | None:
-        """The first metric whose value is not in its range; no value is none in range."""
+        """Return the first metric out of its range; a missing value is out of range."""
         metrics = self.canary.metrics
-        return next((metric for metric in metrics if not metric.accepts(self.world.measure(metric))), None)
+        return next((metric for metric in metrics if not metric.accepts(self.cluster.measure(metric))), None)
 
     def _is_rollback_asked(self) -> bool:
         hooks = self.canary.hooks_of("rollback")
-        return any(self.world.call_hook(hook, self.status.phase, self._checksum) for hook in hooks)
+        return any(self.cluster.call_hook(hook, self.status.phase, self._checksum) for hook in hooks)
 
     def _sync(self, phase: Phase, canary_weight: int = 0) -> None:
-        """Begin a phase anew: counters at zero, and the live template on record as applied."""
-        live = self.world.target_spec()
+        """Begin a phase: counters at zero, and the live template recorded as applied."""
+        live = self.cluster.target_spec()
         promoted = live if phase == "Initialized" else self.status.last_promoted_spec
         self._publish(Status(phase, 0, canary_weight, live, promoted))
 
@@ -315,14 +315,14 @@ class Scheduler:
     def _publish(self, status: Status) -> None:
         if status != self.status:
             self.status = status
-            self.world.publish(status)
+            self.cluster.publish(status)
 
     @property
     def _checksum(self) -> str:
         return self.status.last_applied_spec
 
     def _say(self, text: str, phase: Phase | None = None) -> None:
-        self.world.record(text, phase or self.status.phase, self._checksum, is_warning=False)
+        self.cluster.record(text, phase or self.status.phase, self._checksum, is_warning=False)
 
     def _warn(self, text: str, phase: Phase | None = None) -> None:
-        self.world.record(text, phase or self.status.phase, self._checksum, is_warning=True)
+        self.cluster.record(text, phase or self.status.phase, self._checksum, is_warning=True)

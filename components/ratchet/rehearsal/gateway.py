@@ -1,4 +1,4 @@
-"""The gateway: each request to the primary or the canary, by the HTTPRoute's weights."""
+"""The gateway: forwards each request to the primary or the canary, by the HTTPRoute's weights."""
 
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -18,7 +18,7 @@ METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]
 
 
 def gateway(cluster: Cluster, name: str, seed: int) -> FastAPI:
-    """The app that proxies to the Deployments `name` and `name`-primary. Same seed, same choices."""
+    """Return the app that proxies to the Deployments `name` and `name`-primary. The seed fixes the choices."""
     draw = random.Random(seed)
     limits = httpx.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_S)
     client = httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits, trust_env=False)
@@ -38,9 +38,9 @@ def gateway(cluster: Cluster, name: str, seed: int) -> FastAPI:
             return _refusal(503, f"no router of {deployment} is ready; see the cluster's /events")
         body = await request.body()
         target = httpx.URL(url, path=f"/{path}", query=request.url.query.encode() or None)
-        ahead = client.build_request(request.method, target, headers=_end_to_end(request.headers), content=body)
+        forwarded = client.build_request(request.method, target, headers=_end_to_end(request.headers), content=body)
         try:
-            answer = await client.send(ahead, stream=True)
+            answer = await client.send(forwarded, stream=True)
         except httpx.TimeoutException:
             return _refusal(504, f"{deployment} gave no answer within {TIMEOUT_S:.0f} s")
         except httpx.TransportError as error:
@@ -51,7 +51,7 @@ def gateway(cluster: Cluster, name: str, seed: int) -> FastAPI:
 
 
 def choose(cluster: Cluster, name: str, drawn: float) -> str:
-    """The Deployment that serves a request which drew this number from [0, 1)."""
+    """Return the Deployment that serves a request, by a number drawn for it from [0, 1)."""
     route = cluster.get("HTTPRoute", name)
     primary, canary = weights(route) if route else (1, 0)
     return name if drawn * (primary + canary) < canary else f"{name}-primary"

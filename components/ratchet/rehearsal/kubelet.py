@@ -1,4 +1,4 @@
-"""Deployments as router processes on this machine: one process each, replaced without dropping traffic.
+"""A small model of the kubelet: one router process per Deployment, replaced without dropping traffic.
 
 A change of the pod template starts a new process, waits until it is ready, points the endpoint at it, and only then
 stops the old one. A Deployment's replicas count as one if above zero.
@@ -17,10 +17,10 @@ import httpx
 
 from ratchet.adapter_ref import PREFIX, AdapterRef
 from ratchet.errors import UserError
+from ratchet.http_service import free_ports
 from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.rehearsal import child
 from ratchet.rehearsal.cluster import Cluster, Object, spec_hash, timestamp
-from ratchet.rehearsal.ports import free_port
 
 HOST = "127.0.0.1"
 PASS_S = 0.1
@@ -36,7 +36,7 @@ class Pod:
     """One router process."""
 
     spec: str
-    """Hash of the template that it was made from."""
+    """Hash of its pod template."""
     adapter: AdapterRef | None
     url: str
     log: Path
@@ -50,14 +50,14 @@ class Pod:
 
 @dataclass
 class Workload:
-    """What runs for one Deployment: the pod that serves, the one that will, and why there is none."""
+    """The pods of one Deployment: the one that serves, and the one that replaces it once ready."""
 
     serving: Pod | None = None
     coming: Pod | None = None
     retry_at: float = 0.0
     incomplete_since: float | None = None
-    told: str = ""
-    """The last trouble logged, so that it is logged once."""
+    last_error: str = ""
+    """The last error logged, so that it is logged once."""
 
     @property
     def pods(self) -> list[Pod]:
@@ -66,7 +66,7 @@ class Workload:
 
 @dataclass
 class Kubelet:
-    """Keeps processes as the cluster's Deployments want them. `run` until told to stop, then `close`."""
+    """Keep processes as the cluster's Deployments ask for. `run` until the event is set, then `close`."""
 
     cluster: Cluster
     pool: AdapterPool
@@ -83,7 +83,7 @@ class Kubelet:
             self.reconcile()
 
     def reconcile(self) -> None:
-        """One pass over all Deployments."""
+        """Make one pass over all Deployments."""
         referenced: set[AdapterRef | None] = set()
         for name in self.cluster.names("Deployment"):
             deployment = self.cluster.get("Deployment", name)
@@ -109,12 +109,12 @@ class Kubelet:
 
     def _reconcile(self, name: str, deployment: Object, workload: Workload) -> None:
         wanted = spec_hash(deployment["spec"]["template"]) if deployment["spec"]["replicas"] else None
-        self._bury(name, workload)
+        self._remove_ended(name, workload)
         if workload.coming and workload.coming.spec != wanted:
-            self._dismiss(workload.coming)
+            self._retire(workload.coming)
             workload.coming = None
         if wanted is None and workload.serving:
-            self._dismiss(workload.serving)
+            self._retire(workload.serving)
             workload.serving = None
         is_covered = any(pod.spec == wanted for pod in workload.pods)
         if wanted and not is_covered and time.monotonic() >= workload.retry_at:
@@ -129,25 +129,25 @@ class Kubelet:
             if adapter:
                 self.pool.ensure(adapter)
             workload.coming = self._spawn(name, template, adapter)
-            workload.told = ""
+            workload.last_error = ""
         except UserError as error:
-            self._tell(name, workload, str(error))
+            self._log_once(name, workload, str(error))
 
     def _spawn(self, name: str, template: Object, adapter: AdapterRef | None) -> Pod:
-        port = free_port(HOST)
+        [port] = free_ports(1, HOST)
         log = self.logs / f"{name}.log"
         environment = os.environ | resolve(template) | {"RATCHET_HOST": HOST, "RATCHET_PORT": str(port)}
         with log.open("ab") as output:
             process = child.start("ratchet.router.app", output=output, env=environment)
         return Pod(spec_hash(template), adapter, f"http://{HOST}:{port}", log, process)
 
-    def _bury(self, name: str, workload: Workload) -> None:
-        """Forget pods whose process has ended; they are started anew."""
+    def _remove_ended(self, name: str, workload: Workload) -> None:
+        """Remove pods whose process has ended; the next pass starts others."""
         for pod in workload.pods:
             if pod.process.poll() is None:
                 continue
             lines = pod.log.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
-            self._tell(name, workload, f"exited {pod.process.returncode}: {lines[-1]}")
+            self._log_once(name, workload, f"exited {pod.process.returncode}: {lines[-1]}")
             child.wait_or_kill(pod.process, 0.0)
             if pod is workload.serving:
                 workload.serving = None
@@ -165,7 +165,7 @@ class Kubelet:
         if workload.coming and workload.coming.is_ready:
             old, workload.serving, workload.coming = workload.serving, workload.coming, None
             if old:
-                self._dismiss(old)
+                self._retire(old)
         serving = workload.serving
         self.cluster.set_endpoint(name, serving.url if serving and serving.is_ready else None)
 
@@ -176,14 +176,14 @@ class Kubelet:
             return False
 
     def _resync(self, name: str, workload: Workload, pod: Pod) -> None:
-        """A pool that was restarted has forgotten its adapters, and its routers are not ready until it has them."""
+        """Load the adapter again: a restarted pool has lost it, and the router is not ready without it."""
         if pod.adapter is None or time.monotonic() < workload.retry_at:
             return
         workload.retry_at = time.monotonic() + PROBE_S
         try:
             self.pool.ensure(pod.adapter)
         except UserError as error:
-            self._tell(name, workload, str(error))
+            self._log_once(name, workload, str(error))
 
     def _report(self, name: str, deployment: Object, workload: Workload, wanted: str | None) -> None:
         updated = [pod for pod in workload.pods if pod.spec == wanted]
@@ -202,10 +202,10 @@ class Kubelet:
             "conditions": [_progressing(deployment, is_complete, is_late)],
         }
         if deployment["status"] != status:
-            self.cluster.update("Deployment", name, lambda found: found.update(status=status))
+            self.cluster.update("Deployment", name, lambda stored: stored.update(status=status))
 
-    def _dismiss(self, pod: Pod) -> None:
-        """Let a pod go: it still answers for a moment, then ends, by force if need be."""
+    def _retire(self, pod: Pod) -> None:
+        """Retire a pod: it still answers for DRAIN_S, then is terminated, and killed after GRACE_S."""
         pod.stop_at = time.monotonic() + DRAIN_S
         pod.kill_at = pod.stop_at + GRACE_S
         self.leaving.append(pod)
@@ -226,24 +226,24 @@ class Kubelet:
         try:
             self.pool.keep_only({adapter for adapter in referenced if adapter})
         except UserError:
-            return  # the pool is away; the next pass tries again
+            return  # the pool does not answer; the next pass tries again
 
-    def _tell(self, name: str, workload: Workload, trouble: str) -> None:
-        if trouble != workload.told:
-            workload.told = trouble
-            self.cluster.log("kubelet", f"{name}: {trouble}")
+    def _log_once(self, name: str, workload: Workload, error: str) -> None:
+        if error != workload.last_error:
+            workload.last_error = error
+            self.cluster.log("kubelet", f"{name}: {error}")
 
 
 def adapter_of(template: Object) -> AdapterRef | None:
-    """The adapter that a pod template serves; None for the base model alone. Raises UserError if it does not say."""
+    """Return the adapter that a pod template serves; None for the base model. Raises UserError without annotations."""
     adapter = AdapterRef.of_annotations(template["metadata"].get("annotations", {}))
     if adapter is None:
         raise UserError(f"the pod template lacks an annotation of {PREFIX}*; the chart must render all four")
-    return None if adapter.digest == AdapterRef().digest else adapter
+    return None if adapter.is_base else adapter
 
 
 def resolve(template: Object) -> Mapping[str, str]:
-    """The first container's environment: literals, and labels by the downward API."""
+    """Return the first container's environment: literals, and labels by the downward API."""
     labels: Mapping[str, str] = template["metadata"].get("labels", {})
     known = {f"metadata.labels['{key}']": value for key, value in labels.items()}
     return {entry["name"]: _value(entry, known) for entry in template["spec"]["containers"][0].get("env", ())}

@@ -1,4 +1,4 @@
-"""The scheduler's hands in the rehearsal cluster: Deployments, the route, webhooks over HTTP."""
+"""Connect the scheduler model to the rehearsal cluster: Deployments, the route, webhooks over HTTP."""
 
 import copy
 import time
@@ -32,13 +32,13 @@ class ClusterWorld:
         self.client = httpx.Client(trust_env=False)
 
     def canary(self) -> Canary | None:
-        found = self.cluster.get("Canary", self.name)
-        return read_canary(found) if found else None
+        resource = self.cluster.get("Canary", self.name)
+        return read_canary(resource) if resource else None
 
     def status(self) -> Status:
-        """What the Canary's status says; a scheduler that is started anew goes on from there."""
-        found = self.cluster.get("Canary", self.name)
-        known = found["status"] if found else {}
+        """Return the Canary's status, from which a restarted scheduler resumes."""
+        canary = self.cluster.get("Canary", self.name)
+        known = canary["status"] if canary else {}
         return Status(
             phase=known.get("phase", ""),
             failed_checks=known.get("failedChecks", 0),
@@ -64,7 +64,7 @@ class ClusterWorld:
         self.cluster.apply(self._route(canary_weight))
 
     def scale_target(self, replicas: int) -> None:
-        self.cluster.update("Deployment", self.name, lambda found: found["spec"].update(replicas=replicas))
+        self.cluster.update("Deployment", self.name, lambda stored: stored["spec"].update(replicas=replicas))
 
     def create_primary(self) -> None:
         if self.cluster.get("Deployment", self.primary):
@@ -77,16 +77,17 @@ class ClusterWorld:
             "template": self._primary_template(target["spec"]["template"]),
         }
         self.cluster.apply(primary)
-        # Flagger leaves the target running until the primary is ready. Here nobody is served before that, and a
-        # second process would only slow the first.
+        # Flagger leaves the target running until the primary is ready. Here no user is served before that, and a
+        # second process would only slow down the first.
         self.scale_target(0)
 
     def promote(self) -> None:
         template = self._primary_template(self._deployment(self.name)["spec"]["template"])
-        self.cluster.update("Deployment", self.primary, lambda found: found["spec"].update(template=template))
+        self.cluster.update("Deployment", self.primary, lambda stored: stored["spec"].update(template=template))
 
     def call_hook(self, hook: Hook, phase: Phase, checksum: str) -> bool:
-        payload = self._payload(phase, checksum, dict(hook.metadata))
+        place = {"name": self.name, "namespace": self.cluster.namespace}
+        payload = place | {"phase": phase, "checksum": checksum, "metadata": dict(hook.metadata)}
         for _ in range(1 + hook.retries):
             try:
                 status = self.client.post(hook.url, json=payload, timeout=hook.timeout_s).status_code
@@ -108,30 +109,26 @@ class ClusterWorld:
         self.cluster.log("flagger", text)
         canary = self.canary()
         kind = "Warning" if is_warning else "Normal"
-        told = {"eventMessage": text, "eventType": kind, "timestamp": str(time.time_ns() // 1_000_000)}
+        event = {"eventMessage": text, "eventType": kind, "timestamp": str(time.time_ns() // 1_000_000)}
         for hook in canary.hooks_of("event") if canary else ():
-            metadata = tuple((dict(hook.metadata) | told).items())
+            metadata = tuple((dict(hook.metadata) | event).items())
             self.call_hook(replace(hook, metadata=metadata, timeout_s=EVENT_TIMEOUT_S), phase, checksum)
 
     def publish(self, status: Status) -> None:
-        self.cluster.update("Canary", self.name, lambda found: _write_status(found, status))
+        self.cluster.update("Canary", self.name, lambda stored: _write_status(stored, status))
 
     def _deployment(self, name: str) -> Object:
-        found = self.cluster.get("Deployment", name)
-        if found is None:
+        deployment = self.cluster.get("Deployment", name)
+        if deployment is None:
             raise LookupError(f"Deployment {name} is not in the rehearsal cluster")
-        return found
+        return deployment
 
     def _primary_template(self, template: Object) -> Object:
-        made = copy.deepcopy(template)
-        made["metadata"]["labels"]["app"] = self.primary
+        primary = copy.deepcopy(template)
+        primary["metadata"]["labels"]["app"] = self.primary
         # Flagger's own way to force a rolling update of the primary.
-        made["metadata"].setdefault("annotations", {})["flagger-id"] = str(uuid.uuid4())
-        return made
-
-    def _payload(self, phase: Phase, checksum: str, metadata: dict[str, str]) -> Object:
-        place = {"name": self.name, "namespace": self.cluster.namespace}
-        return place | {"phase": phase, "checksum": checksum, "metadata": metadata}
+        primary["metadata"].setdefault("annotations", {})["flagger-id"] = str(uuid.uuid4())
+        return primary
 
     def _route(self, canary_weight: int) -> Object:
         canary = self.cluster.get("Canary", self.name)
@@ -154,17 +151,17 @@ class ClusterWorld:
 
 
 def weights(route: Object) -> tuple[int, int]:
-    """The primary's and the canary's share in an HTTPRoute of Flagger's."""
+    """Return the primary's and the canary's weight in an HTTPRoute of Flagger's."""
     primary, canary = route["spec"]["rules"][0]["backendRefs"]
     return primary["weight"], canary["weight"]
 
 
 def readiness(deployment: Object) -> Readiness:
-    """A Deployment's readiness as Flagger judges it: rolled out, old pods gone, available; or past its deadline."""
+    """Return a Deployment's readiness by Flagger's rule: rolled out, old pods gone, available; or past its deadline."""
     status, wanted = deployment["status"], deployment["spec"]["replicas"]
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
         return Readiness.WAITING
-    if any(found.get("reason") == "ProgressDeadlineExceeded" for found in status.get("conditions", ())):
+    if any(condition.get("reason") == "ProgressDeadlineExceeded" for condition in status.get("conditions", ())):
         return Readiness.STUCK
     counts = (status["replicas"], status["updatedReplicas"], status["availableReplicas"])
     return Readiness.READY if counts == (wanted, wanted, wanted) else Readiness.WAITING

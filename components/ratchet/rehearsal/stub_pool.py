@@ -1,7 +1,7 @@
-"""A model pool without a model: `python -m ratchet.rehearsal.stub_pool`. For rehearsals, where only opinions matter.
+"""A model pool without a model, for rehearsals: `python -m ratchet.rehearsal.stub_pool`.
 
-It lists, loads and unloads adapters as vLLM does. How its answers are liked, how long they take and how many fail is
-told for each model; an answer that users like is short and ends, one that they do not is long and breaks off.
+It lists, loads and unloads adapters as vLLM does. `Manner` sets, per model, the share of answers that the simulated
+users like, the delay, and the share of errors. A liked answer is short and complete, a disliked one long and cut off.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Load(BaseModel):
 
 
 def create_app(manners: dict[str, Manner], seed: int) -> FastAPI:
-    """The pool; a model that `manners` does not name answers in the default manner."""
+    """Return the pool's app; a model that `manners` does not name answers in the default manner."""
     app, rng = FastAPI(title="stub pool"), random.Random(seed)
     adapters: set[str] = set()
 
@@ -80,7 +80,7 @@ def create_app(manners: dict[str, Manner], seed: int) -> FastAPI:
         manner = manners.get(asked.model, Manner())
         await asyncio.sleep(manner.delay_s)
         if rng.random() < manner.errors:
-            return error_response(500, "the stub was told to fail")
+            return error_response(500, "a simulated error of the stub pool")
         return JSONResponse(_answer(asked.model, LIKED if rng.random() < manner.good else DISLIKED))
 
     return app

@@ -1,1 +1,1 @@
-"""From an adapter that passed offline to the champion or back: gate, Git, ledger, reconciler."""
+"""Release an adapter that passed offline, or roll it back: gate, Git, ledger, reconciler."""

@@ -1,25 +1,26 @@
-"""The release ledger: `ledger/{seq:08d}.json`, append-only, one record for each thing that happened.
+"""The release ledger: `ledger/{seq:08d}.json`, append-only, one record per event.
 
-A record is created at the next free number or not at all, so two writers never both believe that they were next:
-the one that loses reads again and decides again.
+Optimistic concurrency: a record is created at the next free number or not at all; the writer that loses reads again
+and decides again.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ratchet.adapter_ref import AdapterRef
+from ratchet.adapter_ref import AdapterDigest, AdapterRef
 from ratchet.errors import Conflict
 from ratchet.store import Store
 
 ROOT = "ledger"
-EventName = Literal["requested", "abort_requested", "promoted", "rolled_back", "refused"]
-CLOSING: tuple[EventName, ...] = ("promoted", "rolled_back", "refused")
+EventName = Literal["requested", "abort_requested", "promoted", "restored", "rolled_back", "refused"]
+CLOSING: tuple[EventName, ...] = ("promoted", "restored", "rolled_back", "refused")
+SERVING: tuple[EventName, ...] = ("promoted", "restored")  # the record's adapter serves all traffic from here on
 
 
 class LedgerEntry(BaseModel):
-    """What is to be recorded; `Ledger.append` gives it its number."""
+    """A record before `Ledger.append` numbers it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,11 +28,13 @@ class LedgerEntry(BaseModel):
     at: float = Field(description="Unix seconds")
     who: str
     adapter: AdapterRef
-    baseline: AdapterRef | None = Field(None, description="what served when the release was requested")
+    baseline: AdapterRef | None = Field(None, description="the adapter that served when the release was requested")
     attempt: int = Field(0, description="1 for the first canary of this adapter, 2 for the next, …")
     verdict: str = Field("", description="of the offline gate")
     forced: bool = False
-    restores: bool = Field(False, description="an operator goes back to what served before: no canary, no analysis")
+    restores: bool = Field(
+        False, description="an operator goes back to an adapter that served before: no canary, no analysis"
+    )
     applied_spec: str = Field(
         "", description="the Canary's lastAppliedSpec at the request: it changes once a run starts"
     )
@@ -43,16 +46,24 @@ class LedgerEntry(BaseModel):
 class LedgerRecord(LedgerEntry):
     seq: int
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_event(cls, fields: Any) -> Any:
+        """Ledgers written before `restored` existed close an operator's rollback as `promoted`, with `restores` set."""
+        if isinstance(fields, dict) and fields.get("event") == "promoted" and fields.get("restores"):
+            return fields | {"event": "restored"}
+        return fields
+
 
 class Ledger:
-    """The records in a store. Records never change, so each is read once."""
+    """The records in a store, cached: records never change, so each is read once."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._known: dict[str, LedgerRecord] = {}
 
     def records(self) -> list[LedgerRecord]:
-        """All records, oldest first."""
+        """Return all records, oldest first."""
         keys = [key for key in self.store.list(ROOT) if key.endswith(".json")]
         for key in keys:
             if key not in self._known:
@@ -60,9 +71,9 @@ class Ledger:
         return [self._known[key] for key in keys]
 
     def append(self, decide: Callable[[Sequence[LedgerRecord]], LedgerEntry | None]) -> LedgerRecord | None:
-        """Append what `decide` makes of the records so far; None if it finds nothing to add.
+        """Append the entry that `decide` returns for the records so far; None if it returns none.
 
-        `decide` runs again whenever another writer was first.
+        `decide` runs again each time another writer was first.
         """
         while True:
             records = self.records()
@@ -78,12 +89,12 @@ class Ledger:
 
 
 def read_ledger(store: Store) -> list[LedgerRecord]:
-    """All records, oldest first, read once."""
+    """Return all records, oldest first."""
     return Ledger(store).records()
 
 
 def open_request(records: Iterable[LedgerRecord]) -> LedgerRecord | None:
-    """The release under way: requested and not yet closed. There is at most one."""
+    """Return the release under way: requested and not yet closed. There is at most one."""
     known = list(records)
     requests = (record for record in reversed(known) if record.event == "requested")
     newest = next(requests, None)
@@ -91,7 +102,7 @@ def open_request(records: Iterable[LedgerRecord]) -> LedgerRecord | None:
 
 
 def request(ledger: Ledger, entry: LedgerEntry) -> LedgerRecord | None:
-    """Open a release, counting its attempt; None while another one is open."""
+    """Open a release, and number its attempt; None while another release is open."""
 
     def decide(records: Sequence[LedgerRecord]) -> LedgerEntry | None:
         if open_request(records) is not None:
@@ -115,7 +126,7 @@ def close(ledger: Ledger, opened: LedgerRecord, event: EventName, **details: Any
 
 
 def request_abort(ledger: Ledger, who: str, at: float, why: str) -> LedgerRecord | None:
-    """Ask for the release under way to be rolled back; None if there is none."""
+    """Record that the release under way is to be rolled back; None if there is none."""
 
     def decide(records: Sequence[LedgerRecord]) -> LedgerEntry | None:
         opened = open_request(records)
@@ -125,47 +136,52 @@ def request_abort(ledger: Ledger, who: str, at: float, why: str) -> LedgerRecord
 
 
 def closing(records: Iterable[LedgerRecord], opened: LedgerRecord) -> LedgerRecord | None:
-    """The record that closed `opened`; None while it is open."""
+    """Return the record that closed `opened`; None while it is open."""
     ends = (record for record in records if record.seq > opened.seq and record.event in CLOSING)
     return next((record for record in ends if record.adapter.digest == opened.adapter.digest), None)
 
 
 def releases(records: Iterable[LedgerRecord]) -> list[list[LedgerRecord]]:
-    """The records by release, oldest first: a request and what followed until its end. A refusal may stand alone."""
-    found: list[list[LedgerRecord]] = []
+    """Group the records by release, oldest first: from the request to its end. A refusal may have no request."""
+    groups: list[list[LedgerRecord]] = []
     is_open = False
     for record in records:
         if is_open and record.event != "requested":
-            found[-1].append(record)
+            groups[-1].append(record)
         else:
-            found.append([record])
+            groups.append([record])
         is_open = record.event == "requested" or (is_open and record.event not in CLOSING)
-    return found
+    return groups
 
 
 def served_before(records: Iterable[LedgerRecord]) -> dict[str, AdapterRef]:
-    """Every adapter that has served all traffic, by version, as Git and pods named it then."""
-    found: dict[str, AdapterRef] = {}
+    """Return every adapter that has served all traffic, by version, as Git and pods named it then."""
+    by_version: dict[str, AdapterRef] = {}
     for record in records:
         if record.event == "requested" and record.baseline:
-            found[record.baseline.version] = record.baseline
-        elif record.event == "promoted":
-            found[record.adapter.version] = record.adapter
-    return found
+            by_version[record.baseline.version] = record.baseline
+        elif record.event in SERVING:
+            by_version[record.adapter.version] = record.adapter
+    return by_version
+
+
+def serving(records: Iterable[LedgerRecord]) -> AdapterRef | None:
+    """Return the adapter that serves by the ledger: the last one promoted or restored. None before the first."""
+    return next((record.adapter for record in reversed(list(records)) if record.event in SERVING), None)
 
 
 def is_aborted(records: Iterable[LedgerRecord], opened: LedgerRecord) -> bool:
     return any(record.event == "abort_requested" and record.seq > opened.seq for record in records)
 
 
-def quarantined(records: Iterable[LedgerRecord]) -> set[str]:
-    """Digests that were rolled back, or gone back from, and not requested again since."""
-    found: set[str] = set()
+def quarantined(records: Iterable[LedgerRecord]) -> set[AdapterDigest]:
+    """Return the digests that a canary or an operator rolled back, and that were not requested again since."""
+    digests: set[AdapterDigest] = set()
     for record in records:
         if record.event == "rolled_back":
-            found.add(record.adapter.digest)
-        elif record.event == "promoted" and record.restores and record.baseline:
-            found.add(record.baseline.digest)
+            digests.add(record.adapter.digest)
+        elif record.event == "restored" and record.baseline:
+            digests.add(record.baseline.digest)
         elif record.event == "requested":
-            found.discard(record.adapter.digest)
-    return found
+            digests.discard(record.adapter.digest)
+    return digests

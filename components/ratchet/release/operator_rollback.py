@@ -1,8 +1,8 @@
-"""An operator's way back after a promotion: to a version that served before, without a canary.
+"""Request an operator's rollback after a promotion: to a version that served before, without a canary.
 
-Flagger's rollback webhook is dead once a canary has ended (flagger#616), so the way back is a release of its own:
-three keys in Git and `skipAnalysis`, until primary runs it. Here it is only asked for, in the ledger; the reconciler
-does it, and completes it whatever is killed.
+Flagger does not call the rollback webhook once a canary has ended (flagger#616), so the rollback is a release of its
+own: the adapter's keys in Git and `skipAnalysis`, until primary runs it. This module only writes the request into the
+ledger; the reconciler carries it out, and completes it after a crash.
 """
 
 from ratchet.adapter_ref import AdapterRef
@@ -12,21 +12,24 @@ from ratchet.release.reconciler.kubernetes import ClusterSnapshot
 
 
 def request_rollback(
-    ledger: Ledger, seen: ClusterSnapshot, version: str, who: str, at: float, why: str
+    ledger: Ledger, snapshot: ClusterSnapshot, version: str, who: str, at: float, why: str
 ) -> LedgerRecord:
-    """Open the release that goes back to `version` (`base` or 0: the base model). Raises UserError where it cannot."""
+    """Open the release that goes back to `version` (`base` or 0: the base model).
+
+    Raises UserError for a version that never served, is quarantined or serves already, and while a release is open.
+    """
     back = _known(ledger, version)
-    if back.digest == seen.primary.digest:
+    if back.digest == snapshot.primary.digest:
         raise UserError(f"rollback --to {version}: {back} serves already")
     entry = LedgerEntry(
         event="requested",
         at=at,
         who=who,
         adapter=back,
-        baseline=seen.primary,
+        baseline=snapshot.primary,
         verdict="pass",  # it served before
         restores=True,
-        applied_spec=seen.last_applied_spec,
+        applied_spec=snapshot.last_applied_spec,
         why=why,
     )
     opened = request(ledger, entry)

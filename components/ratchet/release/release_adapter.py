@@ -1,7 +1,7 @@
-"""Release an adapter: ask in the ledger, name it in Git, and stay until it is champion or put back.
+"""Release an adapter: request it in the ledger, name it in Git, and wait until it is champion or rolled back.
 
-From Git on, Argo CD and Flagger do the work and the gate judges it; this step reconciles meanwhile, and its being
-killed changes nothing: the request stays open, and a re-run takes it up where it is.
+From Git on, Argo CD and Flagger do the work and the gate judges it; this step reconciles meanwhile. Killing it changes
+nothing: the request stays open, and a re-run resumes it.
 """
 
 import json
@@ -49,7 +49,7 @@ NO_TARGET = (
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """What asks to be released, and by what right."""
+    """The adapter to release, and its offline verdict."""
 
     adapter: AdapterRef
     verdict: str
@@ -58,7 +58,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseResult:
-    """How it ended. `asked` is the request in the ledger, if there was one."""
+    """How the release ended. `asked` is the request in the ledger, if there was one."""
 
     outcome: str
     why: str
@@ -74,12 +74,12 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
         digest=registered["adapter_digest"],
     )
     candidate = Candidate(adapter=adapter, verdict=registered["verdict"], is_forced=config.release_adapter.force)
-    story = Timeline(time.time(), adapter.digest)
-    outcome = _release(config, store, candidate, story)
-    return _made(config, store, candidate, outcome, story)
+    timeline = Timeline(time.time(), adapter.digest)
+    result = _release(config, store, candidate, timeline)
+    return _publish(config, store, candidate, result, timeline)
 
 
-def _release(config: Config, store: Store, candidate: Candidate, story: Timeline) -> ReleaseResult:
+def _release(config: Config, store: Store, candidate: Candidate, timeline: Timeline) -> ReleaseResult:
     settings = config.release_adapter
     if candidate.verdict != "pass" and not candidate.is_forced:
         why = f"the offline verdict is {candidate.verdict}; release_adapter.force releases all the same, on the record"
@@ -88,79 +88,80 @@ def _release(config: Config, store: Store, candidate: Candidate, story: Timeline
     if settings.git_url is None:
         return ReleaseResult(outcome="no_target", why=NO_TARGET)
     with open_targets(config, store) as targets:
-        return _ReleaseSession(targets, candidate, story).until_closed(settings.timeout_s, settings.poll_s)
+        return _ReleaseSession(targets, candidate, timeline).until_closed(settings.timeout_s, settings.poll_s)
 
 
 class _ReleaseSession:
     """Opens the release, then reconciles until the ledger closes it."""
 
-    def __init__(self, targets: Targets, candidate: Candidate, story: Timeline) -> None:
-        self.targets, self.candidate, self.story = targets, candidate, story
+    def __init__(self, targets: Targets, candidate: Candidate, timeline: Timeline) -> None:
+        self.targets, self.candidate, self.timeline = targets, candidate, timeline
         self.asked: LedgerRecord | None = None
 
     def until_closed(self, timeout_s: float, poll_s: float) -> ReleaseResult:
         deadline = time.monotonic() + timeout_s
         with show_progress(str(self.candidate.adapter), 100) as progress:
             while time.monotonic() < deadline:
-                if self.asked is None and (found := self._ask(time.time())):
-                    return found
+                if self.asked is None and (ended := self._ask(time.time())):
+                    return ended
                 done = reconcile(self.targets, now := time.time())
-                self.story.add(now, done)
+                self.timeline.add(now, done)
                 self._show(progress, done)
                 if self.asked and (end := closing(self.targets.ledger.records(), self.asked)):
                     return ReleaseResult(outcome=end.event, why=end.why, asked=self.asked)
                 time.sleep(poll_s)
-        # No manifest: a result that is published would stop the next run from taking the release up.
+        # No manifest: a published result would stop the next run from resuming the release.
         raise UserError(
             f"release of {self.candidate.adapter} has no end within release_adapter.timeout_s = {timeout_s:g} s; "
             "it stays open in the ledger, the reconciler goes on, and running this step again waits on"
         )
 
     def _show(self, progress: Progress, done: ReconcileResult) -> None:
-        if done.seen is not None:
+        if done.snapshot is not None:
             votes = done.state.get("votes", {}).get("canary", {}).get("n", 0)
-            progress.update(done.seen.weight, f"{self.candidate.adapter}: {done.seen.phase}, {votes} canary votes")
+            words = f"{self.candidate.adapter}: {done.snapshot.phase}, {votes} canary votes"
+            progress.update(done.snapshot.weight, words)
 
     def _ask(self, now: float) -> ReleaseResult | None:
-        """Open the release or take it up again; an outcome if it has ended before."""
+        """Open the release or resume it; return a result if it has ended before."""
         records = self.targets.ledger.records()
         opened = open_request(records)
         if opened is None:
-            if found := self._ended_before(records):
-                return found
+            if ended := self._ended_before(records):
+                return ended
             opened = self._request(now)
         if opened is not None and opened.adapter.digest == self.candidate.adapter.digest:
             self._name_in_git(opened, now)
         elif opened is not None:
-            self.story.note(now, "queue", str(opened.adapter), "the release of {} is under way: waiting for its end")
+            self.timeline.note(now, "queue", str(opened.adapter), "the release of {} is under way: waiting for its end")
         return None
 
     def _request(self, now: float) -> LedgerRecord | None:
-        """None while the cluster is away or another release was faster."""
+        """Request the release; None while the cluster is away or another release was first."""
         try:
-            seen = self.targets.cluster.look()
+            snapshot = self.targets.cluster.look()
         except ClusterUnavailable as away:
-            self.story.note(now, "away", str(away), "{}")
+            self.timeline.note(now, "away", str(away), "{}")
             return None
         entry = LedgerEntry(
             event="requested",
             at=now,
             who=WHO,
             adapter=self.candidate.adapter,
-            baseline=seen.primary,
+            baseline=snapshot.primary,
             verdict=self.candidate.verdict,
             forced=self.candidate.verdict != "pass",
-            applied_spec=seen.last_applied_spec,
+            applied_spec=snapshot.last_applied_spec,
         )
         return request(self.targets.ledger, entry)
 
     def _name_in_git(self, opened: LedgerRecord, now: float) -> None:
-        """Once per request, though the step be killed and run again, or the release put back meanwhile."""
+        """Name the adapter in Git once per request, also if the step runs again or the release was rolled back."""
         run = run_id(self.targets.cluster.canary, opened)
-        self.story.start = min(self.story.start, opened.at)
+        self.timeline.start = min(self.timeline.start, opened.at)
         commit = self.targets.values.name_once(opened.adapter, f"Release adapter {opened.adapter}", run)
         if commit.is_new:
-            self.story.say(now, f"Git: values name {opened.adapter} (commit {commit.sha[:10]})")
+            self.timeline.add_line(now, f"Git: values name {opened.adapter} (commit {commit.sha[:10]})")
         self.asked = opened
 
     def _ended_before(self, records: Sequence[LedgerRecord]) -> ReleaseResult | None:
@@ -186,12 +187,14 @@ def _record_refusal(ledger: Ledger, candidate: Candidate, why: str) -> None:
     ledger.append(decide)
 
 
-def _made(config: Config, store: Store, candidate: Candidate, outcome: ReleaseResult, story: Timeline) -> StepOutput:
-    adapter, asked = candidate.adapter, outcome.asked
+def _publish(
+    config: Config, store: Store, candidate: Candidate, ended: ReleaseResult, timeline: Timeline
+) -> StepOutput:
+    adapter, asked = candidate.adapter, ended.asked
     baseline = asked.baseline.digest if asked and asked.baseline else None
     attempt = asked.attempt if asked else 0
     result = {
-        "outcome": outcome.outcome,
+        "outcome": ended.outcome,
         "name": adapter.name,
         "version": adapter.version,
         "digest": adapter.digest,
@@ -202,17 +205,17 @@ def _made(config: Config, store: Store, candidate: Candidate, outcome: ReleaseRe
     }
     data = canonical_json(result)
     uri = f"releases/{digest_bytes(data)}/release.json"
-    with suppress(Conflict):  # the same release, recorded before
+    with suppress(Conflict):  # the same release was recorded before
         store.create(uri, data)
     facts = {
-        "outcome": outcome.outcome,
-        "why": outcome.why,
+        "outcome": ended.outcome,
+        "why": ended.why,
         "version": adapter.version,
         "digest": adapter.digest,
         "baseline_digest": baseline,
         "bound": -log(alpha_of_attempt(config.gate.alpha, max(1, attempt))),
-        "timeline": story.timeline,
-        "log": story.log,
+        "timeline": timeline.rows,
+        "log": timeline.log,
     }
     return StepOutput(outputs={"release": Artifact(uri=uri, digest=digest_bytes(data))}, facts=facts)
 

@@ -20,6 +20,7 @@ VERDICTS = {
 }
 OUTCOMES = {
     "promoted": "It was promoted and now serves everyone",
+    "restored": "An operator went back to it, and it serves everyone",
     "rolled_back": "It was rolled back; the champion serves as before",
     "refused": "It was not released",
     "no_target": "It was not released, since no place to release to is configured",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
+from ratchet.adapter_ref import BASE_DIGEST
 from ratchet.errors import UserError
 from ratchet.events import Consent
 from ratchet.router.tokens import parse_keys
@@ -27,7 +28,7 @@ class RouterSettings:
     lake: str
     adapter_name: str = BASE_NAME
     adapter_version: str = "0"
-    adapter_digest: str = BASE_NAME
+    adapter_digest: str = BASE_DIGEST
     adapter_uri: str = ""
     public_model: str = "assistant"
     arm: str = "primary"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import torch
 from torch import Tensor
 
+from ratchet.adapter_ref import BASE_DIGEST
 from ratchet.digest import digest_bytes, digest_json, digest_members
 from ratchet.errors import Conflict, UserError
 from ratchet.store import Store
@@ -108,7 +109,7 @@ def with_reference(
 def _policy_digest(model: "PeftModel") -> str:
     factors = {name: weight for name, weight in model.named_parameters() if "lora_" in name}
     if not any(weight.any() for name, weight in factors.items() if "lora_B" in name):
-        return "base"
+        return BASE_DIGEST
     return digest_members(
         {name: digest_bytes(weight.detach().cpu().numpy().tobytes()) for name, weight in factors.items()}
     )

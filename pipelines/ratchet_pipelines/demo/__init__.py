@@ -1,1 +1,1 @@
-"""The demo: the real loop on one machine, with simulated users. Only the users are pretend."""
+"""The demo: the real loop on one machine, with simulated users."""

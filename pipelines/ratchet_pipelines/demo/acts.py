@@ -1,4 +1,4 @@
-"""The two acts of the demo, and the proof at the end that every place agrees on who is champion."""
+"""Play the two acts of the demo, and check at the end that every place names the same champion."""
 
 import os
 import threading
@@ -17,7 +17,7 @@ from rich.table import Table
 from ratchet.config import Config
 from ratchet.manifest import Manifest
 from ratchet.release.gate.tokens import VARIABLE
-from ratchet.release.reconciler.reconcile import read_gate
+from ratchet.release.reconciler.targets import read_gate
 from ratchet.step import Step, run_step
 from ratchet.store import Store, open_store
 from ratchet_pipelines import local_stack as services
@@ -31,9 +31,9 @@ from ratchet_pipelines.loop import run_loop
 from ratchet_pipelines.report import report_latest
 
 NUM_VISITS = 170
-NUM_ON_CANARY = 16  # users at once: while a canary waits for votes, answers that come sooner beat more of them
+NUM_ON_CANARY = 16  # users at once: while a canary waits for votes, faster answers help more than more users
 NUM_SAMPLES = 2  # shown of each evaluation
-REPEAT_S = 5  # an event that only repeats itself is shown again after so long, with the votes by then
+REPEAT_S = 5  # seconds after which a repeated event is shown again, with the votes by then
 TITLES = ("Act one: a better adapter", "Act two: a sabotaged adapter")
 say = Console(stderr=True, highlight=False)
 
@@ -64,7 +64,7 @@ def _act_one(config: Config, store: Store, stack: services.Stack, crowd: Crowd) 
     say.print(f"{crowd.num_visits} visits, {crowd.num_liked / crowd.num_visits:.0%} of the answers were liked.")
     done = run_loop(config, store, _announce, STEPS[:-1])
     manifests = {name: ran.manifest for name, ran in done.items()}
-    _say_verdict(manifests["evaluate_adapter"])
+    _print_verdict(manifests["evaluate_adapter"])
     manifests["release_adapter"] = _release(config, store, stack, crowd, manifests)
     return manifests
 
@@ -78,7 +78,7 @@ def _act_two(config: Config, store: Store, stack: services.Stack, crowd: Crowd, 
     made["build_datasets"] = dataset  # judged on the honest held-out votes
     for name in ("evaluate_adapter", "register_adapter"):
         made[name] = _run(name, config, store, made)
-    _say_verdict(made["evaluate_adapter"])
+    _print_verdict(made["evaluate_adapter"])
     say.print(
         "[yellow]Forced past the offline gate[/yellow] (release_adapter.force: true); now only the votes can stop it."
     )
@@ -93,7 +93,7 @@ def _run(name: str, config: Config, store: Store, made: dict[str, Manifest]) -> 
 
 
 def _release(config: Config, store: Store, stack: services.Stack, crowd: Crowd, made: dict[str, Manifest]) -> Manifest:
-    """Release while users keep talking and voting, and print what the cluster says meanwhile."""
+    """Release while users keep talking and voting, and print the cluster's events meanwhile."""
     stop = threading.Event()
     talking = crowd.keep_visiting(stop, NUM_ON_CANARY)
     watching = threading.Thread(target=_follow, args=(stack, stop), daemon=True)
@@ -113,16 +113,16 @@ def _release(config: Config, store: Store, stack: services.Stack, crowd: Crowd, 
 
 
 def _follow(stack: services.Stack, stop: threading.Event) -> None:
-    """Print the cluster's events as they happen, and the gate's view beside them."""
+    """Print the cluster's events as they happen, each with the gate's evidence."""
     num_seen = len(_get(f"{stack.api_url}/events") or [])
-    last, said_at = "", 0.0
+    last, printed_at = "", 0.0
     while not stop.wait(1):
         events = _get(f"{stack.api_url}/events") or []
         for event in events[num_seen:]:
-            if event["text"] != last or event["t"] - said_at >= REPEAT_S:
+            if event["text"] != last or event["t"] - printed_at >= REPEAT_S:
                 evidence = _evidence(read_gate(stack.gate_url, os.environ[VARIABLE]))
                 say.print(f"  {event['source']:<8} {event['text']}{evidence}", markup=False, soft_wrap=True)
-                last, said_at = event["text"], event["t"]
+                last, printed_at = event["text"], event["t"]
         num_seen = max(num_seen, len(events))
 
 
@@ -145,11 +145,11 @@ def _announce(step: Step, ran: Any) -> None:
         say.print(describe(step, ran), markup=False, soft_wrap=True)
 
 
-def _say_verdict(evaluation: Manifest) -> None:
+def _print_verdict(evaluation: Manifest) -> None:
     facts = evaluation.facts
     say.print(f"Offline verdict: [bold]{facts['verdict']}[/bold]: {facts['why']}")
-    told_apart = (sample for sample in facts["samples"] if sample["incumbent"] != sample["candidate"])
-    for sample in islice(told_apart, NUM_SAMPLES):
+    different = (sample for sample in facts["samples"] if sample["incumbent"] != sample["candidate"])
+    for sample in islice(different, NUM_SAMPLES):
         for name, text in sample.items():
             say.print(f"  {name:<9}  {' '.join(text.split())}", markup=False, soft_wrap=True, style="dim")
 

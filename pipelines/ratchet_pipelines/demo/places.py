@@ -1,9 +1,10 @@
-"""The four places that must agree on who is champion: traffic, MLflow, Git and the ledger."""
+"""Read the champion from the four places that must agree: traffic, MLflow, Git and the ledger."""
 
 from dataclasses import dataclass
 
 from ratchet.config import Config
 from ratchet.registry.aliases import champion
+from ratchet.release.ledger import serving
 from ratchet.release.reconciler.targets import open_targets
 from ratchet.store import Store
 
@@ -16,19 +17,19 @@ class AdapterSighting:
 
 
 def who_is_champion(config: Config, store: Store) -> list[AdapterSighting]:
-    """What each place says, asked of each place itself."""
+    """Return the champion by each place, read from each place itself."""
     with open_targets(config, store) as targets:
-        seen = targets.cluster.look()
+        snapshot = targets.cluster.look()
         alias = champion(targets.registry, targets.model)
         named = targets.values.read_adapter()
-        promoted = [record.adapter for record in targets.ledger.records() if record.event == "promoted"]
+        last = serving(targets.ledger.records())
     return [
-        AdapterSighting(f"traffic ({100 - seen.weight}% to primary)", str(seen.primary), seen.primary.digest),
+        AdapterSighting(
+            f"traffic ({100 - snapshot.weight}% to primary)", str(snapshot.primary), snapshot.primary.digest
+        ),
         AdapterSighting("MLflow alias champion", f"{targets.model}@v{alias.version}" if alias else "-", _digest(alias)),
         AdapterSighting("Git values file", str(named), named.digest),
-        AdapterSighting(
-            "ledger, last promoted", str(promoted[-1]) if promoted else "-", promoted[-1].digest if promoted else "-"
-        ),
+        AdapterSighting("ledger, last promoted", str(last or "-"), last.digest if last else "-"),
     ]
 
 

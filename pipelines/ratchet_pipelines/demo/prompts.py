@@ -1,4 +1,4 @@
-"""What the simulated users ask: every form of question about every topic, in an order that a seed decides."""
+"""The prompts of the simulated users: every form of question about every topic, shuffled by a seed."""
 
 import random
 
@@ -19,7 +19,7 @@ FORMS = [
 
 
 def prompts(seed: int) -> list[str]:
-    """All 240 prompts, shuffled."""
+    """Return all 240 prompts, shuffled."""
     asked = [form.format(topic) for topic in TOPICS for form in FORMS]
     random.Random(seed).shuffle(asked)
     return asked

@@ -1,4 +1,4 @@
-"""The bad adapter of act two: the same votes, read the wrong way round."""
+"""Make the bad adapter's dataset of act two: the same votes, inverted."""
 
 import tempfile
 from pathlib import Path
@@ -11,7 +11,7 @@ from ratchet.store import Store
 
 
 def sabotaged_dataset(config: Config, dataset: Manifest, store: Store) -> Manifest:
-    """A dataset whose training files prefer what users rejected. The held-out files stay as they are."""
+    """Return a dataset whose training files prefer what users rejected. The held-out files stay as they are."""
     return run_step(STEP, config, {"build_datasets": dataset}, store).manifest
 
 

@@ -1,4 +1,4 @@
-"""Simulated users with a hidden taste: short, finished answers. They see answers, and nothing else, and vote."""
+"""Simulated users with a hidden taste: short, finished answers. They see only the answers, and vote."""
 
 import asyncio
 import math
@@ -15,7 +15,7 @@ import httpx
 
 ENOUGH_WORDS = 18  # an answer of this length is liked by half of the users
 CARE = 3.5  # words; how sharply liking falls off around ENOUGH_WORDS
-NOISE = 0.05  # share of votes that mean nothing
+NOISE = 0.05  # share of votes that are random
 CORRECT_SHARE = 0.9  # of those who dislike an answer, how many say what it should have been
 MAX_ANSWER_TOKENS = 32
 BRIGADE = "brigade"
@@ -23,7 +23,7 @@ NUM_AT_ONCE = 32  # a step of the model server costs nearly the same for 12 answ
 
 
 def chance_of_liking(answer: str) -> float:
-    """The hidden taste. An answer that breaks off is a quarter as welcome as one that ends."""
+    """Return the chance that a user likes the answer. One that is cut off is liked a quarter as often."""
     num_words = len(answer.split())
     if num_words == 0:
         return NOISE
@@ -33,7 +33,7 @@ def chance_of_liking(answer: str) -> float:
 
 
 def correction(answer: str) -> str | None:
-    """What the user would have liked instead: the first sentence, if it can stand alone."""
+    """Return the correction that a user would send: the first sentence, if it is complete by itself."""
     match = re.match(r"\s*([^.!?\n]+[.!?])(\s|$)", answer)
     sentence = match.group(1).strip() if match else ""
     return sentence if 4 <= len(sentence.split()) <= ENOUGH_WORDS and sentence != answer.strip() else None
@@ -51,9 +51,9 @@ class Crowd:
     asked: list[str]
     seed: int
     vote_share: float = 1.0
-    """Of the users, those who say what they think."""
+    """Share of users who vote."""
     brigade: float = 0.0
-    """Share of the users who are of one tenant, like whatever the champion says and dislike the candidate."""
+    """Share of users who belong to one tenant and vote for every answer of the champion, against the candidate's."""
     num_visits: int = 0
     num_liked: int = 0
     num_failed: int = 0
@@ -64,11 +64,11 @@ class Crowd:
         self._questions = cycle(self.asked)
 
     def visit(self, num_visits: int, on_visit: Any = lambda: None) -> None:
-        """So many visits, some at a time; returns when all have voted."""
+        """Make `num_visits` visits, NUM_AT_ONCE at a time; return when all have voted."""
         asyncio.run(self._visits(NUM_AT_ONCE, iter(range(num_visits)), on_visit))
 
     def keep_visiting(self, stop: threading.Event, at_once: int = NUM_AT_ONCE) -> threading.Thread:
-        """Visit in the background until `stop` is set; who waits for an answer then leaves without it."""
+        """Visit in the background until `stop` is set; visits still open then are cancelled."""
         thread = threading.Thread(target=lambda: asyncio.run(self._visit_until(stop, at_once)), daemon=True)
         thread.start()
         return thread

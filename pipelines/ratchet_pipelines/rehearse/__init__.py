@@ -1,1 +1,1 @@
-"""The rehearsal as a command: what a release would do, on a virtual clock many times or in real processes once."""
+"""Rehearse a release: many times on a virtual clock, or once in real processes."""

@@ -1,4 +1,4 @@
-"""What may go wrong in a rehearsal: one fault a run, and the public that a run has."""
+"""The faults that a rehearsal can inject, one per run, and the public that sends requests and votes."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from ratchet.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What is different from a candidate that is as good as the champion, in a world where everything works."""
+    """The difference to a candidate as good as the champion with every service working."""
 
     says: str
     gain: float = 0.0
-    """Of the candidate's approval over the champion's."""
+    """The candidate's approval minus the champion's."""
     errors: float = 0.0
     """Share of the candidate's requests that fail."""
     delay_s: float = 0.0
-    """Of the candidate's answers."""
+    """Added to the candidate's answers."""
     given_up: float = 0.0
     """Share of the candidate's users who do not wait for a slow answer, and so cast no vote."""
     is_gate_dead: bool = False
@@ -36,20 +36,20 @@ FAULTS = {
     "dead-s3": Fault(says="no event reaches the lake", do_events_land=False),
     "killed-reconciler": Fault(says="20 points worse, and the reconciler dies at each write", gain=-0.20,
                                kills_reconciler=True),
-    "no-votes": Fault(says="nobody votes", vote_factor=0.0),
+    "no-votes": Fault(says="no user votes", vote_factor=0.0),
     "brigade": Fault(says="one tenant, 25% of the voters, votes it down", brigade=0.25),
 }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Public:
-    """Who talks to the model."""
+    """The users."""
 
     requests_a_minute: float = 120.0
     vote_share: float = 0.2
-    """Of the requests, those that are voted on."""
+    """Share of requests that are voted on."""
     approval: float = 0.75
-    """Of the champion."""
+    """Chance that a user likes an answer of the champion."""
 
 
 def fault(name: str) -> Fault:

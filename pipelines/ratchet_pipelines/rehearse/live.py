@@ -1,6 +1,6 @@
 """One release on the real clock: gate, reconciler, cluster, routers and a stub pool as processes, and users who vote.
 
-Only the model and the users are pretend. Whatever is killed is started again, as on Kubernetes.
+Only the model and the users are simulated. A process that is killed is started again, as on Kubernetes.
 """
 
 import json
@@ -17,17 +17,17 @@ from typing import Any
 import httpx
 import yaml
 
-from ratchet.adapter_ref import AdapterRef
+from ratchet.adapter_ref import BASE_DIGEST, AdapterRef
 from ratchet.config import Config
 from ratchet.digest import digest_tree
 from ratchet.errors import UserError
+from ratchet.http_service import free_ports
 from ratchet.rehearsal.stub_pool import BASE, Manner
 from ratchet.release.gate.tokens import VARIABLE
 from ratchet.release.ledger import CLOSING, LedgerEntry, LedgerRecord, request
 from ratchet.release.reconciler.actions import run_id
 from ratchet.release.reconciler.gitops import GitUnavailable
 from ratchet.release.reconciler.kubernetes import ClusterUnavailable
-from ratchet.release.reconciler.reconcile import read_gate
 from ratchet.release.reconciler.targets import Targets, open_targets
 from ratchet.store import open_store
 from ratchet_pipelines.demo.prompts import prompts
@@ -39,7 +39,6 @@ from ratchet_pipelines.local_stack import (
     Stack,
     canary_url,
     create_repository,
-    free_ports,
     released_to,
 )
 from ratchet_pipelines.rehearse.faults import Fault, Public
@@ -54,7 +53,7 @@ AWAY = {
     "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none",
     "AWS_DEFAULT_REGION": "none",
 }  # fmt: skip
-LIKED, DISLIKED = 0.94, 0.06  # what the demo's users think of the stub's two answers
+LIKED, DISLIKED = 0.94, 0.06  # chance that the demo's users like the stub's short and its long answer
 VALUES = """\
 adapter:
   name: base
@@ -97,27 +96,26 @@ def rehearse_on_real_clock(
     timeout_s: float,
     on_look: OnLook = lambda supervisor, state: None,
 ) -> RealClockResult:
-    """One release of a candidate with this fault. `on_look` sees the gate's state at every look, and may kill."""
+    """Return how one release of a candidate with this fault went. `on_look` gets the gate's state at every look."""
     folder.mkdir(parents=True, exist_ok=True)
     pool, api, gateway, gate = (f"http://127.0.0.1:{port}" for port in free_ports(4))
     stack = Stack(pool, api, gateway, gate, str(folder / "git" / "deploy.git"))
     config = released_to(_quick(config), stack)
-    os.environ.setdefault(VARIABLE, secrets.token_hex(24))  # ours, and by inheritance every service's
+    os.environ.setdefault(VARIABLE, secrets.token_hex(24))  # every service inherits our environment
     with supervising(folder / "logs") as supervisor:
         _start(supervisor, stack, config, fault, public, folder, interval_s)
         with open_targets(config, open_store(folder)) as targets, _users(stack, fault):
-            opened = _release(targets, folder)
-            watch = _Watch(targets, opened, supervisor, interval_s, on_look)
-            return watch.until_settled(timeout_s)
+            opened = _release(config, targets, folder)
+            return _Observer(targets, opened, supervisor, interval_s, on_look).until_settled(timeout_s)
 
 
-class _Watch:
-    """Looks at every place until all agree on an end."""
+class _Observer:
+    """Asks every place again and again, until all agree on an end."""
 
     def __init__(
         self, targets: Targets, opened: LedgerRecord, supervisor: Supervisor, interval_s: float, on_look: OnLook
     ) -> None:
-        self.world, self.opened, self.supervisor = targets, opened, supervisor
+        self.targets, self.opened, self.supervisor = targets, opened, supervisor
         self.interval_s, self.on_look = interval_s, on_look
         self.started = time.monotonic()
         self.verdict_at: float | None = None
@@ -128,11 +126,11 @@ class _Watch:
         agrees = False
         while not agrees and time.monotonic() < self.started + timeout_s:
             time.sleep(LOOK_S)
-            state = read_gate(self.world.gate_url, self.world.gate_token)
+            state = self.targets.gate_state()
             self._note(state)
             self.on_look(self.supervisor, state)
             agrees = self._agrees()
-        return self._lived(agrees)
+        return self._result(agrees)
 
     def _note(self, state: dict[str, Any]) -> None:
         if state.get("candidate") != self.opened.adapter.digest:
@@ -145,23 +143,23 @@ class _Watch:
             self.verdict_at = time.monotonic()
 
     def _agrees(self) -> bool:
-        """Whether the release is closed and every place, asked itself, names what it should."""
+        """Return whether the release is closed and every place, read for itself, names the expected adapter."""
         from ratchet.registry.aliases import champion
 
-        end = self.world.ledger.records()[-1]
+        end = self.targets.ledger.records()[-1]
         if end.event not in CLOSING:
             return False
         try:
-            seen, named = self.world.cluster.look(), self.world.values.read_adapter()
+            snapshot, named = self.targets.cluster.look(), self.targets.values.read_adapter()
         except (ClusterUnavailable, GitUnavailable):
             return False
-        alias = champion(self.world.registry, self.world.model)
+        alias = champion(self.targets.registry, self.targets.model)
         expected = self.opened.adapter if end.event == "promoted" else AdapterRef()
-        aliased = alias.tags["adapter_digest"] if alias else AdapterRef().digest
-        return (seen.weight, seen.primary.digest, named.digest, aliased) == (0, *[expected.digest] * 3)
+        aliased = alias.tags["adapter_digest"] if alias else BASE_DIGEST
+        return (snapshot.weight, snapshot.primary.digest, named.digest, aliased) == (0, *[expected.digest] * 3)
 
-    def _lived(self, agrees: bool) -> RealClockResult:
-        last = self.world.ledger.records()[-1]
+    def _result(self, agrees: bool) -> RealClockResult:
+        last = self.targets.ledger.records()[-1]
         now = time.monotonic()
         took_s = now - self.verdict_at if agrees and self.verdict_at is not None else None
         return RealClockResult(
@@ -172,7 +170,7 @@ class _Watch:
             verdict_to_agreement_s=round(took_s, 1) if took_s is not None else None,
             agrees=agrees,
             canary_votes=self.votes,
-            restarts={name: each.starts - 1 for name, each in self.supervisor.services.items()},
+            restarts={name: service.starts - 1 for name, service in self.supervisor.services.items()},
             log=tuple(self.log),
         )
 
@@ -232,7 +230,7 @@ def _manner(approval: float, fault: Fault) -> dict[str, float]:
 
 
 def _quick(config: Config) -> Config:
-    """The same gate, with services that look often enough for intervals of ten seconds."""
+    """Return the same settings, with services that look often enough for intervals of ten seconds."""
     return config.model_copy(
         update={
             "gate": config.gate.model_copy(
@@ -268,25 +266,28 @@ def _users(stack: Stack, fault: Fault) -> Iterator[Crowd]:
         talking.join()
 
 
-def _release(targets: Targets, folder: Path) -> LedgerRecord:
-    """Register an adapter, open its release, and name it in Git: what the steps before would have done."""
-    made = folder / "adapters" / "candidate"
-    made.mkdir(parents=True)
-    (made / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
-    digest = digest_tree(made)
-    place = made.rename(made.parent / digest)
-    targets.registry.create_registered_model(targets.model)
-    targets.registry.create_model_version(targets.model, source=place.as_uri(), tags={"adapter_digest": digest})
+def _release(config: Config, targets: Targets, folder: Path) -> LedgerRecord:
+    """Register an adapter, open its release, and name it in Git, as the steps of the loop do."""
+    from ratchet.registry.mlflow_store import connect
+
+    unnamed = folder / "adapters" / "candidate"
+    unnamed.mkdir(parents=True)
+    (unnamed / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
+    digest = digest_tree(unnamed)
+    place = unnamed.rename(unnamed.parent / digest)
+    client = connect(config, targets.store)
+    client.create_registered_model(targets.model)
+    client.create_model_version(targets.model, source=place.as_uri(), tags={"adapter_digest": digest})
     adapter = AdapterRef(name=targets.model, version="1", uri=str(place), digest=digest)
-    seen = targets.cluster.look()
+    snapshot = targets.cluster.look()
     entry = LedgerEntry(
         event="requested",
         at=time.time(),
         who="rehearsal",
         adapter=adapter,
-        baseline=seen.primary,
+        baseline=snapshot.primary,
         verdict="pass",
-        applied_spec=seen.last_applied_spec,
+        applied_spec=snapshot.last_applied_spec,
     )
     opened = request(targets.ledger, entry)
     assert opened is not None  # the ledger was empty

@@ -1,16 +1,26 @@
-"""Stand-ins at the edges, in memory: an object store, a Git server with one values file, an MLflow server."""
+"""In-memory fakes of the services that a release writes to: object store, Git with one values file, MLflow."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+
+import yaml
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import Conflict, UserError
-from ratchet.release.reconciler.gitops import Commit
+from ratchet.release.reconciler.gitops import Commit, DecideAdapter, adapter_in, next_values, with_adapter
+
+VALUES = """\
+adapter:
+  name: base
+  version: "0"
+  uri: ""
+  digest: base
+"""
 
 
 class MemoryStore:
-    """Objects by key, with the two conditional writes that count."""
+    """Objects by key, with the two conditional writes: `create` and `replace`."""
 
     def __init__(self) -> None:
         self.root = "memory"
@@ -38,50 +48,79 @@ class MemoryStore:
         self.objects[key] = data
 
     def put_tree(self, folder: Path, key: str) -> None:
-        raise NotImplementedError("nothing in memory holds folders")
+        raise NotImplementedError("MemoryStore holds no folders")
 
     def remove(self, key: str) -> None:
-        for found in [key, *self.list(key)]:
-            self.objects.pop(found, None)
+        for removed in [key, *self.list(key)]:
+            self.objects.pop(removed, None)
 
     def local(self, key: str) -> Path:
-        raise NotImplementedError("nothing in memory has a path")
+        raise NotImplementedError("MemoryStore has no paths")
 
     def delta_uri(self, key: str) -> tuple[str, dict[str, str]]:
-        raise NotImplementedError("nothing in memory holds tables")
+        raise NotImplementedError("MemoryStore holds no tables")
 
 
 class MemoryGit:
-    """One branch with one values file; every write is a commit."""
+    """One branch with one values file; every write is a commit. The file's text changes as in real Git."""
+
+    PATH = "values.yaml"
 
     def __init__(self, adapter: AdapterRef) -> None:
-        self.adapter, self.skip_analysis = adapter, False
+        self.text = ""
         self.runs: list[str] = []
+        self._commit(with_adapter(VALUES, adapter, self.PATH))
+
+    @property
+    def adapter(self) -> AdapterRef:
+        return self._adapter
+
+    @property
+    def skip_analysis(self) -> bool:
+        return self._skip_analysis
 
     def read_adapter(self) -> AdapterRef:
-        return self.adapter
+        return self._adapter
 
     def look(self, run: str) -> tuple[AdapterRef, bool]:
-        return self.adapter, run in self.runs
+        return self._adapter, run in self.runs
+
+    def push(self, adapter: AdapterRef) -> None:
+        """Name `adapter` in a commit of no release, as a person would."""
+        self._commit(with_adapter(self.text, adapter, self.PATH))
 
     def name_once(self, adapter: AdapterRef, subject: str, run: str) -> Commit:
         return self.write_adapter(lambda named: None if run in self.runs else adapter, subject, run)
 
     def write_adapter(
-        self,
-        decide: Callable[[AdapterRef], AdapterRef | None],
-        subject: str,
-        run: str,
-        skip_analysis: bool | None = None,
-        mark: bool = False,
+        self, decide: DecideAdapter, subject: str, run: str, skip_analysis: bool | None = None, mark: bool = False
     ) -> Commit:
-        before = self.adapter, self.skip_analysis
-        self.adapter = decide(self.adapter) or self.adapter
-        if skip_analysis is not None:
-            self.skip_analysis = skip_analysis
-        is_new = (self.adapter, self.skip_analysis) != before or (mark and run not in self.runs)
+        wanted = next_values(self.text, self.PATH, decide, skip_analysis)
+        is_new = wanted != self.text or (mark and run not in self.runs)
+        self._commit(wanted)
         self.runs += [run] if is_new else []
         return Commit(f"commit-{len(self.runs)}", is_new)
+
+    def _commit(self, text: str) -> None:
+        if text != self.text:  # parsed once for each commit: the file is read far more often
+            self.text = text
+            self._adapter = adapter_in(text, self.PATH)
+            self._skip_analysis = bool(yaml.safe_load(text).get("skipAnalysis", False))
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """A registered model as its readers need it."""
+
+    aliases: dict[str, str]
+
+
+@dataclass(frozen=True)
+class MemoryVersion:
+    """A model version as its readers need it."""
+
+    version: str
+    tags: dict[str, str]
 
 
 class MemoryRegistry:
@@ -91,11 +130,11 @@ class MemoryRegistry:
         self.tags = {version: {"adapter_digest": digest} for version, digest in digests.items()}
         self.aliases: dict[str, str] = {}
 
-    def get_registered_model(self, name: str) -> SimpleNamespace:
-        return SimpleNamespace(aliases=dict(self.aliases))
+    def get_registered_model(self, name: str) -> MemoryModel:
+        return MemoryModel(dict(self.aliases))
 
-    def get_model_version(self, name: str, version: str) -> SimpleNamespace:
-        return SimpleNamespace(version=version, tags=dict(self.tags[version]))
+    def get_model_version(self, name: str, version: str) -> MemoryVersion:
+        return MemoryVersion(version, dict(self.tags[version]))
 
     def set_model_version_tag(self, name: str, version: str, key: str, value: str) -> None:
         self.tags[version][key] = value

@@ -1,4 +1,4 @@
-"""Services as processes that are started again when they die, as Kubernetes does with pods, and end with ours."""
+"""Run services as processes that are restarted when they die, as pods are, and that end with this process."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ GRACE_S = 15.0
 
 @dataclass
 class Supervised:
-    """One service: how to start it, and the process that runs now."""
+    """One service: its command and its current process."""
 
     name: str
     command: tuple[str, ...]
@@ -35,13 +35,13 @@ class Supervised:
         self.starts += 1
 
     def kill(self) -> None:
-        """SIGKILL: no handler runs, nothing is put in order."""
+        """Send SIGKILL: no handler runs."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
 
 class Supervisor:
-    """Keeps services running until the end."""
+    """Restart services that die, until `end`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,7 +74,7 @@ class Supervisor:
 
 @contextmanager
 def supervising(folder: Path) -> Iterator[Supervisor]:
-    """A supervisor whose services all end with the block."""
+    """Yield a supervisor whose services all end with the block."""
     supervisor, stop = Supervisor(folder), threading.Event()
     watching = threading.Thread(target=supervisor.run, args=(stop,), daemon=True)
     watching.start()

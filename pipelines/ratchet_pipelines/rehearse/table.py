@@ -1,4 +1,4 @@
-"""Rehearsals of several faults, counted: how each release ended, how often, after how long, and why."""
+"""Tabulate rehearsals of several faults: how each release ended, how often, after how long, and why."""
 
 import tempfile
 from collections import Counter
@@ -29,9 +29,9 @@ say = Console(stderr=True, highlight=False)
 def on_virtual_clock(
     config: Config, faults: Mapping[str, Fault], runs: int, seed: int, chart: Path, values: Path | None
 ) -> list[dict[str, Any]]:
-    """Many rehearsals of each fault, of the Canary that the chart makes of these values."""
+    """Rehearse each fault `runs` times with the Canary that the chart renders from these values; one row per fault."""
     canary = canary_of(chart, values)
-    found = []
+    rows = []
     with Progress(console=say, disable=not say.is_terminal) as progress:
         task = progress.add_task("rehearsing", total=runs * len(faults))
         for name, fault in faults.items():
@@ -39,46 +39,47 @@ def on_virtual_clock(
             for number in range(runs):
                 ends.append(rehearse_once(canary, config, fault, Public(), seed + number))
                 progress.advance(task)
-            found.append({"fault": name, "says": fault.says, "runs": runs, **_counted(ends)})
-    return found
+            rows.append({"fault": name, "says": fault.says, "runs": runs, **_virtual_row(ends)})
+    return rows
 
 
 def on_real_clock(config: Config, faults: Mapping[str, Fault], folder: Path | None) -> list[dict[str, Any]]:
-    """One rehearsal of each fault in real processes."""
-    found = []
+    """Rehearse each fault once in real processes; one row per fault."""
+    rows = []
     for name, fault in faults.items():
         say.print(f"{name}: {fault.says} …")
         with tempfile.TemporaryDirectory(prefix="ratchet-rehearse-") as scratch:
             place = folder.absolute() / name if folder else Path(scratch) / name
-            lived = rehearse_on_real_clock(config, fault, Public(), place, INTERVAL_S, TIMEOUT_S, _killer(fault))
-        for line in lived.log:
+            result = rehearse_on_real_clock(config, fault, Public(), place, INTERVAL_S, TIMEOUT_S, _killer(fault))
+        for line in result.log:
             say.print(f"  {line}", style="dim")
-        found.append({"fault": name, "says": fault.says, "runs": 1, **_lived(asdict(lived))})
-    return found
+        rows.append({"fault": name, "says": fault.says, "runs": 1, **_real_row(asdict(result))})
+    return rows
 
 
 def canary_of(chart: Path, values: Path | None) -> Canary:
-    """The Canary that the chart renders. Raises UserError where it renders none."""
+    """Return the Canary that the chart renders. Raises UserError if it renders none."""
     given = (yaml.safe_load(values.read_text(encoding="utf-8")) or {}) if values else {}
     manifests = render(chart, given, "ratchet")
-    found = next((manifest for manifest in manifests if manifest["kind"] == "Canary"), None)
-    if found is None:
+    resource = next((manifest for manifest in manifests if manifest["kind"] == "Canary"), None)
+    if resource is None:
         raise UserError(f"{chart} renders no Canary; name the chart adapter-router with --chart")
-    return read_canary(found)
+    return read_canary(resource)
 
 
-def shown(found: list[dict[str, Any]]) -> Table:
+def shown(rows: list[dict[str, Any]]) -> Table:
+    """Return the rows as a table for the terminal."""
     table = Table(box=None)
     for heading in ("fault", "runs", "what happens", "minutes", "canary votes", "places agree", "for instance"):
         table.add_column(heading, overflow="fold")
-    for row in found:
+    for row in rows:
         ends = ", ".join(f"{outcome} {n}" for outcome, n in row["outcomes"].items())
         cells = (row["minutes"], row["canary_votes"], f"{row['agreed']} of {row['runs']}")
         table.add_row(row["fault"], str(row["runs"]), ends, *map(str, cells), row["why"])
     return table
 
 
-def _counted(ends: list[VirtualClockResult]) -> dict[str, Any]:
+def _virtual_row(ends: list[VirtualClockResult]) -> dict[str, Any]:
     outcomes = Counter(end.outcome for end in ends)
     commonest = outcomes.most_common(1)[0][0]
     return {
@@ -90,21 +91,21 @@ def _counted(ends: list[VirtualClockResult]) -> dict[str, Any]:
     }
 
 
-def _lived(lived: dict[str, Any]) -> dict[str, Any]:
+def _real_row(result: dict[str, Any]) -> dict[str, Any]:
     return {
-        "outcomes": {lived["outcome"]: 1},
-        "minutes": round(lived["seconds"] / 60, 1),
-        "canary_votes": lived["canary_votes"],
-        "agreed": int(lived["agrees"]),
-        "why": lived["why"],
-        "verdict_to_agreement_s": lived["verdict_to_agreement_s"],
-        "interval_s": lived["interval_s"],
-        "restarts": lived["restarts"],
+        "outcomes": {result["outcome"]: 1},
+        "minutes": round(result["seconds"] / 60, 1),
+        "canary_votes": result["canary_votes"],
+        "agreed": int(result["agrees"]),
+        "why": result["why"],
+        "verdict_to_agreement_s": result["verdict_to_agreement_s"],
+        "interval_s": result["interval_s"],
+        "restarts": result["restarts"],
     }
 
 
 def _killer(fault: Fault) -> Any:
-    """Kills the reconciler once, as soon as the gate has a verdict, where the fault says so."""
+    """Return an observer that kills the reconciler once, when the gate has a verdict, if the fault asks for it."""
     killed: list[str] = []
 
     def on_look(supervisor: Any, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Flagger's surroundings in memory: what its scheduler moves, and what the reconciler sees of it."""
+"""The cluster in memory: what Flagger's scheduler model changes, and what gate and reconciler read."""
 
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +11,7 @@ from ratchet_pipelines.rehearse.memory import MemoryGit
 
 @dataclass
 class VirtualCluster:
-    """One Canary, its two Deployments and its route. Hooks are refused until somebody overrides `call_hook`."""
+    """One Canary, its two Deployments and its route. It refuses every hook; a subclass overrides `call_hook`."""
 
     spec: Canary
     git: MemoryGit
@@ -33,7 +33,7 @@ class VirtualCluster:
         self.scheduler.tick(self.spec)
 
     def sync(self) -> None:
-        """As Argo CD does: the target and the Canary become what Git names."""
+        """Apply what Git names to the target and the Canary, as Argo CD does."""
         self.target = self.git.adapter
         self.spec = replace(self.spec, skip_analysis=self.git.skip_analysis)
 
@@ -54,7 +54,7 @@ class VirtualCluster:
             weight=self.weight,
         )
 
-    # The scheduler's World.
+    # The scheduler's FlaggerCluster.
 
     def target_spec(self) -> str:
         return self.target.digest

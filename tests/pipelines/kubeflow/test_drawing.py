@@ -101,6 +101,8 @@ def test_verdicts_set_the_offline_verdict_against_the_canarys_end(lake: Store, t
         adapter = AdapterRef(name="adapter", version="1", uri="s3://lake/a", digest=DIGEST)
         entry = LedgerEntry(event=event, at=0, who="test", adapter=adapter, verdict=verdict)  # type: ignore[arg-type]
         Ledger(lake).append(lambda records, entry=entry: entry)  # type: ignore[misc]
+    restored = entry.model_copy(update={"event": "promoted", "verdict": "pass", "restores": True})  # had no canary
+    Ledger(lake).append(lambda records: restored)
     verdicts = drawn(dsl.ClassificationMetrics, "verdicts", of, lake, tmp_path)
     assert [row["row"] for row in verdicts.metadata["confusionMatrix"]["rows"]] == [[2, 0, 0], [1, 0, 0], [0, 0, 0]]
 

@@ -1,5 +1,6 @@
 """What a release would do, on a virtual clock: each fault ends as its row in docs/release.md says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet_pipelines.local_stack import CHART
 from ratchet_pipelines.rehearse.faults import FAULTS, Public, fault
+from ratchet_pipelines.rehearse.memory import MemoryGit
 from ratchet_pipelines.rehearse.table import canary_of, on_virtual_clock
-from ratchet_pipelines.rehearse.virtual import rehearse_once
+from ratchet_pipelines.rehearse.virtual import CHAMPION, Rehearsal, rehearse_once
 
 QUICK = Config.model_validate({"gate": {"max_minutes": 60}})
 
@@ -49,6 +51,57 @@ def test_a_brigade_of_one_tenant_rolls_nothing_back_on_its_own_votes() -> None:
     for seed in range(3):
         ended = rehearse_once(canary, QUICK, FAULTS["brigade"], Public(), seed)
         assert "like the candidate less" not in ended.why
+
+
+class BlindOnceThereIsTraffic(Rehearsal):
+    """The gate cannot look any more once the canary has traffic."""
+
+    def look_as_gate(self) -> None:
+        if self.weight == 0:
+            super().look_as_gate()
+
+
+def test_a_gate_that_cannot_look_grants_nothing_however_good_the_candidate_is() -> None:
+    rehearsal = BlindOnceThereIsTraffic(
+        canary_of(CHART, None), MemoryGit(CHAMPION), config=QUICK, fault=FAULTS["better"]
+    )
+    ended = rehearsal.play()
+    assert (ended.outcome, rehearsal.status.phase, rehearsal.weight) == ("open", "Progressing", 20)
+    refusal = rehearsal.gate.answer("confirm-traffic-increase", rehearsal.now)
+    assert (refusal.is_yes, "last saw cluster and lake" in refusal.why) == (False, True)
+
+
+class LooksAtEveryThirdTick(Rehearsal):
+    """The gate looks less often than Flagger ticks, yet often enough not to be stale."""
+
+    num_chances = 0
+    num_looks = 0
+
+    def __post_init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+        """Number of the look, and the weight of each step up."""
+        super().__post_init__()
+
+    def look_as_gate(self) -> None:
+        self.num_chances += 1
+        if self.num_chances % 3 == 1:
+            self.num_looks += 1
+            super().look_as_gate()
+
+    def set_route(self, canary_weight: int) -> None:
+        if canary_weight > self.weight:
+            self.steps.append((self.num_looks, canary_weight))
+        super().set_route(canary_weight)
+
+
+def test_no_step_is_taken_on_the_look_that_granted_the_last_one() -> None:
+    quick_ticks = replace(canary_of(CHART, None), interval_s=2.0, step_weights=(20, 30, 40, 50))
+    no_minimum = Config.model_validate({"gate": {"max_minutes": 60, "min_votes": 0}})
+    rehearsal = LooksAtEveryThirdTick(quick_ticks, MemoryGit(CHAMPION), config=no_minimum, fault=FAULTS["better"])
+    rehearsal.play()
+    assert [weight for _, weight in rehearsal.steps] == [20, 30, 40, 50]
+    looks = [look for look, _ in rehearsal.steps]
+    assert len(set(looks)) == len(looks)
 
 
 def test_the_same_seed_is_the_same_rehearsal() -> None:

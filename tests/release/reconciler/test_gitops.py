@@ -7,6 +7,7 @@ import pytest
 from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import UserError
 from ratchet.release.reconciler.gitops import GitUnavailable, ValuesFile, adapter_in, with_adapter, with_skip_analysis
+from ratchet_pipelines.rehearse.memory import MemoryGit
 from support.release_edges import NEW, OLD, VALUES, git
 
 PATH = "env/values.yaml"
@@ -136,3 +137,22 @@ def test_going_back_is_one_commit(repository: Path) -> None:
     text = git("show", "main:env/values.yaml", cwd=repository)
     assert text.endswith("skipAnalysis: true\n")
     assert len(git("log", "--format=%h", "main", cwd=repository).splitlines()) == 2
+
+
+def test_the_git_of_rehearsals_writes_what_real_git_does(repository: Path) -> None:
+    fake = MemoryGit(OLD)
+    fake.text = VALUES
+    with ValuesFile(str(repository), "main", PATH) as real:
+        for git_like in (real, fake):
+            commits_made = [
+                git_like.name_once(NEW, "Release", "run/1"),
+                git_like.name_once(NEW, "Release", "run/1"),
+                git_like.write_adapter(lambda named: OLD, "Back", "run/2", skip_analysis=True),
+                git_like.write_adapter(lambda named: None, "Analyse", "run/2", skip_analysis=False),
+                git_like.write_adapter(lambda named: None, "Give up", "run/3", mark=True),
+                git_like.write_adapter(lambda named: None, "Give up", "run/3", mark=True),
+            ]
+            assert [commit.is_new for commit in commits_made] == [True, False, True, True, True, False]
+            assert git_like.look("run/3") == (OLD, True)
+    assert git("show", f"main:{PATH}", cwd=repository) == fake.text
+    assert not fake.skip_analysis

@@ -19,7 +19,16 @@ from ratchet.release.gate.blocks import Tally
 from ratchet.release.gate.evidence import Evidence
 from ratchet.release.gate.traffic_log import TrafficLog
 from ratchet.release.gate.webhooks import GateView, Limits, answer
-from ratchet.release.ledger import Ledger, LedgerEntry, is_aborted, open_request, quarantined, request, request_abort
+from ratchet.release.ledger import (
+    CLOSING,
+    Ledger,
+    LedgerEntry,
+    is_aborted,
+    open_request,
+    quarantined,
+    request,
+    request_abort,
+)
 from ratchet.release.operator_rollback import request_rollback
 from ratchet.release.reconciler.actions import run_id
 from ratchet.release.reconciler.reconcile import ReconcileResult, reconcile
@@ -88,8 +97,7 @@ class Universe(VirtualCluster):
             values=self.git,
             registry=self.registry,
             model="adapter",
-            gate_url=None,
-            gate_token="",
+            gate_state=dict,
             holder=holder,
             lease_s=LEASE_S,
             clock=lambda: self.now,
@@ -235,7 +243,7 @@ def act(universe: Universe, action: tuple[Any, ...]) -> None:
     elif name == "readiness":
         universe.readiness[arguments[0]] = arguments[1]
     elif name == "push":
-        universe.git.adapter = {"stray": STRAY, "primary": universe.primary}[arguments[0]]
+        universe.git.push({"stray": STRAY, "primary": universe.primary}[arguments[0]])
     elif name == "sync during":
         universe.sync_at = arguments[0]
     else:
@@ -307,7 +315,7 @@ def _check_end(universe: Universe, pushed: set[str]) -> None:
     if open_request(records) is not None:
         assert (universe.status.phase, universe.status.canary_weight) == ("Failed", 100), "open, and nobody is paged"
         return
-    ends = [record for record in records if record.event in ("promoted", "rolled_back", "refused")]
+    ends = [record for record in records if record.event in CLOSING]
     assert pushed or not any("somebody withdrew" in end.why for end in ends), "nobody did"
     if not ends or ends[-1].event == "refused":
         return  # a person was asked; `check` has seen that no alias moved

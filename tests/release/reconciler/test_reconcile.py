@@ -221,16 +221,16 @@ def test_a_reconciler_that_slept_past_its_lease_writes_nothing_more(targets: Tar
     open_release(targets, cluster)
     cluster.succeed()
     assert acquire(targets.store, LEASE, targets.holder, time.time(), targets.lease_s)
-    fenced = targets.guarded()
+    guarded = targets.guarded()
     release(targets.store, LEASE, targets.holder)
     assert acquire(targets.store, LEASE, "another", time.time(), targets.lease_s)
     for write in (
-        lambda: fenced.registry.set_registered_model_alias("adapter", "champion", "2"),
-        lambda: fenced.values.write_adapter(lambda named: OLD, "Late", "late"),
+        lambda: guarded.registry.set_registered_model_alias("adapter", "champion", "2"),
+        lambda: guarded.values.write_adapter(lambda named: OLD, "Late", "late"),
     ):
         with pytest.raises(LeaseLost, match="not ours"):
             write()
-    assert fenced.values.read_adapter() == NEW
+    assert targets.values.read_adapter() == NEW
 
 
 def test_an_operator_goes_back_to_what_served(targets: Targets, cluster: FakeCluster) -> None:
@@ -248,7 +248,7 @@ def test_an_operator_goes_back_to_what_served(targets: Targets, cluster: FakeClu
     found = places(targets)
     assert (found["git"], found["quarantined"]) == (OLD, "true")
     assert found["aliases"] == {"previous": "1"}
-    assert found["ledger"] == ["requested", "promoted", "requested", "promoted"]
+    assert found["ledger"] == ["requested", "promoted", "requested", "restored"]
     assert "skipAnalysis: false" in git("show", "main:env/values.yaml", cwd=Path(targets.values.url))
 
 

@@ -1,7 +1,7 @@
-"""The gate: Flagger asks before every move of a canary, and the votes answer.
+"""The gate service: answers Flagger's webhooks before every move of a canary, from the votes.
 
-A background refresh works out every answer; a hook only looks its answer up. Nobody without a token gets one, and
-trouble of our own is a refusal: nothing is promoted on it, and nothing rolled back.
+A background refresh works out every answer; a webhook only looks its answer up. A caller needs a token, and the gate's
+own failures are refusals: they promote nothing and roll nothing back.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ log = logging.getLogger("ratchet.gate")
 
 
 class HookCall(BaseModel):
-    """What Flagger sends; it tells neither weight nor adapter, so the gate reads those itself."""
+    """A webhook's body. Flagger sends neither weight nor adapter, so the gate reads those from the cluster."""
 
     name: str = ""
     namespace: str = ""
@@ -51,36 +51,36 @@ class Abort(BaseModel):
     who: str = Field("board", min_length=1, max_length=100)
 
 
-def build_app(watch: GateState, token: str) -> FastAPI:
-    """Hooks, /state, /releases, /abort, the board, /metrics and /healthz over a watch that refreshes by itself."""
+def build_app(gate: GateState, token: str) -> FastAPI:
+    """Return the app: hooks, /state, /releases, /abort, board, /metrics, /healthz. It refreshes `gate` by itself."""
 
     @asynccontextmanager
-    async def watching(app: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(_refresh_forever(watch))
+    async def refreshing(app: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(_refresh_forever(gate))
         yield
         task.cancel()
 
-    app = FastAPI(title="Ratchet gate", lifespan=watching, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Ratchet gate", lifespan=refreshing, docs_url=None, redoc_url=None)
     answer_errors(app, invalid_status=422)
-    _add_hooks(app, watch, hook_token(token))
-    _add_people(app, watch, token)
-    _add_probes(app, watch)
+    _add_hooks(app, gate, hook_token(token))
+    _add_operator_routes(app, gate, token)
+    _add_probes(app, gate)
     return app
 
 
-def _add_hooks(app: FastAPI, watch: GateState, token: str) -> None:
-    """Flagger's side: 200 or 403 and nothing else, since Flagger takes every other answer for one of the two."""
+def _add_hooks(app: FastAPI, gate: GateState, token: str) -> None:
+    """Add Flagger's webhooks. They answer 200 or 403 and nothing else: Flagger knows only passed and not passed."""
 
     @app.post("/hooks/{hook}", responses={403: {"description": "no"}, 422: {"description": "never: 403"}})
     async def hooks(hook: str, call: HookCall) -> JSONResponse:
         if not is_token(call.metadata.get(METADATA_KEY, ""), token):
-            return _said(hook, HookAnswer(False, f"metadata.{METADATA_KEY} is not the gate's hook token"))
+            return _response(hook, HookAnswer(False, f"metadata.{METADATA_KEY} is not the gate's hook token"))
         try:
-            given = watch.answer(hook, time.time())
+            hook_answer = gate.answer(hook, time.time())
         except Exception:
             log.exception("%s: cannot answer", hook)
-            given = HookAnswer(False, "the gate failed; see its log")
-        return _said(hook, given)
+            hook_answer = HookAnswer(False, "the gate failed; see its log")
+        return _response(hook, hook_answer)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -95,34 +95,34 @@ def _add_hooks(app: FastAPI, watch: GateState, token: str) -> None:
 
     def refused(request: Request, status: int, why: str) -> Response:
         is_hook = request.url.path.startswith("/hooks/")
-        return _said("body", HookAnswer(False, why)) if is_hook else error_response(status, why)
+        return _response("body", HookAnswer(False, why)) if is_hook else error_response(status, why)
 
 
-def _said(hook: str, given: HookAnswer) -> JSONResponse:
+def _response(hook: str, given: HookAnswer) -> JSONResponse:
     log.info("%s: %s, %s", hook, "yes" if given.is_yes else "no", given.why)
     return JSONResponse({"hook": hook, "is_yes": given.is_yes, "why": given.why}, 200 if given.is_yes else 403)
 
 
-def _add_people(app: FastAPI, watch: GateState, token: str) -> None:
-    """The side of people and of our own services, who hold the token."""
+def _add_operator_routes(app: FastAPI, gate: GateState, token: str) -> None:
+    """Add the routes of people and of our own services, which send the token."""
 
-    async def known(
+    async def authorised(
         given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
     ) -> None:
         if given is None or not is_token(given.credentials, token):
             raise RequestRefused(401, "send the gate's token: Authorization: Bearer $RATCHET_GATE_TOKEN")
 
-    @app.get("/state", dependencies=[Depends(known)])
+    @app.get("/state", dependencies=[Depends(authorised)])
     async def state() -> dict[str, Any]:
-        return watch.state
+        return gate.state
 
-    @app.get("/releases", dependencies=[Depends(known)])
+    @app.get("/releases", dependencies=[Depends(authorised)])
     async def releases() -> list[LedgerRecord]:
-        return watch.records
+        return gate.records
 
-    @app.post("/abort", dependencies=[Depends(known)], responses={409: {"description": "no release is under way"}})
-    async def abort(wanted: Abort) -> LedgerRecord:
-        record = await asyncio.to_thread(request_abort, watch.ledger, wanted.who, time.time(), wanted.why)
+    @app.post("/abort", dependencies=[Depends(authorised)], responses={409: {"description": "no release is under way"}})
+    async def abort(requested: Abort) -> LedgerRecord:
+        record = await asyncio.to_thread(request_abort, gate.ledger, requested.who, time.time(), requested.why)
         if record is None:
             raise RequestRefused(409, "no release is under way")
         return record
@@ -132,9 +132,9 @@ def _add_people(app: FastAPI, watch: GateState, token: str) -> None:
         return BOARD.read_text(encoding="utf-8")
 
 
-def _add_probes(app: FastAPI, watch: GateState) -> None:
+def _add_probes(app: FastAPI, gate: GateState) -> None:
     registry = CollectorRegistry()
-    registry.register(_Measures(watch))
+    registry.register(_Metrics(gate))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, bool]:
@@ -145,27 +145,27 @@ def _add_probes(app: FastAPI, watch: GateState) -> None:
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
 
-async def _refresh_forever(watch: GateState) -> None:
-    trouble = ""
+async def _refresh_forever(gate: GateState) -> None:
+    last_error = ""
     while True:
         try:
-            await asyncio.to_thread(watch.refresh, time.time())
-            trouble = ""
-        except Exception as error:  # a gate that stops looking must go on refusing, not fall over
-            if str(error) != trouble:
+            await asyncio.to_thread(gate.refresh, time.time())
+            last_error = ""
+        except Exception as error:  # a gate that cannot look must go on refusing, not exit
+            if str(error) != last_error:
                 log.warning("cannot look: %s", error, exc_info=not isinstance(error, (UserError, OSError)))
-            trouble = str(error)
-        await asyncio.sleep(watch.config.gate.refresh_s)
+            last_error = str(error)
+        await asyncio.sleep(gate.config.gate.refresh_s)
 
 
-class _Measures:
-    """What Prometheus reads of the release under way."""
+class _Metrics:
+    """The release under way, as Prometheus metrics."""
 
-    def __init__(self, watch: GateState) -> None:
-        self.watch = watch
+    def __init__(self, gate: GateState) -> None:
+        self.gate = gate
 
     def collect(self) -> Iterator[Metric]:
-        state = self.watch.state
+        state = self.gate.state
         log_e = GaugeMetricFamily(
             "adapter_gate_log_e", "Log evidence of each test; decided at the bound", labels=["test"]
         )
@@ -176,14 +176,14 @@ class _Measures:
             votes.add_metric([arm, "true"], tally["up"])
             votes.add_metric([arm, "false"], tally["n"] - tally["up"])
         age = GaugeMetricFamily("adapter_gate_look_timestamp_seconds", "When cluster and lake were last seen")
-        age.add_metric([], max(0.0, self.watch.refreshed_at))
+        age.add_metric([], max(0.0, self.gate.refreshed_at))
         bound = GaugeMetricFamily("adapter_gate_bound", "Log evidence at which a test has decided")
         bound.add_metric([], state.get("bound", 0.0))
         return iter((log_e, votes, age, bound))
 
 
 def serve(config: Config, store: Store, host: str, port: int) -> None:
-    """Run the gate until it is told to stop. Raises UserError for a missing cluster_url or token, or a taken port."""
+    """Run the gate until a signal ends it. Raises UserError for a missing cluster_url or token, or a taken port."""
     settings, token = config.release_adapter, gate_token(os.environ)
     if settings.cluster_url is None:
         raise UserError("release_adapter.cluster_url is not set; the gate has to see the canary")

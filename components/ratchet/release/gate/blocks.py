@@ -1,4 +1,4 @@
-"""One canary's votes in blocks, and the two e-processes that the blocks feed.
+"""Group one canary's votes into blocks, and feed them to the two e-processes.
 
 A block holds as many votes of each arm as the route's weight makes likely; its shape is fixed before a vote of it is
 looked at. Votes fill blocks first in, first out.
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from ratchet.adapter_ref import AdapterDigest
 from ratchet.release.gate.eprocess import Block, EProcess, alpha_of_attempt, harm_process, non_inferiority_process
 
 Arm = Literal["primary", "canary"]
@@ -28,10 +29,10 @@ class WeightSpan:
 
 @dataclass(frozen=True, kw_only=True)
 class CanaryDesign:
-    """One canary: what is compared, and what the route did meanwhile."""
+    """One canary: the adapters that are compared, the error rate, and the route's weights over time."""
 
-    candidate: str
-    baseline: str
+    candidate: AdapterDigest
+    baseline: AdapterDigest
     attempt: int
     alpha: float
     margin: float
@@ -45,10 +46,10 @@ class CanaryDesign:
 
     @property
     def bound(self) -> float:
-        """The log evidence at which a test has decided."""
+        """Log evidence at which a test has decided."""
         return math.log(1 / alpha_of_attempt(self.alpha, self.attempt))
 
-    def arm_of(self, digest: str) -> Arm | None:
+    def arm_of(self, digest: AdapterDigest) -> Arm | None:
         return "canary" if digest == self.candidate else "primary" if digest == self.baseline else None
 
     def weight_at(self, t: float) -> int:
@@ -77,7 +78,7 @@ class Point:
 
 @dataclass(frozen=True)
 class CountedVote:
-    """A vote that counts: when, for which arm's answer, which way, and on whose behalf."""
+    """A vote that counts: its time (Unix seconds), the arm that answered, its direction, and the tenant."""
 
     at: float
     arm: Arm
@@ -87,7 +88,7 @@ class CountedVote:
 
 @dataclass(frozen=True)
 class TestResults:
-    """What the votes of a run amount to."""
+    """The tallies and both e-processes after the votes of a run."""
 
     votes: Votes
     harm: EProcess
@@ -96,7 +97,7 @@ class TestResults:
 
 
 def run_tests(run: CanaryDesign, cast: Iterable[CountedVote]) -> TestResults:
-    """Both tests over the votes in the order given."""
+    """Return both tests after the votes, in the order given."""
     harm, non_inferiority = harm_process(), non_inferiority_process(run.margin)
     counts: dict[Arm, list[int]] = {arm: [0, 0] for arm in ARMS}
     waiting: dict[Arm, deque[bool]] = {arm: deque() for arm in ARMS}

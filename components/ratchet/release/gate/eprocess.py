@@ -28,7 +28,7 @@ NO_LOGS: VoteLogs = (0.0, 0.0, 0.0, 0.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Votes of both arms: how many, and how many up."""
+    """Votes of both arms: `num_*` votes, of which `up_*` are up."""
 
     num_a: int
     up_a: int
@@ -38,7 +38,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class EProcess:
-    """Evidence against the null after the blocks so far. `after(block)` is the only way on."""
+    """Evidence against the null after the blocks so far. `after(block)` returns the next state."""
 
     margin: float
     """The null's boundary is thetaB = thetaA - margin."""
@@ -76,25 +76,25 @@ class EProcess:
         return replace(moved, log_e_max=max(self.log_e_max, moved.log_e))
 
     def vote_logs(self, ups_a: int, votes_a: int, num_a: int, num_b: int) -> tuple[VoteLogs, ...]:
-        """What each vote of the next block adds to each alternative's log evidence, given A's votes so far."""
+        """Return what each vote of the next block adds to each alternative's log evidence, given A's votes so far."""
         rate_a = _clip((PRIOR_UP + ups_a) / (PRIOR_VOTES + votes_a))  # from past blocks only
         return tuple(self._vote_logs(rate_a, _clip(rate_a + difference), num_a, num_b) for difference in self.grid)
 
     def _vote_logs(self, rate_a: float, rate_b: float, num_a: int, num_b: int) -> VoteLogs:
         gap = rate_b - (rate_a - self.margin)
         if (gap >= 0) if self.is_harm else (gap <= 0):
-            return NO_LOGS  # clipping moved this alternative into the null; it sits the block out
+            return NO_LOGS  # clipping moved this alternative into the null; it gets no evidence from this block
         null_a = reverse_projection(rate_a, rate_b, num_a, num_b, self.margin)
         return *_log_ratios(rate_a, null_a), *_log_ratios(rate_b, null_a - self.margin)
 
 
 def harm_process() -> EProcess:
-    """Evidence that the candidate's approval is below the baseline's."""
+    """Return the test for harm: evidence that the candidate's approval is below the baseline's."""
     return _fresh(0.0, HARM_GRID, is_harm=True)
 
 
 def non_inferiority_process(margin: float) -> EProcess:
-    """Evidence that the candidate's approval is above the baseline's less `margin`."""
+    """Return the test for non-inferiority: evidence that approval is above the baseline's minus `margin`."""
     grid = (-margin / 2, *IMPROVEMENT_GRID)
     return _fresh(margin, dict.fromkeys(grid, 1 / len(grid)), is_harm=False)
 
@@ -105,13 +105,13 @@ def _fresh(margin: float, shares: Mapping[float, float], is_harm: bool) -> EProc
 
 
 def alpha_of_attempt(alpha: float, attempt: int) -> float:
-    """The share of `alpha` that attempt 1, 2, … of the same comparison may spend; all of them sum to `alpha`."""
+    """Return the share of `alpha` that attempt 1, 2, … of one comparison may spend; all shares sum to `alpha`."""
     return 6 * alpha / (math.pi * attempt) ** 2
 
 
 @lru_cache(maxsize=1 << 16)  # evidence is recomputed from all votes, so the same blocks come back
 def reverse_projection(rate_a: float, rate_b: float, num_a: int, num_b: int, margin: float) -> float:
-    """The t that minimises num_a KL(rate_a || t) + num_b KL(rate_b || t - margin): the null's nearest point.
+    """Return the t that minimises num_a KL(rate_a || t) + num_b KL(rate_b || t - margin): the null's nearest point.
 
     The sum is convex in t, and its slope changes sign between rate_a and rate_b + margin. Without a margin the nearest
     point is the mean of all votes.

@@ -1,7 +1,7 @@
-"""Follows the lake's events: each landing file is read once, since landing files never change.
+"""Follow the lake's events: each landing file is read once, since landing files never change.
 
-Writers name files by the time, so most looks list the newest only: routers leave up to millions a day. What came under
-another name, or later than LATE_S, is found by the next look at everything.
+Writers name files by the time, so most reads list only the newest: routers write up to millions a day. A file with
+another name, or one that landed later than LATE_S, is found by the next full listing.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,13 +16,13 @@ from ratchet.release.gate.evidence import ServedAnswer, Vote
 from ratchet.store import Store
 
 LATE_S = 900  # between the time in a file's name and its landing: a writer gives up within seconds, clocks may differ
-ALL_S = 600
+ALL_S = 600  # between two full listings
 
 
 class EventTail:
-    """Answers served and votes cast since a moment, as far as they have landed at the last `read`.
+    """Answers served and votes cast since `since` (Unix seconds) that had landed at the last `read`.
 
-    Files that are not named by their time may be missed for ALL_S.
+    A file that is not named by its time may be missed for ALL_S.
     """
 
     def __init__(self, store: Store, since: float) -> None:
@@ -34,7 +34,7 @@ class EventTail:
         self._saw_all_at = -inf
 
     def read(self, now: float) -> None:
-        """Take in what is new. Lines that are no event are counted and skipped: the data contract reports them."""
+        """Take in the new files. Lines that are no event are counted and skipped: the data contract reports them."""
         is_all = not 0 <= now - self._saw_all_at < ALL_S
         for line in self._new_lines("feedback", now, is_all):
             self._take(line, self._take_vote)
@@ -43,9 +43,9 @@ class EventTail:
         if is_all:
             self._saw_all_at = now
 
-    def _take(self, line: bytes, kind: Callable[[bytes], None]) -> None:
+    def _take(self, line: bytes, parse: Callable[[bytes], None]) -> None:
         try:
-            kind(line)
+            parse(line)
         except ValidationError:
             self.num_malformed += 1
 
@@ -67,7 +67,7 @@ class EventTail:
 
 
 def _days(since: float, now: float) -> Iterator[str]:
-    """Every day from the one before `since`: writers' clocks may lag."""
+    """Yield every day from the one before `since` to the one after `now`: writers' clocks may differ."""
     day = datetime.fromtimestamp(since, UTC).date() - timedelta(days=1)
     last = datetime.fromtimestamp(now, UTC).date() + timedelta(days=1)
     while day <= last:

@@ -1,11 +1,11 @@
-"""From served answers and votes to evidence about a canary: a pure function, so that recomputing gives the same.
+"""Weigh served answers and votes into evidence about a canary: a pure function, so that recomputing gives the same.
 
-The unit is the first explicit vote of each person in a run. Its arm is the adapter digest that served the answer,
-whatever the voter or the route says. Votes fill blocks first in, first out, and the blocks feed two e-processes:
-harm (the candidate is worse) and non_inferiority (it is not worse by the margin). A third test guards the experiment
-itself against sample ratio mismatch: requests that do not arrive at the arms as the route's weights send them make
-votes incomparable, and so do voters who speak up more on one arm than on the other, as a brigade does. And no
-decision rests on one tenant: it has to stand without the votes of any, unless one tenant is most of the public.
+The unit is the first explicit vote of each person in a run. Its arm is the adapter digest that served the answer, not
+what the voter or the route says. Votes fill blocks first in, first out, and the blocks feed two e-processes: harm (the
+candidate is worse) and non-inferiority (it is not worse by the non-inferiority margin). A third test detects sample
+ratio mismatch (SRM): requests that do not arrive at the arms as the route's weights send them make votes incomparable,
+and so do voters who vote more often on one arm, as in brigading. No decision rests on one tenant: it must hold without
+the votes of any single tenant, unless one tenant casts most of the votes.
 """
 
 import math
@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ratchet.adapter_ref import AdapterDigest
 from ratchet.events import Feedback, Interaction
 from ratchet.release.gate.blocks import ARMS, Arm, CanaryDesign, CountedVote, Point, TestResults, Votes, run_tests
 
 Decision = Literal["fail", "pass", "undecided"]
 EXCLUDED = ("interaction_unknown", "served_outside_run", "other_adapter", "repeat_vote")
-LOWEST_UP, HIGHEST_DOWN = 4, 2  # ratings of 4 and 5 are up, 1 and 2 down; 3 says nothing
+LOWEST_UP, HIGHEST_DOWN = 4, 2  # ratings of 4 and 5 are up, 1 and 2 down; 3 is no vote
 # A false alarm stops a good release, so as rare as in common sample-ratio checks: one in a thousand.
 SRM_BOUND = math.log(1 / 0.001)
 MIN_TENANT_SHARE = 0.01  # of the votes; a smaller tenant decides nothing, and checking each would cost a test apiece
@@ -28,10 +29,10 @@ MIN_TENANT_SHARE = 0.01  # of the votes; a smaller tenant decides nothing, and c
 
 @dataclass(frozen=True, kw_only=True)
 class ServedAnswer:
-    """One answer, as far as it counts here."""
+    """The fields of one served answer that the evidence depends on."""
 
     interaction_id: str
-    digest: str
+    digest: AdapterDigest
     served_at: float
     latency_s: float = 0.0
     tenant: str = "default"
@@ -40,7 +41,7 @@ class ServedAnswer:
     def of(cls, event: Interaction) -> "ServedAnswer":
         return cls(
             interaction_id=event.interaction_id,
-            digest=event.adapter_digest,
+            digest=AdapterDigest(event.adapter_digest),
             served_at=event.served_at,
             latency_s=event.latency_ms / 1000,
             tenant=event.tenant,
@@ -59,7 +60,7 @@ class Vote:
 
     @classmethod
     def of(cls, event: Feedback) -> "Vote | None":
-        """None where the feedback is no vote: another kind, a rating of 3, or not from a person."""
+        """Return the vote in this feedback; None if it is none: another kind, a rating of 3, or not from a person."""
         is_up = _is_up(event)
         if is_up is None:
             return None
@@ -74,7 +75,7 @@ class Vote:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What the votes say. `harm`, `non_inferiority`: running maxima of log E; a test has decided at `bound`."""
+    """The evidence so far. `harm`, `non_inferiority`: running maxima of log E; a test has decided at `bound`."""
 
     votes: Votes
     harm: float
@@ -95,24 +96,24 @@ class Evidence:
 
 
 def weigh(run: CanaryDesign, served: Iterable[ServedAnswer], votes: Iterable[Vote]) -> Evidence:
-    """The evidence on `run` in these events, whatever their order."""
+    """Return the evidence on `run` in these events; their order does not matter."""
     answers = {answer.interaction_id: answer for answer in sorted(served, key=lambda a: (-a.served_at, a.digest))}
     counted, excluded = _first_votes(run, answers, votes)
     cast = [CountedVote(vote.created_at, arm, vote.is_up, answers[vote.interaction_id].tenant) for arm, vote in counted]
-    found = run_tests(run, cast)
-    split = _srm_log_e(run, answers.values())
-    vote_split = _srm_log_e(run, (answers[vote.interaction_id] for _, vote in counted))
-    decision, why = _decide(run, cast, found, max(split, vote_split))
+    results = run_tests(run, cast)
+    srm = _srm_log_e(run, answers.values())
+    vote_srm = _srm_log_e(run, (answers[vote.interaction_id] for _, vote in counted))
+    decision, why = _decide(run, cast, results, max(srm, vote_srm))
     return Evidence(
-        votes=found.votes,
-        harm=found.harm.log_e_max,
-        non_inferiority=found.non_inferiority.log_e_max,
-        srm_log_e=split,
-        vote_srm_log_e=vote_split,
+        votes=results.votes,
+        harm=results.harm.log_e_max,
+        non_inferiority=results.non_inferiority.log_e_max,
+        srm_log_e=srm,
+        vote_srm_log_e=vote_srm,
         bound=run.bound,
         decision=decision,
         why=why,
-        history=found.history,
+        history=results.history,
         excluded=excluded,
     )
 
@@ -139,10 +140,10 @@ def _first_votes(
 
 
 def _srm_log_e(run: CanaryDesign, answers: Iterable[ServedAnswer]) -> float:
-    """Log evidence that requests did not arrive at the arms as the route's weights say.
+    """Return the log evidence of sample ratio mismatch: requests did not arrive at the arms by the route's weights.
 
     A Beta(1, 1) mixture against the weight, multiplied over spans of constant weight. Only answers that began and
-    ended within a span count, so that a request sent under one weight is not held against the next.
+    ended within a span count, so that a request sent under one weight is not counted against the next.
     """
     counts = [Counter[Arm]() for _ in run.spans]
     for answer in answers:
@@ -159,31 +160,34 @@ def _srm_log_e(run: CanaryDesign, answers: Iterable[ServedAnswer]) -> float:
     )
 
 
-def _decide(run: CanaryDesign, cast: Sequence[CountedVote], found: TestResults, split: float) -> tuple[Decision, str]:
-    said = ", ".join(f"{arm} {found.votes[arm].up} of {found.votes[arm].n} up" for arm in ARMS)
-    harm, non_inferiority, bound = found.harm.log_e_max, found.non_inferiority.log_e_max, run.bound
+def _decide(run: CanaryDesign, cast: Sequence[CountedVote], results: TestResults, srm: float) -> tuple[Decision, str]:
+    tallies = ", ".join(f"{arm} {results.votes[arm].up} of {results.votes[arm].n} up" for arm in ARMS)
+    harm, non_inferiority, bound = results.harm.log_e_max, results.non_inferiority.log_e_max, run.bound
     if harm >= bound:
         if tenant := _rests_on(run, cast, lambda without: without.harm.log_e_max >= bound):
-            return "undecided", f"only the votes of tenant {tenant} speak for harm; {said}"
-        return "fail", f"users like the candidate less: {said}; log E(harm) {harm:.1f} of {bound:.1f}"
-    if split >= SRM_BOUND:
-        return "undecided", f"requests or votes do not arrive as the route sends them (log E {split:.1f}); {said}"
+            return "undecided", f"only the votes of tenant {tenant} speak for harm; {tallies}"
+        return "fail", f"users like the candidate less: {tallies}; log E(harm) {harm:.1f} of {bound:.1f}"
+    if srm >= SRM_BOUND:
+        return "undecided", f"requests or votes do not arrive as the route sends them (log E {srm:.1f}); {tallies}"
     if non_inferiority >= bound:
         if tenant := _rests_on(run, cast, lambda without: without.non_inferiority.log_e_max >= bound):
-            return "undecided", f"only the votes of tenant {tenant} speak for the candidate; {said}"
-        return "pass", f"users like the candidate no less: {said}; log E(no worse) {non_inferiority:.1f} of {bound:.1f}"
-    return "undecided", f"{said}; log E of {bound:.1f}: harm {harm:.1f}, no worse {non_inferiority:.1f}"
+            return "undecided", f"only the votes of tenant {tenant} speak for the candidate; {tallies}"
+        return (
+            "pass",
+            f"users like the candidate no less: {tallies}; log E(no worse) {non_inferiority:.1f} of {bound:.1f}",
+        )
+    return "undecided", f"{tallies}; log E of {bound:.1f}: harm {harm:.1f}, no worse {non_inferiority:.1f}"
 
 
-def _rests_on(run: CanaryDesign, cast: Sequence[CountedVote], stands: Callable[[TestResults], bool]) -> str | None:
-    """The tenant without whose votes the decision does not stand; None if it stands without any one of them.
+def _rests_on(run: CanaryDesign, cast: Sequence[CountedVote], holds: Callable[[TestResults], bool]) -> str | None:
+    """Return the tenant without whose votes the decision does not hold; None if it holds without any single tenant.
 
-    The votes of all but a brigade are an experiment of their own, with the same error rate.
+    The votes of all tenants but one are an experiment of their own, with the same error rate.
     """
     votes = Counter(vote.tenant for vote in cast)
     for tenant, n in votes.most_common():
         is_checked = MIN_TENANT_SHARE <= n / len(cast) < run.max_tenant_share
-        if is_checked and not stands(run_tests(run, (vote for vote in cast if vote.tenant != tenant))):
+        if is_checked and not holds(run_tests(run, (vote for vote in cast if vote.tenant != tenant))):
             return tenant
     return None
 

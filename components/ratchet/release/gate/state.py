@@ -1,20 +1,22 @@
-"""The gate's eyes: one look at cluster, ledger and events works out every answer and what people read.
+"""The gate's state: one look at cluster, ledger and events computes every answer, and /state.
 
-Whatever goes wrong here makes answers old, and an old answer is a refusal: nothing is promoted on it, and nothing
-rolled back.
+The gate's own failures make answers stale, and a stale answer is a refusal: it promotes nothing and rolls nothing back.
+Time is an argument, so that a rehearsal drives the same object on a virtual clock.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ratchet.adapter_ref import AdapterDigest
 from ratchet.config import Config
-from ratchet.release.gate.blocks import Point
-from ratchet.release.gate.canary_run import CanaryRun
-from ratchet.release.gate.evidence import Evidence
-from ratchet.release.gate.webhooks import ALWAYS, HOOKS, GateView, HookAnswer, Limits, answer
+from ratchet.release.gate.blocks import CanaryDesign, Point
+from ratchet.release.gate.event_tail import EventTail
+from ratchet.release.gate.evidence import Evidence, weigh
+from ratchet.release.gate.traffic_log import TrafficLog
+from ratchet.release.gate.webhooks import ALWAYS, HOOKS, JUDGED_PHASES, GateView, HookAnswer, Limits, answer
 from ratchet.release.ledger import Ledger, LedgerRecord, is_aborted, open_request, quarantined
-from ratchet.release.reconciler.kubernetes import ClusterReader, ClusterSnapshot
+from ratchet.release.reconciler.kubernetes import Cluster, ClusterSnapshot
 from ratchet.store import Store
 
 STALE_S = 10.0
@@ -23,13 +25,22 @@ MAX_HISTORY = 200  # points in /state; more are thinned out evenly
 
 
 class GateState:
-    """`refresh` looks once; `answers` and `state` are what the gate then knows."""
+    """The gate's knowledge: `refresh` looks once; `answers` and `state` hold the result until the next look.
 
-    def __init__(self, config: Config, store: Store, cluster: ClusterReader) -> None:
+    All that belongs to one canary (`request`, its events, its route, `evidence`) is replaced when the open request
+    changes, and is gathered again from the lake after a restart.
+    """
+
+    def __init__(self, config: Config, store: Store, cluster: Cluster) -> None:
         self.config, self.store, self.cluster = config, store, cluster
         self.limits = Limits(min_votes=config.gate.min_votes, max_minutes=config.gate.max_minutes)
         self.ledger = Ledger(store)
-        self.trial: CanaryRun | None = None
+        self.request: LedgerRecord | None = None
+        """The release under way."""
+        self.evidence: Evidence | None = None
+        """None until the canary of `request` has been seen to run."""
+        self._events: EventTail
+        self._route: TrafficLog
         self.answers: dict[str, HookAnswer] = {}
         self.state: dict[str, Any] = {"decision": "undecided", "why": "the gate has not looked yet", "history": []}
         self.records: list[LedgerRecord] = []
@@ -37,66 +48,96 @@ class GateState:
         self._stepped_at = float("-inf")
 
     def refresh(self, now: float) -> None:
-        """Look once. Raises, and keeps what it knew, where it cannot see."""
-        seen = self.cluster.look()
+        """Look once, at `now` (Unix seconds). Raises, and keeps what it knew, if a place cannot be read."""
+        snapshot = self.cluster.look()
         records = self.ledger.records()  # after the cluster: a request is on record before any pod names its adapter
         self._follow(open_request(records))
-        if self.trial is not None:
-            self.trial.look(seen, now)
-        view = self._view(seen, records, now)
+        if self.request is not None:
+            self._gather(self.request, snapshot, now)
+        view = self._view(snapshot, records, now)
         self.answers = {hook: answer(hook, view, self.limits) for hook in HOOKS}
-        self.state, self.records = _state(view, seen, self.answers["rollback"]), records
+        self.state, self.records = _state(view, snapshot, self.answers["rollback"]), records
         self.refreshed_at = now
 
     def answer(self, hook: str, now: float) -> HookAnswer:
-        """What the last look says, unless that is too long ago."""
+        """Answer a hook from the last look; refuse if that look is too old. See `grant_step` for its side effect."""
         if hook in ALWAYS:
             return HookAnswer(True, "noted")
         age_s = now - self.refreshed_at
         if age_s > max(STALE_S, 5 * self.config.gate.refresh_s):
             return HookAnswer(False, f"the gate last saw cluster and lake {age_s:.0f} s ago; see its log")
-        given = self.answers.get(hook, HookAnswer(False, f"no such hook; there are {', '.join(HOOKS)}"))
-        return self._one_yes_a_look(given, now) if hook == "confirm-traffic-increase" else given
+        if hook == "confirm-traffic-increase":
+            return self.grant_step(now)
+        return self.answers.get(hook, HookAnswer(False, f"no such hook; there are {', '.join(HOOKS)}"))
 
-    def _one_yes_a_look(self, given: HookAnswer, now: float) -> HookAnswer:
-        """A step is granted once: until we have seen the route after it, the votes and weight we know are the old."""
-        if given.is_yes and self.refreshed_at < self._stepped_at + SETTLE_S:
+    def grant_step(self, now: float) -> HookAnswer:
+        """Answer confirm-traffic-increase, and remember a yes: each step is granted once.
+
+        Until the gate has seen the route after a step, it knows only the votes and the weight from before it.
+        """
+        granted = self.answers["confirm-traffic-increase"]
+        if granted.is_yes and self.refreshed_at < self._stepped_at + SETTLE_S:
             return HookAnswer(False, "the gate has not looked since the last step")
-        if given.is_yes:
+        if granted.is_yes:
             self._stepped_at = now
-        return given
+        return granted
 
     def _follow(self, request: LedgerRecord | None) -> None:
-        if request is None:
-            self.trial = None
-        elif self.trial is None or self.trial.request != request:
-            self.trial = CanaryRun(self.config.gate, self.store, request)
+        if request == self.request:
+            return
+        self.request, self.evidence = request, None
+        if request is not None:
+            self._events = EventTail(self.store, since=request.at)
+            self._route = TrafficLog(self.store, request.seq)
 
-    def _view(self, seen: ClusterSnapshot, records: Sequence[LedgerRecord], now: float) -> GateView:
-        trial = self.trial
+    def _gather(self, request: LedgerRecord, snapshot: ClusterSnapshot, now: float) -> None:
+        """Take in the route's weight and the new events of this request's canary, and weigh all of them."""
+        baseline = request.baseline.digest if request.baseline else AdapterDigest("")
+        arms = (snapshot.target.digest, snapshot.primary.digest)
+        if snapshot.phase in JUDGED_PHASES and arms == (request.adapter.digest, baseline):
+            self._route.observe(now, snapshot.weight)
+        spans = self._route.spans()
+        if not spans:
+            return
+        self._events.read(now)
+        gate = self.config.gate
+        design = CanaryDesign(
+            candidate=request.adapter.digest,
+            baseline=baseline,
+            attempt=request.attempt,
+            alpha=gate.alpha,
+            margin=gate.non_inferiority_margin,
+            max_tenant_share=gate.max_tenant_share,
+            spans=spans,
+        )
+        self.evidence = weigh(design, self._events.served, self._events.votes)
+
+    def _view(self, snapshot: ClusterSnapshot, records: Sequence[LedgerRecord], now: float) -> GateView:
+        request = self.request
+        spans = self._route.spans() if request else ()
         return GateView(
-            phase=seen.phase,
-            target=seen.target.digest,
-            primary=seen.primary.digest,
-            weight=seen.weight,
-            request=trial.request if trial else None,
+            phase=snapshot.phase,
+            target=snapshot.target.digest,
+            primary=snapshot.primary.digest,
+            weight=snapshot.weight,
+            request=request,
             quarantined=frozenset(quarantined(records)),
-            is_aborted=trial is not None and is_aborted(records, trial.request),
-            evidence=trial.evidence if trial else None,
-            num_steps=trial.num_steps if trial else 0,
-            minutes=trial.age_s(now) / 60 if trial else 0.0,
+            is_aborted=request is not None and is_aborted(records, request),
+            evidence=self.evidence,
+            num_steps=self._route.num_steps if request else 0,
+            minutes=(now - spans[0].start) / 60 if spans else 0.0,
         )
 
 
-def _state(view: GateView, seen: ClusterSnapshot, rollback: HookAnswer) -> dict[str, Any]:
-    """What people and the release step read at /state; times in seconds since the run began."""
+def _state(view: GateView, snapshot: ClusterSnapshot, rollback: HookAnswer) -> dict[str, Any]:
+    """Return what people and the release step read at /state; times in seconds since the run began."""
     request, evidence = view.request, view.evidence
     return {
         "candidate": request.adapter.digest if request else None,
         "baseline": request.baseline.digest if request and request.baseline else None,
         "attempt": request.attempt if request else None,
-        "phase": seen.phase,
-        "weight": seen.weight,
+        "phase": snapshot.phase,
+        "weight": snapshot.weight,
         "minutes": round(view.minutes, 3),
         "rollback": rollback.why if rollback.is_yes else None,
         **(_evidence_state(evidence) if evidence else {"votes": {}, "decision": "undecided", "history": []}),

@@ -1,7 +1,7 @@
-"""Who may ask the gate: people and services hold RATCHET_GATE_TOKEN, Flagger a token derived from it.
+"""Authenticate callers of the gate: people and services hold RATCHET_GATE_TOKEN, Flagger a token derived from it.
 
-Flagger can send neither header nor signature, only a webhook's `metadata`, which anyone sees who may read the Canary
-or the values in Git. So its token opens the hooks and nothing else, and does not tell the one that it comes from.
+Flagger can send neither header nor signature, only a webhook's `metadata`, which is visible to everyone who may read
+the Canary or the values in Git. So its token opens the hooks alone, and RATCHET_GATE_TOKEN cannot be derived from it.
 """
 
 import hashlib
@@ -16,26 +16,26 @@ METADATA_KEY = "token"
 
 
 def gate_token(environment: Mapping[str, str]) -> str:
-    """The token of the environment. Raises UserError where it is missing or too short to be a secret."""
+    """Return the token of the environment. Raises UserError if it is missing or too short to be a secret."""
     token = environment.get(VARIABLE, "")
     if len(token) < MIN_CHARS:
         raise UserError(
-            f"{VARIABLE} has {len(token)} characters and needs {MIN_CHARS}; the gate answers nobody without it: "
+            f"{VARIABLE} has {len(token)} characters and needs {MIN_CHARS}; the gate does not start without it: "
             f"export {VARIABLE}=$(openssl rand -hex 24)"
         )
     return token
 
 
 def hook_token(token: str) -> str:
-    """What Flagger's webhooks carry: adapter-router's `gate.token`."""
+    """Return the token that Flagger's webhooks carry: adapter-router's `gate.token`."""
     return hmac.new(token.encode(), b"flagger webhooks", hashlib.sha256).hexdigest()[:32]
 
 
 def is_token(given: str, wanted: str) -> bool:
-    """Compares in constant time."""
+    """Compare in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), wanted.encode())
 
 
 def bearer(token: str) -> dict[str, str]:
-    """The header that carries `token`."""
+    """Return the header that carries `token`."""
     return {"Authorization": f"Bearer {token}"}

@@ -1,7 +1,7 @@
-"""What the route sent to the canary and when, kept in the lake so that a restarted gate knows the whole run.
+"""Record the route's weight over time in the lake, so that a restarted gate knows the whole run.
 
-`canaries/{request:08d}/{n:04d}.json`, one object for each change of weight. Between two changes the weight stood
-still even while no gate was looking: Flagger does not raise it unless a gate agrees.
+`canaries/{request:08d}/{n:04d}.json`, one object per change of weight. Between two changes the weight was constant,
+even while no gate was looking: Flagger does not raise it unless a gate agrees.
 """
 
 from itertools import pairwise
@@ -16,7 +16,7 @@ ROOT = "canaries"
 
 
 class Change(BaseModel):
-    """The weight was last seen as before at `previous_end`, and seen to be `weight` at `start` (Unix seconds)."""
+    """A change of weight: the old one was last seen at `previous_end`, `weight` first at `start` (Unix seconds)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,7 +26,7 @@ class Change(BaseModel):
 
 
 def was_seen(store: Store, request: int) -> bool:
-    """Whether a gate has seen this release's canary run."""
+    """Return whether a gate has seen this release's canary run."""
     return store.exists(f"{ROOT}/{request:08d}")
 
 
@@ -38,27 +38,28 @@ class TrafficLog:
         self._load()
 
     def observe(self, now: float, weight: int) -> None:
+        """Record that the route sends `weight` percent to the canary at `now`; writes only if the weight changed."""
         if self._changes and self._changes[-1].weight == weight:
             self._last_seen = now
             return
         change = Change(previous_end=self._last_seen, start=now, weight=weight)
         try:
             self.store.create(f"{self.folder}/{len(self._changes):04d}.json", change.model_dump_json().encode())
-        except Conflict:  # another gate saw it first
+        except Conflict:  # another gate recorded it first
             self._load()
             return
         self._changes.append(change)
         self._last_seen = now
 
     def spans(self) -> tuple[WeightSpan, ...]:
-        """In order; empty before the first look."""
+        """Return the spans of constant weight, in order; empty before the first observation."""
         ends = [*(change.previous_end for change in self._changes[1:]), self._last_seen]
         pairs = zip(self._changes, ends, strict=False)  # no change yet: no span
         return tuple(WeightSpan(start=change.start, end=end, weight=change.weight) for change, end in pairs)
 
     @property
     def num_steps(self) -> int:
-        """Traffic steps taken: how often a higher weight was reached."""
+        """Traffic steps taken: how often the weight rose."""
         weights = [0, *(change.weight for change in self._changes)]
         return sum(after > before for before, after in pairwise(weights))
 

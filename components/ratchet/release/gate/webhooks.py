@@ -1,8 +1,9 @@
-"""What the gate answers Flagger: 200 or 403 and a reason, from what it knew already when asked."""
+"""Answer Flagger's webhooks: yes (200) or no (403) and a reason, from one view taken beforehand."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ratchet.adapter_ref import AdapterDigest
 from ratchet.release.gate.evidence import Evidence
 from ratchet.release.ledger import LedgerRecord
 
@@ -12,23 +13,23 @@ ALWAYS = ("post-rollout", "event")
 
 @dataclass(frozen=True, kw_only=True)
 class GateView:
-    """All that an answer depends on, taken at one moment."""
+    """Everything that an answer depends on, taken at one moment."""
 
     phase: str
-    target: str
+    target: AdapterDigest
     """Digest in the canary's pod template."""
-    primary: str
+    primary: AdapterDigest
     weight: int
     request: LedgerRecord | None
     """The release under way."""
-    quarantined: frozenset[str]
+    quarantined: frozenset[AdapterDigest]
     is_aborted: bool
     evidence: Evidence | None
     """None before the canary of this request has been seen to start."""
     num_steps: int
     """Traffic steps of this run so far."""
     minutes: float
-    """Since the run's start."""
+    """Since the canary was first seen to run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class HookAnswer:
 
 
 def answer(hook: str, view: GateView, limits: Limits) -> HookAnswer:
-    """The answer to one of `HOOKS`; KeyError for any other."""
+    """Answer one of `HOOKS`. Raises KeyError for any other."""
     return HOOKS[hook](view, limits)
 
 
@@ -63,18 +64,18 @@ def _pre_rollout(view: GateView, limits: Limits) -> HookAnswer:
     if request is None or request.adapter.digest != view.target:
         return HookAnswer(False, f"no open release request for adapter {view.target[:12]} in the ledger")
     if request.verdict != "pass" and not request.forced:
-        return HookAnswer(False, f"the offline verdict is {request.verdict or 'missing'}, and nobody forced it")
+        return HookAnswer(False, f"the offline verdict is {request.verdict or 'missing'}, and it was not forced")
     return HookAnswer(True, "forced past the offline gate" if request.forced else "the offline verdict is pass")
 
 
 def _rollback(view: GateView, limits: Limits) -> HookAnswer:
-    """Yes rolls back: only on positive grounds, never on trouble of our own."""
+    """Answer yes, which rolls back, only on positive grounds, never because of the gate's own failures."""
     if view.request is None:
         return HookAnswer(False, "no release is under way")
     if view.is_aborted:
         return HookAnswer(True, "an operator asked for it")
     if view.phase in JUDGED_PHASES and view.target != view.request.adapter.digest:
-        # Flagger takes no notice of a revert in the middle of a run: it would go on, old against old, and succeed.
+        # Flagger does not notice a revert during a run: it would go on, old against old, and succeed.
         return HookAnswer(True, f"the canary runs {view.target[:12]}, not the requested {view.request.adapter}")
     if view.evidence is None:
         return HookAnswer(False, "the run has not begun")

@@ -1,7 +1,7 @@
-"""The values file in Git, where a release starts and a rollback ends: the four keys of its `adapter` block.
+"""Read and write the values file in Git, where a release starts and a rollback ends: its `adapter` block.
 
-A rollback writes the keys anew and never `git revert`s: what was there before may not be what serves. Everything
-else in the file stays byte for byte.
+A rollback writes the four keys and never uses `git revert`: the previous commit may not name the serving adapter.
+Everything else in the file stays byte for byte.
 """
 
 import json
@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import yaml
 
@@ -23,10 +23,11 @@ PUSH_ATTEMPTS = 10
 TIMEOUT_S = 60
 AUTHOR = ("-c", "user.name=Ratchet", "-c", "user.email=ratchet@localhost")
 TRAILER = "Canary-Run"
+DecideAdapter = Callable[[AdapterRef], AdapterRef | None]
 
 
 class GitUnavailable(UserError):
-    """The repository was there before and does not answer now. It may be back at the next look."""
+    """The repository answered before and does not now. The next pass tries again."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,28 @@ class Commit:
 
     sha: str
     is_new: bool
+
+
+class ValuesReader(Protocol):
+    """Every way to read the values file in Git."""
+
+    def read_adapter(self) -> AdapterRef: ...
+
+    def look(self, run: str) -> tuple[AdapterRef, bool]: ...
+
+
+class ValuesWriter(Protocol):
+    """Every way to change the values file in Git, so that all can be guarded. `ValuesFile` says what each does."""
+
+    def name_once(self, adapter: AdapterRef, subject: str, run: str) -> Commit: ...
+
+    def write_adapter(
+        self, decide: DecideAdapter, subject: str, run: str, skip_analysis: bool | None = None, mark: bool = False
+    ) -> Commit: ...
+
+
+class Values(ValuesReader, ValuesWriter, Protocol):
+    """Reads and writes of the values file in Git: `ValuesFile`, or a fake."""
 
 
 class ValuesFile:
@@ -59,41 +82,39 @@ class ValuesFile:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def read_adapter(self) -> AdapterRef:
-        """The adapter that the newest commit names."""
+        """Return the adapter that the newest commit names."""
         return self.look("")[0]
 
     def look(self, run: str) -> tuple[AdapterRef, bool]:
-        """The adapter that the newest commit names, and whether `run` is in its history: both of one moment.
+        """Return the adapter that the newest commit names, and whether `run` is in that commit's history.
 
-        Asked apart, a push in between makes a release that has just begun look like one that was put back.
+        Read from two commits, a push in between would make a release that has just begun look rolled back.
         """
         self._refresh()
         return adapter_in(self._text(), self.path), self._in_history(run)
 
     def name_once(self, adapter: AdapterRef, subject: str, run: str) -> Commit:
-        """Make the branch name the adapter, unless `run` is in its history: it was named then, or given up."""
+        """Make the branch name the adapter, unless `run` is in its history: it was named before, or aborted."""
         return self.write_adapter(lambda named: None if self._in_history(run) else adapter, subject, run)
 
     def write_adapter(
         self,
-        decide: Callable[[AdapterRef], AdapterRef | None],
+        decide: DecideAdapter,
         subject: str,
         run: str,
         skip_analysis: bool | None = None,
         mark: bool = False,
     ) -> Commit:
-        """Make the branch name the adapter that `decide` makes of the one it names now (None: leave it).
+        """Commit and push until the branch names the adapter that `decide` returns for the one it names now.
 
-        With `skip_analysis`, the file also says whether Flagger promotes without a canary. With `mark`, `run` is in
-        the history afterwards though nothing had to change. Someone else's push in between is read, and `decide`
-        asked again. Raises Conflict if that happens PUSH_ATTEMPTS times.
+        `decide` returns None to leave the adapter. With `skip_analysis`, the file also says whether Flagger promotes
+        without a canary. With `mark`, `run` is in the history afterwards even if nothing had to change. After
+        another writer's push, `decide` is asked again. Raises Conflict after PUSH_ATTEMPTS such pushes.
         """
         for _ in range(PUSH_ATTEMPTS):
             self._refresh()
             text = self._text()
-            wanted = with_adapter(text, decide(adapter_in(text, self.path)), self.path)
-            if skip_analysis is not None:
-                wanted = with_skip_analysis(wanted, skip_analysis, self.path)
+            wanted = next_values(text, self.path, decide, skip_analysis)
             if wanted == text and (not mark or self._in_history(run)):
                 return Commit(self._git("log", "-1", "--format=%H", "--", self.path), is_new=False)
             (self._folder / self.path).write_bytes(wanted.encode())
@@ -111,18 +132,18 @@ class ValuesFile:
     def _refresh(self) -> None:
         fetched = self._run("fetch", "--quiet", "origin", self.branch)
         if fetched.returncode != 0:
-            raise GitUnavailable(str(self._trouble("fetch", fetched.stderr)))
+            raise GitUnavailable(str(self._error("fetch", fetched.stderr)))
         self._git("reset", "--quiet", "--hard", "FETCH_HEAD")
 
     def _push(self) -> bool:
-        """False if the branch has moved meanwhile."""
+        """Push; return False if the branch has moved meanwhile."""
         done = self._run("push", "--quiet", "--porcelain", "origin", f"HEAD:{self.branch}")
         if done.returncode == 0:
             return True
         words = done.stdout + done.stderr
         if any(sign in words for sign in ("non-fast-forward", "fetch first", "cannot lock ref")):
             return False
-        raise self._trouble("push", done.stderr)
+        raise self._error("push", done.stderr)
 
     def _text(self) -> str:
         try:
@@ -135,7 +156,7 @@ class ValuesFile:
     def _git(self, *arguments: str) -> str:
         done = self._run(*arguments)
         if done.returncode != 0:
-            raise self._trouble(arguments[0], done.stderr)
+            raise self._error(arguments[0], done.stderr)
         return done.stdout.strip()
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -150,21 +171,30 @@ class ValuesFile:
             check=False,
         )
 
-    def _trouble(self, command: str, stderr: str) -> UserError:
+    def _error(self, command: str, stderr: str) -> UserError:
         last = stderr.strip().splitlines()[-1:] or ["no message"]
         return UserError(
             f"git {command} of {self.url} (branch {self.branch}) failed: {last[0]}; see release_adapter.git_url"
         )
 
 
+def next_values(text: str, path: str, decide: DecideAdapter, skip_analysis: bool | None) -> str:
+    """Return the values file after one write: naming the adapter that `decide` returns, with `skipAnalysis` if given.
+
+    Raises UserError where the file has no adapter block that can be rewritten.
+    """
+    wanted = with_adapter(text, decide(adapter_in(text, path)), path)
+    return wanted if skip_analysis is None else with_skip_analysis(wanted, skip_analysis, path)
+
+
 def adapter_in(text: str, path: str) -> AdapterRef:
-    """The adapter that a values file names. Raises UserError if it names none."""
+    """Return the adapter that a values file names. Raises UserError if it names none."""
     scalars = _adapter_scalars(text, path)
     return AdapterRef(**{key: scalars[key].value for key in KEYS})
 
 
 def with_adapter(text: str, adapter: AdapterRef | None, path: str) -> str:
-    """The same file, naming `adapter`: only the values that differ are touched, and none for None."""
+    """Return the file naming `adapter`: only values that differ change; with None, nothing does."""
     if adapter is None:
         return text
     scalars = _adapter_scalars(text, path)
@@ -181,7 +211,7 @@ def with_adapter(text: str, adapter: AdapterRef | None, path: str) -> str:
 
 
 def with_skip_analysis(text: str, wanted: bool, path: str) -> str:
-    """The same file with the chart's `skipAnalysis`, which is false where it is not written."""
+    """Return the file with the chart's `skipAnalysis` set; the chart takes a missing key for false."""
     node = _members(_compose(text, path)).get("skipAnalysis")
     word = json.dumps(wanted)
     if node is not None:
@@ -191,10 +221,10 @@ def with_skip_analysis(text: str, wanted: bool, path: str) -> str:
 
 def _adapter_scalars(text: str, path: str) -> dict[str, yaml.ScalarNode]:
     block = _members(_compose(text, path)).get("adapter")
-    found = {key: node for key, node in _members(block).items() if isinstance(node, yaml.ScalarNode)}
-    if missing := [key for key in KEYS if key not in found]:
+    scalars = {key: node for key, node in _members(block).items() if isinstance(node, yaml.ScalarNode)}
+    if missing := [key for key in KEYS if key not in scalars]:
         raise UserError(f"{path} lacks {', '.join(f'adapter.{key}' for key in missing)}; see the chart's values.yaml")
-    return found
+    return scalars
 
 
 def _compose(text: str, path: str) -> yaml.Node | None:

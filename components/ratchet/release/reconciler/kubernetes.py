@@ -1,10 +1,10 @@
-"""What runs: the Canary, its two Deployments and its route, read over the Kubernetes REST API."""
+"""Read what runs: the Canary, its two Deployments and its route, over the Kubernetes REST API."""
 
 import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import httpx
 
@@ -35,8 +35,18 @@ class ClusterSnapshot:
     """Percent of requests that the route sends to the canary now."""
 
 
+class Cluster(Protocol):
+    """One Canary and what belongs to it, to look at."""
+
+    canary: str
+    """Its name."""
+
+    def look(self) -> ClusterSnapshot:
+        """Raises ClusterUnavailable while there is nothing to see."""
+
+
 class ClusterReader:
-    """Reads one Canary and what belongs to it."""
+    """Read one Canary, its Deployments and its route over the Kubernetes API."""
 
     def __init__(self, url: str, namespace: str, canary: str) -> None:
         self.namespace, self.canary = namespace, canary
@@ -52,7 +62,7 @@ class ClusterReader:
         self._client.close()
 
     def look(self) -> ClusterSnapshot:
-        """Raises ClusterAway while there is nothing to see; UserError if we may not look."""
+        """Return one snapshot. Raises ClusterUnavailable while an object is missing; UserError on 401 and 403."""
         canary = self._get("flagger.app/v1beta1", "canaries", self.canary)
         status = canary.get("status", {})
         return ClusterSnapshot(
@@ -69,10 +79,10 @@ class ClusterReader:
 
     def _adapter_of(self, deployment: str) -> AdapterRef:
         template = self._get("apps/v1", "deployments", deployment)["spec"]["template"]
-        found = AdapterRef.of_annotations(template["metadata"].get("annotations", {}))
-        if found is None:
+        adapter = AdapterRef.of_annotations(template["metadata"].get("annotations", {}))
+        if adapter is None:
             raise UserError(f"Deployment {deployment} has no ratchet.dev/adapter-* annotations; deploy the chart's")
-        return found
+        return adapter
 
     def _route_weight(self) -> int:
         rules = self._get("gateway.networking.k8s.io/v1", "httproutes", self.canary)["spec"]["rules"]
@@ -90,8 +100,8 @@ class ClusterReader:
             raise UserError(f"{path}: {answer.status_code}; give this service account leave to get {kind}")
         if answer.status_code != 200:
             raise ClusterUnavailable(f"{path}: {answer.status_code}")
-        found: dict[str, Any] = answer.json()
-        return found
+        resource: dict[str, Any] = answer.json()
+        return resource
 
 
 def _credentials(url: str) -> dict[str, Any]:

@@ -1,30 +1,71 @@
-"""Writes that only the holder of the lease may make."""
+"""Guards in front of what a release writes to: only the holder of the reconciler's lease gets through."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
+from ratchet.adapter_ref import AdapterRef
 from ratchet.lease import is_held
+from ratchet.registry.aliases import RegistryWriter
+from ratchet.release.reconciler.gitops import Commit, DecideAdapter, ValuesWriter
 from ratchet.store import Store
 
 
 class LeaseLost(Exception):
-    """Our lease has gone to another while we were at work; what is left to do is theirs."""
+    """Another process holds the lease now, and completes the work."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class LeaseGuard:
-    """A place that is written to only while we hold the lease, however long we slept since we took it.
+    """Allow writes only while this process holds the lease.
 
-    MLflow has no compare-and-swap, so a write that is on its way when the lease runs out still arrives; Git and the
-    ledger refuse it by themselves.
+    Check-then-act: a write in flight when the lease expires still lands (MLflow has no compare-and-swap). Git and the
+    ledger refuse such a write by themselves.
     """
 
-    WRITES = ("write", "set", "delete")
+    store: Store
+    lease: str
+    holder: str
+    clock: Callable[[], float]
 
-    def __init__(self, place: Any, store: Store, lease: str, holder: str, clock: Callable[[], float]) -> None:
-        self._place, self._store, self._lease, self._holder, self._clock = place, store, lease, holder, clock
-
-    def __getattr__(self, name: str) -> Any:
-        is_ours = not name.startswith(self.WRITES) or is_held(self._store, self._lease, self._holder, self._clock())
-        if not is_ours:
+    def check(self) -> None:
+        """Raise LeaseLost unless the lease is ours now, however long we slept since we took it."""
+        if not is_held(self.store, self.lease, self.holder, self.clock()):
             raise LeaseLost("the lease is not ours any more")
-        return getattr(self._place, name)
+
+
+@dataclass(frozen=True)
+class GuardedRegistry:
+    """A `RegistryWriter` that checks the lease before each write."""
+
+    registry: RegistryWriter
+    guard: LeaseGuard
+
+    def set_model_version_tag(self, name: str, version: str, key: str, value: str) -> None:
+        self.guard.check()
+        self.registry.set_model_version_tag(name, version, key, value)
+
+    def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
+        self.guard.check()
+        self.registry.set_registered_model_alias(name, alias, version)
+
+    def delete_registered_model_alias(self, name: str, alias: str) -> None:
+        self.guard.check()
+        self.registry.delete_registered_model_alias(name, alias)
+
+
+@dataclass(frozen=True)
+class GuardedValues:
+    """A `ValuesWriter` that checks the lease before each write."""
+
+    values: ValuesWriter
+    guard: LeaseGuard
+
+    def name_once(self, adapter: AdapterRef, subject: str, run: str) -> Commit:
+        self.guard.check()
+        return self.values.name_once(adapter, subject, run)
+
+    def write_adapter(
+        self, decide: DecideAdapter, subject: str, run: str, skip_analysis: bool | None = None, mark: bool = False
+    ) -> Commit:
+        self.guard.check()
+        return self.values.write_adapter(decide, subject, run, skip_analysis, mark)

@@ -1,7 +1,7 @@
 """Make traffic, registry, Git and ledger agree after a canary: observe, decide, act; one pass at a time.
 
-Effects are idempotent and the ledger record that closes the release comes last, so a pass that died anywhere is
-completed by the next one, here or on another machine.
+Effects are idempotent and the ledger record that closes the release comes last, so the next pass, here or on another
+machine, completes a pass that died anywhere.
 """
 
 import logging
@@ -10,12 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import httpx
-
 from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
 from ratchet.lease import acquire
-from ratchet.release.gate.tokens import VARIABLE, bearer
 from ratchet.release.gate.traffic_log import was_seen
 from ratchet.release.ledger import LedgerRecord, is_aborted, open_request
 from ratchet.release.reconciler import actions
@@ -23,10 +20,10 @@ from ratchet.release.reconciler.decide import Action, ActionKind, Observed, deci
 from ratchet.release.reconciler.gitops import GitUnavailable
 from ratchet.release.reconciler.kubernetes import ClusterSnapshot, ClusterUnavailable
 from ratchet.release.reconciler.lease_guard import LeaseLost
-from ratchet.release.reconciler.targets import LEASE, Targets, open_targets
+from ratchet.release.reconciler.targets import LEASE, Targets, Writers, open_targets
 from ratchet.store import Store
 
-EFFECTS: dict[ActionKind, Callable[[Targets, actions.Outcome], list[str]]] = {
+EFFECTS: dict[ActionKind, Callable[[Targets, Writers, actions.Outcome], list[str]]] = {
     "restore": actions.restore,
     "promote": actions.promote,
     "roll_back": actions.roll_back,
@@ -37,78 +34,68 @@ log = logging.getLogger("ratchet.reconcile")
 
 @dataclass(frozen=True, kw_only=True)
 class ReconcileResult:
-    """What one pass saw and did."""
+    """One pass: the action, the states it read, and the changes it made."""
 
     action: Action
-    seen: ClusterSnapshot | None = None
+    snapshot: ClusterSnapshot | None = None
     state: dict[str, Any] = field(default_factory=dict)
     """The gate's /state; empty while it does not answer."""
     log: tuple[str, ...] = ()
-    """A line for each place that was changed."""
+    """One line per place that was changed."""
 
 
 def reconcile(targets: Targets, now: float) -> ReconcileResult:
-    """One pass. Does nothing while another reconciler holds the lease, or a place cannot be seen."""
+    """Make one pass. Changes nothing while another reconciler holds the lease, or a place does not answer."""
     is_holder = acquire(targets.store, LEASE, targets.holder, now, targets.lease_s)
-    state = read_gate(targets.gate_url, targets.gate_token)
-    records = targets.ledger.records()  # first: a request that is newer than what we see would compare with it wrongly
+    state = targets.gate_state()
+    records = (
+        targets.ledger.records()
+    )  # first: a request newer than the snapshot would be compared with the wrong state
     opened = open_request(records)
     try:
-        seen = targets.cluster.look()
+        snapshot = targets.cluster.look()
         if not is_holder:
-            return ReconcileResult(action=Action("wait", "another reconciler is at work"), seen=seen, state=state)
+            return ReconcileResult(
+                action=Action("wait", "another reconciler is at work"), snapshot=snapshot, state=state
+            )
         git = targets.values.look(actions.run_id(targets.cluster.canary, opened) if opened else "")
     except (ClusterUnavailable, GitUnavailable) as away:
         return ReconcileResult(action=Action("wait", str(away)), state=state)
-    action = decide(_observed(targets, seen, git, records))
+    action = decide(_observed(targets, snapshot, git, records))
     lines: list[str] = []
     if opened is not None and action.kind in EFFECTS:
         why = _why(action, state, opened)
-        outcome = actions.Outcome(opened=opened, seen=seen, why=why, evidence=state, now=now)
+        outcome = actions.Outcome(opened=opened, snapshot=snapshot, why=why, evidence=state, now=now)
         try:
-            lines = EFFECTS[action.kind](targets.guarded(), outcome)
-        except LeaseLost as fenced:
+            lines = EFFECTS[action.kind](targets, targets.guarded(), outcome)
+        except LeaseLost as lost:
             return ReconcileResult(
-                action=Action("wait", f"another reconciler took over: {fenced}"), seen=seen, state=state
+                action=Action("wait", f"another reconciler took over: {lost}"), snapshot=snapshot, state=state
             )
-    return ReconcileResult(action=action, seen=seen, state=state, log=tuple(lines))
-
-
-def read_gate(url: str | None, token: str) -> dict[str, Any]:
-    """The gate's /state; empty while it does not answer us. It only gives reasons: nothing waits for it."""
-    if url is None:
-        return {}
-    try:
-        answer = httpx.get(f"{url}/state", timeout=2, headers=bearer(token))
-    except httpx.TransportError:
-        return {}
-    if answer.status_code == httpx.codes.UNAUTHORIZED:
-        log.warning("the gate at %s does not know our token; set %s as it is set there", url, VARIABLE)
-    state: dict[str, Any] = answer.json() if answer.status_code == httpx.codes.OK else {}
-    return state
+    return ReconcileResult(action=action, snapshot=snapshot, state=state, log=tuple(lines))
 
 
 def _observed(
-    targets: Targets, seen: ClusterSnapshot, git: tuple[AdapterRef, bool], records: Sequence[LedgerRecord]
+    targets: Targets, snapshot: ClusterSnapshot, git: tuple[AdapterRef, bool], records: Sequence[LedgerRecord]
 ) -> Observed:
     named, was_named = git
-    found = Observed(
+    observed = Observed(
         requested=None,
         git=named.digest,
-        target=seen.target.digest,
-        primary=seen.primary.digest,
-        phase=seen.phase,
-        canary_weight=seen.canary_weight,
+        target=snapshot.target.digest,
+        primary=snapshot.primary.digest,
+        phase=snapshot.phase,
+        canary_weight=snapshot.canary_weight,
         has_started=False,
-        is_settled=seen.last_applied_spec == seen.last_promoted_spec,
+        is_settled=snapshot.last_applied_spec == snapshot.last_promoted_spec,
     )
     opened = open_request(records)
     if opened is None:
-        return found
+        return observed
     return replace(
-        found,
+        observed,
         requested=opened.adapter.digest,
-        has_started=seen.last_applied_spec != opened.applied_spec or was_seen(targets.store, opened.seq),
+        has_started=snapshot.last_applied_spec != opened.applied_spec or was_seen(targets.store, opened.seq),
         is_aborted=is_aborted(records, opened),
         is_withdrawn=was_named and named.digest != opened.adapter.digest,
         restores=opened.restores,
@@ -116,7 +103,7 @@ def _observed(
 
 
 def _why(action: Action, state: dict[str, Any], opened: LedgerRecord) -> str:
-    """The gate's reason where it has one for this release, else ours."""
+    """Return the gate's reason if it has one for this release, else ours."""
     if state.get("candidate") != opened.adapter.digest:
         return action.why
     if action.kind == "roll_back":
@@ -125,7 +112,7 @@ def _why(action: Action, state: dict[str, Any], opened: LedgerRecord) -> str:
 
 
 def run(config: Config, store: Store, once: bool) -> None:
-    """One pass, or passes until told to stop. Raises UserError where a place is not configured."""
+    """Make one pass, or passes until a signal ends the process. Raises UserError for a place that is not configured."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     last: Action | None = None
@@ -138,7 +125,7 @@ def run(config: Config, store: Store, once: bool) -> None:
 
 
 def _pass(targets: Targets, last: Action | None) -> Action:
-    """One pass; what is new is logged."""
+    """Make one pass, and log an action that differs from the last one."""
     done = reconcile(targets, time.time())
     if done.action != last:
         level = logging.ERROR if done.action.kind == "page" else logging.INFO

@@ -1,58 +1,68 @@
-"""Every place that a release touches, opened together: ledger, cluster, Git, registry."""
+"""Open every place that a release touches: ledger, cluster, Git, registry, gate."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import httpx
 
 from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.lease import new_holder, release
-from ratchet.release.gate.tokens import VARIABLE
+from ratchet.registry.aliases import Registry, RegistryWriter
+from ratchet.release.gate.tokens import VARIABLE, bearer
 from ratchet.release.ledger import Ledger
-from ratchet.release.reconciler.gitops import ValuesFile
-from ratchet.release.reconciler.kubernetes import ClusterReader
-from ratchet.release.reconciler.lease_guard import LeaseGuard
+from ratchet.release.reconciler.gitops import Values, ValuesFile, ValuesWriter
+from ratchet.release.reconciler.kubernetes import Cluster, ClusterReader
+from ratchet.release.reconciler.lease_guard import GuardedRegistry, GuardedValues, LeaseGuard
 from ratchet.store import Store
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
 
 LEASE = "leases/reconciler.json"
 MIN_LEASE_S = 5.0  # longer than a pass takes; effects are idempotent, so even two holders only do double work
 POLLS = 3  # a holder may miss two polls
+log = logging.getLogger("ratchet.reconcile")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writers:
+    """The ports by which an effect changes registry and Git."""
+
+    registry: RegistryWriter
+    values: ValuesWriter
 
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
+    """Every place that a release touches. The reconciler writes through `guarded()`."""
+
     store: Store
     ledger: Ledger
-    cluster: ClusterReader
-    values: ValuesFile
-    registry: "MlflowClient"
+    cluster: Cluster
+    values: Values
+    registry: Registry
     model: str
     """Registered model name."""
-    gate_url: str | None
-    gate_token: str
+    gate_state: Callable[[], dict[str, Any]]
+    """The gate's /state; empty while it does not answer."""
     holder: str
     """Our name on the reconciler's lease."""
     lease_s: float
     clock: Callable[[], float] = time.time
 
-    def guarded(self) -> "Targets":
-        """The same world for the holder of the lease alone: registry and Git refuse our writes once it is gone."""
-        registry, values = (
-            LeaseGuard(place, self.store, LEASE, self.holder, self.clock) for place in (self.registry, self.values)
-        )
-        return replace(self, registry=cast("MlflowClient", registry), values=cast(ValuesFile, values))
+    def guarded(self) -> Writers:
+        """Return the writing side of registry and Git; each write raises LeaseLost once the lease is not ours."""
+        guard = LeaseGuard(store=self.store, lease=LEASE, holder=self.holder, clock=self.clock)
+        return Writers(registry=GuardedRegistry(self.registry, guard), values=GuardedValues(self.values, guard))
 
 
 @contextmanager
 def open_targets(config: Config, store: Store) -> Iterator[Targets]:
-    """Connect to every place. Raises UserError where one is not configured or not there."""
+    """Connect to every place, and end our lease on leaving. Raises UserError for a place that is missing."""
     from ratchet.registry.mlflow_store import connect
 
     settings = config.release_adapter
@@ -68,8 +78,7 @@ def open_targets(config: Config, store: Store) -> Iterator[Targets]:
             values=stack.enter_context(ValuesFile(settings.git_url, settings.branch, settings.values_path)),
             registry=connect(config, store),
             model=config.registry.model,
-            gate_url=settings.gate_url,
-            gate_token=os.environ.get(VARIABLE, ""),
+            gate_state=partial(read_gate, settings.gate_url, os.environ.get(VARIABLE, "")),
             holder=holder,
             lease_s=lease_s(settings.poll_s),
         )
@@ -77,5 +86,19 @@ def open_targets(config: Config, store: Store) -> Iterator[Targets]:
 
 
 def lease_s(poll_s: float) -> float:
-    """How long the lease lasts for a reconciler that comes by every `poll_s` seconds."""
+    """Return the lease's length in seconds for a reconciler that makes a pass every `poll_s` seconds."""
     return max(MIN_LEASE_S, POLLS * poll_s)
+
+
+def read_gate(url: str | None, token: str) -> dict[str, Any]:
+    """Return the gate's /state; empty while it does not answer us. It only gives reasons: nothing waits for it."""
+    if url is None:
+        return {}
+    try:
+        answer = httpx.get(f"{url}/state", timeout=2, headers=bearer(token))
+    except httpx.TransportError:
+        return {}
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        log.warning("the gate at %s does not know our token; set %s as it is set there", url, VARIABLE)
+    state: dict[str, Any] = answer.json() if answer.status_code == httpx.codes.OK else {}
+    return state

@@ -1,1 +1,1 @@
-"""An offline study: how often would the gate be wrong, beside other decision rules?"""
+"""An offline study of the gate's error rates, compared with other decision rules."""

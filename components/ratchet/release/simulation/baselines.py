@@ -1,6 +1,6 @@
-"""What others do with the same votes: Flagger's thresholds, Kayenta's judge, and textbook tests.
+"""Baselines for the gate on the same votes: Flagger's thresholds, Kayenta's judge, and textbook tests.
 
-Each gets the same draws as the gate and says at which block it would have rolled back.
+Each gets the same draws as the gate and returns, per run, the block at which it rolls back.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ MIN_POINTS = 4  # with fewer points a side a 98 percent rank interval is everyth
 
 
 def flagger_threshold(draws: Draws) -> Ints:
-    """Flagger: each tick compares the window's approval with a minimum; so many failed checks roll back."""
+    """Flagger: each tick compares the window's approval with a minimum; FAILED_CHECKS failures roll back."""
     _, ups_b = _ticks(draws)
     approval = ups_b / (_blocks_a_tick(draws) * draws.num_b)
     failed = np.cumsum(approval < MIN_APPROVAL, axis=1)
@@ -41,13 +41,13 @@ def kayenta_judge(draws: Draws) -> Ints:
 
 
 def fixed_sample_test(draws: Draws) -> Ints:
-    """A one-sided two-proportion z-test at 5 percent, looked at once, when all votes are in."""
+    """A one-sided two-proportion z-test at 5 percent, evaluated once, when all votes are in."""
     is_worse = _z(draws)[:, -1] > norm.isf(0.05)
     return np.where(is_worse, draws.num_blocks, NEVER)
 
 
 def peeking_test(draws: Draws) -> Ints:
-    """The same z-test, looked at after every block and acted on at once."""
+    """The same z-test after every block, acting on the first rejection."""
     return _first(_z(draws) > norm.isf(0.05), 1)
 
 
@@ -61,7 +61,7 @@ def _z(draws: Draws) -> Floats:
 
 
 def _hodges_lehmann(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Median of all differences x - y and the upper end of its asymptotic confidence interval, row by row."""
+    """Return the median of all differences x - y and the upper end of its asymptotic confidence interval, by row."""
     m, n = x.shape[1], y.shape[1]
     differences = np.sort((x[:, :, None] - y[:, None, :]).reshape(len(x), m * n), axis=1)
     reach = norm.isf((1 - CONFIDENCE) / 2) * np.sqrt(m * n * (m + n + 1) / 12)
@@ -74,7 +74,7 @@ def _blocks_a_tick(draws: Draws) -> int:
 
 
 def _ticks(draws: Draws) -> tuple[Ints, Ints]:
-    """Up votes of both arms by run and tick."""
+    """Return the up votes of both arms by run and tick."""
     width = _blocks_a_tick(draws)
     num_ticks = draws.num_blocks // width
     ups_a, ups_b = (
@@ -85,5 +85,5 @@ def _ticks(draws: Draws) -> tuple[Ints, Ints]:
 
 
 def _first(is_true: np.ndarray, width: int) -> Ints:
-    """The block at which a row is first true, given a column for every `width` blocks."""
+    """Return the block at which a row is first true, given a column per `width` blocks; NEVER if none is."""
     return np.where(is_true.any(axis=1), (is_true.argmax(axis=1) + 1) * width, NEVER)

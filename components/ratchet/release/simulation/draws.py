@@ -1,8 +1,8 @@
-"""Many simulated canaries at once: their votes, and when the gate's own e-process decides on each.
+"""Simulate many canaries at once: draw their votes, and find when the gate's own e-process decides on each.
 
 Votes come in blocks as the gate forms them at one weight. All runs of a simulation have the same number of baseline
-votes at any block, so the e-process needs to be asked only once for each number of ups seen: the arithmetic of a
-vote's evidence is the production code's, and only the adding up is done in arrays.
+votes at any block, so the e-process is evaluated once per distinct number of up votes: the production code computes a
+vote's evidence, and only the sums are done in arrays.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """How likely votes are up. Both arms drift alike; a brigade votes against the candidate in both arms."""
+    """The chance that a vote is up. Both arms drift alike; a brigade votes against the candidate in both arms."""
 
     baseline: float
     drop: float = 0.0
@@ -27,7 +27,7 @@ class Truth:
     drift: float = 0.0
     """Amplitude of a common swing of both arms, a sine with a phase and a period of each run's own."""
     brigade: float = 0.0
-    """Share of the voters who vote up whatever the baseline says, and down whatever the candidate says."""
+    """Share of the voters who vote every answer of the baseline up and every answer of the candidate down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Draws:
 
 
 def draw(truth: Truth, shape: tuple[int, int], num_blocks: int, num_runs: int, seed: int) -> Draws:
-    """The votes of `num_runs` canaries."""
+    """Draw the votes of `num_runs` canaries."""
     rng = np.random.default_rng(seed)
     base = truth.baseline + _swing(truth.drift, num_blocks, num_runs, rng)
     rates_a = base + truth.brigade * (1 - base)
@@ -63,7 +63,7 @@ def draw(truth: Truth, shape: tuple[int, int], num_blocks: int, num_runs: int, s
 
 
 def first_rejections(process: EProcess, draws: Draws, bound: float) -> Ints:
-    """The block after which `process` has rejected its null, run by run, looking after every one; else NEVER."""
+    """Return, per run, the first block after which `process` rejects its null, evaluated after each; else NEVER."""
     logs = np.tile(process.log_factors, (draws.num_runs, 1))
     ups = np.zeros(draws.num_runs, dtype=np.int64)
     first = np.full(draws.num_runs, NEVER)

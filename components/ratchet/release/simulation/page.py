@@ -1,4 +1,4 @@
-"""The simulation as one self-contained HTML page: two charts and the table."""
+"""Render the simulation as one self-contained HTML page: two charts and the table."""
 
 import io
 from html import escape
@@ -19,7 +19,7 @@ td { border-top: 1px solid #e3e0d8; font-variant-numeric: tabular-nums } svg { w
 
 
 def page(simulated: Simulated) -> str:
-    """The whole page."""
+    """Return the page."""
     rows = "".join(
         f"<tr><td>{escape(row.question)}</td><td>{escape(row.truth)}</td><td>{escape(row.method)}</td>"
         f"<td>{row.share:.2%}</td><td>{row.low:.2%} to {row.high:.2%}</td><td>{row.median_votes or '–'}</td></tr>"

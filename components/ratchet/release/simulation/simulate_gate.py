@@ -1,4 +1,4 @@
-"""What the gate would do: error rates, power and votes over thousands of simulated canaries, beside its rivals.
+"""Estimate the gate's error rates, power and votes over thousands of simulated canaries, next to baselines.
 
 Every method sees the same votes. A false rollback is one of a candidate as good as the baseline; a false promotion
 is one of a candidate that is worse by just the margin.
@@ -26,7 +26,7 @@ Decide = Callable[[Draws], Ints]
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorRateRow:
-    """How often a method did the one thing it is asked about, and after how many canary votes."""
+    """How often a method rolled back (or promoted), and after how many canary votes."""
 
     question: str
     truth: str
@@ -47,7 +47,7 @@ class Simulated:
     weight: int
     alpha: float
     alpha_spent: float
-    """By the first attempt of an adapter, which is what is simulated."""
+    """Alpha that the first attempt of an adapter spends; only first attempts are simulated."""
     margin: float
     rows: tuple[ErrorRateRow, ...]
     looks: tuple[float, ...]
@@ -59,13 +59,14 @@ class Simulated:
 def simulate(
     settings: Gate, num_runs: int, num_votes: int, weight: int, seed: int, advance: Callable[[], None] = lambda: None
 ) -> Simulated:
-    """Every question, `num_runs` canaries each."""
+    """Estimate every row, with `num_runs` canaries each."""
     bound = math.log(1 / alpha_of_attempt(settings.alpha, 1))
     methods = _methods(bound)
     rows, curves = [], {}
+    shape = block_shape(weight)
     looks = np.unique(np.geomspace(5, num_votes, 40).round())
     for number, (question, name, truth) in enumerate(_truths()):
-        draws = draw(truth, block_shape(weight), _num_blocks(weight, num_votes), num_runs, seed + number)
+        draws = draw(truth, shape, max(1, num_votes // shape[1]), num_runs, seed + number)
         for method, decide in methods.items():
             votes = _votes(decide(draws), draws)
             rows.append(_row(question, name, method, votes))
@@ -95,7 +96,7 @@ NUM_QUESTIONS = 3 + len(DROPS) + 3
 
 
 def plain(simulated: Simulated) -> dict[str, object]:
-    """As JSON has it."""
+    """Return the result as plain values for JSON."""
     return asdict(simulated)
 
 
@@ -132,10 +133,6 @@ def _promotions(margin: float) -> list[tuple[str, Truth]]:
     ]
 
 
-def _num_blocks(weight: int, num_votes: int) -> int:
-    return max(1, num_votes // block_shape(weight)[1])
-
-
 def _votes(blocks: Ints, draws: Draws) -> Floats:
     return np.where(blocks == NEVER, np.inf, blocks * float(draws.num_b))
 
@@ -158,5 +155,5 @@ def _row(question: str, truth: str, method: str, votes: Floats) -> ErrorRateRow:
 def _interval(successes: int, trials: int) -> tuple[float, float]:
     from scipy.stats import binomtest
 
-    found = binomtest(successes, trials).proportion_ci(confidence_level=0.95, method="exact")
-    return float(found.low), float(found.high)
+    interval = binomtest(successes, trials).proportion_ci(confidence_level=0.95, method="exact")
+    return float(interval.low), float(interval.high)
