@@ -1,14 +1,28 @@
-"""A lease in the lake: one holder at a time, taken over once its holder has not renewed it."""
+"""A lease in the lake: one holder at a time, taken over once its holder has not renewed it.
+
+On it rests `exclusive`, which lets one run of a step work on a lake while others wait. Orchestrators queue too, each
+in its own way; this holds between them, and for Kubeflow, which has no mutex. It saves a GPU from two trainings, not
+the data from harm: if two work at once after all (a machine that slept for longer than a lease), they make the same
+bytes, and one manifest is published.
+"""
 
 import json
 import logging
 import os
 import socket
+import threading
+import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ratchet.errors import Conflict
 from ratchet.store import Store
+
+LEASE_S = 15.0  # of `exclusive`
+RENEW_S = LEASE_S / 4
+POLL_S = 1.0
 
 log = logging.getLogger("ratchet")
 
@@ -55,6 +69,35 @@ def release(store: Store, key: str, holder: str) -> None:
 def holder_of(store: Store, key: str) -> str:
     lease: dict[str, Any] = json.loads(store.read(key))
     return str(lease["holder"])
+
+
+@contextmanager
+def exclusive(store: Store, name: str) -> Iterator[None]:
+    """Hold the lease of `name` inside the block; wait for it first, with one line in the log."""
+    key, holder = f"queue/{name}.json", new_holder()
+    is_logged = False
+    while not acquire(store, key, holder, time.time(), LEASE_S):
+        if not is_logged:
+            log.warning("%s: %s is at work on %s; waiting", name, holder_of(store, key), store.root)
+            is_logged = True
+        time.sleep(POLL_S)
+    done = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(store, key, holder, done), daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewing.join()
+        release(store, key, holder)
+
+
+def _renew(store: Store, key: str, holder: str, done: threading.Event) -> None:
+    while not done.wait(RENEW_S):
+        try:
+            acquire(store, key, holder, time.time(), LEASE_S)
+        except Exception:  # an unreachable store: the work goes on, and ends by publishing create-only
+            log.warning("the lease %s could not be renewed", key, exc_info=True)
 
 
 def _is_dead(holder: str) -> bool:

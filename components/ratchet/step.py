@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from ratchet import __version__
 from ratchet.config import Config
 from ratchet.errors import Conflict, UserError
+from ratchet.lease import exclusive
 from ratchet.manifest import Manifest, StepOutput, manifest_uri, step_key
 from ratchet.needs import Needs
 from ratchet.store import Store
-from ratchet.turn import exclusive
 
 Inputs = Mapping[str, Manifest]
 

@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ratchet.config import Config
-from ratchet.lease import acquire, new_holder, release
+from ratchet.lease import acquire, exclusive, new_holder, release
 from ratchet.manifest import Artifact, StepOutput
 from ratchet.step import Step, run_step
 from ratchet.store import LocalStore, Store
-from ratchet.turn import exclusive
 
 KEY = "queue/train_adapter.json"
 TAKE_AND_DIE = """
