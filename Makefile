@@ -14,6 +14,8 @@ COMPILE := $(UV) pip compile $(FIND_LINKS) --no-emit-index-url --no-emit-find-li
 MKDOCS := env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 # Compiled once here; else the processes of the demo's stack each compile them at their first start, on the same cores.
 COMPILED := import fastapi, great_expectations, matplotlib.pyplot, mlflow, peft, transformers.trainer, typer, uvicorn
+# A browser for the pages; containers, and what makes their base image; the compose file's database.
+SYSTEM := chromium podman crun runc uidmap mmdebstrap postgresql
 SEED ?= 0
 ENGINE ?= docker
 # Where this is set, every process would compile half a gigabyte of libraries again: 40 s instead of 15.
@@ -63,6 +65,10 @@ test-all: $(VENV)/.dev $(AIRFLOW)/.airflow check ## All of `test`, and the slow 
 	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n 2 --dist loadfile -m 'not gpu and not cluster'
 	$(AIRFLOW)/bin/pytest tests/dags -m 'not gpu and not cluster'
 
+system: ## Install from Debian's packages what the browser tests and the slow tests use; as root
+	apt-get -qq update
+	apt-get -qq install --yes --no-install-recommends $(SYSTEM) > /dev/null
+
 check: $(VENV)/.dev ## Format, lint, types, import rings, and the documentation's links
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -100,4 +106,4 @@ images: ## Build every image: BASE_IMAGE=NAME@sha256:… (ENGINE=docker)
 clean: ## Remove the environment and what the demo left
 	rm -rf $(VENV) $(AIRFLOW) airflow-home demo site
 
-.PHONY: help setup demo airflow test test-dags test-all check format docs bench requirements golden images clean
+.PHONY: help system setup demo airflow test test-dags test-all check format docs bench requirements golden images clean

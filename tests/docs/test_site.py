@@ -59,7 +59,7 @@ def test_every_address_in_the_repository_names_a_file(site: Path) -> None:
     assert sorted(path for path in paths if not (ROOT / path).exists()) == []
 
 
-@pytest.mark.skipif(browser.CHROMIUM is None, reason="no chromium; `apt-get install chromium` brings it")
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="no browser: `make system` brings chromium")
 @pytest.mark.parametrize("width", [400, 1280])
 def test_no_page_is_wider_than_the_window_and_all_pictures_load(site: Path, width: int, tmp_path: Path) -> None:
     with browser.page(tmp_path) as page:

@@ -29,7 +29,7 @@ class Podman:
 
     def __init__(self, folder: Path) -> None:
         if shutil.which("podman") is None:
-            pytest.skip("podman is not installed: `apt-get install podman crun runc` brings it")
+            pytest.skip("podman is not installed: `make system` brings it")
         self.folder = folder
         (folder / "containers.conf").write_text(ENGINE_SETTINGS)
         self.env = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf")}

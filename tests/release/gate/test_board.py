@@ -15,7 +15,7 @@ from support.release_edges import NEW, TOKEN, FakeCluster, land_votes, open_rele
 
 PHONE, DESK = (360, 740), (1280, 800)
 pytestmark = [
-    pytest.mark.skipif(browser.CHROMIUM is None, reason="no browser: apt-get install chromium"),
+    pytest.mark.skipif(browser.CHROMIUM is None, reason="no browser: `make system` brings chromium"),
 ]
 
 
