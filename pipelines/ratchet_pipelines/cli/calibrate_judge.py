@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
 from ratchet.errors import UserError
+from ratchet.progress import show_progress
 from ratchet.store import open_store
 from ratchet_pipelines.cli.options import AsJson, ConfigFile, Lake, Limit, settings
 
@@ -46,11 +46,8 @@ def calibrate_judge(
     panel = read_panel(file, limit)
     models = load(whole, {}) if judge.style == "likelihood" else None
     asked = questions(panel.pairs)
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task("judge", total=len(asked))
-        answers, cost = ask(
-            asked, whole.evaluate_adapter, models, open_store(lake), lambda done: bar.advance(task, done)
-        )
+    with show_progress("judge", len(asked)) as progress:
+        answers, cost = ask(asked, whole.evaluate_adapter, models, open_store(lake), progress.advance)
     agreement = measure(panel, outcomes(panel.pairs, answers), whole.seed)
     if as_json:
         print(json.dumps({"by": {names: asdict(figures) for names, figures in agreement.items()}, **cost}, indent=1))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -21,7 +20,7 @@ from ratchet.release.reconciler.targets import read_gate
 from ratchet.step import Step, run_step
 from ratchet.store import Store, open_store
 from ratchet_pipelines import local_stack as services
-from ratchet_pipelines.console import describe
+from ratchet_pipelines.console import describe, say
 from ratchet_pipelines.demo.places import AdapterSighting, who_is_champion
 from ratchet_pipelines.demo.prompts import prompts
 from ratchet_pipelines.demo.sabotage import sabotaged_dataset
@@ -35,7 +34,6 @@ NUM_ON_CANARY = 16  # users at once: while a canary waits for votes, faster answ
 NUM_SAMPLES = 2  # shown of each evaluation
 REPEAT_S = 5  # seconds after which a repeated event is shown again, with the votes by then
 TITLES = ("Act one: a better adapter", "Act two: a sabotaged adapter")
-say = Console(stderr=True, highlight=False)
 
 
 def play(root: Path, seed: int, config: Config) -> None:

@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 import yaml
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -17,13 +16,13 @@ from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.rehearsal.argo import render
 from ratchet.rehearsal.canary_spec import Canary, read_canary
+from ratchet_pipelines.console import say
 from ratchet_pipelines.rehearse.faults import Fault, Public
 from ratchet_pipelines.rehearse.live import rehearse_on_real_clock
 from ratchet_pipelines.rehearse.virtual import VirtualClockResult, rehearse_once
 
 INTERVAL_S = 10.0  # Flagger's floor
 TIMEOUT_S = 480.0
-say = Console(stderr=True, highlight=False)
 
 
 def on_virtual_clock(
