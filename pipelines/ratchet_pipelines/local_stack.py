@@ -18,7 +18,7 @@ import yaml
 from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.http_service import free_ports
-from ratchet.rehearsal import child
+from ratchet.rehearsal import child_process
 from ratchet.release.gate.tokens import VARIABLE
 
 # In the checkout, `charts` in this package is a link to the folder at the top; the wheel carries the files themselves.
@@ -127,12 +127,12 @@ def _process(lake: Path, name: str, module: str, *args: str) -> Iterator[Service
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {"OMP_NUM_THREADS": str(os.cpu_count()), **os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
     with log.open("wb") as file:
-        process = child.start(module, *args, output=file, env=environment)
+        process = child_process.start(module, *args, output=file, env=environment)
     try:
         yield Service(name, log, process)
     finally:
         process.terminate()
-        child.wait_or_kill(process, GRACE_S)
+        child_process.wait_or_kill(process, GRACE_S)
 
 
 def canary_url(config: Config, api_url: str) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
+from ratchet.rehearsal.flagger_io import ClusterWorld
 
 from ratchet.http_service import free_ports
 from ratchet.rehearsal.cluster import Cluster
 from ratchet.rehearsal.gateway import choose, gateway
-from ratchet.rehearsal.scheduler_io import ClusterWorld
 from support.rehearsal_fakes import FakePool, served
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from ratchet.rehearsal.flagger_io import readiness
 
 from ratchet.digest import digest_tree
 from ratchet.errors import UserError
@@ -17,7 +18,6 @@ from ratchet.rehearsal.argo import OVERLAY, merge, render
 from ratchet.rehearsal.cluster import Cluster
 from ratchet.rehearsal.flagger import Readiness
 from ratchet.rehearsal.kubelet import Kubelet, resolve
-from ratchet.rehearsal.scheduler_io import readiness
 from support.rehearsal_fakes import FakePool, served
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "adapter-router"

@@ -24,9 +24,9 @@ from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.rehearsal.argo import Argo
 from ratchet.rehearsal.cluster import Cluster, api
 from ratchet.rehearsal.flagger import Scheduler
+from ratchet.rehearsal.flagger_io import ClusterWorld
 from ratchet.rehearsal.gateway import gateway
 from ratchet.rehearsal.kubelet import HOST, Kubelet
-from ratchet.rehearsal.scheduler_io import ClusterWorld
 from ratchet.release.gate.tokens import VARIABLE, hook_token
 
 MIN_POLL_S = 0.2

@@ -19,7 +19,7 @@ from ratchet.adapter_ref import PREFIX, AdapterRef
 from ratchet.errors import UserError
 from ratchet.http_service import free_ports
 from ratchet.inference.adapter_pool import AdapterPool
-from ratchet.rehearsal import child
+from ratchet.rehearsal import child_process
 from ratchet.rehearsal.cluster import Cluster, Object, spec_hash, timestamp
 
 HOST = "127.0.0.1"
@@ -103,7 +103,7 @@ class Kubelet:
             pod.process.terminate()
         deadline = time.monotonic() + GRACE_S
         for pod in self.leaving:
-            child.wait_or_kill(pod.process, deadline - time.monotonic())
+            child_process.wait_or_kill(pod.process, deadline - time.monotonic())
         self.client.close()
         self.pool.close()
 
@@ -138,7 +138,7 @@ class Kubelet:
         log = self.logs / f"{name}.log"
         environment = os.environ | resolve(template) | {"RATCHET_HOST": HOST, "RATCHET_PORT": str(port)}
         with log.open("ab") as output:
-            process = child.start("ratchet.router.app", output=output, env=environment)
+            process = child_process.start("ratchet.router.app", output=output, env=environment)
         return Pod(spec_hash(template), adapter, f"http://{HOST}:{port}", log, process)
 
     def _remove_ended(self, name: str, workload: Workload) -> None:
@@ -148,7 +148,7 @@ class Kubelet:
                 continue
             lines = pod.log.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
             self._log_once(name, workload, f"exited {pod.process.returncode}: {lines[-1]}")
-            child.wait_or_kill(pod.process, 0.0)
+            child_process.wait_or_kill(pod.process, 0.0)
             if pod is workload.serving:
                 workload.serving = None
             else:
@@ -214,7 +214,7 @@ class Kubelet:
         now = time.monotonic()
         for pod in list(self.leaving):
             if pod.process.poll() is not None:
-                child.wait_or_kill(pod.process, 0.0)
+                child_process.wait_or_kill(pod.process, 0.0)
                 self.leaving.remove(pod)
             elif now >= pod.kill_at:
                 pod.process.kill()

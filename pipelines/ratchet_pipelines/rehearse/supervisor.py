@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ratchet.rehearsal import child
+from ratchet.rehearsal import child_process
 
 LOOK_S = 0.1
 GRACE_S = 15.0
@@ -31,7 +31,7 @@ class Supervised:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self.env}
         with self.log.open("ab") as file:
-            self.process = child.start(*self.command, output=file, env=environment)
+            self.process = child_process.start(*self.command, output=file, env=environment)
         self.starts += 1
 
     def kill(self) -> None:
@@ -60,7 +60,7 @@ class Supervisor:
             with self._lock:
                 for service in self.services.values():
                     if service.process.poll() is not None and not stop.is_set():
-                        child.wait_or_kill(service.process, 0.0)
+                        child_process.wait_or_kill(service.process, 0.0)
                         service.start()
 
     def end(self) -> None:
@@ -69,7 +69,7 @@ class Supervisor:
                 service.process.terminate()
             deadline = time.monotonic() + GRACE_S
             for service in self.services.values():
-                child.wait_or_kill(service.process, deadline - time.monotonic())
+                child_process.wait_or_kill(service.process, deadline - time.monotonic())
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from ratchet.http_service import free_ports
 PATIENCE_S = 60.0  # for a busy machine; an idle one needs two
 PARENT = """
 import sys, time
-from ratchet.rehearsal import child
-print(child.start("ratchet.router.app", output=sys.stderr).pid, flush=True)
+from ratchet.rehearsal import child_process
+print(child_process.start("ratchet.router.app", output=sys.stderr).pid, flush=True)
 time.sleep(600)
 """
 

@@ -1,7 +1,7 @@
 """Processes that cannot outlive the one that started them, not even when that is killed.
 
-`python -m ratchet.rehearsal.child MODULE ARG…` runs a module whose standard input is a pipe that the parent holds
-open. The kernel closes the pipe with the parent, however that ends, on every platform.
+`python -m ratchet.rehearsal.child_process MODULE ARG…` runs a module whose standard input is a pipe that the parent
+holds open. The kernel closes the pipe with the parent, however that ends, on every platform.
 """
 
 import os
@@ -19,7 +19,7 @@ GRACE_S = 5.0
 def start(module: str, *args: object, output: IO[bytes], env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Start `python -m module args…`, with stdout and stderr to `output`."""
     # -P: a folder called `ratchet` in the working directory, such as a clone, must not be imported as the package.
-    command = [sys.executable, "-P", "-m", "ratchet.rehearsal.child", module, *map(str, args)]
+    command = [sys.executable, "-P", "-m", "ratchet.rehearsal.child_process", module, *map(str, args)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=env)
 
 
