@@ -1,7 +1,7 @@
 """Step `evaluate_adapter`: the candidate against what serves now, on held-out votes and on what must not get worse."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ratchet.base_model import revision
 from ratchet.config import Config, EvaluateAdapter
 from ratchet.digest import canonical_json, digest_bytes, digest_tree
-from ratchet.errors import Conflict, UserError
+from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Flow, StepOutput
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
@@ -213,8 +213,7 @@ def _publish(store: Store, candidate: str, incumbent: Incumbent, found: Findings
     data = canonical_json({"candidate": candidate, "incumbent": incumbent.digest, **words})
     digest = digest_bytes(data)
     uri = f"verdicts/{digest}/verdict.json"
-    with suppress(Conflict):  # named by its content, so what is there is the same
-        store.create(uri, data)
+    store.create_if_absent(uri, data)
     return StepOutput(
         outputs={"verdict": Artifact(uri=uri, digest=digest)},
         flows=found.flows,

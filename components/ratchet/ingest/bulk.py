@@ -1,12 +1,10 @@
 """Landing by the million: events that are rows of the table already, as Parquet."""
 
 import io
-from contextlib import suppress
 
 import polars as pl
 
 from ratchet.digest import digest_bytes
-from ratchet.errors import Conflict
 from ratchet.ingest.landing import ROOT
 from ratchet.lake.schema import Table
 from ratchet.store import Store
@@ -30,6 +28,5 @@ def land_rows(store: Store, table: Table, rows: pl.DataFrame) -> list[str]:
         part.write_parquet(file, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS)
         data = file.getvalue()
         keys.append(f"{ROOT}/{table.event_type}/dt={name}/{digest_bytes(data)[:32]}.parquet")
-        with suppress(Conflict):
-            store.create(keys[-1], data)
+        store.create_if_absent(keys[-1], data)
     return keys

@@ -6,12 +6,10 @@ Producers that see an event at a time write JSON lines; who has them by the mill
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal
 
 from ratchet.digest import digest_bytes
-from ratchet.errors import Conflict
 from ratchet.events import Feedback, Interaction
 from ratchet.store import Store
 
@@ -35,8 +33,7 @@ def land(store: Store, events: Iterable[Interaction | Feedback], name: str = UNT
     for folder, lines in sorted(by_place.items()):
         data = b"".join(lines)
         key = f"{folder}/{name}-{digest_bytes(data)[:32]}.jsonl"
-        with suppress(Conflict):  # an earlier try was stored, and its answer was lost
-            store.create(key, data)
+        store.create_if_absent(key, data)
         keys.append(key)
     return keys
 

@@ -5,7 +5,6 @@ contract, written by `validate_triplets`). Neither is ever changed.
 """
 
 import base64
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ from pathlib import PurePosixPath
 from pydantic import ValidationError
 
 from ratchet.digest import canonical_json, digest_bytes
-from ratchet.errors import Conflict, UserError
+from ratchet.errors import UserError
 from ratchet.events import Feedback, Interaction
 from ratchet.manifest import Flow
 from ratchet.store import Store
@@ -49,8 +48,7 @@ def keep(store: Store, refused: Sequence[RefusedLine]) -> str:
     ]
     data = b"\n".join(lines) + b"\n"
     key = f"{FOLDER}/{digest_bytes(data)}/{REFUSED}"
-    with contextlib.suppress(Conflict):  # the same bytes, kept before
-        store.create(key, data)
+    store.create_if_absent(key, data)
     return key
 
 

@@ -1,14 +1,12 @@
 """Checkpoints on the lake: whichever machine takes a killed training up again goes on from the last complete one."""
 
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
-from ratchet.errors import Conflict
 from ratchet.store import Store
 
 COMPLETE = "COMPLETE"  # written last into a checkpoint; one without it was cut short by a kill
@@ -39,8 +37,7 @@ class CheckpointFolder:
         """Put a checkpoint that lies on this machine on the lake, its mark last, and remove those before it."""
         path = self.folder / name
         self.store.put_tree(path, f"{self.key}/{name}")
-        with suppress(Conflict):  # the same work, done up to here before a kill
-            self.store.create(f"{self.key}/{name}/{COMPLETE}", b"")
+        self.store.create_if_absent(f"{self.key}/{name}/{COMPLETE}", b"")
         (path / COMPLETE).touch()
         for found in {key.split("/")[-2] for key in self.store.list(self.key) if key.endswith(f"/{COMPLETE}")} - {name}:
             self._remove(self.folder / found)

@@ -1,7 +1,6 @@
 """What the model in training thinks of completions: log-probabilities, now and as the frozen DPO reference."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ratchet.digest import digest_bytes, digest_json, digest_members
-from ratchet.errors import Conflict, UserError
+from ratchet.errors import UserError
 from ratchet.store import Store
 from ratchet.training.attention import flex_mask, row_masks
 from ratchet.training.batches import Layout, PackedBatch, collate
@@ -81,8 +80,7 @@ def with_reference(
     parts = [dict(origin), asdict(layout), _policy_digest(model), tokens, [list(chosen) for chosen in together]]
     key = f"references/{digest_json(parts)}.safetensors"
     if not store.exists(key):
-        with suppress(Conflict):  # another run needed the same
-            store.create(key, save({"log_probs": reference_table(model, rows, together, layout)}))
+        store.create_if_absent(key, save({"log_probs": reference_table(model, rows, together, layout)}))
     table = load(store.read(key))["log_probs"].tolist()
     return [replace(row, reference=tuple(pair)) for row, pair in zip(rows, table, strict=True)]
 

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import Conflict, UserError
 from ratchet.release.reconciler.gitops import Commit
+from ratchet.store import Store
 
 
-class MemoryStore:
-    """Objects by key, with the two conditional writes that count."""
+class MemoryStore(Store):
+    """Objects by key in memory. Folders and Delta tables are not supported: they need a path."""
 
     def __init__(self) -> None:
         self.root = "memory"
@@ -38,17 +39,17 @@ class MemoryStore:
         self.objects[key] = data
 
     def put_tree(self, folder: Path, key: str) -> None:
-        raise NotImplementedError("nothing in memory holds folders")
+        raise NotImplementedError("a store in memory holds no folders")
 
     def remove(self, key: str) -> None:
         for found in [key, *self.list(key)]:
             self.objects.pop(found, None)
 
     def local(self, key: str) -> Path:
-        raise NotImplementedError("nothing in memory has a path")
+        raise NotImplementedError("an object in memory has no path")
 
     def delta_uri(self, key: str) -> tuple[str, dict[str, str]]:
-        raise NotImplementedError("nothing in memory holds tables")
+        raise NotImplementedError("a store in memory holds no Delta tables")
 
 
 class MemoryGit:
