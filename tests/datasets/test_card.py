@@ -26,7 +26,7 @@ def test_card_says_the_same_to_machines_people_and_eyes(tmp_path):
     assert told["files"]["kto-train"]["chars"]["completion"]["0 to 50"] == 1
     assert told["files"]["kto-train"]["weights"]["0.7 to 0.9"] == 1
     assert told["files"]["dpo-train"]["mean_factors"]["base"] == 1.0
-    assert "| held | 3 |" in (tmp_path / "card.md").read_text()
+    assert "| held_for_review | 3 |" in (tmp_path / "card.md").read_text()
     assert "held_for_review" in {node.text for node in ElementTree.parse(tmp_path / "card.svg").iter()}
 
 

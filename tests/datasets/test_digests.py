@@ -61,7 +61,7 @@ def land_slices(events: Store, lake: Store, change: Callable[[pl.DataFrame], pl.
 
 
 def test_there_is_something_to_compare(events: Store, expected: dict[str, str]):
-    assert set(expected) == {"triplets", "valid", "quarantine", "evidence", "dataset"}
+    assert set(expected) == {"triplets", "valid", "quarantine", "daily_failures", "dataset"}
     folder = events.local(f"datasets/{expected['dataset']}")
     names = [f"{kind}-{side}" for kind in ("sft", "dpo", "kto") for side in ("train", "eval")]
     assert min(len(pl.read_parquet(folder / f"{name}.parquet")) for name in names) > 3

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ratchet.clock import DAY_S
 from ratchet.compute.memory_map import memory_mapped_frame
 from ratchet.compute.parquet import write_parquet
 from ratchet.config import Config
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ratchet.datasets.split import Split
     from ratchet.datasets.training_rows import Rows
 
-DAY_S = 86_400
 RETENTION = ("retention_until", "other_retention_until")
 
 
@@ -197,4 +197,4 @@ def describe_split(sides: "Split") -> dict[str, Any]:
     }
 
 
-STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), version=5, reads=("seed",), sources=_sources)
+STEP = Step(name="build_datasets", run=run, inputs=("validate_triplets",), version=6, reads=("seed",), sources=_sources)

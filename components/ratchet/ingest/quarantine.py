@@ -132,6 +132,6 @@ def _known(store: Store, names: set[tuple[type, str]]) -> set[tuple[type, str]]:
     found: set[tuple[type, str]] = set()
     for kind, table in ((Interaction, INTERACTIONS), (Feedback, FEEDBACK)):
         wanted = pl.LazyFrame({table.id: [name for of, name in names if of is kind]}, schema={table.id: pl.String})
-        rows = tables.scan(store, table, up_to=2**62).select(table.id).join(wanted, on=table.id, how="semi").collect()
+        rows = tables.scan(store, table, tables.ALL).select(table.id).join(wanted, on=table.id, how="semi").collect()
         found |= {(kind, name) for name in rows[table.id]}
     return found

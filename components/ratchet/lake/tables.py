@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 WRITER = "collect_triplets"
 FILE_BYTES = 256 << 20
+ALL = 2**62  # as `up_to`: later than any collection
 
 
 def last_collection(store: Store, table: Table) -> int:
