@@ -85,8 +85,7 @@ def _publish(
 ) -> tuple[Artifact, dict[str, int]]:
     """Write and publish the dataset; also return the number of rows in each file."""
     from ratchet.datasets.card import describe, write_card
-    from ratchet.datasets.files import write_files
-    from ratchet.datasets.materialize import feedback_index
+    from ratchet.datasets.materialize import feedback_index, write_files
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

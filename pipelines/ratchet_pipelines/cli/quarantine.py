@@ -98,9 +98,9 @@ def _say_import(batch: str, importer: str) -> str:
 
 
 def _look_again(store: Store, keys: list[str], config: Path | None) -> Flow:
-    from ratchet.validation.second_look import second_look
+    from ratchet.validation.validate_part import revalidate
 
-    flow = second_look(_rows(store, keys), settings(config).validate_triplets)
+    flow = revalidate(_rows(store, keys), settings(config).validate_triplets)
     say.print(
         f"{flow.rows_out:,} of {flow.rows_in:,} triplets pass the contract of today. They never left the table: "
         "`ratchet run` judges all of it anew when the suite or its limits change, and counts each once."
