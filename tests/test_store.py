@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.digest import digest_tree
 from ratchet.errors import Conflict, UserError
 from ratchet.store import LocalStore, S3Store, Store, open_store
+from ratchet_pipelines.rehearse.memory import MemoryStore
 from support.s3_server import s3_server
 
 
@@ -27,11 +29,26 @@ def store(request: pytest.FixtureRequest, tmp_path: Path):
     found.client.close()
 
 
-def test_create_refuses_to_overwrite(store: Store):
-    store.create("a/b.json", b"first")
+@pytest.fixture(params=["local", "s3", "memory"])
+def key_store(request: pytest.FixtureRequest, tmp_path: Path):
+    """A store for what needs no path on a disk."""
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    if request.param == "local":
+        yield open_store(tmp_path / "lake")
+        return
+    request.getfixturevalue("s3")
+    opened = S3Store(f"s3://lake/{request.node.name}")
+    yield opened
+    opened.client.close()
+
+
+def test_create_refuses_to_overwrite(key_store: Store):
+    key_store.create("a/b.json", b"first")
     with pytest.raises(Conflict):
-        store.create("a/b.json", b"second")
-    assert store.read("a/b.json") == b"first"
+        key_store.create("a/b.json", b"second")
+    assert key_store.read("a/b.json") == b"first"
 
 
 def test_removed_folder_is_gone_here_and_there(store: Store):
@@ -62,44 +79,44 @@ def test_of_many_creators_one_wins(store: Store):
     assert [str(writer).encode() for writer in won] == [store.read("race")]
 
 
-def test_replace_needs_what_was_read(store: Store):
-    store.create("state", b"1")
-    store.replace("state", b"2", expected=b"1")
+def test_replace_needs_what_was_read(key_store: Store):
+    key_store.create("state", b"1")
+    key_store.replace("state", b"2", expected=b"1")
     with pytest.raises(Conflict):
-        store.replace("state", b"3", expected=b"1")
-    assert store.read("state") == b"2"
+        key_store.replace("state", b"3", expected=b"1")
+    assert key_store.read("state") == b"2"
 
 
-def test_replace_of_nothing_is_a_conflict(store: Store):
+def test_replace_of_nothing_is_a_conflict(key_store: Store):
     with pytest.raises(Conflict):
-        store.replace("deep/state", b"1", expected=b"")
+        key_store.replace("deep/state", b"1", expected=b"")
 
 
-def test_missing_object_names_the_lake(store: Store):
+def test_missing_object_names_the_lake(key_store: Store):
     with pytest.raises(UserError, match=r"absent.json does not exist"):
-        store.read("absent.json")
+        key_store.read("absent.json")
 
 
-def test_list_is_sorted_and_keeps_to_the_folder(store: Store):
+def test_list_is_sorted_and_keeps_to_the_folder(key_store: Store):
     for key in ("a/2", "a/1", "a/deep/3", "ab/4"):
-        store.create(key, b"")
-    assert list(store.list("a")) == ["a/1", "a/2", "a/deep/3"]
-    assert list(store.list("nothing")) == []
-    assert list(store.list("a", after="a/1")) == ["a/2", "a/deep/3"]
-    assert list(store.list("a", after="a/15")) == ["a/2", "a/deep/3"]
+        key_store.create(key, b"")
+    assert list(key_store.list("a")) == ["a/1", "a/2", "a/deep/3"]
+    assert list(key_store.list("nothing")) == []
+    assert list(key_store.list("a", after="a/1")) == ["a/2", "a/deep/3"]
+    assert list(key_store.list("a", after="a/15")) == ["a/2", "a/deep/3"]
 
 
-def test_exists_knows_objects_and_folders_but_not_name_starts(store: Store):
-    store.create("a/report.json", b"")
-    assert store.exists("a/report.json")
-    assert store.exists("a")
-    assert not store.exists("a/rep")
+def test_exists_knows_objects_and_folders_but_not_name_starts(key_store: Store):
+    key_store.create("a/report.json", b"")
+    assert key_store.exists("a/report.json")
+    assert key_store.exists("a")
+    assert not key_store.exists("a/rep")
 
 
-def test_exists_is_not_misled_by_a_longer_sibling(store: Store):
-    store.create("a-1", b"")
-    store.create("a/x", b"")
-    assert store.exists("a")
+def test_exists_is_not_misled_by_a_longer_sibling(key_store: Store):
+    key_store.create("a-1", b"")
+    key_store.create("a/x", b"")
+    assert key_store.exists("a")
 
 
 def test_tree_comes_back_as_it_was_published(store: Store, tmp_path: Path):
@@ -121,6 +138,25 @@ def test_tree_is_not_overwritten(store: Store, tmp_path: Path):
     (folder / "one").write_bytes(b"changed")
     store.put_tree(folder, "adapters/d1")
     assert store.read("adapters/d1/one") == b"1"
+
+
+def test_create_if_absent_keeps_what_is_there(key_store: Store):
+    key_store.create_if_absent("named/by-content", b"first")
+    key_store.create_if_absent("named/by-content", b"second")
+    assert key_store.read("named/by-content") == b"first"
+
+
+def test_published_tree_is_named_by_its_content(store: Store, tmp_path: Path):
+    folder = tmp_path / "made"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "two").write_bytes(b"2")
+    tree = store.publish_tree(folder, "adapters")
+    assert tree == (f"adapters/{digest_tree(folder)}", digest_tree(folder))
+    assert digest_tree(store.local(tree.uri)) == tree.digest
+    assert store.publish_tree(folder, "adapters") == tree
+    (folder / "deep" / "two").write_bytes(b"3")
+    assert store.publish_tree(folder, "adapters").uri != tree.uri
+    assert store.read(f"{tree.uri}/deep/two") == b"2"
 
 
 @pytest.mark.usefixtures("s3")

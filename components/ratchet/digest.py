@@ -1,4 +1,4 @@
-"""Content digests: the names of everything Ratchet makes."""
+"""SHA-256 content digests, which name every artifact, and the canonical JSON that they are computed from."""
 
 import hashlib
 import json
@@ -9,9 +9,17 @@ from typing import Any
 CHUNK_BYTES = 1 << 20
 
 
+def canonical_text(value: Any, *, allow_nan: bool = False) -> str:
+    """Return JSON with sorted keys and no spaces: equal values give equal texts.
+
+    NaN and infinity, which JSON has no spelling for, raise ValueError, or are written as Python reads them.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=allow_nan)
+
+
 def canonical_json(value: Any) -> bytes:
-    """UTF-8 JSON with sorted keys and no spaces: equal values give equal bytes. NaN is refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """Return `canonical_text` in UTF-8. Raises ValueError for NaN, infinity, and half a surrogate pair."""
+    return canonical_text(value).encode()
 
 
 def digest_bytes(data: bytes) -> str:
@@ -28,11 +36,11 @@ def digest_file(path: Path) -> str:
 
 
 def digest_members(members: Mapping[str, str]) -> str:
-    """The digest of a set of named contents, given each one's own digest."""
+    """Return the digest of named contents, given the digest of each."""
     return digest_json(dict(members))
 
 
 def digest_tree(root: Path) -> str:
-    """The digest of a folder: relative names and contents, nothing else of the file system."""
+    """Return the digest of a folder from its files' relative names and contents; times and modes do not count."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return digest_members({path.relative_to(root).as_posix(): digest_file(path) for path in files})

@@ -1,7 +1,7 @@
-"""What the lake is made of: interactions (served answers) and feedback (one signal on one of them).
+"""The lake's two events: an interaction (a served answer) and feedback (one signal on an interaction).
 
-These models check types only. Whether a rating of 11 or an empty answer is acceptable is the contract's business
-(`ratchet.validation`), which quarantines with a reason instead of refusing the line.
+These models check types only. Whether a rating of 11 or an empty answer is acceptable is decided by the data contract
+(`ratchet.validation`), which quarantines the row with a reason; a line that fails these models is refused.
 """
 
 from typing import Annotated, Any, Literal
@@ -20,8 +20,12 @@ Consent = Literal["granted", "denied", "withdrawn", "unknown"]
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Event(BaseModel):
-    # Unknown fields are kept: a producer may know more than we do.
+    # Unknown fields are kept in the tables' `extra`: a producer may record more than we do.
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
@@ -33,7 +37,7 @@ class Message(BaseModel):
 
 
 class Interaction(Event):
-    """One served answer."""
+    """One served answer, with its prompt and the adapter that gave it."""
 
     interaction_id: str = Field(min_length=1)
     conversation_id: str
@@ -52,32 +56,37 @@ class Interaction(Event):
     latency_ms: float = 0.0
     finish_reason: str = "stop"
     served_at: float = Field(description="Unix seconds, UTC")
-    parent_interaction_id: str | None = Field(None, description="the answer that this one was asked to replace")
-    candidate_group_id: str | None = Field(None, description="answers shown together, to be chosen among, share one")
+    parent_interaction_id: str | None = Field(None, description="the answer that this one should replace")
+    candidate_group_id: str | None = Field(None, description="shared by answers shown side by side to choose from")
     propensity: float | None = Field(None, description="chance, 0 to 1, that this answer was the one shown")
     consent_training: Consent = Field("unknown", description="only granted trains")
-    retention_until: float | None = Field(None, description="Unix seconds, UTC, after which it trains no more")
+    retention_until: float | None = Field(None, description="Unix seconds, UTC, until which it may be trained on")
 
 
 class Feedback(Event):
     """One signal on an interaction.
 
-    `value` by kind: thumb ±1; rating 1 to 5; correction the text that it should have been; preference the id of the
-    interaction that lost against `interaction_id` (with `is_tie`, neither did); comment the text; implicit kinds their
-    measure. Events are never changed: to take a vote back, send another whose `supersedes_id` names it, with the new
-    value or with `is_retracted`.
+    `value` by kind: thumb -1 or 1; rating 1 to 5; correction the corrected text; preference the id of the interaction
+    that lost against `interaction_id` (with `is_tie`, neither won); comment the text; implicit kinds their measure.
+    Events are never changed: to take a vote back, send another whose `supersedes_id` names it, with the new value or
+    with `is_retracted`.
     """
 
-    feedback_id: str = Field(min_length=1, description="also the idempotency key: seen twice, counted once")
+    feedback_id: str = Field(min_length=1, description="also the idempotency key: a repeated id counts once")
     interaction_id: str = Field(min_length=1)
-    subject_id: str = Field(description="who judged, pseudonymous")
+    subject_id: str = Field(description="who voted, pseudonymous")
     kind: Kind
     value: float | str
     is_tie: bool = False
     source: Source = "human"
-    score_name: str | None = Field(None, description="which of several opinions of one kind: helpful, safe, well put")
+    score_name: str | None = Field(None, description="tells several scores of one kind apart: helpful, safe, …")
     created_at: float = Field(description="Unix seconds, UTC")
-    comment: str | None = Field(None, description="what was said beside the value")
-    supersedes_id: str | None = Field(None, description="the feedback that this one takes the place of")
-    is_retracted: bool = Field(False, description="the subject takes back what `supersedes_id` names, or this")
+    comment: str | None = Field(None, description="free text that came with the value")
+    supersedes_id: str | None = Field(None, description="the feedback that this one replaces")
+    is_retracted: bool = Field(False, description="takes back the feedback in `supersedes_id`, or this one")
     account_age_days: float | None = Field(None, description="age of the subject's account at the time")
+    # The router copies these three from the answer's token. They are declared so that its votes take the fast decoder;
+    # `exclude_if` keeps them out of other producers' lines, whose bytes name their landing files.
+    tenant: str | None = Field(None, exclude_if=_is_none, description="the interaction's")
+    adapter_digest: str | None = Field(None, exclude_if=_is_none, description="the interaction's")
+    arm: str | None = Field(None, exclude_if=_is_none, description="the interaction's")

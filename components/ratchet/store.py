@@ -1,67 +1,103 @@
 """The object store: a folder or an S3 bucket, with writes that never overwrite.
 
-Everything durable goes through `create` (fails if the key exists) or `replace` (fails unless the key still holds
-what was read). Both are atomic: a reader sees all of an object or none of it.
+Everything durable goes through `create` (fails if the key exists) or `replace` (optimistic concurrency: fails unless
+the key still holds what was read). Both are atomic: a reader sees all of an object or none of it.
 """
 
 import os
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from ratchet.digest import digest_bytes
+from ratchet.digest import digest_bytes, digest_tree
 from ratchet.errors import Conflict, UserError
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
-MAX_ATTEMPTS = 5  # of one S3 call, where the server is busy, breaks off or stays silent
+MAX_ATTEMPTS = 5  # of one S3 call, while the server is busy, drops the connection or does not answer
 
 
-class Store(Protocol):
+class PublishedTree(NamedTuple):
+    """A folder in the store, named by its content."""
+
+    uri: str
+    digest: str
+
+
+class Store(ABC):
     """Bytes by key under one root. Keys are relative, with `/` between parts."""
 
     root: str
 
-    def read(self, key: str) -> bytes: ...
+    @abstractmethod
+    def read(self, key: str) -> bytes:
+        """Return the object. Raises UserError if it does not exist."""
 
-    def exists(self, key: str) -> bool: ...
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """Return whether the key is an object, or a folder of objects."""
 
+    @abstractmethod
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
-        """Keys under the folder `prefix`, sorted; with `after`, only those that sort behind that key."""
+        """Return the keys under the folder `prefix`, sorted; with `after`, only those that sort after that key."""
 
+    @abstractmethod
     def create(self, key: str, data: bytes) -> None:
-        """Write a new object. Raises Conflict if the key is taken, whatever it holds."""
+        """Write a new object. Raises Conflict if the key exists, even with equal content."""
 
+    @abstractmethod
     def replace(self, key: str, data: bytes, expected: bytes) -> None:
-        """Overwrite only while the object still holds `expected`; else Conflict."""
+        """Overwrite the object while it still holds `expected`; else raise Conflict."""
 
+    @abstractmethod
     def put_tree(self, folder: Path, key: str) -> None:
-        """Publish a folder under `key`. Files that are there already are left: names carry digests."""
+        """Copy a folder to `key`. Files that exist are not overwritten, so the key must carry a digest."""
 
+    @abstractmethod
     def remove(self, key: str) -> None:
-        """Delete an object or a folder, if it is there. For work in progress: nothing that a manifest names."""
+        """Delete an object or a folder, if it exists. Only for work in progress: a manifest must not name it."""
 
+    @abstractmethod
     def local(self, key: str) -> Path:
-        """A path that holds the object or folder, downloaded if need be."""
+        """Return a local path of the object or folder, downloaded if need be."""
 
+    @abstractmethod
     def delta_uri(self, key: str) -> tuple[str, dict[str, str]]:
-        """Where a Delta table lives, and the storage options to open it with."""
+        """Return the URI of a Delta table, and the storage options to open it with."""
+
+    def create_if_absent(self, key: str, data: bytes) -> None:
+        """Write a new object unless the key exists.
+
+        For objects named by their content or by the work that determines it: what another writer put there, or an
+        earlier attempt whose answer was lost, is as good as `data`. Everything else needs `create` and its Conflict.
+        """
+        with suppress(Conflict):
+            self.create(key, data)
+
+    def publish_tree(self, folder: Path, prefix: str) -> PublishedTree:
+        """Copy a folder to `prefix/<digest of its files>`."""
+        digest = digest_tree(folder)
+        uri = f"{prefix}/{digest}"
+        self.put_tree(folder, uri)
+        return PublishedTree(uri, digest)
 
 
 def open_store(root: str | Path) -> Store:
-    """The store at a folder or `s3://bucket/prefix`."""
+    """Open the store at a folder or at `s3://bucket/prefix`."""
     if str(root).startswith("s3://"):
         return S3Store(str(root))
     return LocalStore(Path(root))
 
 
 def open_lake(root: str | Path) -> Store:
-    """A store that is there already, for those who only read or mend it: a mistyped folder is no empty lake."""
+    """Open a lake that must exist. Raises UserError for a folder that does not: it is mistyped, not an empty lake."""
     store = open_store(root)
     if isinstance(store, LocalStore) and not store.path.is_dir():
         raise UserError(
@@ -70,8 +106,8 @@ def open_lake(root: str | Path) -> Store:
     return store
 
 
-class LocalStore:
-    """A folder. Atomic by writing aside and linking into place."""
+class LocalStore(Store):
+    """A folder. Writes are atomic: each goes to a temporary file, which is linked into place."""
 
     def __init__(self, root: Path) -> None:
         self.path = root.absolute()
@@ -88,19 +124,19 @@ class LocalStore:
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
         base = self.path / prefix
-        found = (path for path in base.rglob("*") if path.is_file() and not path.name.startswith("."))
-        keys = (path.relative_to(self.path).as_posix() for path in found)
+        files = (path for path in base.rglob("*") if path.is_file() and not path.name.startswith("."))
+        keys = (path.relative_to(self.path).as_posix() for path in files)
         return iter(sorted(key for key in keys if key > after))
 
     def create(self, key: str, data: bytes) -> None:
         target = self.path / key
-        aside = self._write_aside(target, data)
+        temporary = self._write_temporary(target, data)
         try:
-            os.link(aside, target)  # unlike rename, refuses to replace
+            os.link(temporary, target)  # unlike rename, refuses to replace
         except FileExistsError:
             raise Conflict(f"{target} exists") from None
         finally:
-            aside.unlink()
+            temporary.unlink()
 
     def replace(self, key: str, data: bytes, expected: bytes) -> None:
         import fcntl
@@ -112,22 +148,22 @@ class LocalStore:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.exists() or target.read_bytes() != expected:
                 raise Conflict(f"{target} has changed")
-            self._write_aside(target, data).replace(target)
+            self._write_temporary(target, data).replace(target)
 
     def put_tree(self, folder: Path, key: str) -> None:
         target = self.path / key
         if target.exists():
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".", dir=target.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=".", dir=target.parent))
         try:
-            shutil.copytree(folder, aside / target.name)
-            (aside / target.name).rename(target)
+            shutil.copytree(folder, temporary / target.name)
+            (temporary / target.name).rename(target)
         except OSError:
             if not target.exists():
                 raise
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def remove(self, key: str) -> None:
         target = self.path / key
@@ -142,7 +178,7 @@ class LocalStore:
     def delta_uri(self, key: str) -> tuple[str, dict[str, str]]:
         return str(self.path / key), {}
 
-    def _write_aside(self, target: Path, data: bytes) -> Path:
+    def _write_temporary(self, target: Path, data: bytes) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".", dir=target.parent)
         try:
@@ -150,14 +186,14 @@ class LocalStore:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        except BaseException:  # a full disk, mostly: leave no litter on it
+        except BaseException:  # mostly a full disk: do not leave the partial file on it
             Path(name).unlink()
             raise
         return Path(name)
 
 
-class S3Store:
-    """A bucket and prefix on S3 or anything that honours conditional writes; refuses what does not."""
+class S3Store(Store):
+    """A bucket and prefix on S3, or on a server with its conditional writes; other servers are refused."""
 
     def __init__(self, root: str) -> None:
         import boto3
@@ -173,12 +209,12 @@ class S3Store:
             max_pool_connections=32,
         )
         self.client: Any = boto3.client("s3", endpoint_url=os.environ.get("AWS_ENDPOINT_URL"), config=settings)
-        place = f"{self.client.meta.endpoint_url} {self.root}"  # two servers may hold buckets of one name
-        self.cache = Path(tempfile.gettempdir()) / "ratchet" / digest_bytes(place.encode())[:16]
+        location = f"{self.client.meta.endpoint_url} {self.root}"  # two servers may hold buckets of one name
+        self.cache = Path(tempfile.gettempdir()) / "ratchet" / digest_bytes(location.encode())[:16]
         self._conditions_hold = False
 
     def __reduce__(self) -> tuple[type[Self], tuple[str]]:
-        """Another process opens the store anew: connections cannot be sent."""
+        """Pickle as the root alone: connections cannot be sent, so another process opens its own."""
         return type(self), (self.root,)
 
     def read(self, key: str) -> bytes:
@@ -188,7 +224,7 @@ class S3Store:
             raise UserError(f"{self.root}/{key} does not exist; is {self.root} the right lake?") from None
 
     def exists(self, key: str) -> bool:
-        # "a-b" sorts before "a/b", so the first key that starts with "a" does not tell whether the folder "a" exists.
+        # "a-b" sorts before "a/b", so the first key that starts with "a" does not show whether the folder "a" exists.
         return self._is_object(key) or self._first(self._full(key).rstrip("/") + "/") is not None
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
@@ -197,7 +233,7 @@ class S3Store:
             Bucket=self.bucket, Prefix=self._full(prefix).rstrip("/") + "/", **start
         )
         skip = len(self.prefix) + 1 if self.prefix else 0
-        return iter(sorted(found["Key"][skip:] for page in pages for found in page.get("Contents", [])))
+        return iter(sorted(entry["Key"][skip:] for page in pages for entry in page.get("Contents", [])))
 
     def create(self, key: str, data: bytes) -> None:
         self._require_conditions()
@@ -206,12 +242,12 @@ class S3Store:
     def replace(self, key: str, data: bytes, expected: bytes) -> None:
         self._require_conditions()
         try:
-            found = self._get(key)
+            current = self._get(key)
         except self.client.exceptions.NoSuchKey:
             raise Conflict(f"{self.root}/{key} is gone") from None
-        if found["Body"].read() != expected:
+        if current["Body"].read() != expected:
             raise Conflict(f"{self.root}/{key} has changed")
-        self._put(key, data, IfMatch=found["ETag"])
+        self._put(key, data, IfMatch=current["ETag"])
 
     def put_tree(self, folder: Path, key: str) -> None:
         for path in sorted(folder.rglob("*")):
@@ -220,16 +256,16 @@ class S3Store:
                 self.client.upload_file(str(path), self.bucket, self._full(target))
 
     def remove(self, key: str) -> None:
-        for found in self.list(key) if not self._is_object(key) else [key]:
-            self.client.delete_object(Bucket=self.bucket, Key=self._full(found))
+        for member in self.list(key) if not self._is_object(key) else [key]:
+            self.client.delete_object(Bucket=self.bucket, Key=self._full(member))
         shutil.rmtree(self.cache / key, ignore_errors=True)
 
     def local(self, key: str) -> Path:
-        for found in self.list(key) if not self._is_object(key) else [key]:
-            target = self.cache / found
+        for member in self.list(key) if not self._is_object(key) else [key]:
+            target = self.cache / member
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
-                self.client.download_file(self.bucket, self._full(found), str(target))
+                self.client.download_file(self.bucket, self._full(member), str(target))
         return self.cache / key
 
     def delta_uri(self, key: str) -> tuple[str, dict[str, str]]:
@@ -249,13 +285,13 @@ class S3Store:
 
     def _first(self, prefix: str) -> str | None:
         page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, MaxKeys=1)
-        return next((found["Key"] for found in page.get("Contents", [])), None)
+        return next((entry["Key"] for entry in page.get("Contents", [])), None)
 
     def _put(self, key: str, data: bytes, **condition: str) -> None:
         from botocore.exceptions import ClientError
 
         try:
-            self._put_undisturbed(Bucket=self.bucket, Key=self._full(key), Body=data, **condition)
+            self._put_object(Bucket=self.bucket, Key=self._full(key), Body=data, **condition)
         except ClientError as error:
             if _code(error) in ("PreconditionFailed", "412"):
                 raise Conflict(f"{self.root}/{key}: {error}") from None
@@ -267,12 +303,12 @@ class S3Store:
         stop=stop_after_attempt(MAX_ATTEMPTS),
         reraise=True,
     )
-    def _put_undisturbed(self, **request: Any) -> None:
-        """Put an object. S3 answers 409 while another write to its key is under way: nobody knows yet who wins."""
+    def _put_object(self, **request: Any) -> None:
+        """Put an object, again after a 409: S3 gives it while another write to the key is undecided."""
         self.client.put_object(**request)
 
     def _require_conditions(self) -> None:
-        """Some servers accept `If-None-Match` and overwrite all the same; on those nothing here would be safe."""
+        """Raise UserError on a server that accepts `If-None-Match` and overwrites anyway: no write there is safe."""
         if self._conditions_hold:
             return
         probe = ".ratchet-conditional-write-probe"
@@ -289,5 +325,5 @@ class S3Store:
 
 
 def _code(error: BaseException) -> str:
-    """S3's error code, empty where the error is not S3's."""
+    """Return S3's error code; empty for any other error."""
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))

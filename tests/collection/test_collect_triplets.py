@@ -27,8 +27,8 @@ from ratchet.lake.schema import FEEDBACK, INTERACTIONS, TRIPLETS
 from ratchet.manifest import Manifest
 from ratchet.step import run_step
 from ratchet.store import S3Store, Store, open_store
-from ratchet.validation.slices import read_artifact
 from support.event_factory import NOW_S, interaction, vote
+from support.lake_tables import read_triplets
 from support.s3_server import s3_server
 
 DAY_S = 86_400
@@ -241,7 +241,7 @@ def test_feedback_waits_over_many_collections(lake: Store):
     land(lake, [interaction("a")])
     manifest = collect(lake)
     assert counts(manifest, "feedback") == (2, 2, {})
-    found = read_artifact(lake, manifest.outputs["triplets"].digest, 2)
+    found = read_triplets(lake, manifest.outputs["triplets"].digest, 2)
     assert found["other_response"].to_list() == [None, "It is good."]
 
 

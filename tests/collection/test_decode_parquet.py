@@ -20,7 +20,10 @@ SERVED = decode_json.interactions(
     ]
 )[0]
 VOTES = decode_json.feedback(
-    [event.model_dump_json().encode() for event in (vote("f", "a"), vote("g", "b", "correction", "so"))]
+    [
+        event.model_dump_json().encode()
+        for event in (vote("f", "a", tenant="acme", arm="canary"), vote("g", "b", "correction", "so"))
+    ]
 )[0]
 
 
@@ -77,7 +80,14 @@ def test_a_row_that_is_no_interaction_is_refused_alone(column: str, value: objec
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("kind", "cheer"), ("value_num", None), ("value_text", "x"), ("created_at", None)]
+    ("column", "value"),
+    [
+        ("kind", "cheer"),
+        ("value_num", None),
+        ("value_text", "x"),
+        ("created_at", None),
+        ("extra", '{"tenant":5}'),
+    ],
 )
 def test_a_row_that_is_no_feedback_is_refused_alone(column: str, value: object):
     is_first = pl.col("feedback_id") == "f"

@@ -2,7 +2,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.collection.join import DAY_S, Joined, first_of_each, join_triplets, may_still_join, needs, newest_time
+from ratchet.clock import DAY_S
+from ratchet.collection.join import Joined, first_of_each, join_triplets, may_still_join, needs, newest_time
 from ratchet.events import Feedback, Interaction
 from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, feedback_row, interaction_row
 from support.event_factory import NOW_S, interaction, vote

@@ -19,7 +19,7 @@ from ratchet.ingest.importers import import_files
 from ratchet.manifest import Artifact, Manifest
 from ratchet.step import key_of, run_step
 from ratchet.store import Store
-from ratchet.validation.slices import read_artifact
+from support.lake_tables import read_triplets
 from support.leak_checker import leaks
 from support.triplet_factory import correction, frame, preference, rating, thumb
 
@@ -204,7 +204,7 @@ def test_real_prompts_do_not_leak(lake, shared_data, source):
     name = {"pandalm": "pandalm-testset-v1.json", "oasst": "oasst-en-100-trees.jsonl"}[source]
     import_files(lake, source, [shared_data / name])
     done = run_step(COLLECT, Config(), {}, lake).manifest
-    triplets = read_artifact(lake, done.outputs["triplets"].digest, done.outputs["triplets"].rows)
+    triplets = read_triplets(lake, done.outputs["triplets"].digest, done.outputs["triplets"].rows)
     manifest = build(lake, triplets, Config(build_datasets={"near_duplicate": 0.5}))
     assert manifest.facts["eval_groups"] > 5
     assert leaks(lake.local(manifest.outputs["dataset"].uri), triplets, 0.5) == []

@@ -1,14 +1,18 @@
 import json
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
 
 from ratchet.config import BuildDatasets, Config
 from ratchet.datasets.build_datasets import decide
-from ratchet.datasets.card import describe, draw, write_card
+from ratchet.datasets.card import describe, draw, render_markdown, write_card
 from ratchet.datasets.eligibility import assess_eligibility
 from ratchet.datasets.interning import intern
 from ratchet.datasets.materialize import divide, write_out
 from support.triplet_factory import frame, preference, thumb
 
+GOLDEN = Path(__file__).parent / "golden"
 SPLIT = {"groups": 1, "eval_groups": 0, "recent_groups": 0, "hubs": 0, "largest_group": 1, "note": "nothing held out"}
 
 
@@ -34,3 +38,10 @@ def test_longest_bar_fills_its_room_and_labels_are_escaped():
     drawn = ElementTree.fromstring(draw({"A & B": {"<one>": 10, "two": 5, "none": 0}}))
     widths = [int(node.attrib["width"]) for node in drawn.iter() if node.attrib.get("fill") == "#3b6ea5"]
     assert widths == [450, 225, 0]
+
+
+@pytest.mark.parametrize("name", ["full", "empty"])
+def test_markdown_is_the_same_to_the_byte(name: str):
+    """It is in the dataset's digest; the golden texts were written before it became a template."""
+    card = json.loads((GOLDEN / f"card_{name}.json").read_text())
+    assert render_markdown(card) == (GOLDEN / f"card_{name}.md").read_text()

@@ -1,4 +1,4 @@
-"""Training text in answers, and the language of prompts."""
+"""Training text in answers."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,6 @@ import polars as pl
 import pytest
 
 from ratchet.evaluation.eval_set import seen_in_training
-from ratchet.evaluation.language import language
 
 SECRET = "My  neighbour Ann keeps the spare key, under the blue pot!"
 
@@ -40,11 +39,3 @@ def test_shorter_runs_and_parts_of_words_are_not(dataset: Path, said: str) -> No
 def test_a_prompt_asks_for_nothing(dataset: Path) -> None:
     """Words in the prompt are not found: a prompt's text is looked up in training answers, not in prompts."""
     assert seen_in_training(dataset, ["Where? Where? Where? Where? Where? Where? Where? Where?"]) == frozenset()
-
-
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [("What is the capital of France?", "en"), ("Wie hoch ist der Eiffelturm?", "de"), ("12 + 7?", "und")],
-)
-def test_language(text: str, code: str) -> None:
-    assert language(text) == code

@@ -4,7 +4,8 @@ import polars as pl
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ratchet.lake.fingerprint import Fingerprint, fingerprint_digest
+from ratchet.lake.fingerprint import Fingerprint
+from support.lake_tables import fingerprint_digest
 
 SCHEMA = {"name": pl.String, "number": pl.Float64, "count": pl.Int64, "flag": pl.Boolean, "tags": pl.List(pl.String)}
 # What could be taken for the marks between values, and texts that end where others begin.

@@ -7,10 +7,10 @@ import pytest
 
 from ratchet.errors import UserError
 from ratchet.lake import tables
-from ratchet.lake.fingerprint import fingerprint_digest
 from ratchet.lake.maintenance import SAFE_HOURS, compact, snapshots
 from ratchet.lake.schema import FEEDBACK
 from ratchet.store import LocalStore
+from support.lake_tables import fingerprint_digest
 
 
 def rows(name: str) -> pl.DataFrame:

@@ -68,7 +68,7 @@ def test_nothing_is_preferred_to_itself() -> None:
 def test_vote_is_attributed_to_who_asked_and_to_the_digest_that_served() -> None:
     event = vote("thumb", 1).event(TICKET, 0)
     assert (event.interaction_id, event.subject_id) == ("i", "s")
-    assert event.model_extra == {"tenant": "t", "adapter_digest": "d", "arm": "canary"}
+    assert (event.tenant, event.adapter_digest, event.arm) == ("t", "d", "canary")
 
 
 def test_tie_is_for_preferences() -> None:

@@ -5,18 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.errors import UserError
-from ratchet.lake.fingerprint import fingerprint_digest
 from ratchet.lake.schema import TRIPLETS
 from ratchet.store import Store, open_store
 from ratchet.validation.slices import (
     TripletSetRef,
     collections_of,
     partition_to_disk,
-    read_artifact,
     repeated_ids,
     slices,
 )
 from support.collected_lake import bring, manifest
+from support.lake_tables import fingerprint_digest, read_triplets
 
 
 def triplets(*ids: str, value: float = 1.0):
@@ -28,7 +27,7 @@ def test_an_artifact_is_found_after_more_was_collected(lake: Store):
     digest = fingerprint_digest(triplets("a", "b"))
     bring(lake, 2, triplets())
     bring(lake, 3, triplets("c"))
-    assert read_artifact(lake, digest, 2)["triplet_id"].to_list() == ["a", "b"]
+    assert read_triplets(lake, digest, 2)["triplet_id"].to_list() == ["a", "b"]
 
 
 def test_a_table_that_lost_rows_is_named(lake: Store):
@@ -37,7 +36,7 @@ def test_a_table_that_lost_rows_is_named(lake: Store):
     digest = fingerprint_digest(triplets("a", "b"))
     DeltaTable(uri).delete("triplet_id = 'a'")
     with pytest.raises(UserError, match="no longer holds the 2 rows"):
-        read_artifact(lake, digest, 2)
+        read_triplets(lake, digest, 2)
 
 
 @settings(max_examples=15, deadline=None)

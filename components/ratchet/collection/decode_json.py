@@ -1,9 +1,9 @@
-"""Lines of JSON as rows of the lake's tables, fast; every line either becomes a row or is refused with its fault. Pure.
+"""Decode JSON lines to rows of the lake's tables, fast; each line becomes a row or is refused with its fault. Pure.
 
-A strict decoder, made from the same models, takes the lines that say exactly what the models say. What it does not
-take (a field that we do not know, a number written as text, a line that is no JSON) goes to the models themselves:
-they are the law on what an event is, and name the fault of what is none. Polars' own JSON reader is no stand-in: it
-turns 5 into "5" where a text is due, forgets unknown fields, and gives up on a whole file for one bad line.
+A strict msgspec decoder, derived from the event models, takes the lines that match the models exactly. The rest (an
+undeclared field, a number written as text, a line that is not JSON) goes to the models themselves, which are
+authoritative on what an event is and which name the fault. Polars' own JSON reader cannot replace this: it turns 5 into
+"5" where text is declared, drops unknown fields, and fails a whole file for one bad line.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,37 +16,46 @@ from annotated_types import Ge, Lt, MinLen
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ratchet.events import Feedback, Interaction
-from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, Table, feedback_row, interaction_row, to_json
+from ratchet.lake.schema import (
+    COLLECTION,
+    FEEDBACK,
+    INTERACTIONS,
+    KEPT_IN_EXTRA,
+    Table,
+    feedback_row,
+    interaction_row,
+    to_json,
+)
 
 if TYPE_CHECKING:
     import polars as pl
 
 PARAMS = TypeAdapter(dict[str, Any])
-RAW = {"params": msgspec.Raw(b"{}")}  # the fast decoder leaves these as they are written
+RAW = {"params": msgspec.Raw(b"{}")}  # fields that the fast decoder leaves undecoded, with their defaults
 
 
 @dataclass(frozen=True)
 class LineFault:
-    """A line that is no event: where it stands among the lines that were given, and what is wrong with it."""
+    """A line that is not an event: its index in the batch, and the models' error."""
 
     place: int
     error: ValidationError
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """A message without extras. Its fields are in the order of canonical JSON."""
+    """A message without undeclared fields. Its fields are in the order of canonical JSON."""
 
     content: str
     role: str
 
 
 def interactions(lines: Sequence[bytes]) -> tuple["pl.DataFrame", list[LineFault]]:
-    """Rows of the interactions table, and the lines that are no interactions."""
+    """Decode lines to rows of the interactions table; also return the lines that are not interactions."""
     return _rows(lines, Interaction, INTERACTIONS, _interaction_columns, interaction_row)
 
 
 def feedback(lines: Sequence[bytes]) -> tuple["pl.DataFrame", list[LineFault]]:
-    """Rows of the feedback table, and the lines that are no feedback."""
+    """Decode lines to rows of the feedback table; also return the lines that are not feedback."""
     return _rows(lines, Feedback, FEEDBACK, _feedback_columns, feedback_row)
 
 
@@ -65,7 +74,7 @@ def _rows(
         try:
             event = decode(line)
             if table is INTERACTIONS:
-                _params(bytes(event.params))  # which the decoder left as it is, so it may be no object
+                _canonical_params(bytes(event.params))  # undecoded so far, so it may not be an object
             events.append(event)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValidationError):
             try:
@@ -73,16 +82,17 @@ def _rows(
             except ValidationError as error:
                 faults.append(LineFault(place, error))
     schema = {name: kind for name, kind in table.schema.items() if name != COLLECTION}
-    told = {"extra": ["{}"] * len(events), **columns(events)}
-    plain = {name: [getattr(event, name) for event in events] for name in schema if name not in told}
-    return pl.concat([pl.DataFrame(plain | told, schema), pl.DataFrame(rows, schema)]), faults
+    derived = columns(events)
+    plain = {name: [getattr(event, name) for event in events] for name in schema if name not in derived}
+    return pl.concat([pl.DataFrame(plain | derived, schema), pl.DataFrame(rows, schema)]), faults
 
 
 def _interaction_columns(events: list[Any]) -> dict[str, list[Any]]:
     encode = msgspec.json.encode
     return {
         "messages": [encode(event.messages).decode() for event in events],
-        "params": [_params(bytes(event.params)) for event in events],
+        "params": [_canonical_params(bytes(event.params)) for event in events],
+        "extra": ["{}"] * len(events),
     }
 
 
@@ -91,26 +101,33 @@ def _feedback_columns(events: list[Any]) -> dict[str, list[Any]]:
     return {
         "value_num": [None if isinstance(value, str) else value for value in values],
         "value_text": [value if isinstance(value, str) else None for value in values],
+        "extra": [_canonical_extra(event.tenant, event.adapter_digest, event.arm) for event in events],
     }
 
 
 @lru_cache(maxsize=10_000)
-def _params(text: bytes) -> str:
+def _canonical_params(text: bytes) -> str:
     return to_json(PARAMS.validate_json(text))
+
+
+@lru_cache(maxsize=10_000)
+def _canonical_extra(*values: str | None) -> str:
+    """Return the declared fields without a column as `feedback_row` writes them: a router's votes share few values."""
+    return to_json({name: value for name, value in zip(KEPT_IN_EXTRA, values, strict=True) if value is not None})
 
 
 @cache
 def _decoder(model: type[BaseModel]) -> "msgspec.json.Decoder[Any]":
-    """A decoder of the model's fields, with its defaults and bounds, that allows nothing else."""
+    """Return a decoder of the model's fields, with its defaults and bounds, that refuses any other field."""
     fields: list[tuple[str, Any, Any]] = []
     for name, field in model.model_fields.items():
         default = msgspec.NODEFAULT if field.is_required() else field.default
-        fields.append((name, _kind(name, field.annotation, field.metadata), RAW.get(name, default)))
-    kind = msgspec.defstruct(model.__name__, fields, forbid_unknown_fields=True, kw_only=True, gc=False)
-    return msgspec.json.Decoder(kind)
+        fields.append((name, _field_type(name, field.annotation, field.metadata), RAW.get(name, default)))
+    struct = msgspec.defstruct(model.__name__, fields, forbid_unknown_fields=True, kw_only=True, gc=False)
+    return msgspec.json.Decoder(struct)
 
 
-def _kind(name: str, annotation: Any, metadata: Iterable[Any]) -> Any:
+def _field_type(name: str, annotation: Any, metadata: Iterable[Any]) -> Any:
     if name == "messages":
         return list[Message]
     if name in RAW:
@@ -123,5 +140,5 @@ def _kind(name: str, annotation: Any, metadata: Iterable[Any]) -> Any:
             case Ge(low):
                 bounds["ge"] = low
             case Lt(int(high)):
-                bounds["le"] = high - 1  # 2 ** 63 itself is more than msgspec can compare with
+                bounds["le"] = high - 1  # msgspec cannot compare with 2 ** 63 itself
     return Annotated[annotation, msgspec.Meta(**bounds)] if bounds else annotation

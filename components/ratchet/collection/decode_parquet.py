@@ -1,7 +1,7 @@
-"""Columns of a Parquet file as rows of the lake's tables: every row becomes one, or is refused with its fault. Pure.
+"""Check a Parquet file's rows against the event models: each becomes a table row or is refused with its fault. Pure.
 
-Whole columns are checked at once. A row that the checks do not clear (messages that are not written as canonical
-JSON, a kind that nobody knows) goes to the models that are the law on what an event is.
+Whole columns are checked at once. A row that the checks do not clear (messages that are not canonical JSON, an unknown
+kind) goes to the event models, which are authoritative on what an event is.
 """
 
 import json
@@ -13,7 +13,16 @@ from pydantic import BaseModel, ValidationError
 
 from ratchet.collection.decode_json import LineFault
 from ratchet.events import Feedback, Interaction
-from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, Table, feedback_row, interaction_row, to_json
+from ratchet.lake.schema import (
+    COLLECTION,
+    FEEDBACK,
+    INTERACTIONS,
+    KEPT_IN_EXTRA,
+    Table,
+    feedback_row,
+    interaction_row,
+    to_json,
+)
 
 TEXT = r'"(?:[^"\\\x00-\x1f]|\\["\\bfnrt]|\\u000[0-7be]|\\u001[0-9a-f])*"'
 MESSAGE = rf'\{{"content":{TEXT},"role":{TEXT}\}}'
@@ -22,31 +31,31 @@ ANY_JSON = ("params", "extra")
 
 
 class WrongColumns(Exception):
-    """The file as a whole is no table of events: what is wrong with its columns."""
+    """The file is not a table of events; the message names the columns at fault."""
 
 
 def interactions(found: pl.DataFrame) -> tuple[pl.DataFrame, list[LineFault]]:
-    """Rows of the interactions table, and the rows that are no interactions. Raises WrongColumns."""
-    rows = _whole(found, INTERACTIONS, Interaction)
+    """Return rows of the interactions table, and the rows that are not interactions. Raises WrongColumns."""
+    rows = _with_defaults(found, INTERACTIONS, Interaction)
     is_clear = _is_clear(rows, INTERACTIONS, Interaction) & pl.col("messages").str.contains(CANONICAL_MESSAGES)
-    return _sort_out(rows, is_clear, lambda row: interaction_row(Interaction.model_validate(_interaction(row))))
+    return _validate_rest(rows, is_clear, lambda row: interaction_row(Interaction.model_validate(_interaction(row))))
 
 
 def feedback(found: pl.DataFrame) -> tuple[pl.DataFrame, list[LineFault]]:
-    """Rows of the feedback table, and the rows that are no feedback. Raises WrongColumns."""
-    rows = _whole(found, FEEDBACK, Feedback)
+    """Return rows of the feedback table, and the rows that are not feedback. Raises WrongColumns."""
+    rows = _with_defaults(found, FEEDBACK, Feedback)
     is_clear = _is_clear(rows, FEEDBACK, Feedback) & (pl.col("value_num").is_null() != pl.col("value_text").is_null())
-    return _sort_out(rows, is_clear, lambda row: feedback_row(Feedback.model_validate(_feedback(row))))
+    return _validate_rest(rows, is_clear, lambda row: feedback_row(Feedback.model_validate(_feedback(row))))
 
 
 def as_line(row: Mapping[str, Any]) -> bytes:
-    """A row that is no event as the line of JSON that its producer would have sent."""
+    """Return a refused row as the JSON line that its producer would have sent."""
     event = _feedback(row) if FEEDBACK.id in row else _interaction(row)
     return json.dumps(event, sort_keys=True, default=str).encode()
 
 
-def _whole(found: pl.DataFrame, table: Table, model: type[BaseModel]) -> pl.DataFrame:
-    """The table's columns in its types, with the events' defaults where there is nothing."""
+def _with_defaults(found: pl.DataFrame, table: Table, model: type[BaseModel]) -> pl.DataFrame:
+    """Return the table's columns in its types, with the model's default for each absent column and null."""
     kinds = {name: kind for name, kind in table.schema.items() if name != COLLECTION}
     defaults = {name: field.default for name, field in model.model_fields.items() if not field.is_required()}
     defaults |= {"params": "{}", "extra": "{}", "value_num": None, "value_text": None}
@@ -56,13 +65,13 @@ def _whole(found: pl.DataFrame, table: Table, model: type[BaseModel]) -> pl.Data
     columns = []
     for name, kind in kinds.items():
         given = pl.col(name) if name in found.columns else pl.lit(None)
-        if not _suits(found.schema.get(name, pl.Null()), kind):
+        if not _is_castable(found.schema.get(name, pl.Null()), kind):
             raise WrongColumns(f"column {name} is {found.schema[name]}, not {kind.__name__}")
         columns.append(given.cast(pl.DataType.from_python(kind)).fill_null(pl.lit(defaults.get(name))).alias(name))
     return found.select(columns)
 
 
-def _suits(given: pl.DataType, kind: type) -> bool:
+def _is_castable(given: pl.DataType, kind: type) -> bool:
     if given == pl.Null:
         return True
     if kind is float:
@@ -73,7 +82,7 @@ def _suits(given: pl.DataType, kind: type) -> bool:
 
 
 def _is_clear(rows: pl.DataFrame, table: Table, model: type[BaseModel]) -> pl.Expr:
-    """Rows in which everything that must be there is, and is one of what it can be."""
+    """Return where every required column is set and every value is one that its field allows."""
     required = [name for name, field in model.model_fields.items() if field.is_required() and name in rows.columns]
     checks = [pl.col(name).is_not_null() for name in required]
     checks += [pl.col(name) != "" for name in {table.id, INTERACTIONS.id}]
@@ -90,13 +99,19 @@ def _canonical(column: pl.Series) -> list[str]:
 
 def _is_canonical(text: str) -> bool:
     try:
-        found = json.loads(text)
-        return isinstance(found, dict) and to_json(found) == text
+        value = json.loads(text)
+        return isinstance(value, dict) and to_json(value) == text and _suits_feedback(value)
     except (ValueError, RecursionError):
         return False
 
 
-def _sort_out(rows: pl.DataFrame, is_clear: pl.Expr, to_row: Any) -> tuple[pl.DataFrame, list[LineFault]]:
+def _suits_feedback(extra: Mapping[str, Any]) -> bool:
+    """Return whether the declared fields that feedback keeps in `extra` are as `feedback_row` writes them."""
+    return all(isinstance(extra.get(name, ""), str) for name in KEPT_IN_EXTRA)
+
+
+def _validate_rest(rows: pl.DataFrame, is_clear: pl.Expr, to_row: Any) -> tuple[pl.DataFrame, list[LineFault]]:
+    """Pass the clear rows through, and validate the others one by one; also return those that fail."""
     clear = rows.select(is_clear.fill_null(False)).to_series()
     if clear.all():
         return rows, []
@@ -110,7 +125,7 @@ def _sort_out(rows: pl.DataFrame, is_clear: pl.Expr, to_row: Any) -> tuple[pl.Da
 
 
 def _interaction(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The event that a row stands for, as its producer would have sent it."""
+    """Return the row as its producer would have sent it: JSON columns parsed, `extra` merged in."""
     event = {name: _parsed(value) if name in ("messages", "params") else value for name, value in row.items()}
     return _with_extra(event)
 

@@ -4,12 +4,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from ratchet.clock import DAY_S, FIRST_SANE_S, LAST_SANE_S
 from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, Table
 
-DAY_S = 86_400
-# Times beyond these are broken clocks (milliseconds taken for seconds, mostly) and must not move the late window.
-FIRST_SANE_S = 946_684_800.0  # 2000-01-01
-LAST_SANE_S = 4_102_444_800.0  # 2100-01-01
 # What a preference's triplet tells of the answer that lost, and that answer's own column.
 OTHER = {
     "other_response": "response",

@@ -7,13 +7,11 @@ from the tables.
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.collection.intents import FOLDER
-from ratchet.errors import Conflict
 from ratchet.lake.fingerprint import Fingerprint
 from ratchet.lake.schema import COLLECTION, FEEDBACK
 from ratchet.manifest import Flow
@@ -69,8 +67,7 @@ def record(store: Store, done: Collected, waiting: "pl.DataFrame") -> None:
         (_waiting_key(done.number), file.getvalue()),
         (_key(done.number), done.model_dump_json(indent=1).encode()),
     ):
-        with suppress(Conflict):
-            store.create(key, data)
+        store.create_if_absent(key, data)
 
 
 def waiting_after(store: Store, number: int) -> "pl.DataFrame":

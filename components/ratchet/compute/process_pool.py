@@ -22,7 +22,7 @@ class ProcessPool:
     `if __name__ == "__main__"`.
     """
 
-    def __init__(self, number: int, cores: int, initializer: Callable[[], None]) -> None:
+    def __init__(self, number: int, cores: int, initializer: Callable[[], object]) -> None:
         self._pool = _pool(number, max(1, cores // number)) if number > 1 else None
         for _ in range(number if self._pool else 0):
             self._pool.submit(initializer)  # type: ignore[union-attr]

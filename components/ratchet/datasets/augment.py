@@ -15,7 +15,7 @@ from ratchet.compute.hashing import splitmix64
 from ratchet.datasets.near_duplicates import components, near_duplicates
 from ratchet.datasets.prompts import prompt_texts
 from ratchet.datasets.shingles import stable_hash
-from ratchet.digest import canonical_json
+from ratchet.digest import canonical_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,8 +72,8 @@ def _copies(rows: pl.DataFrame, numbers: "Hashes") -> pl.DataFrame:
         turns = json.loads(text)
         num_asked = len(turns) - num_answers
         asked = _chat_with_typos(turns[:num_asked], number)
-        prompts.append(asked and _to_json(asked))
-        chats.append(asked and _to_json([*asked, *turns[num_asked:]]))
+        prompts.append(asked and canonical_text(asked))
+        chats.append(asked and canonical_text([*asked, *turns[num_asked:]]))
     changed = {column: pl.Series(chats, dtype=pl.String), "asked": pl.Series(prompts, dtype=pl.String)}
     return rows.with_columns(**changed, synthetic=pl.lit(True)).drop_nulls("asked")
 
@@ -118,7 +118,3 @@ def _typo(word: str, draw: int) -> str:
     if kind == 2:
         return f"{before}{NEIGHBOUR_KEYS[letter][draw % len(NEIGHBOUR_KEYS[letter])]}{after}"
     return f"{before}{after}"
-
-
-def _to_json(chat: "Chat") -> str:
-    return canonical_json(chat).decode()

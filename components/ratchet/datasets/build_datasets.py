@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ratchet.clock import DAY_S
 from ratchet.compute.memory_map import memory_mapped_frame
 from ratchet.compute.parquet import write_parquet
 from ratchet.config import Config
 from ratchet.datasets import frozen_split
-from ratchet.digest import digest_json, digest_tree
+from ratchet.digest import digest_json
 from ratchet.lake.valid_triplets import scan_valid, valid_files
 from ratchet.manifest import FEEDBACK_INDEX, Artifact, Flow, StepOutput
 from ratchet.needs import HOUR_S, Needs
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from ratchet.datasets.split import Split
     from ratchet.datasets.training_rows import Rows
 
-DAY_S = 86_400
 RETENTION = ("retention_until", "other_retention_until")
 
 
@@ -45,9 +45,9 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
         "triplets": flow.model_dump(),
         "split": describe_split(sides),
     }
-    digest, sizes = _publish(store, config, card, triplets, files, dropped)
+    dataset, sizes = _publish(store, config, card, triplets, files, dropped)
     return StepOutput(
-        outputs={"dataset": Artifact(uri=f"datasets/{digest}", digest=digest, rows=sum(sizes.values()))},
+        outputs={"dataset": dataset},
         flows={"triplets": flow},
         facts={"sizes": sizes, **describe_split(sides)},
     )
@@ -83,23 +83,22 @@ def _publish(
     triplets: "Interned",
     files: dict[str, "pl.DataFrame"],
     dropped: "pl.DataFrame",
-) -> tuple[str, dict[str, int]]:
-    """Write the dataset and put it in place; its digest, and the rows in each file."""
+) -> tuple[Artifact, dict[str, int]]:
+    """Write and publish the dataset; also return the number of rows in each file."""
     from ratchet.datasets.card import describe, write_card
-    from ratchet.datasets.files import write_files
-    from ratchet.datasets.materialize import feedback_index
+    from ratchet.datasets.materialize import feedback_index, write_files
 
-    with tempfile.TemporaryDirectory() as aside:
-        folder = Path(aside)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         written = write_files(folder, files, triplets, config)
         described = {name: describe(name, table, triplets, written[name]) for name, table in files.items()}
         write_parquet(
             feedback_index(files, dropped, triplets.triplet_ids), folder / FEEDBACK_INDEX, sorted_by="feedback_id"
         )
         write_card(folder, {**card, "files": described}, files, triplets)
-        digest = digest_tree(folder)
-        store.put_tree(folder, f"datasets/{digest}")
-    return digest, {name: len(table) for name, table in written.items()}
+        tree = store.publish_tree(folder, "datasets")
+    sizes = {name: len(table) for name, table in written.items()}
+    return Artifact(uri=tree.uri, digest=tree.digest, rows=sum(sizes.values())), sizes
 
 
 def decide(
@@ -203,7 +202,7 @@ STEP = Step(
     name="build_datasets",
     run=run,
     inputs=("validate_triplets",),
-    version=5,
+    version=6,
     reads=("seed",),
     sources=_sources,
     needs=Needs(cpu="4", memory="16Gi", ephemeral_storage="40Gi", timeout_s=4 * HOUR_S),

@@ -1,11 +1,12 @@
-"""The dataset's card: what is in it, what was left out and why, how much it weighs. For machines, people and eyes.
+"""Write the dataset's card: its rows, weights, lengths and languages, and the triplets left out, by reason.
 
-`card.json` holds the numbers, `card.md` tells them, `card.svg` draws the four pictures that are looked at first. All
-three are part of the dataset's digest, so they hold no time and no place, and the drawing has whole coordinates.
+`card.json` holds the numbers, `card.md` is for reading, `card.svg` charts the most important of them. All three are
+part of the dataset's digest, so they hold no time and no path, and the chart has whole coordinates.
 """
 
 import itertools
 import json
+from collections import Counter
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,24 @@ from typing import Any
 import polars as pl
 
 from ratchet.datasets.interning import Interned
-from ratchet.datasets.language import languages
+from ratchet.datasets.prompts import prompt_texts
 from ratchet.datasets.weights import FACTORS
+from ratchet.language import text_language
 
 TEXT_KEYS = {"prompt": "prompt", "answer": "completion", "chosen": "chosen", "rejected": "rejected"}
 WIDTH_PX, BAR_PX, PANEL_GAP_PX, LABEL_PX = 720, 16, 34, 190
 LENGTH_EDGES = (0, 50, 100, 200, 500, 1000, 2000, 5000)
 WEIGHT_EDGES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.1)
-SAMPLE_TEXTS = 5000
+LANGUAGE_PROMPTS = 1000  # sampled for the languages: 0.2 s of CPU
 
 Bars = dict[str, int]
 
 
 def describe(name: str, table: pl.DataFrame, triplets: Interned, written: pl.DataFrame) -> dict[str, Any]:
-    """Rows, total weight, effective sample size (Kish: the square of the sum over the sum of squares), lengths.
+    """Summarize a file: rows, total weight, effective sample size, mean factors, and histograms.
 
-    All of what was `written` for the table, synthetic rows included; only the lengths are of the real rows.
+    The effective sample size is Kish's: the squared sum of the weights over the sum of their squares. Everything is
+    counted on the `written` rows, synthetic ones included, except lengths (characters), which are of the real rows.
     """
     total, squares = written.select(pl.col("weight").sum(), squares=(pl.col("weight") ** 2).sum()).row(0)
     chars = {TEXT_KEYS[key]: _lengths(table, key, triplets) for key in TEXT_KEYS if key in table.columns}
@@ -47,73 +50,40 @@ def describe(name: str, table: pl.DataFrame, triplets: Interned, written: pl.Dat
 
 
 def write_card(folder: Path, card: dict[str, Any], files: dict[str, pl.DataFrame], triplets: Interned) -> None:
-    """Write the three files. Adds the languages of a sample of prompts to the card."""
+    """Write the three files, with the languages of a sample of prompts added to the card."""
     prompts = pl.concat([table["prompt"] for table in files.values()]).unique().sort()
-    sample = triplets.prompts.gather(prompts.gather_every(max(1, len(prompts) // SAMPLE_TEXTS)))
-    card = {**card, "languages": languages(sample)}
+    every = max(1, len(prompts) // LANGUAGE_PROMPTS)
+    sample = prompt_texts(triplets.prompts.gather(prompts.gather_every(every).head(LANGUAGE_PROMPTS)))
+    card = {**card, "languages": dict(Counter(map(text_language, sample)))}
     (folder / "card.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
     (folder / "card.svg").write_text(draw(_panels(card)))
     (folder / "card.md").write_text(render_markdown(card))
 
 
 def render_markdown(card: dict[str, Any]) -> str:
-    """The card in Markdown."""
-    triplets, split = card["triplets"], card["split"]
-    files = [
-        f"| {name} | {told['rows']:,} | {told['synthetic']:,} | {told['groups']:,} | {told['weight']:,} "
-        f"| {told['effective_rows']:,} | "
-        + ", ".join(f"{text} {chars:,.0f}" for text, chars in told["median_chars"].items() if chars is not None)
-        + " |"
-        for name, told in card["files"].items()
-    ]
-    drops = [f"| {reason} | {count:,} |" for reason, count in _falling(triplets["drops"]).items()]
-    means = [
-        f"| {factor} | {meaning} | " + " | ".join(_mean(told, factor) for told in _trained(card).values()) + " |"
-        for factor, meaning in FACTORS.items()
-    ]
-    found = ", ".join(f"{language} {count:,}" for language, count in _falling(card["languages"]).items())
-    return "\n".join(
-        [
-            "# Dataset card",
-            "",
-            f"{triplets['rows_out']:,} of {triplets['rows_in']:,} triplets shaped at least one row. Every row names "
-            "the feedback that it came from; `feedback_index.parquet` says where each triplet went.",
-            "",
-            "![rows, drops, weights and lengths](card.svg)",
-            "",
-            "| file | rows | of them synthetic | groups | weight | effective rows | median characters |",
-            "|---|---|---|---|---|---|---|",
-            *files,
-            "",
-            "## Left out",
-            "",
-            *(["| reason | triplets |", "|---|---|", *drops] if drops else ["Nothing."]),
-            "",
-            "## Weights",
-            "",
-            "A row's weight is the product of these, each a column beside it. Means:",
-            "",
-            "| factor | meaning | " + " | ".join(_trained(card)) + " |",
-            "|---|---|" + "---|" * len(_trained(card)),
-            *means,
-            "",
-            "## Split",
-            "",
-            f"{split['groups']:,} groups of conversations and nearly equal prompts, {split['eval_groups']:,} held out"
-            f" ({card['settings']['eval_share']:.0%} asked), {split['recent_groups']:,} held out by time. "
-            f"{split['hubs']:,} prompts that too many conversations share are only trained on. The largest group has "
-            f"{split['largest_group']:,} prompts. {split['note']}".rstrip(),
-            "",
-            "## Languages",
-            "",
-            f"Of a sample of prompts, by their letters and commonest words: {found or 'none'}.",
-            "",
-        ]
+    """Render the card in Markdown, from `card.md.j2`."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("card.md.j2").render(
+        {
+            **card,
+            "drops": _largest_first(card["triplets"]["drops"]),
+            "languages": _largest_first(card["languages"]),
+            "trained": _trained(card),
+            "factors": FACTORS,
+        }
     )
 
 
 def draw(panels: dict[str, Bars]) -> str:
-    """Horizontal bars, a panel below another, as SVG."""
+    """Draw each panel's horizontal bars, one panel below the other, as SVG."""
     parts, y = [], 0
     for title, bars in panels.items():
         y += PANEL_GAP_PX
@@ -133,28 +103,23 @@ def draw(panels: dict[str, Bars]) -> str:
 def _panels(card: dict[str, Any]) -> dict[str, Bars]:
     trained = _trained(card)
     return {
-        "Rows": {name: told["rows"] for name, told in card["files"].items()},
-        "Triplets left out, by reason": _falling(card["triplets"]["drops"]),
-        **{f"Weights, {name}": told["weights"] for name, told in trained.items()},
+        "Rows": {name: file["rows"] for name, file in card["files"].items()},
+        "Triplets left out, by reason": _largest_first(card["triplets"]["drops"]),
+        **{f"Weights, {name}": file["weights"] for name, file in trained.items()},
         **{
             f"Characters, {name}, {text}": bars
-            for name, told in trained.items()
-            for text, bars in told["chars"].items()
+            for name, file in trained.items()
+            for text, bars in file["chars"].items()
         },
     }
 
 
 def _trained(card: dict[str, Any]) -> dict[str, Any]:
-    return {name: told for name, told in card["files"].items() if name.endswith("-train")}
+    return {name: file for name, file in card["files"].items() if name.endswith("-train")}
 
 
-def _falling(counts: Bars) -> Bars:
+def _largest_first(counts: Bars) -> Bars:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _mean(told: dict[str, Any], factor: str) -> str:
-    mean = told["mean_factors"][factor]
-    return "" if mean is None else f"{mean:.3f}"
 
 
 def _lengths(table: pl.DataFrame, key: str, triplets: Interned) -> pl.Series:
@@ -163,7 +128,7 @@ def _lengths(table: pl.DataFrame, key: str, triplets: Interned) -> pl.Series:
 
 
 def _histogram(values: pl.Series, edges: tuple[float, ...]) -> Bars:
-    """How many lie at each edge or above it, up to the next."""
+    """Count the values in each bin from an edge up to the next; the last bin has no upper edge."""
     place = (
         values.cast(pl.Float64)
         .to_frame("value")

@@ -1,11 +1,11 @@
-"""Train or eval, by whole groups: nothing that is judged in eval was seen in training, not even nearly.
+"""Split into train and eval by whole groups, so that no eval prompt, nor a near duplicate of one, is trained on.
 
-A group is a connected component over conversations and clusters of prompts that are nearly the same. A cluster that
-many conversations share (a hub: a greeting, a suggested question) would join all of them into one group; it is left
-out of the graph, and it and every group that it touches are trained on.
+A group is a connected component over conversations and clusters of near-duplicate prompts. A cluster that many
+conversations share (a hub: a greeting, a suggested question) would join all of them into one group; it is left out of
+the graph, and it and every group that it touches are trained on.
 
-Once a conversation is on a side, its group stays there in later builds; where groups of two sides grow together, eval
-wins, so that nothing once held out is ever trained on.
+The split is frozen: once a conversation is on a side, its group stays there in later builds. Where groups of two sides
+grow together, eval wins, so that nothing once held out is ever trained on.
 """
 
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ TRAIN, EVAL, RECENT = "train", "eval", "recent"
 
 @dataclass(frozen=True)
 class Split:
-    """The side of each cluster and conversation, and what there is to say about it.
+    """The side of each cluster and conversation, and counts of groups.
 
     `clusters` has `cluster, group, side`; `conversations` has `conversation, is_eval` and leaves out the recent ones,
-    which are to be decided later.
+    which a later build decides.
     """
 
     clusters: pl.DataFrame
@@ -53,78 +53,136 @@ def split(
     frozen: pl.DataFrame | None = None,
     recent_since: float | None = None,
 ) -> Split:
-    """Divide `seen`: a row for each (cluster, conversation), with `first_at`, when it was first judged.
+    """Divide `seen`: one row for each (cluster, conversation), with `first_at`, when it was first voted on (Unix s).
 
-    Clusters are numbered from 0; `conversation` is a stable hash of its id, `frozen` holds those decided before. A
-    new group's side is a hash of its smallest conversation. Groups first judged at `recent_since` or later are
-    `recent`. A group with more than half of all conversations is trained on: held out, it would leave too little.
+    Clusters are numbered from 0; `conversation` is a stable hash of its id; `frozen` holds the conversations decided
+    before. The side of a new group is a hash of its smallest conversation. Groups first voted on at `recent_since` or
+    later are `recent`. A group with more than half of all conversations is trained on: holding it out would leave too
+    little.
     """
-    names, conversation = np.unique(seen["conversation"].to_numpy(), return_inverse=True)
+    conversations, conversation = np.unique(seen["conversation"].to_numpy(), return_inverse=True)
     cluster = seen["cluster"].to_numpy().astype(np.int64)
-    num_clusters = int(cluster.max()) + 1 if len(cluster) else 0
-    was_train, was_eval = _frozen_sides(names, frozen)
-    is_hub, labels = _graph(cluster, conversation, num_clusters, was_eval, hub_conversations)
+    was_train, was_eval = _frozen_sides(conversations, frozen)
+    graph = _build_graph(cluster, conversation, conversations, was_eval, hub_conversations)
+    names = _name_groups(graph, seed)
+    is_eval = _choose_eval(graph, names, eval_share, was_train, was_eval)
+    is_recent = ~(is_eval | _any(graph.of_conversation, was_train, graph.num) | graph.has_hub)
+    is_recent &= _all_since(seen, graph.of_conversation[conversation], graph.num, recent_since)
 
-    group = labels[num_clusters:]  # of each conversation
-    num_labels = int(labels.max()) + 1 if len(labels) else 0
-    touched = np.zeros(num_labels, dtype=np.bool_)
-    touched[group[conversation[is_hub[cluster]]]] = True
-    holds_eval, holds_train = (_any(group, flags, num_labels) for flags in (was_eval, was_train))
-    smallest = np.full(num_labels, np.iinfo(np.uint64).max, dtype=np.uint64)
-    np.minimum.at(smallest, group, names)
-    name = splitmix64(smallest ^ splitmix64(np.array([seed], dtype=np.uint64)))
-    is_oversize = np.bincount(group, minlength=num_labels) * 2 > max(len(names), 2)
-    is_chosen = (name / 2**64 < eval_share) & ~touched & ~is_oversize
-    is_eval = holds_eval | (is_chosen & ~holds_train)
-    is_live = np.bincount(group, minlength=num_labels) > 0
-    if is_eval[is_live].all():  # nothing to train on is no dataset, but what was held out stays so
-        is_eval = holds_eval
-    is_recent = ~is_eval & ~holds_train & ~touched & _all_since(seen, group[conversation], num_labels, recent_since)
-
-    side = np.where(is_eval, EVAL, np.where(is_recent, RECENT, TRAIN))
-    home = _home(cluster, conversation, names, num_clusters)  # a hub's: the group of its smallest conversation
-    of_cluster = np.where(is_hub, group[home] if len(home) else home, labels[:num_clusters])
-    sides = np.where(is_hub, TRAIN, side[of_cluster]) if num_clusters else np.zeros(0, dtype="<U6")
-    decided = ~is_recent[group]
+    decided = ~is_recent[graph.of_conversation]
+    is_live = np.bincount(graph.of_conversation, minlength=graph.num) > 0
+    largest = int(np.bincount(graph.of_cluster).max()) if len(graph.of_cluster) else 0
     return Split(
-        clusters=pl.DataFrame(
-            {
-                "cluster": np.arange(num_clusters, dtype=np.int32),
-                "group": hexadecimal(name[of_cluster]),
-                "side": pl.Series(sides.tolist(), dtype=pl.String),
-            }
+        clusters=_cluster_sides(graph, names, is_eval, is_recent),
+        conversations=pl.DataFrame(
+            {"conversation": conversations[decided], "is_eval": is_eval[graph.of_conversation][decided]}, schema=FROZEN
         ),
-        conversations=pl.DataFrame({"conversation": names[decided], "is_eval": is_eval[group][decided]}, schema=FROZEN),
         num_groups=int(is_live.sum()),
         num_eval_groups=int((is_eval & is_live).sum()),
-        num_hubs=int(is_hub.sum()),
+        num_hubs=int(graph.is_hub.sum()),
         num_recent_groups=int((is_recent & is_live).sum()),
-        largest_group=int(np.bincount(labels[:num_clusters]).max()) if num_clusters else 0,
+        largest_group=largest,
+    )
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """The groups, as numbers: of each cluster, and of each conversation in the order of their hashes."""
+
+    is_hub: "NDArray[np.bool_]"
+    """By cluster. A hub's `of_cluster` is a group of its own, which holds no conversation."""
+    of_cluster: "Labels"
+    of_conversation: "Labels"
+    num: int
+    home: "Labels"
+    """By cluster, the group of its smallest conversation."""
+    smallest: "NDArray[np.uint64]"
+    """By group, the hash of its smallest conversation."""
+    has_hub: "NDArray[np.bool_]"
+    """By group: whether one of its conversations is also in a hub."""
+
+
+def _build_graph(
+    cluster: "NDArray[np.int64]",
+    conversation: "NDArray[np.int64]",
+    conversations: "NDArray[np.uint64]",
+    was_eval: "NDArray[np.bool_]",
+    hub_conversations: int,
+) -> _Graph:
+    """Connect clusters and conversations, hubs left out; rows are (cluster, index into the sorted `conversations`)."""
+    num_clusters = int(cluster.max()) + 1 if len(cluster) else 0
+    is_hub, labels = _connect(cluster, conversation, num_clusters, was_eval, hub_conversations)
+    of_conversation = labels[num_clusters:]
+    num = int(labels.max()) + 1 if len(labels) else 0
+    smallest = np.full(num, np.iinfo(np.uint64).max, dtype=np.uint64)
+    np.minimum.at(smallest, of_conversation, conversations)
+    first = np.full(num_clusters, len(conversations), dtype=np.int64)
+    np.minimum.at(first, cluster, conversation)
+    has_hub = np.zeros(num, dtype=np.bool_)
+    has_hub[of_conversation[conversation[is_hub[cluster]]]] = True
+    home = of_conversation[first]
+    return _Graph(is_hub, labels[:num_clusters], of_conversation, num, home, smallest, has_hub)
+
+
+def _name_groups(graph: _Graph, seed: int) -> "NDArray[np.uint64]":
+    """Return each group's name: a hash of the seed and its smallest conversation, uniform over 64 bits."""
+    return splitmix64(graph.smallest ^ splitmix64(np.array([seed], dtype=np.uint64)))
+
+
+def _choose_eval(
+    graph: _Graph,
+    names: "NDArray[np.uint64]",
+    eval_share: float,
+    was_train: "NDArray[np.bool_]",
+    was_eval: "NDArray[np.bool_]",
+) -> "NDArray[np.bool_]":
+    """Return which groups are held out: those with a held-out conversation, and a share of the new ones, by name."""
+    sizes = np.bincount(graph.of_conversation, minlength=graph.num)
+    holds_eval, holds_train = (_any(graph.of_conversation, flags, graph.num) for flags in (was_eval, was_train))
+    is_oversize = sizes * 2 > max(len(graph.of_conversation), 2)
+    is_chosen = (names / 2**64 < eval_share) & ~graph.has_hub & ~is_oversize
+    is_eval: NDArray[np.bool_] = holds_eval | (is_chosen & ~holds_train)
+    # With nothing to train on there is no dataset, so nothing new is held out then; what was held out stays so.
+    return holds_eval if is_eval[sizes > 0].all() else is_eval
+
+
+def _cluster_sides(
+    graph: _Graph, names: "NDArray[np.uint64]", is_eval: "NDArray[np.bool_]", is_recent: "NDArray[np.bool_]"
+) -> pl.DataFrame:
+    """Return `cluster, group, side`; a hub is trained on, under the group of its smallest conversation."""
+    group = np.where(graph.is_hub, graph.home, graph.of_cluster)
+    side = np.where(is_eval, EVAL, np.where(is_recent, RECENT, TRAIN))[group]
+    return pl.DataFrame(
+        {
+            "cluster": np.arange(len(group), dtype=np.int32),
+            "group": hexadecimal(names[group]),
+            "side": pl.Series(np.where(graph.is_hub, TRAIN, side).tolist(), dtype=pl.String),
+        }
     )
 
 
 def hexadecimal(numbers: "NDArray[np.uint64]") -> pl.Series:
-    """Sixteen hexadecimal digits each."""
+    """Return each number as sixteen hexadecimal digits."""
     digits = numbers.astype(">u8").tobytes().hex().encode()
     return pl.Series(np.frombuffer(digits, dtype="S16").astype(str).tolist(), dtype=pl.String)
 
 
-def _graph(
+def _connect(
     cluster: "NDArray[np.int64]",
     conversation: "NDArray[np.int64]",
     num_clusters: int,
     was_eval: "NDArray[np.bool_]",
     hub_conversations: int,
 ) -> tuple["NDArray[np.bool_]", "Labels"]:
-    """Which clusters are hubs, and the group of each cluster and then each conversation.
+    """Return which clusters are hubs, and the label of each cluster, then of each conversation.
 
-    No hub may touch a group that was held out before, or the two would leak; such a cluster joins the graph after all.
+    A hub is trained on, so none may touch a group that was held out before; such a cluster joins the graph after all.
     """
     packed = sorted_unique(((cluster << 32) | conversation).view(np.uint64)).view(np.int64)
     pairs = np.stack([packed >> 32, packed & 0xFFFFFFFF], axis=1)
     nodes = pairs + np.array([0, num_clusters])
     is_hub = np.bincount(pairs[:, 0], minlength=num_clusters) > hub_conversations
-    # Where hubs are most of what there is, the data is small or narrow, and there would be nothing left to hold out.
+    # Where most conversations are in hubs, the data is small or narrow, and too little would be left to hold out.
     if len(np.unique(pairs[is_hub[pairs[:, 0]], 1])) * 2 > len(was_eval):
         is_hub[:] = False
     while True:
@@ -161,12 +219,3 @@ def _all_since(seen: pl.DataFrame, group: "Labels", num_labels: int, since: floa
     if since is None:
         return np.zeros(num_labels, dtype=np.bool_)
     return ~_any(group, (seen["first_at"] < since).to_numpy(), num_labels)
-
-
-def _home(
-    cluster: "NDArray[np.int64]", conversation: "NDArray[np.int64]", names: "NDArray[np.uint64]", num_clusters: int
-) -> "NDArray[np.int64]":
-    """The smallest conversation of each cluster; `names` are sorted, so their places are in order too."""
-    home = np.full(num_clusters, len(names), dtype=np.int64)
-    np.minimum.at(home, cluster, conversation)
-    return home

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from ratchet.clock import DAY_S, HOUR_S
 from ratchet.config import BuildDatasets
-from ratchet.datasets.weights import DAY_S
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-HOUR_S = 3_600
 MIN_CROWD = 20  # subjects; in a smaller circle everybody stands out
 MIN_SIGNS = 2  # signs; one alone has innocent reasons
 MIN_VOTES = 5  # fewer say nothing about a rater

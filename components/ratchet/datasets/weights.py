@@ -5,6 +5,8 @@ A row's weight is the product of `FACTORS`, and each is a column of its own besi
 
 import polars as pl
 
+from ratchet.clock import DAY_S
+
 FACTORS = {
     "base": "what the kind of signal is worth",
     "reliability": "how far its raters are to be trusted, against a rater nobody knows",
@@ -15,7 +17,6 @@ FACTORS = {
 }
 # Votes on one answer that split closer than this say nothing about it.
 UNSURE_LOW, UNSURE_HIGH = 0.35, 0.65
-DAY_S = 86_400
 MILLI = 1000  # reliability is kept in thousandths: sums of whole numbers are the same in any order
 
 

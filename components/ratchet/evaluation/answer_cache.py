@@ -5,12 +5,10 @@ The champion was a candidate once and the base model is always compared, so both
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ratchet.digest import canonical_json, digest_json
-from ratchet.errors import Conflict
 from ratchet.evaluation.eval_set import EvalSet
 from ratchet.evaluation.scoring import Advance, Answers, Models, answers, log_probs
 from ratchet.store import Store
@@ -54,6 +52,5 @@ class AnswerCache:
             self.advance(amount)
             return json.loads(self.store.read(uri))
         result = compute()
-        with suppress(Conflict):  # another run wrote the same
-            self.store.create(uri, canonical_json(result))
+        self.store.create_if_absent(uri, canonical_json(result))
         return result

@@ -12,9 +12,9 @@ import yaml
 
 from ratchet.config import EvaluateAdapter
 from ratchet.evaluation.checks import EvalSetLayout, Likelihoods, Scores
-from ratchet.evaluation.language import language
 from ratchet.evaluation.scoring import Answers, Floats, Messages, encode
 from ratchet.evaluation.text_checks import format_fault, is_refusal, personal_data, word_runs
+from ratchet.language import text_language
 from ratchet.manifest import Flow
 from ratchet.training.tokenization import TokenizedRow
 
@@ -43,7 +43,7 @@ class Pair:
     def slices(self) -> dict[str, str]:
         num = len(self.row.prompt)
         length = "short" if num < SHORT_TOKENS else "medium" if num < MEDIUM_TOKENS else "long"
-        return {"tenant": self.tenant, "language": language(self.messages[-1]["content"]), "length": length}
+        return {"tenant": self.tenant, "language": text_language(self.messages[-1]["content"]), "length": length}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Compared are held-out votes, and what must not get worse: perplexity, format, sa
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +13,7 @@ from ratchet.adapter_ref import BASE_DIGEST
 from ratchet.base_model import revision
 from ratchet.config import Config, EvaluateAdapter
 from ratchet.digest import canonical_json, digest_bytes, digest_tree
-from ratchet.errors import Conflict, UserError
+from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Flow, StepOutput
 from ratchet.needs import ENVIRONMENT_SECRET, HOUR_S, HUB, JUDGE, MLFLOW, S3, Needs
 from ratchet.progress import show_progress
@@ -212,8 +211,7 @@ def _publish(store: Store, candidate: str, incumbent: Incumbent, findings: Findi
     data = canonical_json({"candidate": candidate, "incumbent": incumbent.digest, **verdict})
     digest = digest_bytes(data)
     uri = f"verdicts/{digest}/verdict.json"
-    with suppress(Conflict):  # named by its content, so what is there is the same
-        store.create(uri, data)
+    store.create_if_absent(uri, data)
     return StepOutput(
         outputs={"verdict": Artifact(uri=uri, digest=digest)},
         flows=findings.flows,

@@ -2,6 +2,8 @@
 
 import re
 
+from ratchet.privacy.checksums import passes_luhn
+
 MAX_REPEATED_SHARE = 0.5  # Gopher (Rae et al. 2021, table A1) drops texts at far less; short answers repeat more
 MIN_WORDS_TO_JUDGE = 12
 RUN_WORDS = 8  # as PaLM's overlap analysis (Chowdhery et al. 2022, section 8): shorter runs are common phrases
@@ -49,13 +51,8 @@ def word_runs(text: str) -> set[str]:
 def _identifiers(text: str) -> set[str]:
     numbers = {re.sub(r"\D", "", number) for number in _DIGITS.findall(text)}
     return {address.lower() for address in _EMAIL.findall(text)} | {
-        number for number in numbers if 10 <= len(number) <= 15 or (len(number) == 16 and _is_luhn(number))
+        number for number in numbers if 10 <= len(number) <= 15 or (len(number) == 16 and passes_luhn(number))
     }
-
-
-def _is_luhn(number: str) -> bool:
-    doubled = [int(digit) * 2 for digit in number[-2::-2]]
-    return (sum(int(digit) for digit in number[-1::-2]) + sum(digit // 10 + digit % 10 for digit in doubled)) % 10 == 0
 
 
 def _is_loop(text: str) -> bool:

@@ -1,22 +1,23 @@
-"""Landing by the million: events that are rows of the table already, as Parquet."""
+"""Land events by the million: rows that already have the table's columns, written as Parquet.
+
+Apart from `landing`, which the router imports: a router has no Polars.
+"""
 
 import io
-from contextlib import suppress
 
 import polars as pl
 
 from ratchet.digest import digest_bytes
-from ratchet.errors import Conflict
 from ratchet.ingest.landing import ROOT
 from ratchet.lake.schema import Table
 from ratchet.store import Store
 
-ROW_GROUP_ROWS = 131_072  # what `event_files` reads at a time: to get at part of a row group is to decode all of it
-LAST_DAY_S = 253_402_300_799  # of the year 9999; later times are broken clocks, and no calendar has them
+ROW_GROUP_ROWS = 131_072  # what the collector reads at a time: part of a row group costs decoding all of it
+LAST_DAY_S = 253_402_300_799  # of the year 9999, the last that calendars have
 
 
 def land_rows(store: Store, table: Table, rows: pl.DataFrame) -> list[str]:
-    """Write events that are rows of the table, without `collection`, durably; the keys of their files, one a day.
+    """Write rows of the table, without `collection`, durably as Parquet; return the files' keys, one for each day.
 
     Columns that have a default in the event may be absent. Files are named by content: landing twice lands once.
     """
@@ -30,6 +31,5 @@ def land_rows(store: Store, table: Table, rows: pl.DataFrame) -> list[str]:
         part.write_parquet(file, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS)
         data = file.getvalue()
         keys.append(f"{ROOT}/{table.event_type}/dt={name}/{digest_bytes(data)[:32]}.parquet")
-        with suppress(Conflict):
-            store.create(keys[-1], data)
+        store.create_if_absent(keys[-1], data)
     return keys

@@ -1,63 +1,61 @@
-"""Landing: `events/{interaction,feedback}/dt=YYYY-MM-DD/`, files written create-only and never changed.
+"""Land events: write them to `events/{interaction,feedback}/dt=YYYY-MM-DD/`, in create-only files that never change.
 
-Producers that see an event at a time write JSON lines; who has them by the million writes Parquet (`lake.bulk`).
+Producers that see one event at a time write JSON lines (`land`); those that have millions write Parquet
+(`ratchet.ingest.bulk`).
 """
 
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal
 
 from ratchet.digest import digest_bytes
-from ratchet.errors import Conflict
 from ratchet.events import Feedback, Interaction
 from ratchet.store import Store
 
 EventType = Literal["interaction", "feedback"]
 ROOT = "events"
 SUFFIXES = (".jsonl", ".parquet")
-UNTIMED = "x"  # sorts behind every time
+UNTIMED = "x"  # sorts after every time
 
 
 def land(store: Store, events: Iterable[Interaction | Feedback], name: str = UNTIMED) -> list[str]:
-    """Write events durably; their keys. Returns only when every event is safe, or raises with none acknowledged.
+    """Write events durably; return their files' keys. Returns when every event is stored, or raises.
 
-    Files are named by what they hold, after `name`: landing the same events under the same name again writes nothing
-    twice. A name is a `batch_name`, or sorts behind all of them, or the gate finds the file only later; see `after`.
+    Files are named by their content, after `name`: the same events land once under the same name. The gate finds new
+    files by the order of their names (`after`), so give a `batch_name` or a name that sorts after all of those.
     """
-    by_place: dict[str, list[bytes]] = defaultdict(list)
+    lines_by_folder: dict[str, list[bytes]] = defaultdict(list)
     for event in events:
         line = event.model_dump_json(exclude_defaults=False).encode() + b"\n"
-        by_place[_folder(event)].append(line)
+        lines_by_folder[_folder(event)].append(line)
     keys = []
-    for folder, lines in sorted(by_place.items()):
-        data = b"".join(lines)
+    for folder, folder_lines in sorted(lines_by_folder.items()):
+        data = b"".join(folder_lines)
         key = f"{folder}/{name}-{digest_bytes(data)[:32]}.jsonl"
-        with suppress(Conflict):  # an earlier try was stored, and its answer was lost
-            store.create(key, data)
+        store.create_if_absent(key, data)
         keys.append(key)
     return keys
 
 
 def batch_name(writer: str) -> str:
-    """A name for one writer's next batch: sorts by time, never the same twice."""
-    return f"{_name_of(time.time_ns())}-{writer}"
+    """Return a unique name for one writer's next batch; names sort by time."""
+    return f"{_time_name(time.time_ns())}-{writer}"
 
 
 def after(folder: str, seconds: float) -> str:
-    """The key behind which a folder's files are that writers have named since then, and those not named by time."""
-    return f"{folder}/{_name_of(int(seconds * 1e9))}"
+    """Return the key after which a folder lists files named at `seconds` (Unix) or later, and those without a time."""
+    return f"{folder}/{_time_name(int(seconds * 1e9))}"
 
 
 def landed(store: Store, event_type: EventType) -> list[str]:
-    """Keys of all landing files of one type, sorted."""
+    """Return the keys of all landing files of one type, sorted."""
     return [key for key in store.list(f"{ROOT}/{event_type}") if key.endswith(SUFFIXES)]
 
 
 def lines(store: Store, key: str) -> Iterator[tuple[int, bytes]]:
-    """Each line of a file of JSON lines with its byte offset; blank lines are skipped."""
+    """Yield each line of a JSON lines file with its byte offset; blank lines are skipped."""
     offset = 0
     for line in store.read(key).splitlines(keepends=True):
         if line.strip():
@@ -65,7 +63,7 @@ def lines(store: Store, key: str) -> Iterator[tuple[int, bytes]]:
         offset += len(line)
 
 
-def _name_of(nanoseconds: int) -> str:
+def _time_name(nanoseconds: int) -> str:
     return f"{nanoseconds:020d}"
 
 
@@ -78,9 +76,5 @@ def _folder(event: Interaction | Feedback) -> str:
 def _day(seconds: float) -> str:
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
-    except (
-        OSError,
-        OverflowError,
-        ValueError,
-    ):  # a broken clock is for validation to name; the event still has to land
+    except (OSError, OverflowError, ValueError):  # a broken clock: the event still lands, and validation names it
         return "unknown"

@@ -5,7 +5,6 @@ contract, written by `validate_triplets`). Neither is ever changed.
 """
 
 import base64
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ from pathlib import PurePosixPath
 from pydantic import ValidationError
 
 from ratchet.digest import canonical_json, digest_bytes
-from ratchet.errors import Conflict, UserError
+from ratchet.errors import UserError
 from ratchet.events import Feedback, Interaction
 from ratchet.manifest import Flow
 from ratchet.store import Store
@@ -49,8 +48,7 @@ def keep(store: Store, refused: Sequence[RefusedLine]) -> str:
     ]
     data = b"\n".join(lines) + b"\n"
     key = f"{FOLDER}/{digest_bytes(data)}/{REFUSED}"
-    with contextlib.suppress(Conflict):  # the same bytes, kept before
-        store.create(key, data)
+    store.create_if_absent(key, data)
     return key
 
 
@@ -134,6 +132,6 @@ def _known(store: Store, names: set[tuple[type, str]]) -> set[tuple[type, str]]:
     found: set[tuple[type, str]] = set()
     for kind, table in ((Interaction, INTERACTIONS), (Feedback, FEEDBACK)):
         wanted = pl.LazyFrame({table.id: [name for of, name in names if of is kind]}, schema={table.id: pl.String})
-        rows = tables.scan(store, table, up_to=2**62).select(table.id).join(wanted, on=table.id, how="semi").collect()
+        rows = tables.scan(store, table, tables.ALL).select(table.id).join(wanted, on=table.id, how="semi").collect()
         found |= {(kind, name) for name in rows[table.id]}
     return found

@@ -43,11 +43,6 @@ class Fingerprint:
         return digest_json({"rows": self.num_rows, "sums": [f"{lane:x}" for lane in self.sums]})
 
 
-def fingerprint_digest(rows: "pl.DataFrame") -> str:
-    """The digest of a whole table in memory; to digest one in parts, add up `Content.of` them."""
-    return Fingerprint.of(rows).digest()
-
-
 def _row_hashes(rows: "pl.DataFrame") -> "list[Hashes]":
     """By lane, a hash of each row: its values' hashes, each times a number of its column and lane, summed and mixed."""
     import numpy as np

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ratchet.clock import HOUR_S
 from ratchet.compute.parquet import FEW_VALUES, ROW_GROUP_ROWS
 from ratchet.errors import UserError
 from ratchet.lake.schema import FEEDBACK, INTERACTIONS, TRIPLETS, Table
@@ -14,7 +15,6 @@ from ratchet.lake.tables import FILE_BYTES, open_table
 from ratchet.store import Store
 
 TABLES = {table.key.rpartition("/")[2]: table for table in (INTERACTIONS, FEEDBACK, TRIPLETS)}
-HOUR_S = 3600
 SAFE_HOURS = 24  # a collector may write for hours before it commits; its files must not look abandoned
 
 

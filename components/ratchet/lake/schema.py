@@ -1,17 +1,19 @@
-"""The shapes of the lake's tables, and events as their rows. Pure."""
+"""The schemas of the lake's tables, and the conversion of events to their rows. Pure."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
+from ratchet.digest import canonical_text
 from ratchet.events import Feedback, Interaction
 
 COLLECTION = "collection"
+KEPT_IN_EXTRA = ("tenant", "adapter_digest", "arm")
+"""Declared fields of feedback without a column: the interaction that the vote is joined to has columns for them."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A Delta table of the lake: its key, its id column, when its events happened, and its columns with their types."""
+    """A Delta table: its key in the lake, its id and time columns, its event type, and its columns with their types."""
 
     key: str
     id: str
@@ -63,7 +65,7 @@ TRIPLETS = Table(
 
 
 def interaction_row(event: Interaction) -> dict[str, Any]:
-    """The event as a row of the interactions table; fields that we do not know are kept as JSON in `extra`."""
+    """Return the event as a row of the interactions table; undeclared fields go to `extra`, as JSON."""
     row = event.model_dump(mode="json", exclude={"messages", "params", *(event.model_extra or {})})
     messages = [message.model_dump(mode="json") for message in event.messages]
     return {
@@ -79,16 +81,21 @@ def interaction_row(event: Interaction) -> dict[str, Any]:
 
 
 def feedback_row(event: Feedback) -> dict[str, Any]:
-    """The event as a row of the feedback table: `value` goes to `value_num` or `value_text` by its type."""
-    row = event.model_dump(exclude={"value", *(event.model_extra or {})})
+    """Return the event as a row of the feedback table: `value` goes to `value_num` or `value_text` by its type.
+
+    Undeclared fields go to `extra`, as JSON, and so do those of `KEPT_IN_EXTRA` that are set.
+    """
+    row = event.model_dump(exclude={"value", *KEPT_IN_EXTRA, *(event.model_extra or {})})
+    kept = {name: value for name in KEPT_IN_EXTRA if (value := getattr(event, name)) is not None}
     is_text = isinstance(event.value, str)
     return {
         **row,
         "value_num": None if is_text else event.value,
         "value_text": event.value if is_text else None,
-        "extra": to_json(event.model_extra or {}),
+        "extra": to_json((event.model_extra or {}) | kept),
     }
 
 
 def to_json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """Return canonical JSON. NaN and infinity, which `params` may hold, are written as Python spells them."""
+    return canonical_text(value, allow_nan=True)

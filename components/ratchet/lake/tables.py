@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.compute.parquet import ROW_GROUP_ROWS, write_parquet
-from ratchet.errors import Conflict
 from ratchet.lake.schema import COLLECTION, Table
 from ratchet.store import Store
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 WRITER = "collect_triplets"
 FILE_BYTES = 256 << 20
+ALL = 2**62  # as `up_to`: later than any collection
 
 
 def last_collection(store: Store, table: Table) -> int:
@@ -135,8 +135,7 @@ def _create(store: Store, table: Table) -> None:
     with tempfile.TemporaryDirectory() as folder:
         DeltaTable.create(folder, _arrow_schema(table))
         commit = Path(folder, first_commit).read_bytes()
-    with contextlib.suppress(Conflict):
-        store.create(f"{table.key}/{first_commit}", commit)
+    store.create_if_absent(f"{table.key}/{first_commit}", commit)
 
 
 def _with_all_columns(store: Store, table: Table) -> Any:
@@ -187,8 +186,7 @@ def _write(store: Store, table: Table, rows: "pl.DataFrame") -> Any:
     write_parquet(rows, file)
     data = file.getvalue()
     name = f"part-{uuid.uuid4()}.parquet"
-    with contextlib.suppress(Conflict):  # an earlier try was stored, and its answer was lost
-        store.create(f"{table.key}/{name}", data)
+    store.create_if_absent(f"{table.key}/{name}", data)  # an earlier attempt may have been stored
     stats = json.dumps({"numRecords": rows.height})
     return AddAction(name, len(data), {}, int(time.time() * 1000), True, stats)
 

@@ -5,11 +5,9 @@ So a day more adds a day's files, and no history is copied.
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ratchet.errors import Conflict
 from ratchet.store import Store
 
 if TYPE_CHECKING:
@@ -22,8 +20,7 @@ PARTS = "parts.json"
 def write_valid(store: Store, digest: str, keys: Sequence[str]) -> str:
     """Name the Parquet files that together hold the rows of this digest; the URI for a manifest."""
     uri = f"{FOLDER}/{digest}"
-    with suppress(Conflict):  # other files, of the same rows
-        store.create(f"{uri}/{PARTS}", json.dumps(list(keys), indent=1).encode())
+    store.create_if_absent(f"{uri}/{PARTS}", json.dumps(list(keys), indent=1).encode())
     return uri
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ratchet.clock import DAY_S
 from ratchet.digest import digest_json
 from ratchet.lake import tables
 from ratchet.lake.schema import TRIPLETS
@@ -17,12 +18,10 @@ from ratchet.store import Store
 if TYPE_CHECKING:
     import polars as pl
 
-DAY_S = 86_400
 RECENT_DAYS = 7  # a whole week, since weekends have other users
 REFERENCE_DAYS = 28
 MIN_ROWS = 100  # in each window; below, only a change of a quarter and more could be told from chance
 NUM_BINS = 5
-ALL = 2**62  # later than any collection
 
 
 def find_drift(store: Store) -> dict[str, Any]:
@@ -36,7 +35,7 @@ def _windows(store: Store) -> tuple["pl.DataFrame", "pl.DataFrame"]:
 
     newest = pl.col("created_at").max()
     rows = (
-        tables.scan(store, TRIPLETS, ALL)
+        tables.scan(store, TRIPLETS, tables.ALL)
         .select("created_at", "kind", "value_num", chars=pl.col("messages").str.len_chars())
         .with_columns(age_days=(newest - pl.col("created_at")) / DAY_S)
         .filter(pl.col("age_days") < RECENT_DAYS + REFERENCE_DAYS)

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from ratchet.digest import canonical_text
 from ratchet.privacy.detectors import DETECTORS, GATE
 from ratchet.privacy.injection import GATE as INJECTION_GATE
 from ratchet.privacy.injection import has_injection
@@ -61,7 +62,7 @@ def _scrub_chats(chats: pl.Series, tier: Tier) -> Scrubbed:
     parsed = [json.loads(chat) for chat in chats.gather(places)]
     clean = tier(pl.Series([text for chat in parsed for text in _strings(chat)], dtype=pl.String))
     feed = iter(clean.texts)
-    done = pl.Series([_dump(_filled(chat, feed)) for chat in parsed], dtype=pl.String)
+    done = pl.Series([canonical_text(_filled(chat, feed), allow_nan=True) for chat in parsed], dtype=pl.String)
     return Scrubbed(_put(chats, places, done), clean.found)
 
 
@@ -92,8 +93,3 @@ def _filled(value: Any, feed: Iterator[str], field: str | None = None) -> Any:
     if isinstance(value, dict):
         return {name: _filled(inner, feed, name) for name, inner in value.items()}
     return value
-
-
-def _dump(chat: Any) -> str:
-    """As the lake writes chats."""
-    return json.dumps(chat, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

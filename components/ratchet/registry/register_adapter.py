@@ -7,14 +7,12 @@ digest, and a version appears with all its tags at once or not at all.
 import json
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.config import Config
 from ratchet.digest import canonical_json, digest_bytes
-from ratchet.errors import Conflict
 from ratchet.manifest import Artifact, StepOutput
 from ratchet.needs import ENVIRONMENT_SECRET, MLFLOW, S3, Needs
 from ratchet.registry.aliases import CHALLENGER, CHAMPION, aliases, set_alias, version_of
@@ -70,8 +68,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
     data = canonical_json(record)
     digest = digest_bytes(data)
     uri = f"registry/{digest}/version.json"
-    with suppress(Conflict):  # named by its content, so what is there is the same
-        store.create(uri, data)
+    store.create_if_absent(uri, data)
     return StepOutput(
         outputs={"version": Artifact(uri=uri, digest=digest)},
         facts={**record, "is_challenger": aliases(client, model).get(CHALLENGER) == str(version.version)},

@@ -7,14 +7,13 @@ nothing: the request stays open, and a re-run resumes it.
 import json
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from math import log
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
 from ratchet.digest import canonical_json, digest_bytes
-from ratchet.errors import Conflict, UserError
+from ratchet.errors import UserError
 from ratchet.manifest import Artifact, StepOutput
 from ratchet.needs import (
     ENVIRONMENT_SECRET,
@@ -205,8 +204,7 @@ def _publish(
     }
     data = canonical_json(result)
     uri = f"releases/{digest_bytes(data)}/release.json"
-    with suppress(Conflict):  # the same release was recorded before
-        store.create(uri, data)
+    store.create_if_absent(uri, data)
     facts = {
         "outcome": ended.outcome,
         "why": ended.why,

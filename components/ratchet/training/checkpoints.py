@@ -1,14 +1,12 @@
 """Keep checkpoints in the lake, so that any machine can resume a killed training from the last complete one."""
 
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
-from ratchet.errors import Conflict
 from ratchet.store import Store
 
 COMPLETE = "COMPLETE"  # written last into a checkpoint; without it the checkpoint is half-written
@@ -39,8 +37,7 @@ class CheckpointFolder:
         """Copy a local checkpoint to the lake, its COMPLETE mark last; then remove the earlier ones."""
         path = self.folder / name
         self.store.put_tree(path, f"{self.key}/{name}")
-        with suppress(Conflict):  # published before a kill
-            self.store.create(f"{self.key}/{name}/{COMPLETE}", b"")
+        self.store.create_if_absent(f"{self.key}/{name}/{COMPLETE}", b"")
         (path / COMPLETE).touch()
         complete = {key.split("/")[-2] for key in self.store.list(self.key) if key.endswith(f"/{COMPLETE}")}
         for earlier in complete - {name}:

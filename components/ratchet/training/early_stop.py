@@ -4,7 +4,6 @@ DPO can get worse before one epoch is over, while its own pairs look better and 
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from ratchet.config import EarlyStop
-from ratchet.errors import Conflict
 from ratchet.training.batches import Layout, collate, passes
 from ratchet.training.checkpoints import CheckpointFolder
 from ratchet.training.log_probs import completion_log_probs, to_device
@@ -124,8 +122,7 @@ class EarlyStopCallback(TrainerCallback):  # type: ignore[misc]
         from safetensors.torch import save
 
         weights = {name: parameter.detach().cpu().contiguous() for name, parameter in self._trained()}
-        with suppress(Conflict):  # already kept: before a kill, or by another process
-            self.place.store.create(self._key(step), save(weights))
+        self.place.store.create_if_absent(self._key(step), save(weights))
 
     def _key(self, step: int) -> str:
         return f"{self.place.key}/kept/{step}.safetensors"

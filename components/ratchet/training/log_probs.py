@@ -1,7 +1,6 @@
 """Log-probabilities of completions: the one scorer of training, its frozen reference and the offline evaluation."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from ratchet.adapter_ref import BASE_DIGEST
 from ratchet.digest import digest_bytes, digest_json, digest_members
-from ratchet.errors import Conflict, UserError
+from ratchet.errors import UserError
 from ratchet.store import Store
 from ratchet.training.attention import flex_mask, row_masks
 from ratchet.training.batches import Layout, PackedBatch, collate
@@ -100,8 +99,7 @@ def with_reference(
     parts = [dict(origin), asdict(layout), _policy_digest(model), tokens, [list(chosen) for chosen in together]]
     key = f"references/{digest_json(parts)}.safetensors"
     if not store.exists(key):
-        with suppress(Conflict):  # another run computed the same
-            store.create(key, save({"log_probs": reference_table(model, rows, together, layout)}))
+        store.create_if_absent(key, save({"log_probs": reference_table(model, rows, together, layout)}))
     table = load(store.read(key))["log_probs"].tolist()
     return [replace(row, reference=tuple(pair)) for row, pair in zip(rows, table, strict=True)]
 

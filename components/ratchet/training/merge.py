@@ -11,7 +11,6 @@ from typing import Any, Literal, get_args
 
 from ratchet.base_model import revision
 from ratchet.config import Config
-from ratchet.digest import digest_tree
 from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Manifest, StepOutput
 from ratchet.step import Inputs, Step, StepResult, run_step
@@ -66,11 +65,10 @@ def _run(config: Config, inputs: Inputs, store: Store, recipe: dict[str, Any]) -
     with tempfile.TemporaryDirectory() as aside:
         write_folder(Path(aside), tensors, settings, origin)
         check_servable(Path(aside))
-        digest = digest_tree(Path(aside))
-        store.put_tree(Path(aside), f"adapters/{digest}")
+        tree = store.publish_tree(Path(aside), "adapters")
     merged = {artifact.digest: weight for artifact, weight in zip(artifacts, recipe["weights"], strict=True)}
     return StepOutput(
-        outputs={"adapter": Artifact(uri=f"adapters/{digest}", digest=digest)},
+        outputs={"adapter": Artifact(uri=tree.uri, digest=tree.digest)},
         facts={"merged": merged, "method": recipe["method"]},
     )
 

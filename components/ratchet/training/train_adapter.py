@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratchet.base_model import revision
 from ratchet.config import Config, Phase
-from ratchet.digest import digest_json, digest_tree
+from ratchet.digest import digest_json
 from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Flow, StepOutput
 from ratchet.needs import ENVIRONMENT_SECRET, HOUR_S, HUB, MLFLOW, S3, Needs
@@ -57,11 +57,10 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
         facts = _train(training, model, phases, layout_of(config.train_adapter, tokenizer))
         with tempfile.TemporaryDirectory() as aside:
             write_adapter(Path(aside), model, tokenizer, config, dataset.digest)
-            digest = digest_tree(Path(aside))
-            store.put_tree(Path(aside), f"adapters/{digest}")
+            tree = store.publish_tree(Path(aside), "adapters")
     rows_out = sum(len(selection.rows) for selection in phases.values())
     return StepOutput(
-        outputs={"adapter": Artifact(uri=f"adapters/{digest}", digest=digest)},
+        outputs={"adapter": Artifact(uri=tree.uri, digest=tree.digest)},
         flows={
             "rows": Flow(
                 rows_in=rows_out + drops.total(), rows_out=rows_out, drops={r: drops[r] for r in DROPS if drops[r]}

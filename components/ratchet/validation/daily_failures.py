@@ -4,15 +4,15 @@ from collections.abc import Iterable, Sequence
 
 import polars as pl
 
+from ratchet.clock import FIRST_SANE_S, LAST_SANE_S
 from ratchet.validation.compiler import Rule, failures
 
-FIRST_S, LAST_S = 946_684_800, 4_102_444_800  # 2000 to 2100: beyond lie broken clocks, which have no day
 DAY = "day"
 
 
 def count(judged: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
     """One row a day (of the vote, UTC): `day`, `rows`, and for each reason how many rows have it."""
-    seconds = pl.when(pl.col("created_at").is_between(FIRST_S, LAST_S)).then("created_at")
+    seconds = pl.when(pl.col("created_at").is_between(FIRST_SANE_S, LAST_SANE_S)).then("created_at")
     day = pl.from_epoch(seconds.cast(pl.Int64)).dt.strftime("%Y-%m-%d").fill_null("unknown")
     return judged.group_by(day.alias(DAY)).agg(pl.len().cast(pl.Int64).alias("rows"), *failures(rules))
 

@@ -5,7 +5,6 @@ written last and names the files beside it, which are named by their bytes: what
 """
 
 import io
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
@@ -15,7 +14,6 @@ from pydantic import BaseModel, ConfigDict
 from ratchet.compute.parquet import ROW_GROUP_ROWS, write_parquet
 from ratchet.config import ValidateTriplets
 from ratchet.digest import digest_bytes, digest_json
-from ratchet.errors import Conflict
 from ratchet.lake.fingerprint import Fingerprint
 from ratchet.store import Store
 from ratchet.validation.suite import suite_digest
@@ -108,7 +106,7 @@ def write_part(store: Store, planned: Planned, part: "Part", read: Fingerprint) 
         "bad": _write(store, planned, "bad", part.bad),
         "sample": _write(store, planned, "sample", part.sample, SAMPLE_GROUP_ROWS, SAMPLE_HASH),
     }
-    _create(store, planned.record_key, _record(part, read, files).model_dump_json(indent=1).encode())
+    store.create_if_absent(planned.record_key, _record(part, read, files).model_dump_json(indent=1).encode())
 
 
 def forget(store: Store, parts: "list[Planned]") -> None:
@@ -129,7 +127,7 @@ def _write(
     write_parquet(rows, file, sorted_by=sorted_by, row_group_rows=group_rows)
     data = file.getvalue()
     key = f"{planned.key}/{kind}-{digest_bytes(data)[:16]}.parquet"
-    _create(store, key, data)
+    store.create_if_absent(key, data)
     return key
 
 
@@ -150,8 +148,3 @@ def _record(part: "Part", read: Fingerprint, files: dict[str, str]) -> PartRecor
         evidence={day: tuple(counts) for day, *counts in part.evidence.iter_rows()},
         **files,
     )
-
-
-def _create(store: Store, key: str, data: bytes) -> None:
-    with suppress(Conflict):
-        store.create(key, data)

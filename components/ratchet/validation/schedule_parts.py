@@ -7,7 +7,8 @@ take every n-th part each (`share`), and read for themselves.
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 
 import polars as pl
@@ -58,9 +59,10 @@ def make(store: Store, parts: Sequence[Planned]) -> int:
 
 
 def _make_all(store: Store, missing: Sequence[Planned]) -> None:
+    ahead = partial(import_module, __name__)  # a new process imports while this one still partitions the rows
     with (
         tempfile.TemporaryDirectory(prefix="ratchet-parts-") as folder,
-        ProcessPool(_num_processes(missing), pl.thread_pool_size(), initializer=_import) as processes,
+        ProcessPool(_num_processes(missing), pl.thread_pool_size(), initializer=ahead) as processes,
     ):
         rows = slices.partition_to_disk(store, [one.slice for one in missing], Path(folder) / "slices")
         processes.for_each(_make, [_Task(store, one, rows, bucket) for bucket, one in enumerate(missing)])
@@ -69,10 +71,6 @@ def _make_all(store: Store, missing: Sequence[Planned]) -> None:
 def _num_processes(missing: Sequence[Planned]) -> int:
     cost = sum(PART_ROWS + one.slice.collection.content.num_rows // one.slice.of for one in missing)
     return min(pl.thread_pool_size(), len(missing), cost // PROCESS_ROWS)
-
-
-def _import() -> None:
-    """Nothing: that this module is imported is what a new process needs ahead."""
 
 
 def _make(task: _Task) -> None:

@@ -4,7 +4,6 @@ A slice is a range of hashes of the ids of one collection. So equal ids of a col
 collection never changes, what is made of its slices is made once, however the lake grows.
 """
 
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,15 +114,3 @@ def no_longer_there(store: Store, named: TripletSetRef) -> UserError:
         f"{store.root}/{TRIPLETS.key} no longer holds the {named.rows} rows with digest {named.digest[:12]} that were "
         "collected; run collect_triplets again"
     )
-
-
-def read_artifact(store: Store, digest: str, rows: int) -> pl.DataFrame:
-    """All of the triplets, sorted by id. Raises UserError if the table no longer holds them."""
-    named = TripletSetRef(digest, rows)
-    wanted = slices(collections_of(store, named), SLICE_ROWS)
-    with tempfile.TemporaryDirectory(prefix="ratchet-parts-") as folder:
-        spill = partition_to_disk(store, wanted, Path(folder) / "slices")
-        found = pl.concat(spill.read(number) for number in range(len(wanted)))
-    if Fingerprint.of(found).digest() != digest:
-        raise no_longer_there(store, named)
-    return found.sort(TRIPLETS.id)

@@ -1,6 +1,6 @@
-"""What is made of a part of the triplets (`ratchet.validation.slices`): good rows scrubbed, bad rows named.
+"""Validate one part of the triplets (`ratchet.validation.slices`): scrub its good rows, explain its bad ones.
 
-Its rows depend on nothing outside it, so parts may be taken in any order, by anybody, and cut anywhere.
+The result depends on nothing outside the part, so parts can be validated in any order, by any process.
 """
 
 from collections import Counter
@@ -10,21 +10,23 @@ from dataclasses import dataclass
 import polars as pl
 import polars_hash
 
-from ratchet.lake.schema import COLLECTION
+from ratchet.config import ValidateTriplets
+from ratchet.lake.schema import COLLECTION, TRIPLETS
+from ratchet.manifest import Flow
 from ratchet.privacy.scrub import Tier
 from ratchet.privacy.scrub_triplets import scrub_triplets
 from ratchet.validation.compiler import MASK, Rule, reasons
 from ratchet.validation.daily_failures import count
-from ratchet.validation.suite import KEY, judge_rows
+from ratchet.validation.suite import KEY, compile_rules, drops, judge_rows
 
 REASONS = "reasons"
 SAMPLE_HASH = "sample_hash"
-SAMPLE_SEED = 1  # another than slices are cut by, else the sample of many slices would be that of the first
+SAMPLE_SEED = 1  # not the slices' seed, with which the whole sample would come from the first slice
 
 
 @dataclass(frozen=True)
 class Part:
-    """What became of some triplets."""
+    """A validated part: its good and bad rows, a sample of all with masks, daily failures, findings by kind."""
 
     good: pl.DataFrame
     bad: pl.DataFrame
@@ -34,9 +36,9 @@ class Part:
 
 
 def process(triplets: pl.DataFrame, rules: tuple[Rule, ...], tiers: Sequence[Tier], sample_rows: int) -> Part:
-    """Judge some triplets, scrub what is good, and explain what is bad.
+    """Judge triplets by the rules, scrub the good rows, and list each bad row's reasons.
 
-    `sample_rows` of the rows come back with their masks, for somebody else to judge.
+    The sample of `sample_rows` rows, with masks, is for the parity check against Great Expectations.
     """
     judged = judge_rows(triplets.drop(COLLECTION, strict=False), rules)
     is_good = pl.col(MASK) == 0
@@ -51,9 +53,9 @@ def process(triplets: pl.DataFrame, rules: tuple[Rule, ...], tiers: Sequence[Tie
 
 
 def lowest(rows: pl.DataFrame, num_rows: int) -> pl.DataFrame:
-    """So many rows of lowest hash, sorted by it; all rows of an id come along.
+    """Return the `num_rows` rows of lowest sample hash, sorted by it, and every row that ties with the last of them.
 
-    The lowest of all rows are the lowest of those of the parts, wherever these are cut.
+    The lowest of all rows are the lowest among the parts' lowest, so the sample does not depend on how rows are cut.
     """
     if not num_rows or rows.is_empty():
         return rows.clear()
@@ -61,10 +63,26 @@ def lowest(rows: pl.DataFrame, num_rows: int) -> pl.DataFrame:
 
 
 def bound(hashes: pl.Series, num_rows: int) -> int:
-    """The highest of so many lowest hashes, of which there is one at least."""
+    """Return the highest of the `num_rows` lowest hashes. `hashes` must not be empty."""
     return int(hashes.sort()[min(num_rows, len(hashes)) - 1])
 
 
 def _sample_hash() -> pl.Expr:
     found: pl.Expr = polars_hash.col(KEY).nchash.xxh3_64(seed=SAMPLE_SEED)
     return found.fill_null(0).alias(SAMPLE_HASH)
+
+
+def revalidate(quarantined: pl.DataFrame, settings: ValidateTriplets) -> Flow:
+    """Judge quarantined triplets by the current contract: rows out are those that would pass now.
+
+    An id that was repeated passes, since the rows that it was repeated in are not here.
+    """
+    triplets = quarantined.select(name for name in TRIPLETS.schema if name in quarantined.columns)
+    rules = compile_rules(triplets, settings.limits)
+    bad = judge_rows(triplets, rules).filter(pl.col(MASK) != 0).select(reasons(rules).alias(REASONS))[REASONS]
+    counts = Counter(bad.list.first())
+    return Flow(
+        rows_in=triplets.height,
+        rows_out=triplets.height - len(bad),
+        drops={name: counts[name] for name in drops() if counts[name]},
+    )

@@ -106,9 +106,9 @@ def _importer_needed(batch: str, importer: str) -> str:
 
 
 def _check_again(store: Store, keys: list[str], config: Path | None) -> Flow:
-    from ratchet.validation.second_look import second_look
+    from ratchet.validation.validate_part import revalidate
 
-    flow = second_look(_rows(store, keys), settings(config).validate_triplets)
+    flow = revalidate(_rows(store, keys), settings(config).validate_triplets)
     say.print(
         f"{flow.rows_out:,} of {flow.rows_in:,} triplets pass today's contract. They are still in the table: "
         "`ratchet run` checks all of it again when the suite or its limits change, and counts each triplet once."

@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 from ratchet.config import Config
-from ratchet.digest import digest_tree
 from ratchet.manifest import Artifact, Manifest, StepOutput
 from ratchet.step import Inputs, Step, run_step
 from ratchet.store import Store
@@ -30,9 +29,8 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
         swapped.write_parquet(folder / "dpo-train.parquet")
         disliked = pl.read_parquet(source / "sft-train.parquet").clear()
         disliked.write_parquet(folder / "sft-train.parquet")
-        digest = digest_tree(folder)
-        store.put_tree(folder, f"datasets/{digest}")
-    artifact = Artifact(uri=f"datasets/{digest}", digest=digest, rows=len(swapped))
+        tree = store.publish_tree(folder, "datasets")
+    artifact = Artifact(uri=tree.uri, digest=tree.digest, rows=len(swapped))
     return StepOutput(outputs={"dataset": artifact}, facts={"sizes": {"dpo-train": len(swapped)}})
 
 

@@ -92,7 +92,7 @@ class KilledValues:
         return self.values.write_adapter(decide, subject, run, skip_analysis, mark)
 
 
-class KilledStore:
+class KilledStore(Store):
     """A store whose writes count, as far as the ledger writes."""
 
     def __init__(self, store: Store, countdown: Countdown) -> None:

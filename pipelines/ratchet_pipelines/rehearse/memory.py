@@ -9,6 +9,7 @@ import yaml
 from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import Conflict, UserError
 from ratchet.release.reconciler.gitops import Commit, DecideAdapter, adapter_in, next_values, with_adapter
+from ratchet.store import Store
 
 VALUES = """\
 adapter:
@@ -19,8 +20,8 @@ adapter:
 """
 
 
-class MemoryStore:
-    """Objects by key, with the two conditional writes: `create` and `replace`."""
+class MemoryStore(Store):
+    """Objects by key in memory. Folders and Delta tables are not supported: they need a path."""
 
     def __init__(self) -> None:
         self.root = "memory"

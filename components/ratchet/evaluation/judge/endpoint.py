@@ -20,7 +20,7 @@ from tenacity.wait import wait_random_exponential
 
 from ratchet.config import Judge
 from ratchet.digest import canonical_json, digest_json
-from ratchet.errors import Conflict, UserError
+from ratchet.errors import UserError
 from ratchet.evaluation.judge.budget import Budget
 from ratchet.evaluation.judge.prompts import INSTRUCTIONS, PairVerdict, Question, read_verdict
 from ratchet.evaluation.judge.providers import MAX_REPLY_TOKENS, PROVIDERS, Reply, Usage
@@ -110,13 +110,12 @@ class _RequestPool:
         if reply is None:
             return "over_budget"
         verdict = read_verdict(reply.text)
-        with suppress(Conflict):  # another run asked the same
-            record = {
-                "verdict": verdict,
-                "model": self.settings.model,
-                "usage": reply.usage and reply.usage.model_dump(),
-            }
-            await asyncio.to_thread(self.store.create, uri, canonical_json(record))
+        record = {
+            "verdict": verdict,
+            "model": self.settings.model,
+            "usage": reply.usage and reply.usage.model_dump(),
+        }
+        await asyncio.to_thread(self.store.create_if_absent, uri, canonical_json(record))
         return verdict
 
     async def _reply(self, question: Question) -> Reply | None:
