@@ -1,4 +1,4 @@
-"""A dataset in MLflow: an input of the run that trained on it, named and known by its digest."""
+"""Log a dataset to MLflow, as an input of the run that trained on it, identified by its digest."""
 
 import json
 from typing import TYPE_CHECKING
@@ -9,11 +9,11 @@ from ratchet.store import Store
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MAX_DIGEST_CHARS = 36  # MLflow keeps no more
+MAX_DIGEST_CHARS = 36  # MLflow's limit
 
 
 def log_dataset(client: "MlflowClient", run_id: str, dataset: Artifact, store: Store) -> None:
-    """The run has the dataset as its training input, with where it is and, if there is one, its card."""
+    """Log the dataset as the run's training input, with its URI and, if it has one, its card."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     card = f"{dataset.uri}/card.md"
