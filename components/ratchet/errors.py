@@ -1,9 +1,9 @@
-"""The errors a user can cause and mend. Everything else is a bug and keeps its traceback."""
+"""The errors that a user can cause and fix. Everything else is a bug and keeps its traceback."""
 
 
 class UserError(Exception):
-    """Something outside the code is wrong. The message says what, the value, and what to do."""
+    """Something outside the code is wrong. The message says what is wrong, the value, and what to do."""
 
 
 class Conflict(Exception):
-    """A create-only or match-only write lost: somebody else's object is there."""
+    """A conditional write failed: another writer's object is there."""

@@ -1,7 +1,7 @@
-"""Lineage by reading manifests, both ways: what a result was made from, and what was made from it.
+"""Follow lineage both ways by reading manifests: a result's sources, and the results made from it.
 
-Manifests link steps by digest. Below a dataset its own index goes on: `feedback_index.parquet`, sorted by feedback id,
-says which rows name each triplet, or why none does.
+Manifests link steps by digest. Within a dataset, `feedback_index.parquet`, sorted by feedback id, lists the rows made
+from each vote, or the reason why there are none.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from ratchet.store import Store
 
 
 class RowRef(BaseModel):
-    """A row of a dataset's file that names a vote."""
+    """A row of a dataset's file that was made from a vote."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,25 +26,25 @@ class RowRef(BaseModel):
 
 
 class Use(BaseModel):
-    """What one dataset did with a vote, and what was made from that dataset."""
+    """The use of a vote in one dataset, and the results made from that dataset."""
 
     model_config = ConfigDict(frozen=True)
 
     dataset: str
     places: tuple[RowRef, ...]
     reason: str | None
-    """Why no row names the vote; None if one does."""
+    """Why no row was made from the vote; None if one was."""
     made: tuple[dict[str, Any], ...]
 
 
 def all_manifests(store: Store) -> list[Manifest]:
-    """Every published manifest, oldest first."""
-    found = [read_manifest(store, uri) for uri in store.list("manifests") if uri.endswith(".json")]
-    return sorted(found, key=lambda manifest: (manifest.created_at, manifest.key))
+    """Return every published manifest, oldest first."""
+    manifests = [read_manifest(store, uri) for uri in store.list("manifests") if uri.endswith(".json")]
+    return sorted(manifests, key=lambda manifest: (manifest.created_at, manifest.key))
 
 
 def ancestry(last: Manifest, manifests: Iterable[Manifest]) -> list[Manifest]:
-    """`last` and everything that it was made from, sources first, each once."""
+    """Return `last` and everything that it was made from, sources first, each once."""
     by_digest = {manifest.digest: manifest for manifest in manifests}
     ordered: dict[str, Manifest] = {}
 
@@ -59,26 +59,26 @@ def ancestry(last: Manifest, manifests: Iterable[Manifest]) -> list[Manifest]:
 
 
 def descent(first: Manifest, manifests: Iterable[Manifest]) -> list[Manifest]:
-    """Everything that was made from `first`, directly or through others, oldest first."""
-    digests, found = {first.digest}, []
+    """Return everything that was made from `first`, directly or through others, oldest first."""
+    digests, descendants = {first.digest}, []
     for manifest in sorted(manifests, key=lambda manifest: manifest.created_at):
         if digests & set(manifest.inputs.values()):
             digests.add(manifest.digest)
-            found.append(manifest)
-    return found
+            descendants.append(manifest)
+    return descendants
 
 
 def where_used(store: Store, feedback_id: str) -> list[Use]:
-    """What every dataset in the lake did with a vote, oldest dataset first; empty if none ever saw it."""
+    """Return the use of a vote in every dataset that read it, oldest dataset first."""
     manifests = all_manifests(store)
     uses: dict[str, Use] = {}
     for built in (manifest for manifest in manifests if manifest.step == "build_datasets"):
         dataset = built.outputs["dataset"].uri
-        found = _look_up(store.local(f"{dataset}/{FEEDBACK_INDEX}"), feedback_id)
-        if found and dataset not in uses:
+        entries = _look_up(store.local(f"{dataset}/{FEEDBACK_INDEX}"), feedback_id)
+        if entries and dataset not in uses:
             made = tuple(_summary(manifest) for manifest in descent(built, manifests))
-            places = tuple(RowRef(file=file, row=row) for file, row, _ in found if file is not None)
-            uses[dataset] = Use(dataset=dataset, places=places, reason=found[0][2], made=made)
+            places = tuple(RowRef(file=file, row=row) for file, row, _ in entries if file is not None)
+            uses[dataset] = Use(dataset=dataset, places=places, reason=entries[0][2], made=made)
     return list(uses.values())
 
 
@@ -96,9 +96,9 @@ def feedback_on(store: Store, interaction_id: str) -> list[str]:
 
 
 def explain(store: Store, dataset: str) -> dict[str, Any]:
-    """A dataset's card, what it was made from and what was made from it.
+    """Return a dataset's card, its sources, and the results made from it.
 
-    `dataset` is its digest, the beginning of it, or its URI. Raises UserError if that names none, or several.
+    `dataset` is its digest, a prefix of that, or its URI. Raises UserError if it matches no dataset, or several.
     """
     import json
 
@@ -116,24 +116,24 @@ def explain(store: Store, dataset: str) -> dict[str, Any]:
     return {
         "dataset": uri,
         "card": json.loads(store.read(f"{uri}/card.json")),
-        "made_from": [_summary(one) for one in ancestry(manifest, manifests)[:-1]],
-        "made": [_summary(one) for one in descent(manifest, manifests)],
+        "made_from": [_summary(source) for source in ancestry(manifest, manifests)[:-1]],
+        "made": [_summary(result) for result in descent(manifest, manifests)],
     }
 
 
-def _look_up(places: Path, feedback_id: str) -> list[tuple[str | None, int, str | None]]:
-    """(file, row, reason) of a vote. The file is sorted, so that all row groups but one are skipped unread."""
+def _look_up(index: Path, feedback_id: str) -> list[tuple[str | None, int, str | None]]:
+    """Return (file, row, reason) of a vote. The index is sorted, so all row groups but one are skipped unread."""
     import polars as pl
 
-    if not places.exists():  # of a dataset that was built before there were any
+    if not index.exists():  # the dataset is older than the index
         return []
-    found = pl.scan_parquet(places).filter(pl.col("feedback_id") == feedback_id)
-    return found.select("file", "place", "reason").collect().rows()
+    entries = pl.scan_parquet(index).filter(pl.col("feedback_id") == feedback_id)
+    return entries.select("file", "place", "reason").collect().rows()
 
 
 def _summary(manifest: Manifest) -> dict[str, Any]:
     outputs = {name: artifact.uri for name, artifact in manifest.outputs.items()}
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         name: manifest.facts[name] for name in ("verdict", "version", "outcome") if name in manifest.facts
     }
-    return {"step": manifest.step, "manifest": manifest.uri, **outputs, **told}
+    return {"step": manifest.step, "manifest": manifest.uri, **outputs, **facts}

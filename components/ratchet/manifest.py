@@ -1,4 +1,4 @@
-"""The contract between steps: what a step made, by content digest, and what it was made from."""
+"""The contract between steps: a step's outputs by content digest, and the inputs that they were made from."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.digest import digest_json
 
-FEEDBACK_INDEX = "feedback_index.parquet"  # in every dataset: which rows each vote shaped, or why none
+FEEDBACK_INDEX = "feedback_index.parquet"  # in every dataset: the rows made from each vote, or why there are none
 
 
 class Artifact(BaseModel):
-    """Something a step made, at a URI, known by its content.
+    """An output of a step: its URI and the digest of its content.
 
-    The URI is a path relative to the lake, so that a manifest means the same wherever the lake is mounted.
+    The URI is relative to the lake, so a manifest stays valid wherever the lake is mounted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -25,7 +25,7 @@ class Artifact(BaseModel):
 
 
 class Flow(BaseModel):
-    """Rows through a step: every row in comes out or is dropped for one counted reason."""
+    """Counts of rows through a step: each row in comes out or is dropped for one reason. Checked to add up."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,28 +42,28 @@ class Flow(BaseModel):
 
 
 class StepOutput(BaseModel):
-    """What a step's `run` returns; `run_step` turns it into a published manifest."""
+    """The return value of a step's `run`; `run_step` publishes it as a manifest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     outputs: dict[str, Artifact]
     flows: dict[str, Flow] = Field({}, description="by unit: interactions, feedback, triplets")
-    facts: dict[str, Any] = Field({}, description="numbers and words for people and reports; never read by a step")
+    facts: dict[str, Any] = Field({}, description="numbers and texts for people and reports; no step reads them")
 
 
 class Manifest(StepOutput):
     """A step's published result. Two manifests with equal `digest` describe the same work and the same bytes."""
 
     step: str
-    key: str = Field(description="digest of everything the result depends on; also its file name")
-    inputs: dict[str, str] = Field(description="name of each input to the digest of its manifest")
+    key: str = Field(description="digest of all that the result depends on; also its file name")
+    inputs: dict[str, str] = Field(description="digest of each input's manifest, by name")
     code_version: str
     created_at: float = Field(description="Unix seconds")
     seconds: float
 
     @cached_property
     def digest(self) -> str:
-        """Identity by content: time, place and `facts` do not count."""
+        """The identity of the result by content: time, URIs and `facts` do not count."""
         members = {name: artifact.digest for name, artifact in self.outputs.items()}
         return digest_json({"step": self.step, "outputs": members, "inputs": self.inputs})
 
@@ -77,5 +77,5 @@ def manifest_uri(step: str, key: str) -> str:
 
 
 def step_key(step: str, version: int, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Where the result of this work is published: equal work, equal key."""
+    """Return the key under which the result of this work is published: equal work gives equal keys."""
     return digest_json({"step": step, "version": version, "settings": settings, "inputs": inputs})[:32]

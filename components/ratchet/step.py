@@ -29,33 +29,33 @@ class Step:
     inputs: tuple[str, ...] = ()
     """Names of the steps whose manifests it reads: the edges of every orchestrator's graph."""
     version: int = 1
-    """Raised when the code changes what the same inputs give."""
+    """Raise it when the code gives another result for the same inputs."""
     reads: tuple[str, ...] = ()
     """Sections of the configuration, besides the step's own, on which the result depends."""
     needs: Needs = field(default_factory=Needs)
     """Machine, time and secrets; every orchestrator asks its cluster for these."""
     is_exclusive: bool = False
-    """Whether runs of it on one lake wait for each other."""
+    """Whether runs on one lake wait for each other."""
     sources: Callable[[Config, Inputs, Store], Mapping[str, str]] = field(default=lambda config, inputs, store: {})
     """State outside the inputs on which the result depends, as name to digest: new files, the champion."""
     assist: Callable[[Config, Inputs, Store], None] | None = None
-    """What further processes do that were started beside the one that runs the step; they publish nothing."""
+    """The work of a launcher's further processes (ranks), which help the one that runs the step and publish nothing."""
     share: Callable[[Config, Inputs, Store, int, int], int] | None = None
-    """Makes the I-th of every N parts ahead of `run`, which finds them; how many were missing. On any machine."""
+    """Make the I-th of every N parts, on any machine, before `run` uses them; return how many were missing."""
     cleanup: Callable[[Config, Inputs, Store], None] = lambda config, inputs, store: None
-    """Removes, once the manifest is published, what only an unfinished run needs."""
+    """Remove what only an unfinished run needs; called once the manifest is published."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """A step's manifest, and whether this call did the work or found it done."""
+    """A step's manifest, and whether this call made it or found it."""
 
     manifest: Manifest
     is_new: bool
 
 
 def run_step(step: Step, config: Config, inputs: Inputs, store: Store) -> StepResult:
-    """The step's manifest for these inputs, made now or found. A killed run leaves nothing that this would find."""
+    """Find the step's manifest for these inputs, or run the step. A killed run leaves no manifest to find."""
     key = key_of(step, config, inputs, store)
     must_wait = step.is_exclusive and not store.exists(manifest_uri(step.name, key))
     with exclusive(store, step.name) if must_wait else nullcontext():
@@ -79,14 +79,14 @@ def _find_or_make(step: Step, key: str, config: Config, inputs: Inputs, store: S
     )
     try:
         store.create(uri, manifest.model_dump_json(indent=1).encode())
-    except Conflict:  # another run of the same work finished first: its bytes are as good as ours
+    except Conflict:  # another run of the same work published first; its result is equal
         return StepResult(read_manifest(store, uri), is_new=False)
     step.cleanup(config, inputs, store)
     return StepResult(manifest, is_new=True)
 
 
 def assist_step(step: Step, config: Config, inputs: Inputs, store: Store) -> None:
-    """Assist the process that runs the step, unless it will find the work done. Raises UserError for a lone step."""
+    """Assist the process that runs the step, unless the step is done. Raises UserError if it runs in one process."""
     if step.assist is None:
         raise UserError(f"{step.name} runs in one process; start it without a launcher")
     if not store.exists(manifest_uri(step.name, key_of(step, config, inputs, store))):
@@ -94,7 +94,7 @@ def assist_step(step: Step, config: Config, inputs: Inputs, store: Store) -> Non
 
 
 def share_step(step: Step, config: Config, inputs: Inputs, store: Store, number: int, of: int) -> int:
-    """Make the share `number` (from 1) of `of` of the step's missing parts; how many they were.
+    """Make share `number` (from 1) of `of` of the step's missing parts; return how many it made.
 
     Raises UserError for a step without parts.
     """

@@ -15,7 +15,7 @@ from benchmarks.planted_events import collect_twice, plant
 from ratchet.collection import decode_json
 from ratchet.collection.collect import collect as collect_planned
 from ratchet.collection.collect_triplets import STEP
-from ratchet.collection.intents import plan
+from ratchet.collection.intents import plan_collections
 from ratchet.collection.records import DROPS
 from ratchet.config import Config
 from ratchet.errors import UserError
@@ -189,7 +189,7 @@ def test_buckets_do_not_show_in_the_triplets(tmp_path: Path, bucket_rows: int):
     for lake in lakes:
         land(lake, many_events())
     whole = collect(lakes[0])
-    done = collect_planned(lakes[1], plan(lakes[1], late_days=30)[0], bucket_rows=bucket_rows)
+    done = collect_planned(lakes[1], plan_collections(lakes[1], late_days=30)[0], bucket_rows=bucket_rows)
     assert (done.interactions, done.feedback) == (whole.flows["interactions"], whole.flows["feedback"])
     assert collect(lakes[1]).outputs == whole.outputs
 

@@ -3,7 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.clock import DAY_S
-from ratchet.collection.join import Joined, first_of_each, join_triplets, may_still_join, needs, newest_time
+from ratchet.collection.join import (
+    Joined,
+    first_of_each,
+    join_triplets,
+    may_still_join,
+    needed_interactions,
+    newest_time,
+)
 from ratchet.events import Feedback, Interaction
 from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, feedback_row, interaction_row
 from support.event_factory import NOW_S, interaction, vote
@@ -98,7 +105,7 @@ def test_the_first_event_of_an_id_counts():
 
 def test_a_preference_needs_two_interactions_and_other_kinds_one():
     votes = feedback(vote("f", "a", "preference", "b"), vote("g", "c", "correction", "d"), vote("h", "e"))
-    found = set(needs(votes).iter_rows())
+    found = set(needed_interactions(votes).iter_rows())
     assert found == {("a", "a"), ("b", "a"), ("c", "c"), ("e", "e")}
 
 

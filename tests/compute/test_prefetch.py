@@ -47,12 +47,12 @@ def test_what_is_made_by_several_comes_in_order(num: int):
         is_last_made.set()
         return item * item
 
-    assert list(prefetch_map(slow_first, range(num), makers=2)) == [item * item for item in range(num)]
+    assert list(prefetch_map(slow_first, range(num), workers=2)) == [item * item for item in range(num)]
 
 
 def test_no_more_is_made_than_may_be_in_memory():
     made: Queue[int] = Queue()
-    items = prefetch_map(made.put, range(20), makers=3)
+    items = prefetch_map(made.put, range(20), workers=3)
     next(items)
     assert {made.get(timeout=60) for _ in range(4)} == {0, 1, 2, 3}
     assert made.empty()
@@ -60,7 +60,7 @@ def test_no_more_is_made_than_may_be_in_memory():
 
 
 def test_a_fault_in_the_making_is_raised_in_its_turn():
-    items = prefetch_map([1, 2].__getitem__, [0, 1, 2, 0], makers=2)
+    items = prefetch_map([1, 2].__getitem__, [0, 1, 2, 0], workers=2)
     assert [next(items), next(items)] == [1, 2]
     with pytest.raises(IndexError):
         next(items)

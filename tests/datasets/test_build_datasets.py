@@ -266,7 +266,8 @@ def test_any_number_of_threads_makes_the_same_bytes(lake):
     told = {}
     for threads in ("1", "2"):
         command = [sys.executable, "-c", program, str(tests), str(tests.parent), str(store / threads)]
-        environment = {**os.environ, "POLARS_MAX_THREADS": threads, "PYTHONPATH": str(tests.parents[1])}
+        path = os.pathsep.join([str(tests.parents[1]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        environment = {**os.environ, "POLARS_MAX_THREADS": threads, "PYTHONPATH": path}
         done = subprocess.run(
             [*command, str(store / "crowd.parquet")], env=environment, capture_output=True, check=True
         )

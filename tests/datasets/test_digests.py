@@ -12,7 +12,7 @@ from benchmarks.generated_votes import land_generated
 
 from ratchet.collection import collect
 from ratchet.collection.collect_triplets import STEP as COLLECT
-from ratchet.collection.intents import plan
+from ratchet.collection.intents import plan_collections
 from ratchet.config import Config
 from ratchet.ingest.bulk import land_rows
 from ratchet.ingest.landing import landed
@@ -20,7 +20,7 @@ from ratchet.lake.schema import FEEDBACK, INTERACTIONS, Table
 from ratchet.step import Step, run_step
 from ratchet.store import S3Store, Store, open_store
 from ratchet.validation import schedule_parts
-from ratchet.validation.part_store import are_done
+from ratchet.validation.part_store import done_keys
 from ratchet_pipelines.graph import STEPS
 from support.s3_server import s3_server
 
@@ -100,13 +100,15 @@ def test_parts_cut_small_and_made_by_further_processes_are_the_same(
     monkeypatch.setattr(pl, "thread_pool_size", lambda: 2)
     land_slices(events, lake, lambda found: found, size=10**6)
     assert digests(lake) == expected
-    assert len(are_done(lake)) > 2
+    assert len(done_keys(lake)) > 2
 
 
 @pytest.mark.parametrize("num_buckets", [1, 8])
 def test_the_number_of_buckets_does_not_matter(events: Store, expected: dict[str, str], lake: Store, num_buckets: int):
     land_slices(events, lake, lambda found: found, size=10**6)
-    collect.collect(lake, plan(lake, late_days=30)[0], bucket_rows=-(-rows(events, FEEDBACK).height // num_buckets))
+    collect.collect(
+        lake, plan_collections(lake, late_days=30)[0], bucket_rows=-(-rows(events, FEEDBACK).height // num_buckets)
+    )
     assert digests(lake) == expected
 
 

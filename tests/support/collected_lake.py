@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from ratchet.collection.records import Collected, record, waiting_after
+from ratchet.collection.records import CollectionRecord, waiting_after, write_record
 from ratchet.lake import tables
 from ratchet.lake.fingerprint import Fingerprint
 from ratchet.lake.schema import TRIPLETS
@@ -16,10 +16,10 @@ def bring(lake: Store, number: int, triplets: pl.DataFrame) -> None:
     tables.append(lake, TRIPLETS, [triplets], number)
     content = Fingerprint.of(triplets)
     flow = Flow(rows_in=content.num_rows, rows_out=content.num_rows)
-    done = Collected(
+    done = CollectionRecord(
         number=number, interactions=flow, feedback=flow, refused=None, newest_s=0.0, content_sums=content.sums
     )
-    record(lake, done, waiting_after(lake, 0))
+    write_record(lake, done, waiting_after(lake, 0))
 
 
 def manifest(brought: Sequence[pl.DataFrame]) -> Manifest:

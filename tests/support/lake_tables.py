@@ -12,9 +12,9 @@ from ratchet.validation.slices import (
     SLICE_ROWS,
     TripletSetRef,
     collections_of,
-    no_longer_there,
     partition_to_disk,
     slices,
+    triplets_changed,
 )
 
 
@@ -30,5 +30,5 @@ def read_triplets(store: Store, digest: str, rows: int) -> pl.DataFrame:
         spill = partition_to_disk(store, parts, Path(folder) / "slices")
         triplets = pl.concat(spill.read(number) for number in range(len(parts)))
     if fingerprint_digest(triplets) != digest:
-        raise no_longer_there(store, wanted)
+        raise triplets_changed(store, wanted)
     return triplets.sort(TRIPLETS.id)

@@ -20,7 +20,7 @@ from ratchet.step import run_step, share_step
 from ratchet.store import LocalStore, Store, open_store
 from ratchet.validation import schedule_parts
 from ratchet.validation.gx import Disagreement
-from ratchet.validation.part_store import are_done
+from ratchet.validation.part_store import done_keys
 from ratchet.validation.validate_triplets import STEP
 from support.collected_lake import bring, manifest
 
@@ -131,7 +131,7 @@ def test_a_killed_run_goes_on_where_it_stopped(lake: LocalStore, kernel: list[in
         ]
     )
     assert killed.returncode == -9
-    assert len(are_done(lake)) == 2
+    assert len(done_keys(lake)) == 2
     validate(lake, collected)
     assert kernel == [some.height for some in brought[2:]]
 
@@ -176,7 +176,7 @@ def test_processes_make_the_same_parts(lake: Store, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(schedule_parts, "SLICE_ROWS", 150)
     monkeypatch.setattr(pl, "thread_pool_size", lambda: 2)
     assert digests(validate(lake, collected)) == digests(here)
-    assert (len(are_done(lake)), len(kernel)) == (-(-days(1)[0].height // 150), 1)
+    assert (len(done_keys(lake)), len(kernel)) == (-(-days(1)[0].height // 150), 1)
 
 
 def test_a_table_changed_behind_our_back_is_refused_and_leaves_no_part(lake: LocalStore):
@@ -187,7 +187,7 @@ def test_a_table_changed_behind_our_back_is_refused_and_leaves_no_part(lake: Loc
     table.update({"response": "'Something else.'"}, predicate="triplet_id = 'f-000000000'")
     with pytest.raises(UserError, match="no longer holds the"):
         validate(lake, collected)
-    assert len(are_done(lake)) == 1  # of the collection that is as it was
+    assert len(done_keys(lake)) == 1  # of the collection that is as it was
     assert not list(lake.list("validated"))
     table.restore(was)
     made = validate(lake, collected)

@@ -22,10 +22,10 @@ from ratchet.privacy.scrub import scrub
 from ratchet.step import run_step
 from ratchet.store import Store
 from ratchet.validation.compiler import reasons as reasons_of
-from ratchet.validation.daily_failures import evidence
+from ratchet.validation.daily_failures import merge_daily_failures
 from ratchet.validation.gx import Disagreement
 from ratchet.validation.suite import compile_rules, drops, judge_rows, suite_digest, view
-from ratchet.validation.validate_part import lowest, process
+from ratchet.validation.validate_part import lowest_rows, process
 from ratchet.validation.validate_triplets import STEP as VALIDATE
 from support.event_factory import NOW_S, interaction, vote
 
@@ -279,10 +279,10 @@ def test_what_is_judged_does_not_depend_on_where_parts_are_cut(size: int):
     whole = process(table, rules, [scrub], 300)
     for name in ("good", "bad"):
         assert_frame_equal(pl.concat(getattr(part, name) for part in parts), getattr(whole, name))
-    sample = lowest(pl.concat(part.sample for part in parts), 300)
+    sample = lowest_rows(pl.concat(part.sample for part in parts), 300)
     assert_frame_equal(sample, whole.sample)
     assert whole.sample.height >= 300
-    assert_frame_equal(evidence(part.evidence for part in parts), evidence([whole.evidence]))
+    assert_frame_equal(merge_daily_failures(part.evidence for part in parts), merge_daily_failures([whole.evidence]))
 
 
 def test_every_planted_fault_is_found_and_nothing_else():

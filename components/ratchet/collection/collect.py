@@ -1,8 +1,8 @@
-"""One collection: its events into the tables, each once, and its feedback joined to what it is on.
+"""Do one collection: append its events to the tables exactly once, and join its feedback to interactions.
 
-Everything goes by in stretches of rows; what has to meet (feedback and its interactions, events that share an id) is
-set aside in buckets and meets one bucket at a time, so memory does not grow with the collection. Texts are read once,
-written once, and set aside only if somebody judged them.
+Events are streamed in batches. What must be joined (feedback with its interactions, events that share an id) is spilled
+to disk in buckets and joined one bucket at a time, so memory does not grow with the collection. Answers are spilled
+only if feedback is on them.
 """
 
 import tempfile
@@ -14,8 +14,15 @@ import polars as pl
 
 from ratchet.collection.event_files import EventFiles
 from ratchet.collection.intents import Intent
-from ratchet.collection.join import Joined, first_of_each, join_triplets, may_still_join, needs, newest_time
-from ratchet.collection.records import Collected, flow, record, waiting_after
+from ratchet.collection.join import (
+    Joined,
+    first_of_each,
+    join_triplets,
+    may_still_join,
+    needed_interactions,
+    newest_time,
+)
+from ratchet.collection.records import CollectionRecord, make_flow, waiting_after, write_record
 from ratchet.compute.hashing import is_in_sorted, sorted_unique
 from ratchet.compute.spill import BUCKET, Spill, bucket_of
 from ratchet.ingest import quarantine
@@ -24,20 +31,20 @@ from ratchet.lake.fingerprint import Fingerprint
 from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, Table
 from ratchet.store import Store
 
-BUCKET_ROWS = 200_000  # of feedback; each brings an answer or two along, a kilobyte or so
+BUCKET_ROWS = 200_000  # of feedback; each brings one or two answers of about a kilobyte
 
 
-def collect(store: Store, intent: Intent, bucket_rows: int = BUCKET_ROWS) -> Collected:
-    """Do one collection, or whatever of it is not done. Earlier collections must be complete."""
+def collect(store: Store, intent: Intent, bucket_rows: int = BUCKET_ROWS) -> CollectionRecord:
+    """Do one collection, or the rest of it after a kill. Earlier collections must be complete."""
     with tempfile.TemporaryDirectory(prefix="ratchet-collect-") as folder:
         return _Collection(store, intent, Path(folder), bucket_rows).run()
 
 
 @dataclass
 class _NewEvents:
-    """The events of one type that a collection brings: each id once, none that an earlier one brought.
+    """The new events of one type in a collection: each id once, and none from an earlier collection.
 
-    The sums are right once `rows` has been gone through.
+    `num_new` and `newest_s` are complete once `rows` is exhausted.
     """
 
     files: EventFiles
@@ -48,10 +55,10 @@ class _NewEvents:
     def __post_init__(self) -> None:
         self.table = self.files.table
         ids, hashes = [pl.Series(self.table.id, [], pl.String)], [pl.Series([], dtype=pl.UInt64)]
-        for some in self.files.ids():
-            hashes.append(some.hash())
-            if self.earlier:  # a day's; of a first collection, which may be a history, the hashes are enough
-                ids.append(some)
+        for batch in self.files.ids():
+            hashes.append(batch.hash())
+            if self.earlier:  # the first collection, which may be a whole history, has no earlier ids to compare with
+                ids.append(batch)
         ordered = pl.concat(hashes).sort()
         self.num_ids = len(ordered)
         self.repeated = ordered.filter(ordered == ordered.shift(1)).unique()
@@ -61,16 +68,16 @@ class _NewEvents:
         empty = _empty(self.table)
         repeats = Spill(self.files.folder / f"{self.table.event_type}-repeats", empty)
         num_buckets = _num_buckets(len(self.repeated), BUCKET_ROWS)
-        for found in self.files.rows():
-            is_known = found[self.table.id].is_in(self.known.implode())
-            is_repeated = found[self.table.id].hash().is_in(self.repeated.implode())
-            again = found.filter(is_repeated & ~is_known).with_columns(bucket_of(self.table.id, num_buckets))
+        for batch in self.files.rows():
+            is_known = batch[self.table.id].is_in(self.known.implode())
+            is_repeated = batch[self.table.id].hash().is_in(self.repeated.implode())
+            again = batch.filter(is_repeated & ~is_known).with_columns(bucket_of(self.table.id, num_buckets))
             repeats.add(again)
-            yield self._seen(found.filter(~is_repeated & ~is_known))
+            yield self._count(batch.filter(~is_repeated & ~is_known))
         for bucket in range(num_buckets):
-            yield self._seen(first_of_each(repeats.read(bucket), self.table))
+            yield self._count(first_of_each(repeats.read(bucket), self.table))
 
-    def _seen(self, rows: pl.DataFrame) -> pl.DataFrame:
+    def _count(self, rows: pl.DataFrame) -> pl.DataFrame:
         self.num_new += rows.height
         self.newest_s = max(self.newest_s, newest_time(rows[self.table.time]))
         return rows
@@ -91,7 +98,7 @@ class _Collection:
     num_waiting: int = 0
     num_orphans: int = 0
 
-    def run(self) -> Collected:
+    def run(self) -> CollectionRecord:
         earlier = self.intent.number - 1
         carried = waiting_after(self.store, earlier)
         votes, answers = (
@@ -100,15 +107,15 @@ class _Collection:
         )
         self.num_buckets = _num_buckets(votes.num_ids + carried.height, self.bucket_rows)
         feedback = Spill(self.folder / "feedback", _empty(FEEDBACK))
-        judged = Spill(self.folder / "judged", _empty(INTERACTIONS))
-        wanted = [self._set_aside(feedback, carried)]
+        voted_on = Spill(self.folder / "voted-on", _empty(INTERACTIONS))
+        wanted = [self._spill_feedback(feedback, carried)]
         self._append(FEEDBACK, self._votes(votes, feedback, wanted))
-        places = pl.concat(wanted).unique()
-        self._append(INTERACTIONS, self._answers(answers, judged, places))
-        self._look_back(judged, places)
-        before = Collected.read(self.store, earlier).newest_s if earlier else 0.0
+        needed = pl.concat(wanted).unique()
+        self._append(INTERACTIONS, self._answers(answers, voted_on, needed))
+        self._spill_earlier(voted_on, needed)
+        before = CollectionRecord.read(self.store, earlier).newest_s if earlier else 0.0
         newest_s = max(before, votes.newest_s, answers.newest_s)
-        self._append(TRIPLETS, self._triplets(feedback, judged, may_still_join(newest_s, self.intent.late_days)))
+        self._append(TRIPLETS, self._triplets(feedback, voted_on, may_still_join(newest_s, self.intent.late_days)))
         return self._record(votes, answers, carried.height, newest_s)
 
     def _append(self, table: Table, batches: Iterator[pl.DataFrame]) -> None:
@@ -116,37 +123,37 @@ class _Collection:
 
     def _votes(self, votes: _NewEvents, feedback: Spill, wanted: list[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         for rows in votes.rows():
-            wanted.append(self._set_aside(feedback, rows))
+            wanted.append(self._spill_feedback(feedback, rows))
             yield rows
 
-    def _set_aside(self, feedback: Spill, rows: pl.DataFrame) -> pl.DataFrame:
-        """Put feedback into buckets; the interactions that each bucket needs."""
+    def _spill_feedback(self, feedback: Spill, rows: pl.DataFrame) -> pl.DataFrame:
+        """Spill feedback to its buckets; return the interactions that each bucket needs."""
         feedback.add(rows.with_columns(bucket_of(INTERACTIONS.id, self.num_buckets)))
-        return needs(rows).select(INTERACTIONS.id, bucket_of("on", self.num_buckets)).unique()
+        return needed_interactions(rows).select(INTERACTIONS.id, bucket_of("on", self.num_buckets)).unique()
 
-    def _answers(self, answers: _NewEvents, judged: Spill, places: pl.DataFrame) -> Iterator[pl.DataFrame]:
-        """All new answers; those that somebody judged go to the buckets where they are needed.
+    def _answers(self, answers: _NewEvents, voted_on: Spill, needed: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Yield all new answers; spill those that feedback is on to the buckets that need them.
 
-        A join with all places for each stretch would cost the square of the votes. Nearly all are needed where their
-        own hash puts them, so that it is enough to know that they are.
+        Joining every batch with all needed ids would cost the square of the votes. Nearly all answers are needed in the
+        bucket of their own hash, so for these a membership test is enough.
         """
-        needed = sorted_unique(places[INTERACTIONS.id].hash().to_numpy())
-        elsewhere = places.filter(pl.col(BUCKET) != bucket_of(INTERACTIONS.id, self.num_buckets))
+        hashes = sorted_unique(needed[INTERACTIONS.id].hash().to_numpy())
+        elsewhere = needed.filter(pl.col(BUCKET) != bucket_of(INTERACTIONS.id, self.num_buckets))
         for rows in answers.rows():
-            is_needed = pl.Series(is_in_sorted(rows[INTERACTIONS.id].hash().to_numpy(), needed))
-            judged.add(rows.filter(is_needed).with_columns(bucket_of(INTERACTIONS.id, self.num_buckets)))
-            judged.add(rows.join(elsewhere, on=INTERACTIONS.id))
+            is_needed = pl.Series(is_in_sorted(rows[INTERACTIONS.id].hash().to_numpy(), hashes))
+            voted_on.add(rows.filter(is_needed).with_columns(bucket_of(INTERACTIONS.id, self.num_buckets)))
+            voted_on.add(rows.join(elsewhere, on=INTERACTIONS.id))
             yield rows
 
-    def _look_back(self, judged: Spill, places: pl.DataFrame) -> None:
-        """Answers of earlier collections that somebody judges now."""
+    def _spill_earlier(self, voted_on: Spill, needed: pl.DataFrame) -> None:
+        """Spill the answers of earlier collections that this collection's feedback is on."""
         if self.intent.number > 1:
-            for rows in tables.matching(self.store, INTERACTIONS, self.intent.number - 1, places[INTERACTIONS.id]):
-                judged.add(rows.select(judged.empty.columns).join(places, on=INTERACTIONS.id))
+            for rows in tables.matching(self.store, INTERACTIONS, self.intent.number - 1, needed[INTERACTIONS.id]):
+                voted_on.add(rows.select(voted_on.empty.columns).join(needed, on=INTERACTIONS.id))
 
-    def _triplets(self, feedback: Spill, judged: Spill, may_wait: pl.Expr) -> Iterator[pl.DataFrame]:
+    def _triplets(self, feedback: Spill, voted_on: Spill, may_wait: pl.Expr) -> Iterator[pl.DataFrame]:
         for bucket in range(self.num_buckets):
-            joined = join_triplets(feedback.read(bucket), judged.read(bucket), may_wait)
+            joined = join_triplets(feedback.read(bucket), voted_on.read(bucket), may_wait)
             self._count(joined)
             yield joined.triplets
 
@@ -156,17 +163,17 @@ class _Collection:
         self.num_waiting += joined.waiting.height
         self.num_orphans += joined.orphans
 
-    def _record(self, votes: _NewEvents, answers: _NewEvents, num_carried: int, newest_s: float) -> Collected:
+    def _record(self, votes: _NewEvents, answers: _NewEvents, num_carried: int, newest_s: float) -> CollectionRecord:
         refused = [*answers.files.refused, *votes.files.refused]
-        done = Collected(
+        done = CollectionRecord(
             number=self.intent.number,
-            interactions=flow(
+            interactions=make_flow(
                 answers.files.num_rows,
                 answers.num_new,
                 malformed=len(answers.files.refused),
                 duplicate=answers.num_duplicates,
             ),
-            feedback=flow(
+            feedback=make_flow(
                 votes.files.num_rows + num_carried,
                 self.content.num_rows,
                 malformed=len(votes.files.refused),
@@ -178,12 +185,12 @@ class _Collection:
             newest_s=newest_s,
             content_sums=self.content.sums,
         )
-        record(self.store, done, pl.concat([_empty(FEEDBACK), *self.waiting]).sort(FEEDBACK.id))
+        write_record(self.store, done, pl.concat([_empty(FEEDBACK), *self.waiting]).sort(FEEDBACK.id))
         return done
 
 
 def _known(store: Store, table: Table, up_to: int, ids: pl.Series) -> pl.Series:
-    """Those of the ids that the table holds already."""
+    """Return those of the ids that the table already holds."""
     if up_to == 0:
         return ids.clear()
     held = tables.scan(store, table, up_to).select(table.id)

@@ -1,57 +1,45 @@
-"""Collect: join what has landed since the last collection into triplets, each event exactly once.
+"""Step `collect_triplets`: join the events landed since the last collection into triplets, each event exactly once.
 
-A run first finishes collections that were planned but not done (their collector was killed), then makes its own. The
+A run first finishes collections that were planned but not done (their collector was killed), then does its own. The
 flows count the collections that this run worked on; feedback carried over from earlier ones, still waiting for its
 interaction, counts as in again.
 """
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-from ratchet.collection.intents import Intent, landing_digest, plan
-from ratchet.collection.records import Collected, is_done, total
+from ratchet.collection.intents import Intent, landing_digest, plan_collections
+from ratchet.collection.records import CollectionRecord, is_done, total_flow
 from ratchet.config import Config
+from ratchet.lake.fingerprint import Fingerprint
 from ratchet.lake.schema import TRIPLETS
 from ratchet.manifest import Artifact, StepOutput
 from ratchet.needs import HOUR_S, Needs
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
 
-if TYPE_CHECKING:
-    from ratchet.lake.fingerprint import Fingerprint
-
 
 def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
-    intents = plan(store, config.collect_triplets.late_days)
-    # With none to do, the last one is counted again: its manifest may be all that a killed run still owed.
+    intents = plan_collections(store, config.collect_triplets.late_days)
+    # With none to do, the last is counted again: a killed run may have done it without publishing the manifest.
     undone = [intent for intent in intents if not is_done(store, intent.number)] or intents[-1:]
     collected = [_collect(store, intent) for intent in undone]
-    content = _content(store, intents)
+    content = sum((CollectionRecord.read(store, intent.number).content for intent in intents), Fingerprint())
     return StepOutput(
         outputs={"triplets": Artifact(uri=TRIPLETS.key, digest=content.digest(), rows=content.num_rows)},
         flows={
-            "interactions": total(one.interactions for one in collected),
-            "feedback": total(one.feedback for one in collected),
+            "interactions": total_flow(record.interactions for record in collected),
+            "feedback": total_flow(record.feedback for record in collected),
         },
         facts={
             "collections": [intent.number for intent in undone],
             "files": sum(len(intent.files) for intent in undone),
-            "refused": [one.refused for one in collected if one.refused],
+            "refused": [record.refused for record in collected if record.refused],
         },
     )
 
 
-def _collect(store: Store, intent: Intent) -> Collected:
+def _collect(store: Store, intent: Intent) -> CollectionRecord:
     from ratchet.collection.collect import collect
 
-    return Collected.read(store, intent.number) if is_done(store, intent.number) else collect(store, intent)
-
-
-def _content(store: Store, intents: Iterable[Intent]) -> "Fingerprint":
-    from ratchet.lake.fingerprint import Fingerprint
-
-    records = [Collected.read(store, intent.number) for intent in intents]
-    return sum((one.content for one in records), Fingerprint())
+    return CollectionRecord.read(store, intent.number) if is_done(store, intent.number) else collect(store, intent)
 
 
 STEP = Step(

@@ -1,7 +1,7 @@
-"""A collection's landing files as rows, a stretch at a time, however large they are together.
+"""Read a collection's landing files as rows, one batch at a time, whatever their total size.
 
-JSON is decoded once and set aside as columns; Parquet is read where it lies. Both then can be gone through twice: for
-their ids alone, which is cheap, and for everything. What is no event is refused with its place, and stops nothing.
+JSON is decoded once and spilled to disk as columns; Parquet is read in place. Both can then be read twice: the ids
+alone, which is cheap, and all columns. A line that is not an event is refused with its position, and stops nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
     Piece = tuple[pl.LazyFrame, str | None, int]
 
-READERS = 2  # of stretches at once
-READS_AT_ONCE = 16  # an object store answers many small reads in the time of one
+READERS = 2  # batches read at once
+READS_AT_ONCE = 16  # small files; an object store answers many in the time of one
 BATCH_ROWS = 131_072
 BATCH_BYTES = 64 << 20
 
 
 @dataclass
 class EventFiles:
-    """The landing files of one type that a collection takes. `folder` is for what is set aside.
+    """The landing files of one event type in a collection. `folder` is for the spilled columns.
 
-    `refused` is complete once `rows` has been gone through. Its offsets count bytes in JSON, rows in Parquet.
+    `refused` is complete once `rows` is exhausted. Its offsets count bytes in JSON, rows in Parquet.
     """
 
     store: Store
@@ -42,31 +42,31 @@ class EventFiles:
     folder: Path
     refused: list[RefusedLine] = field(default_factory=list)
     num_rows: int = 0
-    _aside: list[Path] = field(default_factory=list)
+    _spilled: list[Path] = field(default_factory=list)
     _refused_lines: list[RefusedLine] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         decode = decode_json.interactions if self.table is INTERACTIONS else decode_json.feedback
         for batch in self._line_batches():
-            rows, found = decode([line for _, _, line in batch])
-            self._refused_lines += [RefusedLine(*batch[fault.place], faults(fault.error)) for fault in found]
-            self._aside.append(self.folder / f"{self.table.event_type}-{len(self._aside):05d}.arrow")
-            rows.write_ipc(self._aside[-1])
+            rows, line_faults = decode([line for _, _, line in batch])
+            self._refused_lines += [RefusedLine(*batch[fault.place], faults(fault.error)) for fault in line_faults]
+            self._spilled.append(self.folder / f"{self.table.event_type}-{len(self._spilled):05d}.arrow")
+            rows.write_ipc(self._spilled[-1])
 
     def ids(self) -> "Iterator[pl.Series]":
-        """The ids of all events, and of some rows that are none."""
+        """Yield the ids of all events, and of some rows that `rows` will refuse."""
         import polars as pl
 
         for piece, _, _ in self._pieces():
             try:
-                found = piece.select(self.table.id).collect().to_series()
+                ids = piece.select(self.table.id).collect().to_series()
             except pl.exceptions.PolarsError:
                 continue  # `rows` refuses it
-            if found.dtype == pl.String:
-                yield found
+            if ids.dtype == pl.String:
+                yield ids
 
     def rows(self) -> "Iterator[pl.DataFrame]":
-        """The events, as rows of the table without `collection`."""
+        """Yield the events as rows of the table, without `collection`."""
         self.refused, self.num_rows = list(self._refused_lines), len(self._refused_lines)
         pieces = track(list(self._pieces()), f"collect {self.table.event_type}")
         for rows, refused in prefetch_map(self._read, pieces, READERS):
@@ -85,8 +85,8 @@ class EventFiles:
 
         check = decode_parquet.interactions if self.table is INTERACTIONS else decode_parquet.feedback
         try:
-            found = piece.collect()
-            rows, faulty = check(found)
+            given = piece.collect()
+            rows, faulty = check(given)
         except (pl.exceptions.PolarsError, decode_parquet.WrongColumns, OSError) as error:
             why = f"rows from {start:,} on cannot be read: {str(error)[:500]}"
             return None, [RefusedLine(file, start, b"", why)]
@@ -94,7 +94,7 @@ class EventFiles:
             RefusedLine(
                 file,
                 start + fault.place,
-                decode_parquet.as_line(found.row(fault.place, named=True)),
+                decode_parquet.as_line(given.row(fault.place, named=True)),
                 faults(fault.error),
             )
             for fault in faulty
@@ -102,10 +102,10 @@ class EventFiles:
         return rows, refused
 
     def _pieces(self) -> "Iterator[Piece]":
-        """Each stretch, the Parquet file that it is from, and its first row there."""
+        """Yield each batch, its Parquet file (None for spilled JSON), and its first row there."""
         import polars as pl
 
-        for path in self._aside:
+        for path in self._spilled:
             yield pl.scan_ipc(path), None, 0
         for file in self.files:
             if file.endswith(".parquet"):
@@ -116,8 +116,8 @@ class EventFiles:
     def _line_batches(self) -> Iterator[list[tuple[str, int, bytes]]]:
         batch: list[tuple[str, int, bytes]] = []
         size_bytes = 0
-        for file, found in self._files_of_lines():
-            for offset, line in found:
+        for file, file_lines in self._files_of_lines():
+            for offset, line in file_lines:
                 batch.append((file, offset, line))
                 size_bytes += len(line)
                 if len(batch) == BATCH_ROWS or size_bytes >= BATCH_BYTES:
@@ -130,12 +130,12 @@ class EventFiles:
         files = [file for file in self.files if not file.endswith(".parquet")]
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
             for start in track(range(0, len(files), READS_AT_ONCE), f"read {self.table.event_type} files"):
-                some = files[start : start + READS_AT_ONCE]
-                yield from zip(some, pool.map(lambda file: list(lines(self.store, file)), some), strict=True)
+                chunk = files[start : start + READS_AT_ONCE]
+                yield from zip(chunk, pool.map(lambda file: list(lines(self.store, file)), chunk), strict=True)
 
 
 def _num_rows(path: Path) -> int:
-    """Rows of a Parquet file; 1 if its footer is broken, so that somebody tries to read it and sees what is wrong."""
+    """Return the rows of a Parquet file; 1 if its footer is broken, so that reading it fails with a reason."""
     import polars as pl
 
     try:

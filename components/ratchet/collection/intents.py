@@ -1,8 +1,8 @@
-"""Intents: which landing files are collected together, written down before any work is done.
+"""Intents: the list of landing files of each collection, written before any of its work.
 
-Collection N takes every landing file that no earlier one took. Its intent is a create-only object, so of two
-collectors one decides; from then on everything follows from the intent, and whoever is killed can be finished by
-anybody. The intents are the watermark: nothing else remembers how far the lake has been read.
+Collection N takes every landing file that no earlier one took. Its intent is a create-only object, so of two concurrent
+collectors one decides; everything else follows from the intent, so any collector can finish the work of a killed one.
+The intents are the watermark: nothing else records how far the lake has been read.
 """
 
 from typing import Self
@@ -18,7 +18,7 @@ FOLDER = "collections"
 
 
 class Intent(BaseModel):
-    """One collection: its number, counted from 1, its files, and how long feedback may wait (days)."""
+    """One collection: its number (from 1), its files, and the days that feedback may wait for its interaction."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,7 +39,7 @@ class Intent(BaseModel):
 
 
 def landing_files(store: Store) -> list[str]:
-    """Every landing file. Raises UserError if nothing has landed at all."""
+    """Return every landing file. Raises UserError if nothing has landed."""
     files = landed(store, "interaction") + landed(store, "feedback")
     if not files:
         raise UserError(
@@ -52,15 +52,15 @@ def landing_digest(store: Store) -> str:
     return digest_json(landing_files(store))
 
 
-def intents(store: Store) -> list[Intent]:
-    """All intents that were written, in order."""
+def read_intents(store: Store) -> list[Intent]:
+    """Return all written intents, in order."""
     return [Intent.read(store, key) for key in store.list(FOLDER) if key.count("/") == 1]
 
 
-def plan(store: Store, late_days: float) -> list[Intent]:
-    """All collections, the last of which takes what has landed by now and was not taken before."""
+def plan_collections(store: Store, late_days: float) -> list[Intent]:
+    """Return all collections; if files have landed since the last, write the intent of one more that takes them."""
     while True:
-        written = intents(store)
+        written = read_intents(store)
         taken = {file for intent in written for file in intent.files}
         files = tuple(file for file in landing_files(store) if file not in taken)
         if not files:
@@ -69,5 +69,5 @@ def plan(store: Store, late_days: float) -> list[Intent]:
         try:
             store.create(intent.key, intent.model_dump_json(indent=1).encode())
         except Conflict:
-            continue  # another collector decided first: read what it took
+            continue  # another collector was first: read its intent
         return [*written, intent]

@@ -1,7 +1,6 @@
-"""Records of collections: what each one did, and the feedback that still waits, written when it is done.
+"""Records of collections: counts and fingerprint of each, and the feedback that still waits, written when it is done.
 
-A record is what a collection leaves to the next, so that a new day costs a day: nothing here is ever found out again
-from the tables.
+The next collection reads the record instead of the tables, so a new day costs a day.
 """
 
 import io
@@ -24,8 +23,8 @@ RECORD = "record.json"
 DROPS = ("malformed", "duplicate", "waiting_for_interaction", "orphan")
 
 
-class Collected(BaseModel):
-    """One collection that is done."""
+class CollectionRecord(BaseModel):
+    """A finished collection."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,13 +33,13 @@ class Collected(BaseModel):
     feedback: Flow
     refused: str | None
     newest_s: float
-    """The latest sane time of any event so far, Unix seconds; 0 if there is none."""
+    """The latest sane time of any event up to this collection, Unix seconds; 0 if there is none."""
     content_sums: tuple[int, ...]
-    """The content of its triplets; their number is what came out of `feedback`."""
+    """The fingerprint sums of its triplets; their number is `feedback.rows_out`."""
 
     @property
     def content(self) -> Fingerprint:
-        """Of its triplets."""
+        """The fingerprint of its triplets."""
         return Fingerprint(self.feedback.rows_out, self.content_sums)
 
     @classmethod
@@ -52,15 +51,15 @@ def is_done(store: Store, number: int) -> bool:
     return store.exists(_key(number))
 
 
-def records(store: Store) -> Iterator[Collected]:
-    """All collections that are done, in order, read as they are asked for."""
+def read_records(store: Store) -> Iterator[CollectionRecord]:
+    """Yield the records of finished collections, in order, each read when it is asked for."""
     for key in store.list(FOLDER):
         if key.endswith(f"/{RECORD}"):
-            yield Collected.model_validate_json(store.read(key))
+            yield CollectionRecord.model_validate_json(store.read(key))
 
 
-def record(store: Store, done: Collected, waiting: "pl.DataFrame") -> None:
-    """Write down that a collection is done. Whoever else did it wrote the same."""
+def write_record(store: Store, done: CollectionRecord, waiting: "pl.DataFrame") -> None:
+    """Write the record and the waiting feedback; another collector that did the same work wrote the same bytes."""
     file = io.BytesIO()
     waiting.write_parquet(file)
     for key, data in (
@@ -71,25 +70,24 @@ def record(store: Store, done: Collected, waiting: "pl.DataFrame") -> None:
 
 
 def waiting_after(store: Store, number: int) -> "pl.DataFrame":
-    """Feedback that had not met its interaction after a collection; none after collection 0."""
+    """Return the feedback that still waited for its interaction after a collection; none after collection 0."""
     import polars as pl
 
-    none = pl.DataFrame(schema={name: kind for name, kind in FEEDBACK.schema.items() if name != COLLECTION})
+    empty = pl.DataFrame(schema={name: kind for name, kind in FEEDBACK.schema.items() if name != COLLECTION})
     if number == 0:
-        return none
+        return empty
     waiting = pl.read_parquet(io.BytesIO(store.read(_waiting_key(number))))
-    return pl.concat([none, waiting], how="diagonal")  # a lake of an older version lacks the newest columns
+    return pl.concat([empty, waiting], how="diagonal")  # an older version may have written fewer columns
 
 
-def flow(rows_in: int, rows_out: int, **drops: int) -> Flow:
-    told = {reason: drops[reason] for reason in DROPS if drops.get(reason)}
-    return Flow(rows_in=rows_in, rows_out=rows_out, drops=told)
+def make_flow(rows_in: int, rows_out: int, **drops: int) -> Flow:
+    return Flow(rows_in=rows_in, rows_out=rows_out, drops={name: drops[name] for name in DROPS if drops.get(name)})
 
 
-def total(flows: Iterable[Flow]) -> Flow:
+def total_flow(flows: Iterable[Flow]) -> Flow:
     flows = list(flows)
-    drops: Counter[str] = sum((Counter(one.drops) for one in flows), Counter())
-    return flow(sum(one.rows_in for one in flows), sum(one.rows_out for one in flows), **drops)
+    drops: Counter[str] = sum((Counter(flow.drops) for flow in flows), Counter())
+    return make_flow(sum(flow.rows_in for flow in flows), sum(flow.rows_out for flow in flows), **drops)
 
 
 def _key(number: int) -> str:

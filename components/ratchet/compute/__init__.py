@@ -1,1 +1,1 @@
-"""Mechanics without a domain: arrays, tables in memory and on disk, threads and processes."""
+"""Domain-free building blocks: arrays, tables in memory and on disk, threads and processes."""

@@ -1,7 +1,6 @@
-"""Tables that lie on disk and are used as if they were in memory: where that runs short, the kernel drops their pages.
+"""Memory-map tables from disk: when memory runs short, the kernel drops their pages.
 
-Texts are most of what a dataset is made of, and each is looked at a few times only; what is decided on, keys and
-numbers, stays in memory.
+For the texts of a dataset, which are most of its bytes and are read a few times each.
 """
 
 import tempfile
@@ -14,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def memory_mapped_frame(parts: "Iterable[pl.LazyFrame]") -> "pl.DataFrame":
-    """The rows of all parts, of which there is one at least, in order; null where a part lacks a column."""
+    """Return the rows of all parts, in order, memory-mapped; null where one lacks a column. Needs at least one part."""
     import polars as pl
 
-    with tempfile.TemporaryDirectory(prefix="ratchet-mapped-") as folder:  # what is mapped outlives its name
-        found = [_memory_map(part, Path(folder) / str(number)) for number, part in enumerate(parts)]
-    return pl.concat(found, how="diagonal", rechunk=False)
+    with tempfile.TemporaryDirectory(prefix="ratchet-mapped-") as folder:  # the mapping outlives the deleted file
+        frames = [_memory_map(part, Path(folder) / str(number)) for number, part in enumerate(parts)]
+    return pl.concat(frames, how="diagonal", rechunk=False)
 
 
 def _memory_map(part: "pl.LazyFrame", file: Path) -> "pl.DataFrame":

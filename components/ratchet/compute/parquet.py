@@ -1,7 +1,7 @@
-"""Parquet as we write it: fast to encode, fast to decode, the same bytes from the same rows.
+"""Write Parquet that is fast to encode and to decode, the same bytes from the same rows.
 
-By pyarrow, which takes a third less CPU than Polars' own writer, since only columns of few values get dictionaries:
-the others would be encoded twice. LZ4 takes half the time of zstd; compaction of the lake saves the space.
+With pyarrow, which takes a third less CPU than Polars' own writer: only columns with few values get dictionaries, since
+others would be encoded twice. LZ4 takes half the time of zstd; compaction of the lake saves the space.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,15 +26,16 @@ def write_parquet(
     sorted_by: str | None = None,
     row_group_rows: int = ROW_GROUP_ROWS,
 ) -> None:
-    """Write the rows as one file, whatever stretches and chunks they come in; of stretches there is one at least.
+    """Write the rows as one file; its bytes do not depend on how the rows are batched. Needs at least one batch.
 
-    With `sorted_by`, whoever looks for a value of that column skips all row groups but one.
+    `sorted_by` names the column that the rows are sorted by: a reader that looks up a value in it skips all row groups
+    but one.
     """
     import polars as pl
     import pyarrow.parquet as pq
 
-    stretches = _row_groups(iter([rows] if isinstance(rows, pl.DataFrame) else rows), row_group_rows)
-    first = next(stretches)
+    groups = _row_groups(iter([rows] if isinstance(rows, pl.DataFrame) else rows), row_group_rows)
+    first = next(groups)
     with pq.ParquetWriter(
         where,
         first.schema,
@@ -44,16 +45,16 @@ def write_parquet(
         store_schema=False,
     ) as writer:
         writer.write_table(first, row_group_rows)
-        for group in stretches:
+        for group in groups:
             writer.write_table(group, row_group_rows)
 
 
-def _row_groups(stretches: "Iterator[pl.DataFrame]", num_rows: int) -> Iterator[Any]:
-    """Arrow tables of full row groups; the last may have fewer rows."""
+def _row_groups(batches: "Iterator[pl.DataFrame]", num_rows: int) -> Iterator[Any]:
+    """Yield Arrow tables of `num_rows` rows each; the last may have fewer."""
     import polars as pl
 
-    left = next(stretches)
-    for rows in stretches:
+    left = next(batches)
+    for rows in batches:
         left = pl.concat([left, rows])
         full = left.height // num_rows * num_rows
         if full:

@@ -1,4 +1,4 @@
-"""The next items made on other cores while this one is worked on."""
+"""Prefetch: prepare the next items on other threads while the consumer works on this one."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ END: Any = object()
 
 
 def prefetch_one(items: Iterable[T]) -> Iterator[T]:
-    """The same items, each made while the one before it is in use: two are in memory. What goes wrong is raised."""
+    """Yield the same items, each prepared while the one before it is in use: two are in memory. Errors propagate."""
     source = iter(items)
     with ThreadPoolExecutor(1) as maker:
         coming = maker.submit(next, source, END)
@@ -20,13 +20,13 @@ def prefetch_one(items: Iterable[T]) -> Iterator[T]:
             yield item
 
 
-def prefetch_map(make: Callable[[T], Result], items: Iterable[T], makers: int) -> Iterator[Result]:
-    """What is made of each item, in their order; so many are in the making or made beside the one in use."""
+def prefetch_map(function: Callable[[T], Result], items: Iterable[T], workers: int) -> Iterator[Result]:
+    """Map in order on `workers` threads; at most `workers` + 1 results are alive."""
     coming: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(makers) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         for item in items:
-            coming.append(pool.submit(make, item))
-            if len(coming) > makers:
+            coming.append(pool.submit(function, item))
+            if len(coming) > workers:
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()

@@ -1,4 +1,4 @@
-"""Work mapped over processes of their own, where threads would wait for each other: each has its share of the cores."""
+"""A pool of processes, each with its share of the cores, for work whose threads would wait for each other."""
 
 import multiprocessing
 import os
@@ -16,10 +16,9 @@ T = TypeVar("T")
 
 
 class ProcessPool:
-    """So many further processes, which begin to import `ahead` at once. Fewer than two are none: work is done here.
+    """`number` worker processes, which run `initializer` at once; with fewer than two, this process does the work.
 
-    What is mapped must be importable, and so must the main module: a script that leads here needs its
-    `if __name__ == "__main__"`.
+    The mapped function must be importable, and so must the main module: a script needs `if __name__ == "__main__"`.
     """
 
     def __init__(self, number: int, cores: int, initializer: Callable[[], object]) -> None:
@@ -37,7 +36,7 @@ class ProcessPool:
             self._pool.shutdown(cancel_futures=True)
 
     def for_each(self, work: Callable[[T], None], items: Iterable[T]) -> None:
-        """Do the work for all items. Raises what it raised; UserError if a process was killed or never began."""
+        """Do the work for all items. Its errors propagate; UserError if a process was killed or did not start."""
         try:
             for _ in (self._pool.map if self._pool else map)(work, items):
                 pass
@@ -50,21 +49,21 @@ class ProcessPool:
 
 
 def _pool(number: int, threads: int) -> ProcessPoolExecutor:
-    """Processes by `spawn`: a fork would copy the locks that Polars' threads hold."""
+    """Start processes by `spawn`: a fork would copy the locks that Polars' threads hold."""
     return ProcessPoolExecutor(
         number, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(threads,)
     )
 
 
 def _begin(threads: int) -> None:
-    """Runs in a new process before anything heavy is imported there."""
+    """Set up a new process, before it imports anything heavy."""
     os.environ["POLARS_MAX_THREADS"] = str(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that mapped the work hears it, and ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """Nobody tells a pool's processes that their parent was killed: they would wait for work for ever."""
+    """Exit when the parent is killed: the pool's processes would wait for work for ever."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)

@@ -1,4 +1,4 @@
-"""Rows set aside in buckets: what belongs together is worked on together, with one bucket in memory at a time."""
+"""Spill rows to disk in hash buckets, so that one bucket at a time is joined or grouped in memory."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +10,14 @@ BUCKET = "bucket"
 
 
 def bucket_of(column: str, num_buckets: int) -> "pl.Expr":
-    """A row's bucket by the hash of a text. Name nothing that lasts by it: Polars may hash otherwise next year."""
+    """Return each row's bucket, from a hash of a text. Not stable across Polars versions: never persist it."""
     import polars as pl
 
     return (pl.col(column).hash() % num_buckets).alias(BUCKET)
 
 
 class Spill:
-    """Rows in buckets, each in files of a folder. Buckets that got no rows read as `empty`."""
+    """Rows in buckets, each in files of a folder. A bucket without rows reads as `empty`."""
 
     def __init__(self, folder: Path, empty: "pl.DataFrame") -> None:
         self.folder, self.empty = folder, empty
@@ -26,7 +26,7 @@ class Spill:
         folder.mkdir()
 
     def add(self, rows: "pl.DataFrame") -> None:
-        """Put rows where their column `bucket` says."""
+        """Write rows to the bucket in their column `bucket`."""
         for (bucket,), part in rows.partition_by(BUCKET, as_dict=True, include_key=False).items():
             files = self._files.setdefault(bucket, [])
             files.append(self.folder / f"{bucket:05d}-{len(files):05d}.arrow")
@@ -36,5 +36,5 @@ class Spill:
     def read(self, bucket: int) -> "pl.DataFrame":
         import polars as pl
 
-        found = [pl.read_ipc(file) for file in self._files.get(bucket, ())]
-        return pl.concat([self.empty, *found])
+        frames = [pl.read_ipc(file) for file in self._files.get(bucket, ())]
+        return pl.concat([self.empty, *frames])

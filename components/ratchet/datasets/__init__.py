@@ -1,1 +1,1 @@
-"""From judged answers to training rows: signals become pairs and weights, and whole groups go to train or eval."""
+"""Build training rows from votes: pairs, labels and weights, split into train and eval by whole groups."""

@@ -1,7 +1,7 @@
-"""Training rows once more, with slips of the keyboard in the prompt: an answer should not hang on its user's spelling.
+"""Augment training rows with copies that have keyboard typos in the prompt, so that answers do not depend on spelling.
 
-A copy has its parent's answers, label, weight and feedback ids, and stands on its parent's side. Which rows are copied
-and where the fingers slip follows from a hash of the seed and the row's own texts, whatever the order of the rows.
+A copy has its parent's answers, label, weight, feedback ids and side of the split. The copied rows and their typos are
+drawn from a hash of the seed and the row's own texts, so they do not depend on the order of the rows.
 """
 
 import json
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 NAMED_BY = ("messages", "prompt", "chosen", "rejected", "completion", "label")
 WORDS_PER_TYPO = 8
-# Code in fences, in backticks or behind an indent; tags; brackets, in which placeholders and links stand.
+# Left as it is: code in fences, in backticks or indented; tags; brackets, which hold placeholders and links.
 KEPT = re.compile(
     r"(`{3,}|~{3,})[\s\S]*?(?:\1|\Z)|(`{1,2})[^\n]*?\2|^(?: {4}|\t).*$"
     r"|<(pre|code)\b[\s\S]*?(?:</\3>|\Z)|<[^<>\n]*>|\[[^\[\]\n]*\]|\{[^{}\n]*\}",
     re.MULTILINE,
 )
-# An ordinary word between spaces: no number, address, variable's name, acronym or word of another alphabet.
+# An ordinary word between spaces: not a number, address, variable, acronym or word of another alphabet.
 WORD = re.compile(r"(?<!\S)\(?([A-Za-z][a-z]{3,})[).,:;!?]*(?!\S)")
 KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 NEIGHBOUR_KEYS = {
@@ -41,10 +41,10 @@ NEIGHBOUR_KEYS = {
 
 
 def with_typos(rows: pl.DataFrame, share: float, seed: int, *, held_out: pl.Series, near: float) -> pl.DataFrame:
-    """The rows of a file, as `materialize.write_out` gives them, and behind them the copies of a share.
+    """Return the rows of a file (from `materialize.write_out`), followed by copies of a `share` of them.
 
-    There are fewer copies where a prompt has no ordinary word, or where the slip would bring it near (Jaccard of
-    `near`) to a prompt that is held out (chats as JSON): its parent is near none of them, but a copy may be.
+    There are fewer copies if a prompt has no ordinary word, or if a typo makes it a near duplicate (Jaccard similarity
+    of `near`) of a held-out prompt (chats as JSON): no parent is one, but a copy may be.
     """
     numbers = _numbers(rows, seed)
     chosen = np.sort(np.argsort(numbers, kind="stable")[: int(share * len(rows))])
@@ -56,7 +56,7 @@ def with_typos(rows: pl.DataFrame, share: float, seed: int, *, held_out: pl.Seri
 
 
 def _numbers(rows: pl.DataFrame, seed: int) -> "Hashes":
-    """A random number for each row, by what it says."""
+    """Return a random number for each row, from a hash of its texts."""
     numbers = np.full(len(rows), seed, dtype=np.uint64)
     for name in NAMED_BY:
         if name in rows.columns:
@@ -65,7 +65,7 @@ def _numbers(rows: pl.DataFrame, seed: int) -> "Hashes":
 
 
 def _copies(rows: pl.DataFrame, numbers: "Hashes") -> pl.DataFrame:
-    """The rows in whose prompt something may change, with it changed, and the prompt alone as `asked`."""
+    """Return the rows whose prompt got a typo, with `asked`, the changed prompt alone."""
     column, num_answers = ("messages", 1) if "messages" in rows.columns else ("prompt", 0)
     chats, prompts = [], []
     for text, number in zip(rows[column], numbers, strict=True):
@@ -79,35 +79,35 @@ def _copies(rows: pl.DataFrame, numbers: "Hashes") -> pl.DataFrame:
 
 
 def _are_near(prompts: pl.Series, others: pl.Series, near: float) -> "NDArray[np.bool_]":
-    """Which prompts are near any of the others, directly or through one another."""
+    """Return which prompts are near duplicates of any of the others, directly or through one another."""
     texts = prompt_texts(pl.concat([prompts, others]))
     labels = components(len(texts), near_duplicates(texts, near))
     return np.isin(labels[: len(prompts)], labels[len(prompts) :])
 
 
 def _chat_with_typos(chat: "Chat", number: np.uint64) -> "Chat | None":
-    """The chat with slips in the last that its user said; None where nothing in that may change."""
+    """Return the chat with typos in its last user message; None if that has no ordinary word."""
     place = max((place for place, turn in enumerate(chat) if turn["role"] == "user"), default=None)
     if place is None:
         return None
     text = chat[place]["content"]
-    slipped = _with_typos(text, number)
-    return None if slipped == text else [*chat[:place], {**chat[place], "content": slipped}, *chat[place + 1 :]]
+    changed = _with_typos(text, number)
+    return None if changed == text else [*chat[:place], {**chat[place], "content": changed}, *chat[place + 1 :]]
 
 
 def _with_typos(text: str, number: np.uint64) -> str:
     bare = KEPT.sub(lambda kept: "\0" * len(kept[0]), text)
     words = [found.span(1) for found in WORD.finditer(bare)]
-    num_slips = max(1, len(bare.split()) // WORDS_PER_TYPO)
+    num_typos = max(1, len(bare.split()) // WORDS_PER_TYPO)
     draws = splitmix64(np.arange(len(words), dtype=np.uint64) ^ number)
-    for place in sorted(np.argsort(draws, kind="stable")[:num_slips], reverse=True):  # from the end: places stay true
+    for place in sorted(np.argsort(draws, kind="stable")[:num_typos], reverse=True):  # from the end: offsets stay valid
         first, last = words[place]
         text = text[:first] + _typo(text[first:last], int(draws[place])) + text[last:]
     return text
 
 
 def _typo(word: str, draw: int) -> str:
-    """A letter behind the first swapped with the next, doubled, replaced by the key beside it, or dropped."""
+    """Swap a letter after the first with the next, double it, replace it by a neighbouring key, or drop it."""
     draw, kind = divmod(draw, 4)
     draw, at = divmod(draw, len(word) - 1)
     before, letter, after = word[: at + 1], word[at + 1], word[at + 2 :]

@@ -31,7 +31,7 @@ RETENTION = ("retention_until", "other_retention_until")
 
 def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
     earlier, expired_through = _assignments(config, inputs, store), _expired_through(inputs, store)
-    triplets, files, dropped, sides = _decided(config, inputs, store, earlier, expired_through)
+    triplets, files, dropped, sides = _decide_all(config, inputs, store, earlier, expired_through)
     earlier.freeze(store, sides.conversations)
     flow = _flow(len(triplets.keys), dropped)
     card = {
@@ -53,12 +53,12 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
     )
 
 
-def _decided(
+def _decide_all(
     config: Config, inputs: Inputs, store: Store, earlier: frozen_split.Assignments, expired_through: float | None
 ) -> tuple["Interned", dict[str, "pl.DataFrame"], "pl.DataFrame", "Split"]:
-    """The triplets, the tables made of them, on keys, what is dropped, and the split.
+    """Return the triplets, the divided tables on keys, the dropped triplets with reasons, and the split.
 
-    What triplets were judged by is let go, and so are the rows as they were before they were divided: it is much.
+    The columns that eligibility is decided by, and the undivided rows, are freed here: they are large.
     """
     from ratchet.datasets.eligibility import assess_eligibility
     from ratchet.datasets.interning import intern
@@ -104,7 +104,7 @@ def _publish(
 def decide(
     judged: "pl.DataFrame", triplets: "Interned", config: Config, frozen: "pl.DataFrame | None"
 ) -> tuple["Rows", "Split"]:
-    """The rows of the dataset and their sides, from what `signals.assess_eligibility` says of the triplets. Pure."""
+    """Make the rows of the dataset and split them, from triplets as `assess_eligibility` returns them. Pure."""
     import polars as pl
 
     from ratchet.datasets.dedup import prompt_clusters, without_near_duplicates
@@ -158,16 +158,16 @@ def _read(store: Store, uri: str) -> "pl.DataFrame":
 
 
 def _expired_through(inputs: Inputs, store: Store) -> float | None:
-    """The latest time, by now in the past, until which any triplet was to be kept; None if none has expired.
+    """Return the latest retention end (Unix seconds) before today; None if no triplet has expired.
 
-    The key depends on it, and so only on the days on which something expires.
+    The step's key depends on it, so the key changes only on days on which something expires.
     """
     import polars as pl
 
-    found = scan_valid(store, inputs["validate_triplets"].outputs["valid"].uri)
-    ends = [pl.col(name) for name in RETENTION if name in found.collect_schema().names()]
+    triplets = scan_valid(store, inputs["validate_triplets"].outputs["valid"].uri)
+    ends = [pl.col(name) for name in RETENTION if name in triplets.collect_schema().names()]
     today = time.time() // DAY_S * DAY_S
-    past = found.select(pl.when(end < today).then(end).max() for end in ends)
+    past = triplets.select(pl.when(end < today).then(end).max() for end in ends)
     latest: float | None = past.select(pl.max_horizontal(pl.all())).collect().item() if ends else None
     return latest
 

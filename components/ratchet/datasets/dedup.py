@@ -1,4 +1,4 @@
-"""Rows that say nearly the same about nearly the same prompt: the best supported one stays."""
+"""Deduplicate rows: of near-duplicate answers to near-duplicate prompts, keep the one with most votes."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def prompt_clusters(texts: pl.Series, threshold: float) -> "Labels":
-    """The cluster of each prompt text: prompts are in one if near duplicates connect them."""
+    """Return the cluster of each prompt text: a connected component of near duplicates."""
     return components(len(texts), near_duplicates(texts, threshold))
 
 
 def without_near_duplicates(rows: Rows, answers: pl.Series, judged: pl.DataFrame, threshold: float) -> Rows:
-    """Rows without those that are near another of the same kind, label and prompt `cluster`, which each row has.
+    """Drop SFT and KTO rows that are near duplicates of another with the same label and prompt `cluster`.
 
-    Pairs stay: two nearly equal answers, one of them better, are what there is to learn.
+    DPO pairs stay: the difference between two nearly equal answers is what a pair teaches.
     """
     with ThreadPoolExecutor(2) as pool:
         finding = pool.submit(_best, rows.sft, answers, ["cluster"], threshold)

@@ -1,7 +1,7 @@
-"""What each triplet says, before anything is counted: may it be used, is it still meant, and does it say anything?
+"""Decide which triplets are eligible: consented, not expired, not taken back or superseded, and informative.
 
-Signals, in falling order of what they tell: a correction (what it should have been), a preference (which of two),
-a vote (thumb or rating: good or not), and implicit ones, which only corroborate. All of it on keys (`keys.keyed`).
+Signals, most informative first: a correction, a preference, a vote (thumb or rating), and implicit signals, which only
+corroborate. Everything works on interned keys (`interning.intern`).
 """
 
 import numpy as np
@@ -23,13 +23,13 @@ INELIGIBLE_REASONS = (
     "neutral_rating",
     "unchanged_correction",
     "identical_answers",  # a preference between two equal texts
-    "overruled",  # an up vote on an answer that somebody corrected
+    "overruled",  # an up vote on an answer that was corrected
 )
 NEUTRAL_RATING = 3  # of 1 to 5
-MIN_EDIT = 0.02  # an edit of a smaller share of the words is a slip of the keyboard
+MIN_EDIT = 0.02  # an edit of a smaller share of the words is a typo
 VOTES = ("thumb", "rating")
 WORD_BITS = 47  # the rest holds the place of one of SLICE_TEXTS texts
-# What is decided by here, and never asked again.
+# Columns that only this module reads; dropped afterwards.
 CONSUMED_COLUMNS = (
     "rival", "score", "propensity", "consent_training", "other_consent", "retention_until", "other_retention_until",
     "is_retracted", "supersedes_id",
@@ -39,10 +39,10 @@ CONSUMED_COLUMNS = (
 def assess_eligibility(
     triplets: Interned, settings: BuildDatasets, expired_through: float | None = None
 ) -> pl.DataFrame:
-    """Keys with `edit` (share of words changed), `recency`, `exposure`, `is_up`, and `reason` where it says nothing.
+    """Add to the keys `edit` (share of words changed), `recency`, `exposure`, `is_up`, and `reason` if ineligible.
 
-    What is to be kept until `expired_through` (Unix seconds) or earlier has expired. What is settled thereby (consent,
-    retention, retraction) is not among the columns.
+    Triplets whose retention ends at `expired_through` (Unix seconds) or earlier have expired. `CONSUMED_COLUMNS` are
+    dropped.
     """
     kind = pl.col("kind")
     newest = triplets.keys.select(pl.col("created_at").max().fill_null(0.0)).item()
@@ -51,7 +51,7 @@ def assess_eligibility(
         exposure=exposure(pl.col("propensity"), settings.max_inverse_propensity),
         is_up=pl.col("value_num") > pl.when(kind == "rating").then(NEUTRAL_RATING).otherwise(0),
     )
-    is_about_two = kind == "preference"  # which teaches from both answers, so both were to be granted
+    is_about_two = kind == "preference"  # it teaches from both answers, so both need consent
     is_refused = _not_granted("consent_training") | (is_about_two & _not_granted("other_consent"))
     judged = keys.with_columns(
         reason=pl.when(is_refused)
@@ -82,8 +82,8 @@ def _has_expired(through: float | None) -> pl.Expr:
 
 
 def _resolved(triplets: Interned) -> pl.DataFrame:
-    """Keys with the reason why a later word of the same subject replaces them: the last by (time, id) is meant."""
-    # A preference is about two answers, so one subject may hold several on one answer, one for each rival.
+    """Add `reason` where later feedback of the same subject replaces this: the last by (time, id) counts."""
+    # A preference is about two answers, so a subject may have several on one answer, one for each rival.
     sides = [pl.min_horizontal("interaction", "rival"), pl.max_horizontal("interaction", "rival")]
     texts = [pl.min_horizontal("answer", "other"), pl.max_horizontal("answer", "other")]
     keys = triplets.keys.sort("created_at", "row")
@@ -106,7 +106,7 @@ def _resolved(triplets: Interned) -> pl.DataFrame:
 
 
 def _take_back(keys: pl.DataFrame, triplet_ids: pl.Series) -> pl.DataFrame:
-    """Feedback that another of the same subject names as what it supersedes or retracts."""
+    """Add `reason` to feedback that the same subject supersedes or retracts by id."""
     later = keys.filter(pl.col("supersedes_id").is_not_null())
     if later.is_empty():
         return keys
@@ -129,7 +129,7 @@ def _edited(keys: pl.DataFrame, triplets: Interned) -> pl.DataFrame:
 
 
 def edit_shares(before: pl.Series, after: pl.Series) -> np.ndarray:
-    """Share of words that changed, 0 to 1: one minus Dice's similarity of bags of words; moving one is no change."""
+    """Return the share of changed words, 0 to 1: one minus Dice's similarity of bags of words; order does not count."""
     parts = (slice(first, first + SLICE_TEXTS) for first in range(0, len(before), SLICE_TEXTS))
     return np.concatenate([np.zeros(0), *(_edit_shares(before[part], after[part]) for part in parts)])
 
@@ -147,7 +147,7 @@ def _edit_shares(before: pl.Series, after: pl.Series) -> np.ndarray:
 
 
 def _of_each(bag: Sets) -> np.ndarray:
-    """Words as numbers that differ from text to text: its place above, the word's hash below."""
+    """Return words as numbers unique to their text: the text's index in the high bits, the word's hash below."""
     packed: np.ndarray = (bag.owners.astype(np.uint64) << np.uint64(WORD_BITS)) | (
         bag.items >> np.uint64(64 - WORD_BITS)
     )
@@ -155,7 +155,7 @@ def _of_each(bag: Sets) -> np.ndarray:
 
 
 def _overrule(judged: pl.DataFrame) -> pl.DataFrame:
-    """A correction beats the up votes on the same answer: somebody took the trouble to say what is wrong."""
+    """Mark up votes on a corrected answer as overruled: a correction is the stronger signal."""
     corrections = judged.filter(pl.col("reason").is_null(), pl.col("kind") == "correction")
     corrected = corrections.select("prompt", "answer", is_corrected=True).unique()
     is_overruled = pl.col("kind").is_in(VOTES) & pl.col("is_up") & pl.col("is_corrected")

@@ -1,9 +1,9 @@
-"""Which conversations are held out, written down for good: what was judged on once is never trained on later.
+"""The frozen split: a durable record of held-out conversations, so that no later build trains on one.
 
-A build freezes the sides of the conversations that are new to it in a create-only Parquet file,
-`splits/<series>/<number>.parquet`. Numbers count up, so of two builds at once one wins; a series is one way to divide
-(its seed and share). Every file says what it was made for, so a build that is run again finds its own file, starts
-from the file before it, as it did the first time, and comes to the same bytes.
+A build writes the sides of new conversations to a create-only Parquet file, `splits/<series>/<number>.parquet`. Numbers
+count up, so of two concurrent builds one wins (optimistic concurrency). A series is one seed and eval share. Every file
+names the build that it was made for, so a repeated build finds its own file, starts from the files before it, as it did
+the first time, and gives the same bytes.
 """
 
 import io
@@ -25,7 +25,7 @@ NOTHING = digest_json([])
 
 @dataclass(frozen=True)
 class Assignments:
-    """The files that a build starts from, oldest first, and a digest of all they hold."""
+    """The files that a build starts from, oldest first, and a digest of their content."""
 
     series: str
     made_for: str
@@ -33,7 +33,7 @@ class Assignments:
     digest: str
 
     def read(self, store: Store) -> "pl.DataFrame":
-        """`conversation, is_eval` of every conversation that was decided before."""
+        """Return `conversation, is_eval` of every conversation decided before."""
         import polars as pl
 
         from ratchet.datasets.split import FROZEN
@@ -42,9 +42,9 @@ class Assignments:
         return pl.concat([pl.DataFrame(schema=FROZEN), *tables])
 
     def freeze(self, store: Store, conversations: "pl.DataFrame") -> None:
-        """Write down the new ones. Raises UserError if another build froze something else in the meantime."""
+        """Write the new sides. Raises UserError if another build wrote this file first."""
         known = self.read(store)
-        # One that changed to eval, because its group grew together with a group held out, is written again.
+        # A conversation that moved to eval, because its group joined a held-out group, is written again.
         new = conversations.join(known, on=["conversation", "is_eval"], how="anti").sort("conversation")
         table = io.BytesIO()
         new.write_parquet(table, compression="zstd", statistics=False)
@@ -64,7 +64,7 @@ class Assignments:
 
 
 def before(store: Store, series: str, made_for: str) -> Assignments:
-    """What a build for `made_for` starts from: what was frozen before it, or before it ran the first time."""
+    """Return the files that a build for `made_for` starts from: all, or those before its own if it ran before."""
     files = tuple(store.list(f"{FOLDER}/{series}"))
     notes: list[dict[str, str]] = []
     for end in range(len(files), 0, -1):

@@ -1,7 +1,7 @@
-"""Triplets as numbers: ids and texts become small keys once, everything is decided on keys, texts come back once.
+"""Intern triplets: replace ids and texts by integer keys and hashes, valid within one build.
 
-A text's key is the place of its first occurrence in the order of triplet ids, so keys do not depend on the order of
-the rows, and sorting by them is a total order.
+Everything is decided on keys; `materialize` puts the texts back. A text's key is the index of its first occurrence in
+the order of triplet ids, so keys do not depend on the order of the rows, and sorting by them is a total order.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 TEXTS = ("response", "value_text", "other_response")
-UNFINISHED = ("length", "abandoned", "broken_off")  # finish reasons of answers whose end nobody wrote
+UNFINISHED = ("length", "abandoned", "broken_off")  # finish reasons of incomplete answers
 COLUMNS = {
     "triplet_id": pl.String, "interaction_id": pl.String, "conversation_id": pl.String, "subject_id": pl.String,
     "messages": pl.String, "response": pl.String, "kind": pl.String, "value_num": pl.Float64, "value_text": pl.String,
@@ -27,8 +27,8 @@ COLUMNS = {
 class Interned:
     """Triplets in order of their ids, and their texts by key.
 
-    `keys` has a row a triplet: `row` (its place), `prompt`, `answer`, `other` (the answer it was preferred to),
-    `target` (what a correction says it should have been), and what is judged from.
+    `keys` has one row for each triplet: `row` (its index), `prompt`, `answer`, `other` (the answer that lost to it),
+    `target` (the corrected text), and the columns that eligibility is decided by.
     """
 
     keys: pl.DataFrame
@@ -40,9 +40,9 @@ class Interned:
 
 
 def intern(triplets: pl.DataFrame) -> Interned:
-    """Triplets with any of `COLUMNS`; those that are missing are null.
+    """Intern triplets that have any of `COLUMNS`; missing ones are null.
 
-    Prompts are told apart by `messages`, which the lake keeps as canonical JSON.
+    Prompts are equal if their `messages` are, which the lake keeps as canonical JSON.
     """
     rows = triplets.with_columns(
         pl.lit(None, dtype=kind).alias(name) for name, kind in COLUMNS.items() if name not in triplets.columns
@@ -94,7 +94,7 @@ def intern(triplets: pl.DataFrame) -> Interned:
 
 
 def first_equal(texts: pl.Series) -> pl.Series:
-    """For each text the place of the first that equals it; null for null."""
+    """Return for each text the index of the first equal text; null for null."""
     known = pl.DataFrame({"text": texts, "hash": texts.hash()}).with_row_index("place").drop_nulls("text")
     known = known.with_columns(first=pl.col("place").first().over("hash"))
     again = known.filter(pl.col("first") != pl.col("place"))

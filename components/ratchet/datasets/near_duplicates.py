@@ -1,13 +1,13 @@
-"""Texts that are nearly the same, all of them, at a million a few seconds.
+"""Find all near-duplicate texts; a million take a few seconds.
 
 Two texts are near if their shingles (`ratchet.datasets.shingles`) have Jaccard similarity of a threshold t or more.
-MinHash would miss some, and here a miss is a leak, so both halves of the search are exact (but for hashes of 43 bits
-that collide, which can only join texts, not part them):
+MinHash would miss some, and here a miss is a leak, so both halves of the search are exact (except for collisions
+of 43-bit hashes, which can only join texts, not part them):
 
 - Long texts by prefix filtering (Bayardo, Ma and Srikant, WWW 2007): order each set's shingles by any one order of
   all shingles; two near sets share one among the first |x| - ceil(t|x|) + 1. Rarest first, as counted on a sample,
-  leaves few candidates. What is connected already is not compared again. Most others differ in so many bits of their
-  signatures that they cannot be near (Sandes, Teodoro and Melo, 2020); what is left is counted.
+  leaves few candidates. Pairs that are connected already are not compared again. Most others differ in so many bits of
+  their signatures that they cannot be near (Sandes, Teodoro and Melo, 2020); the shingles of the rest are counted.
 - Short texts, whose sets have fewer than eight words, by what they must share: sets of a and b words are near exactly
   if they have ceil(t(a + b) / (1 + t)) words in common, and all subsets of that size can be written out.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Labels = NDArray[np.int32]
 
 CHUNK_BYTES = 4 << 20  # of text at once: more falls out of the cache
-CHUNK_TEXTS = 1 << 16  # what leaves 48 bits for a shingle beside the number of its text
+CHUNK_TEXTS = 1 << 16  # a text's number takes 16 bits, which leaves 48 for a shingle
 HASH_BITS, TEXT_BITS = 43, 26
 SAMPLE_TEXTS = 1 << 13
 RARITY_BITS = 18
@@ -42,15 +42,16 @@ EPSILON = 1e-9  # keeps ceil() of a product that is whole from going up
 
 
 def near_duplicates(texts: pl.Series, threshold: float, *, within: "Hashes | None" = None) -> "Pairs":
-    """Pairs of indices that connect every two near texts. Each pair is near; of a crowd only enough to connect it.
+    """Return [pairs, 2] indices whose connected components are those of all near pairs; each returned pair is near.
 
-    With `within`, a number for each text, only texts of equal number are near. Nulls are not allowed.
+    `threshold` is the Jaccard similarity. With `within`, a number for each text, only texts of equal number are
+    compared. Nulls are not allowed.
     """
     return np.concatenate([_wordless(texts, within), *_near(texts, threshold, within)])
 
 
 def components(num_nodes: int, pairs: "Pairs") -> "Labels":
-    """The connected component of each node, numbered from 0."""
+    """Return the connected component of each node, numbered from 0."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -87,7 +88,7 @@ def _chunks(texts: pl.Series) -> list[tuple[int, int]]:
 
 
 def _rarity(texts: pl.Series) -> "Hashes":
-    """By the low bits of a shingle: about how common it is, as a power of two, on a sample."""
+    """Return the log2 frequency of shingles on a sample, by the low bits of a shingle."""
     step = max(1, len(texts) // SAMPLE_TEXTS)
     items = shingles(texts.gather_every(step))[0].items
     counts = np.bincount((items & np.uint64((1 << RARITY_BITS) - 1)).astype(np.int64), minlength=1 << RARITY_BITS)
@@ -95,11 +96,11 @@ def _rarity(texts: pl.Series) -> "Hashes":
 
 
 SHORT = np.uint64(1 << (HASH_BITS - 1))
-"""A bit of every shingle says whether it is a word of a short text, so that those match none of a long one."""
+"""This bit marks shingles that are words of a short text, so that they match none of a long text."""
 
 
 def _distinct(texts: pl.Series, within: "Hashes | None", rarity: "Hashes") -> Sets:
-    """Each text's set of shingles as sorted numbers, rarest first."""
+    """Return each text's set of shingles as sorted numbers, rarest first."""
     found, num_words = shingles(texts)
     items, owners = found.items, found.owners
     common = rarity[(items & np.uint64((1 << RARITY_BITS) - 1)).astype(np.int64)]
@@ -123,20 +124,20 @@ def _is_short(sets: Sets) -> "NDArray[np.bool_]":
 
 
 def _prefixes(sets: Sets, first: int, threshold: float, is_wanted: "NDArray[np.bool_]") -> "Hashes":
-    """A number for each prefix shingle of each wanted text: the shingle above, the text below."""
+    """Return a number for each prefix shingle of each wanted text: shingle in the high bits, text in the low ones."""
     sizes = sets.sizes
     lengths = np.where(is_wanted & (sizes > 0), sizes - np.ceil(threshold * sizes - EPSILON).astype(np.int64) + 1, 0)
     rank = np.arange(len(sets.items)) - np.repeat(sets.starts[:-1], sizes)
     is_prefix = rank < np.repeat(lengths, sizes)
     owners = (sets.owners[is_prefix] + first).astype(np.uint64)
-    # The shingle itself is mixed, so its top bits, which say how rare it is, are not all that is kept of it.
+    # Mixed first, since the shift would otherwise keep mostly the top bits, which hold only the rarity.
     return (splitmix64(sets.items[is_prefix]) >> np.uint64(TEXT_BITS) << np.uint64(TEXT_BITS)) | owners
 
 
 def _subsets(sets: Sets, first: int, threshold: float, is_wanted: "NDArray[np.bool_]") -> "Pairs":
-    """(subset, text) for every subset that would make a short text near to one of some size, by both sizes.
+    """Return (subset, text) for every subset of words that makes a short text near to a text of another size.
 
-    A subset is named by the two sizes that it is for (4 bits each) and a hash; the text's own size says which it is.
+    A subset is named by the two sizes (4 bits each) and a hash of its words.
     """
     found = [_none()]
     for size in range(1, SHORT_WORDS):
@@ -156,15 +157,15 @@ def _subsets(sets: Sets, first: int, threshold: float, is_wanted: "NDArray[np.bo
 
 
 def _link_subsets(subsets: "Pairs") -> "Pairs":
-    """Texts with a subset in common, each linked to the first of the other size; of equal sizes, to the first."""
+    """Link texts with a common subset, each to the first text of the other size, or of its own if equal."""
     is_shared = pl.DataFrame({"name": subsets[:, 0] >> 1}).select(pl.len().over("name") > 1).to_series()
-    subsets = subsets[is_shared.to_numpy()]  # most are not, and what is left is sorted sooner
+    subsets = subsets[is_shared.to_numpy()]  # most are not shared, so fewer are sorted
     subsets = subsets[np.lexsort((subsets[:, 1], subsets[:, 0]))]
     names, side, texts = subsets[:, 0] >> 1, subsets[:, 0] & 1, subsets[:, 1]
     kinds = names & 0xFF
     is_equal = (kinds >> 4) == (kinds & 0xF)
     lower, first = np.unique(subsets[:, 0], return_index=True)
-    # Of equal sizes all are on side 0 and meet there; of unequal sizes each meets the first on the other side.
+    # With equal sizes all are on side 0 and meet there; with unequal sizes each meets the first on the other side.
     wanted = (names << 1) | np.where(is_equal, 0, 1 - side)
     place = np.searchsorted(lower, wanted)
     is_there = (place < len(lower)) & (lower[np.minimum(place, len(lower) - 1)] == wanted) if len(lower) else place > 0
@@ -173,7 +174,7 @@ def _link_subsets(subsets: "Pairs") -> "Pairs":
 
 
 def _verify(texts: pl.Series, within: "Hashes | None", threshold: float, prefixes: "Hashes") -> Iterator["Pairs"]:
-    """Compare texts that share a prefix shingle, neighbours first, until all that are near are connected."""
+    """Compare texts that share a prefix shingle, neighbours first, until all near texts are connected."""
     prefixes = sorted_unique(prefixes)
     names, owners = prefixes >> np.uint64(TEXT_BITS), (prefixes & np.uint64((1 << TEXT_BITS) - 1)).astype(np.int64)
     names, owners = _shared_only(names, owners)
@@ -205,7 +206,7 @@ def _shared_only(names: "Hashes", owners: "Numbers") -> tuple["Hashes", "Numbers
 
 
 def _group_sizes(names: "Hashes") -> "Numbers":
-    """For each of sorted names, how often it occurs."""
+    """Return how often each of the sorted names occurs."""
     if not len(names):
         return np.zeros(0, dtype=np.int64)
     first = np.flatnonzero(np.append(True, names[1:] != names[:-1]))
@@ -214,10 +215,10 @@ def _group_sizes(names: "Hashes") -> "Numbers":
 
 
 def _neighbours(names: "Hashes", owners: "Numbers", apart: range, choose: "Callable[[Pairs], Pairs]") -> "Pairs":
-    """Those of the pairs of owners of one name, so many places apart, that `choose` leaves; each pair once.
+    """Return the distinct pairs of owners of one name, at the distances `apart` in its list, that `choose` keeps.
 
-    It is asked for each distance by itself, since nearly all pairs go: of a name that is often used there are many.
-    Texts that share one name mostly share several, and are as far apart in each, so pairs are made distinct first.
+    `choose` runs for each distance by itself, since it removes nearly all pairs: a common name has many. Texts that
+    share one name mostly share several, at the same distance, so pairs are made distinct first.
     """
 
     def chosen(places: int) -> "Hashes":
@@ -247,23 +248,23 @@ def _have_near_sizes(sizes: "Numbers", pairs: "Pairs", threshold: float) -> "NDA
 
 
 def _candidates(texts: pl.Series, known: "Numbers", within: "Hashes | None") -> Sets:
-    """The sets of the texts that share something with another: few, so read again rather than kept."""
-    some = texts.gather(known)
+    """Return the sets of the texts that share a shingle with another: few, so they are hashed again, not kept."""
+    candidates = texts.gather(known)
     flat = np.zeros(1 << RARITY_BITS, dtype=np.uint64)
 
     def read(chunk: tuple[int, int]) -> Sets:
         first, last = chunk
-        return _distinct(some[first:last], None if within is None else within[known[first:last]], flat)
+        return _distinct(candidates[first:last], None if within is None else within[known[first:last]], flat)
 
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-        parts = list(pool.map(read, _chunks(some)))
+        parts = list(pool.map(read, _chunks(candidates)))
     sizes = np.concatenate([part.sizes for part in parts] or [np.zeros(0, dtype=np.int64)])
     items = np.concatenate([part.items for part in parts] or [np.zeros(0, dtype=np.uint64)])
     return Sets(items, np.concatenate([[0], np.cumsum(sizes)]))
 
 
 def _signatures(sets: Sets) -> "Hashes":
-    """[texts, 2]: each shingle of a text flips one of 128 bits."""
+    """Return [texts, 2] signatures of 128 bits: each shingle of a text flips one bit."""
     edges = [*range(0, len(sets.starts) - 1, CHUNK_TEXTS), len(sets.starts) - 1]
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
         found = list(pool.map(lambda edge: _some_signatures(sets, *edge), pairwise(edges)))
@@ -271,7 +272,7 @@ def _signatures(sets: Sets) -> "Hashes":
 
 
 def _some_signatures(sets: Sets, first: int, last: int) -> "Hashes":
-    """Of the texts from `first` up to `last`: beside each shingle stand 48 bytes while this is done."""
+    """Return the signatures of texts `first` up to `last`; takes 48 bytes of memory for each shingle meanwhile."""
     starts = sets.starts[first : last + 1]
     places = splitmix64(sets.items[starts[0] : starts[-1]])
     bits = np.uint64(1) << (places & np.uint64(63))
@@ -285,7 +286,7 @@ def _some_signatures(sets: Sets, first: int, last: int) -> "Hashes":
 
 
 def _may_be_near(signatures: "Hashes", sizes: "Numbers", pairs: "Pairs", threshold: float) -> "NDArray[np.bool_]":
-    """False only for pairs that are not near: every bit that differs is owed to a shingle of one text alone."""
+    """Return False only for pairs that are not near: each differing bit needs a shingle that only one text has."""
     one, other = pairs[:, 0], pairs[:, 1]
     differing = np.bitwise_count(signatures[one] ^ signatures[other]).sum(axis=1, dtype=np.int64)
     both = sizes[one] + sizes[other]
@@ -294,20 +295,20 @@ def _may_be_near(signatures: "Hashes", sizes: "Numbers", pairs: "Pairs", thresho
 
 
 def _is_near(sets: Sets, pairs: "Pairs", threshold: float) -> "NDArray[np.bool_]":
-    """Whether the sets of each pair are near, by counting what they share."""
+    """Return whether each pair is near, by counting common items."""
     sizes = sets.sizes
     shared = np.zeros(len(pairs), dtype=np.int64)
     for start in range(0, len(pairs), 1 << PAIR_BITS - 4):
-        some = pairs[start : start + (1 << PAIR_BITS - 4)]
-        packed = np.sort(np.concatenate([_pack(sets, some[:, side]) for side in (0, 1)]))
+        chunk = pairs[start : start + (1 << PAIR_BITS - 4)]
+        packed = np.sort(np.concatenate([_pack(sets, chunk[:, side]) for side in (0, 1)]))
         twice = packed[1:][packed[1:] == packed[:-1]] >> np.uint64(64 - PAIR_BITS)
-        shared[start : start + len(some)] = np.bincount(twice.astype(np.int64), minlength=len(some))
+        shared[start : start + len(chunk)] = np.bincount(twice.astype(np.int64), minlength=len(chunk))
     either = sizes[pairs[:, 0]] + sizes[pairs[:, 1]] - shared
     return shared >= threshold * either - EPSILON
 
 
 def _pack(sets: Sets, texts: "Numbers") -> "Hashes":
-    """The items of each text, below the number of its place in `texts`."""
+    """Return the items of each text, with its index in `texts` in the high bits."""
     sizes = sets.sizes[texts]
     place = np.repeat(np.arange(len(texts)), sizes)
     within = np.arange(len(place)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -317,7 +318,7 @@ def _pack(sets: Sets, texts: "Numbers") -> "Hashes":
 
 
 def _wordless(texts: pl.Series, within: "Hashes | None") -> "Pairs":
-    """Texts without words are near if they are equal but for space around them."""
+    """Link texts without words that are equal after stripping white space."""
     has_words = texts.str.contains(r"\w")
     if has_words.all():
         return _none()

@@ -1,14 +1,14 @@
-"""What makes two prompts the same: the chat without system messages, which whole products share."""
+"""The text by which prompts are compared: the chat without system messages, which all chats of a product share."""
 
 import polars as pl
 
 MESSAGE = pl.Struct({"role": pl.String, "content": pl.String})
-# Most prompts are one message of a user; where nothing in it is escaped, its text stands there as it is.
+# Most prompts are one user message; without escapes, its text is a substring of the JSON.
 HEAD, TAIL = '[{"content":"', '","role":"user"}]'
 
 
 def prompt_texts(messages: pl.Series) -> pl.Series:
-    """The text of each chat (JSON): what its turns say, without system messages, a line each."""
+    """Return the text of each chat (JSON): the contents of its turns without system messages, joined by line ends."""
     inner = messages.str.strip_prefix(HEAD).str.strip_suffix(TAIL)
     is_plain = (inner.str.len_bytes() + len(HEAD) + len(TAIL) == messages.str.len_bytes()) & ~inner.str.contains(
         r'["\\]'

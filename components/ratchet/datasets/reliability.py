@@ -1,7 +1,7 @@
-"""How far to trust each rater, from how they agree with the others: the one-coin model of Dawid and Skene (1979).
+"""Estimate each rater's reliability from agreement with the others, by the one-coin model of Dawid and Skene (1979).
 
-Every rater is right with a probability of their own, every item has a true side; expectation and maximisation in turn
-find both. A rater of whom little is known is taken for an ordinary one.
+Each rater is right with a probability of their own and each item has a true side; expectation-maximisation estimates
+both. A rater with few votes is shrunk towards an ordinary one.
 """
 
 import numpy as np
@@ -11,15 +11,15 @@ from ratchet.datasets.weights import MILLI
 
 # People agree with people on 81 % of comparisons (MT-Bench, arXiv 2306.05685).
 ORDINARY = 0.81
-PRIOR_VOTES = 10.0  # so many votes of an ordinary rater are added to each rater's own
-MIN_SHARED = 5  # votes on items that others judged too; with fewer a rater counts as an ordinary one
-UNTRUSTED = 0.5  # who is right less often than a coin is of no use
+PRIOR_VOTES = 10.0  # of an ordinary rater, added to each rater's own
+MIN_SHARED = 5  # votes on items with other votes; with fewer a rater counts as an ordinary one
+UNTRUSTED = 0.5  # a rater who is right less often than a coin gets no trust
 ROUNDS = 20
 CLOSE = 1e-4
 
 
 def judgements(signals: pl.DataFrame) -> pl.DataFrame:
-    """Votes and preferences as (subject, item, is_yes): an item is an answer to a prompt, or two that were compared."""
+    """Return votes and preferences as (subject, item, is_yes): an item is an answer, or a pair that was compared."""
     is_vote = pl.col("kind").is_in(["thumb", "rating"])
     is_choice = (pl.col("kind") == "preference") & ~pl.col("is_tie")
     first = pl.min_horizontal("answer", "other")
@@ -31,7 +31,7 @@ def judgements(signals: pl.DataFrame) -> pl.DataFrame:
 
 
 def accuracies(votes: pl.DataFrame) -> pl.DataFrame:
-    """(subject, accuracy, num_shared) for every subject with a vote on an item that others judged too."""
+    """Return (subject, accuracy, num_shared) for every subject with a vote on an item with other votes."""
     shared = votes.filter(pl.len().over("item") > 1)
     subjects, rater = np.unique(shared["subject"].to_numpy(), return_inverse=True)
     item = np.unique(shared["item"].to_numpy(), return_inverse=True)[1]
@@ -44,7 +44,7 @@ def accuracies(votes: pl.DataFrame) -> pl.DataFrame:
 
 
 def dawid_skene(rater: np.ndarray, item: np.ndarray, is_yes: np.ndarray) -> np.ndarray:
-    """The chance that each rater is right, given votes by rater number and item number, both counted from 0."""
+    """Return each rater's probability of being right, given votes by rater and item number, both from 0."""
     if not len(rater):
         return np.zeros(0)
     num_votes = np.bincount(rater)
@@ -63,9 +63,10 @@ def dawid_skene(rater: np.ndarray, item: np.ndarray, is_yes: np.ndarray) -> np.n
 
 
 def trusted(signals: pl.DataFrame) -> pl.DataFrame:
-    """Signals with `trust`: how much a rater's word counts, in thousandths of an ordinary rater's; null for none.
+    """Add `trust` to signals: the weight of the rater's vote, in thousandths of an ordinary rater's.
 
-    (2a - 1) / (2a0 - 1), clipped to 0 and 1: the slope of what a vote of accuracy a tells, near a coin's.
+    (2a - 1) / (2a0 - 1), clipped to 0 and 1, for accuracy a and an ordinary rater's a0: the log odds of a vote,
+    log(a / (1 - a)), are about 2 (2a - 1) near a = 1/2.
     """
     known = accuracies(judgements(signals))
     trust = ((2 * pl.col("accuracy") - 1) / (2 * ORDINARY - 1)).clip(0, 1) * MILLI

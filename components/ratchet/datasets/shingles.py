@@ -1,7 +1,7 @@
-"""Texts as sets of numbers, a whole column at a time: the hash of every word, and of every run of three.
+"""Hash texts to sets of shingles (words, and runs of three words), a whole column at a time.
 
-Bytes are hashed in place by numpy, a pass over the column for each operation, so that no text is ever split into
-Python or Polars strings: six times as fast as a regular expression that extracts words.
+NumPy hashes the bytes in place, one pass over the column for each operation, so that no text is split into Python or
+Polars strings: six times as fast as extracting words by a regular expression.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SHINGLE_WORDS = 3
 SHORT_WORDS = 8  # a text with fewer words has too few shingles to compare: one changed word would touch half of them
-# In these scripts words are not set apart, so that each sign stands for one.
+# These scripts do not separate words, so each sign counts as a word.
 SIGNS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2**64
 INVERSE = np.uint64(pow(int(BASE), -1, 2**64))
@@ -30,14 +30,14 @@ SLICE_TEXTS = 1 << 16  # eight numbers a byte are held while they are hashed
 MASKS = np.array([(1 << 8 * size) - 1 for size in range(STRIDE + 1)], dtype=np.uint64)
 
 
-# What each byte counts as: itself, in lower case, if it belongs to a word, 0 if it separates words.
+# Byte translation: itself, in lower case, if it belongs to a word; 0 if it separates words.
 WORDS = bytes(byte if byte > 127 or chr(byte).isalnum() or chr(byte) == "_" else 0 for byte in range(256)).lower()
 TOKENS = bytes(0 if byte < 128 and chr(byte).isspace() else byte for byte in range(256))
 
 
 @dataclass(frozen=True)
 class Sets:
-    """Numbers by text: those of text n are `items[starts[n]:starts[n + 1]]`."""
+    """Sets of numbers by text, as one array: those of text n are `items[starts[n]:starts[n + 1]]`."""
 
     items: "Hashes"
     starts: "Numbers"
@@ -52,10 +52,10 @@ class Sets:
 
 
 def shingles(texts: pl.Series) -> tuple[Sets, "Numbers"]:
-    """The shingles of each text, repeats included, and how many words it has.
+    """Return the shingles of each text, repeats included, and its number of words.
 
     Shingles are runs of three words; for a text of fewer than `SHORT_WORDS` words, its words. Words are runs of
-    letters, digits and marks, whatever their case and Unicode form; in scripts without spaces, single signs.
+    letters, digits and marks, compared without case and in Unicode NFC; in scripts without spaces, single signs.
     """
     words = hash_words(folded(texts), WORDS)
     sizes = words.sizes
@@ -70,7 +70,7 @@ def shingles(texts: pl.Series) -> tuple[Sets, "Numbers"]:
 
 
 def folded(texts: pl.Series) -> pl.Series:
-    """Texts in which every non-ASCII character belongs to a word: NFC, lower case, other signs made spaces."""
+    """Normalize texts: NFC, lower case, and spaces in place of non-ASCII characters that belong to no word."""
     is_wide = texts.str.len_bytes() != texts.str.len_chars()
     if not is_wide.any():
         return texts
@@ -81,7 +81,7 @@ def folded(texts: pl.Series) -> pl.Series:
 
 
 def hash_words(texts: pl.Series, letters: bytes) -> Sets:
-    """A hash of every word of every text, in order: the same in any version, on any machine."""
+    """Return a hash of every word of every text, in order; stable across versions and machines."""
     data, offsets = text_bytes(texts + "\n")  # so that no word runs on into the next text
     signs = np.frombuffer(b"\0" + data.tobytes().translate(letters) + bytes(STRIDE), dtype=np.uint8)
     is_letter = signs != 0
@@ -91,7 +91,7 @@ def hash_words(texts: pl.Series, letters: bytes) -> Sets:
 
 
 def _hash_spans(signs: "NDArray[np.uint8]", first: "Numbers", sizes: "Numbers") -> "Hashes":
-    """A hash of the bytes of each span, eight at a time, all spans at once; no byte is 0, and eight stand behind."""
+    """Hash each span's bytes, eight at a time, all spans at once. No byte is 0; `STRIDE` more follow the last span."""
     eights = np.ndarray(len(signs) - STRIDE + 1, "<u8", signs.data, strides=(1,))  # of every place, unaligned
     hashes = splitmix64(eights[first] & MASKS[np.minimum(sizes, STRIDE)])
     left = np.flatnonzero(sizes > STRIDE)
@@ -103,8 +103,8 @@ def _hash_spans(signs: "NDArray[np.uint8]", first: "Numbers", sizes: "Numbers") 
 
 
 def stable_hash(texts: pl.Series) -> "Hashes":
-    """A 64-bit hash of each whole text that may be stored: Polars' own changes between versions."""
-    parts = [_whole_hashes(some) for some in texts.to_frame().iter_slices(SLICE_TEXTS)]
+    """Return a 64-bit hash of each text that may be stored; Polars' own changes between versions."""
+    parts = [_whole_hashes(chunk) for chunk in texts.to_frame().iter_slices(SLICE_TEXTS)]
     return np.concatenate(parts or [np.zeros(0, dtype=np.uint64)])
 
 
@@ -122,7 +122,7 @@ def _whole_hashes(frame: pl.DataFrame) -> "Hashes":
 
 
 def text_bytes(texts: pl.Series) -> tuple["NDArray[np.uint8]", "Numbers"]:
-    """The UTF-8 of all texts in one array, and where each begins. There must be no nulls."""
+    """Return the UTF-8 of all texts in one array, and each text's start. Nulls are not allowed."""
     array = texts.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_string())
     _, offsets, data = array.buffers()
     places = np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
@@ -136,7 +136,7 @@ _known_powers: dict[int, "Hashes"] = {}
 
 
 def powers(base: np.uint64, count: int) -> "Hashes":
-    """base**0 … base**(count - 1), modulo 2**64."""
+    """Return base**0 … base**(count - 1), modulo 2**64. The longest result for each base is cached."""
     known = _known_powers.get(int(base))
     if known is None or len(known) < count:
         steps = np.full(max(count, 1 << 16), base, dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""Turn signals into rows to learn from: which answer, against which, how sure, and who said so. All on keys."""
+"""Turn eligible signals into SFT, DPO and KTO rows with weights and the votes behind them. All on keys."""
 
 from dataclasses import dataclass
 
@@ -12,19 +12,19 @@ from ratchet.datasets.weights import FACTORS, MILLI, agreement, is_unsure, oppos
 
 REASONS = (
     *INELIGIBLE_REASONS,
-    "held_for_review",  # looks organised, and is recent: it waits
+    "held_for_review",  # suspected brigading, still within the hold
     "unreliable_rater",  # right less often than a coin
     "over_rater_cap",
-    "implicit_only",  # no explicit signal on the same answer that it bears out
+    "implicit_only",  # agrees with no explicit signal on the same answer
     "tie",
     "contradictory",  # the votes cancel out
-    "near_duplicate",  # of a row that says the same about nearly the same
+    "near_duplicate",  # of a row that stays
 )
-# An edit that changes more of the words is another answer: worth imitating, but it says little about what was wrong.
+# An edit that changes a larger share of the words is another answer: worth imitating, but no contrast for a pair.
 MAX_EDIT = 0.6
-MAX_LENGTH_RATIO = 3  # of two answers that nobody compared: beyond it, length is what a pair would teach
-# What each implicit signal adds to a like (or, below zero, to a dislike) that somebody expressed; the issue of taste
-# is whether to count them at all, and `implicit_weight` caps their sum.
+MAX_LENGTH_RATIO = 3  # of two answers not compared directly: beyond it, a pair would teach length
+# Added to the weight of a like (or, if negative, a dislike) that an explicit vote expressed; `implicit_weight` caps
+# the sum.
 IMPLICIT = {"copy": 0.15, "accept": 0.15, "click": 0.05, "dwell_ms": 0.05, "regenerate": -0.1, "abandon": -0.05}
 
 WEIGHT_COLUMNS = {**dict.fromkeys(FACTORS, pl.Float64), "weight": pl.Float64}
@@ -32,10 +32,10 @@ WEIGHT_COLUMNS = {**dict.fromkeys(FACTORS, pl.Float64), "weight": pl.Float64}
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of each kind, and (row, reason) for every triplet that no row names.
+    """Rows of each kind, and (row, reason) for every triplet that is in none.
 
     SFT has `prompt, answer`, DPO `prompt, chosen, rejected`, KTO `prompt, answer, label`, as keys; each has the
-    factors of its weight, `weight`, and `votes`: the triplets that it came from.
+    factors of its weight, `weight`, and `votes`: the triplets that it was made from.
     """
 
     sft: pl.DataFrame
@@ -45,7 +45,7 @@ class Rows:
 
 
 def make_rows(judged: pl.DataFrame, settings: BuildDatasets, lengths: pl.Series) -> Rows:
-    """Rows from judged keys (`signals.judge`), the same whatever their order; `lengths` are of the texts, by key."""
+    """Make rows from keys (`assess_eligibility`), independent of their order; `lengths` are characters by text key."""
     signals, refused = _admit(judged, settings)
     comparisons, undecided = _compare(signals, settings)
     answers, cancelled = _count_votes(signals, settings)
@@ -53,7 +53,7 @@ def make_rows(judged: pl.DataFrame, settings: BuildDatasets, lengths: pl.Series)
     weak = _regenerated(judged, settings, lengths)
     pairs = _mark_ends(_choose_pairs(comparisons, answers, weak, settings), cut_off)
     sft, beaten = _targets(signals, comparisons, answers, settings)
-    sft = sft.join(cut_off, on=["prompt", "answer"], how="anti")  # imitated, it would teach to stop in mid-sentence
+    sft = sft.join(cut_off, on=["prompt", "answer"], how="anti")  # as a target, it would teach stopping mid-sentence
     kto = _corroborated(answers.with_columns(label=pl.col("share") > 0.5), judged, settings)
     learnt = [*WEIGHT_COLUMNS, "votes"]
     pairs = pairs.select("prompt", "chosen", "rejected", "chosen_ends", "rejected_ends", "flip_probability", *learnt)
@@ -62,17 +62,17 @@ def make_rows(judged: pl.DataFrame, settings: BuildDatasets, lengths: pl.Series)
 
 
 def drop_reasons(judged: pl.DataFrame, rows: tuple[pl.DataFrame, ...], reasons: list[pl.DataFrame]) -> pl.DataFrame:
-    """(row, reason) of the triplets that no row names; the first reason found is the one told."""
+    """Return (row, reason) of the triplets in no row; of several `reasons` frames the first one counts."""
     named = pl.concat([frame.select(row=pl.col("votes").explode()) for frame in rows])
-    told = pl.concat([frame.select("row", "reason") for frame in reasons]).drop_nulls("reason")
-    first = told.unique("row", keep="first", maintain_order=True)
+    given = pl.concat([frame.select("row", "reason") for frame in reasons]).drop_nulls("reason")
+    first = given.unique("row", keep="first", maintain_order=True)
     left = judged.select("row", "kind").join(named, on="row", how="anti").join(first, on="row", how="left")
     implicit = pl.when(~is_explicit()).then(pl.lit("implicit_only"))
     return left.select("row", reason=pl.coalesce("reason", implicit)).sort("row")
 
 
 def _admit(judged: pl.DataFrame, settings: BuildDatasets) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Explicit signals that count, with `trust` and `caution`; and those of whom they came, kept out."""
+    """Return explicit signals that count, with `trust` and `caution`; and those kept out because of their rater."""
     signals = judged.filter(pl.col("reason").is_null(), is_explicit())
     waiting = held_for_review(signals, settings.hold_hours).with_columns(reason=pl.lit("held_for_review"))
     signals = trusted(signals.join(waiting, on="row", how="anti"))
@@ -85,7 +85,7 @@ def _admit(judged: pl.DataFrame, settings: BuildDatasets) -> tuple[pl.DataFrame,
 
 
 def _cut_off(judged: pl.DataFrame) -> pl.DataFrame:
-    """(prompt, answer) of the answers that the length limit ended: their last token is no end of turn."""
+    """Return (prompt, answer) of truncated answers: their last token is not an end of turn."""
     answers = judged.filter("is_cut").select("prompt", "answer")
     others = judged.filter("is_other_cut").select("prompt", answer="other").drop_nulls()
     return pl.concat([answers, others]).unique()
@@ -99,7 +99,7 @@ def _mark_ends(pairs: pl.DataFrame, cut_off: pl.DataFrame) -> pl.DataFrame:
 
 
 def _counted(*more: pl.Expr) -> list[pl.Expr]:
-    """What every row is told about the votes behind it; sums are of whole numbers, so no order changes them."""
+    """Return the aggregates of a row's votes; sums are of whole numbers, so they do not depend on order."""
     return [
         pl.len().alias("num_votes"),
         pl.col("trust").sum().alias("total"),
@@ -115,9 +115,9 @@ def _mean_trust() -> pl.Expr:
 
 
 def _compare(signals: pl.DataFrame, settings: BuildDatasets) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Two answers judged against each other: one row a pair, with all votes on it; and the votes that decide nothing.
+    """Aggregate preferences and corrections to one row for each pair of answers; also return undecided votes.
 
-    A tie counts half a vote each way, a vote as much as its rater is trusted.
+    A vote counts by its rater's trust; a tie counts half a vote each way.
     """
     prefers = signals.filter(pl.col("kind") == "preference").with_columns(
         winner="answer", loser="other", base=pl.lit(settings.preference_weight)
@@ -150,12 +150,12 @@ def _compare(signals: pl.DataFrame, settings: BuildDatasets) -> tuple[pl.DataFra
 
 
 def is_unsure_pair(majority: pl.Expr) -> pl.Expr:
-    """A bare majority of those who compared two answers is enough: the weight says how bare."""
+    """Return where a comparison is undecided: any majority decides, and the weight shows how large it was."""
     return majority == 0.5
 
 
 def _count_votes(signals: pl.DataFrame, settings: BuildDatasets) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Answers judged alone: one row an answer, with the `share` of up votes; and the votes that cancel out."""
+    """Aggregate votes to one row for each answer, with the `share` of up votes; also return votes that cancel out."""
     votes = signals.filter(pl.col("kind").is_in(VOTES))
     up = (pl.col("trust") * pl.col("is_up")).sum().alias("up_votes")
     answers = votes.group_by("prompt", "answer").agg(*_counted(up))
@@ -172,26 +172,26 @@ def _count_votes(signals: pl.DataFrame, settings: BuildDatasets) -> tuple[pl.Dat
 
 
 def _corroborated(answers: pl.DataFrame, judged: pl.DataFrame, settings: BuildDatasets) -> pl.DataFrame:
-    """Labelled answers, weighing a little more where what users did bears out what users said, and naming that too."""
+    """Raise the weight of labelled answers that implicit signals agree with, and add these to the answer's votes."""
     hints = judged.filter(pl.col("reason").is_null(), ~is_explicit())
     worth = pl.col("kind").replace_strict(IMPLICIT, return_dtype=pl.Float64)
     hints = hints.with_columns(worth=worth).join(answers.select("prompt", "answer", "label"), on=["prompt", "answer"])
     agreeing = hints.filter((pl.col("worth") > 0) == pl.col("label"))
     # In hundredths, to add up to the same sum in any order.
     support = (pl.col("worth").abs() * 100).round().cast(pl.Int64).sum() / 100
-    found = agreeing.group_by("prompt", "answer").agg(
+    supported = agreeing.group_by("prompt", "answer").agg(
         support.clip(0, settings.implicit_weight).alias("support"), pl.col("row").alias("hints")
     )
-    joined = answers.join(found, on=["prompt", "answer"], how="left")
-    is_borne_out = pl.col("support").is_not_null()
+    joined = answers.join(supported, on=["prompt", "answer"], how="left")
+    is_supported = pl.col("support").is_not_null()
     return joined.with_columns(
         base=stable(pl.col("base") + pl.col("support").fill_null(0)),
-        votes=pl.when(is_borne_out).then(pl.concat_list("votes", pl.col("hints")).list.sort()).otherwise("votes"),
+        votes=pl.when(is_supported).then(pl.concat_list("votes", pl.col("hints")).list.sort()).otherwise("votes"),
     ).with_columns(weight=weight())
 
 
 def _regenerated(judged: pl.DataFrame, settings: BuildDatasets, lengths: pl.Series) -> pl.DataFrame:
-    """Weak pairs: an answer that was asked for again, and the one that the same subject then took."""
+    """Return weak pairs: a regenerated answer as rejected, the one that the same subject then took as chosen."""
     usable = judged.filter(pl.col("reason").is_null())
     refused = usable.filter(pl.col("kind") == "regenerate").select(
         "subject", "prompt", parent="interaction", rejected="answer", votes_rejected="row"
@@ -226,7 +226,7 @@ def _regenerated(judged: pl.DataFrame, settings: BuildDatasets, lengths: pl.Seri
 def _choose_pairs(
     comparisons: pl.DataFrame, answers: pl.DataFrame, weak: pl.DataFrame, settings: BuildDatasets
 ) -> pl.DataFrame:
-    """Every comparison that somebody made, filled up to `max_pairs_per_prompt` with opposed votes, widest first."""
+    """Return all direct comparisons, filled up to `max_pairs_per_prompt` with indirect pairs, widest margin first."""
     ways, back = ["prompt", "chosen", "rejected"], ["prompt", "rejected", "chosen"]
     columns = [*ways, *WEIGHT_COLUMNS, "flip_probability", "votes", "margin"]
     opposed = _oppose(answers, settings)
@@ -243,9 +243,9 @@ def _choose_pairs(
 
 
 def _oppose(answers: pl.DataFrame, settings: BuildDatasets) -> pl.DataFrame:
-    """Liked against disliked answers to one prompt: the hard negatives, since the prompt and its users are the same.
+    """Pair liked with disliked answers to one prompt: hard negatives, since prompt and users are the same.
 
-    The widest k margins lie among the k best and the k worst, so a popular prompt does not cost a quadratic join.
+    The k widest margins are among the k best and the k worst, so a popular prompt needs no quadratic join.
     """
     best = _top(answers.filter(pl.col("share") > 0.5), settings.max_pairs_per_prompt, descending=True)
     worst = _top(answers.filter(pl.col("share") < 0.5), settings.max_pairs_per_prompt, descending=False)
@@ -278,9 +278,9 @@ def _top(answers: pl.DataFrame, count: int, *, descending: bool) -> pl.DataFrame
 def _targets(
     signals: pl.DataFrame, comparisons: pl.DataFrame, answers: pl.DataFrame, settings: BuildDatasets
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Answers worth imitating: corrections, liked answers, winners of a clear majority; and corrections that lost.
+    """Return SFT targets (corrections, liked answers, clear winners), and the corrections that lost elsewhere.
 
-    Of several reasons to imitate one answer the heaviest sets the weight, and all are named.
+    If an answer is a target for several reasons, the heaviest sets the weight, and the votes of all are kept.
     """
     edits = (
         signals.filter(pl.col("kind") == "correction")

@@ -1,8 +1,8 @@
-"""Votes that look organised wait, and nobody's votes fill a dataset.
+"""Hold back suspected brigading (coordinated vote manipulation), and cap each voter's share of a dataset.
 
-A vote is held while two kinds of sign point at whoever cast it and it is younger than the hold; a later build finds
-it older and lets it pass, by when other people's votes on the same answers have shown how far its rater is to be
-trusted (`reliability`). Time is read from the votes, never from a clock.
+A vote is held for review while its rater shows two signs of brigading and it is younger than `hold_hours`. A later
+build admits it, when other votes on the same answers have shown how reliable its rater is (`reliability`). Ages are
+relative to the newest vote, never to a clock.
 """
 
 from typing import TYPE_CHECKING
@@ -16,28 +16,28 @@ from ratchet.config import BuildDatasets
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MIN_CROWD = 20  # subjects; in a smaller circle everybody stands out
+MIN_CROWD = 20  # subjects; among fewer, every one is an outlier
 MIN_SIGNS = 2  # signs; one alone has innocent reasons
-MIN_VOTES = 5  # fewer say nothing about a rater
-MAX_Z = 4.0  # of a rater's share of up votes, against what others give the same adapters: 1 in 16 000 by chance
+MIN_VOTES = 5  # with fewer, a rater shows no pattern
+MAX_Z = 4.0  # of a rater's share of up votes against others' on the same adapters: 1 in 16 000 by chance
 BURST_VOTES = 15  # within an hour
 YOUNG_DAYS = 2.0
-MIN_COPIES, MIN_COMMENT_CHARS = 3, 12  # so many subjects with the same words, if they are not "thanks" or "wrong"
+MIN_COPIES, MIN_COMMENT_CHARS = 3, 12  # subjects with one comment; shorter ones ("thanks") repeat by chance
 MIN_TOGETHER, TOGETHER = 5, 0.8  # votes in common; Jaccard
-FAIR_SHARES = 3  # so many times a rater's fair share is no flood, however few the raters are
+FAIR_SHARES = 3  # multiples of a rater's fair share that are always allowed
 
 
 def brigading_signs(votes: pl.DataFrame) -> pl.DataFrame:
-    """(subject, num_signs) for every subject that any sign points at; `votes` are signals that say something."""
-    found = [subjects.unique() for subjects in (_one_way(votes), _bursts(votes), _young(votes), _copies(votes))]
-    # Who acted together matters only among those whom something else points at, and they are few.
-    suspects = votes.join(pl.concat(found), on="subject", how="semi")
-    told = pl.concat([*found, _together(suspects)])
-    return told.group_by("subject").agg(pl.len().alias("num_signs")).sort("subject")
+    """Return (subject, num_signs) for every subject with a sign of brigading. `votes` are eligible signals."""
+    flagged = [subjects.unique() for subjects in (_one_way(votes), _bursts(votes), _young(votes), _copies(votes))]
+    # Acting together is costly to find and counts only with another sign, so it is looked for among the flagged.
+    suspects = votes.join(pl.concat(flagged), on="subject", how="semi")
+    signs = pl.concat([*flagged, _together(suspects)])
+    return signs.group_by("subject").agg(pl.len().alias("num_signs")).sort("subject")
 
 
 def held_for_review(signals: pl.DataFrame, hold_hours: float) -> pl.DataFrame:
-    """(row) of the votes that wait."""
+    """Return (row) of the votes that are held for review."""
     if signals["subject"].n_unique() < MIN_CROWD:
         return signals.clear().select("row")
     newest = signals.select(pl.col("created_at").max()).item()
@@ -47,9 +47,9 @@ def held_for_review(signals: pl.DataFrame, hold_hours: float) -> pl.DataFrame:
 
 
 def over_cap(signals: pl.DataFrame, settings: BuildDatasets) -> pl.DataFrame:
-    """(row) of the votes beyond what one subject may say in a day, and in a dataset: the latest ones.
+    """Return (row) of the votes over a subject's cap for a day or for the dataset: the latest ones.
 
-    Where raters are few, as with hired annotators, a multiple of a fair share is allowed in any case.
+    A multiple of a fair share is always allowed, since hired annotators are few and vote much.
     """
     votes = signals.select("row", "subject", "created_at", day=(pl.col("created_at") // DAY_S)).sort(
         "subject", "created_at", "row"
@@ -66,7 +66,7 @@ def over_cap(signals: pl.DataFrame, settings: BuildDatasets) -> pl.DataFrame:
 
 
 def place_in(*group: str) -> pl.Expr:
-    """A row's place in its group, from 0, where the rows of a group stand together: a window costs ten times that."""
+    """Return a row's index in its group, from 0. Rows of a group must be adjacent; a window costs ten times as much."""
     place = pl.int_range(pl.len())
     is_first = pl.any_horizontal(pl.col(name) != pl.col(name).shift() for name in group).fill_null(True)
     return place - pl.when(is_first).then(place).forward_fill()
@@ -77,7 +77,7 @@ def _ballots(votes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _one_way(votes: pl.DataFrame) -> pl.DataFrame:
-    """Far more of one opinion than others have of the same adapters: a z-score of each subject's up votes."""
+    """Return subjects whose up votes are an outlier, by z-score against others' votes on the same adapters."""
     ballots = _ballots(votes).with_columns(pl.col("is_up").cast(pl.Int64))
     expected = (pl.col("is_up").sum().over("adapter") + 1) / (pl.len().over("adapter") + 2)
     raters = (
@@ -100,7 +100,7 @@ def _bursts(votes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _young(votes: pl.DataFrame) -> pl.DataFrame:
-    """Accounts that begin by voting a lot."""
+    """Return subjects with a new account and many votes."""
     raters = votes.group_by("subject").agg(pl.len().alias("num"), pl.col("account_age_days").min())
     return raters.filter(pl.col("num") >= MIN_VOTES, pl.col("account_age_days") < YOUNG_DAYS).select("subject")
 
@@ -112,7 +112,7 @@ def _copies(votes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _together(votes: pl.DataFrame) -> pl.DataFrame:
-    """Subjects who gave the same votes to the same answers, beyond chance: Jaccard of their (answer, opinion) sets."""
+    """Return subjects whose (answer, opinion) sets have a Jaccard similarity of `TOGETHER` with another's."""
     from scipy.sparse import csr_array
 
     cast = _ballots(votes).select("subject", vote=pl.struct("prompt", "answer", "is_up").hash()).unique()
@@ -124,7 +124,7 @@ def _together(votes: pl.DataFrame) -> pl.DataFrame:
     vote = np.unique(cast["vote"].to_numpy(), return_inverse=True)[1]
     given = csr_array((np.ones(len(rater), dtype=np.int32), (rater, vote)))
     common = (given @ given.T).tocoo()
-    # Of all their votes, also those that nobody else gave: two people who share five of five hundred share little.
+    # Sizes count all their votes, also unshared ones: two people who share five of five hundred share little.
     totals = _ballots(votes).join(cast.select("subject").unique(), on="subject", how="semi").group_by("subject").len()
     sizes = totals.sort("subject")["len"].to_numpy().astype(np.int64)
     return pl.DataFrame({"subject": subjects[_are_together(common.row, common.col, common.data, sizes)]})

@@ -1,1 +1,1 @@
-"""Ways into the lake: landing files, importers of other tools' exports, the store of refused lines."""
+"""Ways into the lake: landing files, importers of other tools' exports, the dead-letter store of refused lines."""

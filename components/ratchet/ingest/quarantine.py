@@ -1,7 +1,7 @@
-"""What cannot be read is kept: the bytes, where they came from, and why they were refused; mended, they land again.
+"""The dead-letter store of refused lines: keep their bytes, origin and fault, and land them again once fixed.
 
-`quarantine/<digest>/` holds either `refused.jsonl` (bytes that are no event) or Parquet (triplets that break the
-contract, written by `validate_triplets`). Neither is ever changed.
+It shares the folder `quarantine/<digest>/` with the rows that break the data contract: a batch holds either
+`refused.jsonl` (bytes that are not events) or Parquet (triplets, written by `validate_triplets`). Neither is changed.
 """
 
 import base64
@@ -22,12 +22,12 @@ from ratchet.store import Store
 FOLDER = "quarantine"
 REFUSED = "refused.jsonl"
 DROPS = ("malformed", "known")
-"""Lines that are no events still; events whose id is in the lake already, where the first one counts."""
+"""Lines that still are not events; events whose id the lake already holds, where the first one counts."""
 
 
 @dataclass(frozen=True)
 class RefusedLine:
-    """Bytes that are no event: a line of a landing file, or a record of an imported one."""
+    """Bytes that are not an event: a line of a landing file, or a record of an imported file."""
 
     file: str
     offset: int
@@ -38,7 +38,7 @@ class RefusedLine:
 
 
 def keep(store: Store, refused: Sequence[RefusedLine]) -> str:
-    """Save refused bytes, base64 in JSON lines, under a name that is their content; the key."""
+    """Store refused bytes, base64 in JSON lines, named by content; return the key."""
     lines = [
         canonical_json(
             {"file": r.file, "offset": r.offset, "why": r.why, "bytes": base64.b64encode(r.data).decode()}
@@ -53,31 +53,31 @@ def keep(store: Store, refused: Sequence[RefusedLine]) -> str:
 
 
 def faults(error: ValidationError) -> str:
-    """What is wrong, field by field, in one line and without the data."""
-    found = error.errors(include_input=False, include_url=False)
-    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'record'}: {fault['msg']}" for fault in found)
+    """Describe the faults, field by field, in one line and without the data."""
+    errors = error.errors(include_input=False, include_url=False)
+    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'record'}: {fault['msg']}" for fault in errors)
 
 
 def batches(store: Store) -> dict[str, list[str]]:
-    """Keys of the files of each batch, by its digest."""
-    found: dict[str, list[str]] = {}
+    """Return the keys of each batch's files, by its digest."""
+    keys_by_batch: dict[str, list[str]] = {}
     for key in store.list(FOLDER):
-        found.setdefault(PurePosixPath(key).parts[1], []).append(key)
-    return found
+        keys_by_batch.setdefault(PurePosixPath(key).parts[1], []).append(key)
+    return keys_by_batch
 
 
 def find(store: Store, start: str) -> tuple[str, list[str]]:
-    """The one batch whose digest begins so, and its files; else UserError."""
+    """Return the batch whose digest starts with `start`, and its files. Raises UserError unless it is unique."""
     matches = [batch for batch in batches(store).items() if batch[0].startswith(start)]
     if len(matches) != 1:
         raise UserError(
-            f"quarantine {start}: {len(matches)} batches of {store.root} begin so; `ratchet quarantine list` names them"
+            f"quarantine {start}: {len(matches)} batches of {store.root} start with it; see `ratchet quarantine list`"
         )
     return matches[0]
 
 
 def refused(store: Store, keys: Iterable[str]) -> Iterator[RefusedLine]:
-    """The refused bytes of a batch; none if it holds triplets."""
+    """Yield the refused lines of a batch; none if it holds triplets."""
     for key in keys:
         if key.endswith(REFUSED):
             for line in store.read(key).splitlines():
@@ -87,9 +87,9 @@ def refused(store: Store, keys: Iterable[str]) -> Iterator[RefusedLine]:
 
 
 def land_again(store: Store, lines: Iterable[bytes]) -> Flow:
-    """Land the lines that are events by now and that the lake does not know; repeated, it lands nothing more.
+    """Land the lines that are now events and that the lake does not hold. Idempotent.
 
-    Files are named by content and events count once by id, so neither a second replay nor a killed one doubles them.
+    Files are named by content and events count once by id, so a repeated or killed replay does not duplicate them.
     """
     from ratchet.ingest.landing import land
 
@@ -113,7 +113,7 @@ def land_again(store: Store, lines: Iterable[bytes]) -> Flow:
 
 
 def _event(line: bytes) -> Interaction | Feedback:
-    """A line as the event that its id says it is."""
+    """Parse a line as feedback if it has a feedback id, else as an interaction."""
     kind = Feedback if b'"feedback_id"' in line else Interaction
     return kind.model_validate_json(line)
 
@@ -123,15 +123,15 @@ def _id(event: Interaction | Feedback) -> tuple[type, str]:
 
 
 def _known(store: Store, names: set[tuple[type, str]]) -> set[tuple[type, str]]:
-    """Which of these events the lake's tables hold."""
+    """Return which of these events the lake's tables hold."""
     import polars as pl
 
     from ratchet.lake import tables
     from ratchet.lake.schema import FEEDBACK, INTERACTIONS
 
-    found: set[tuple[type, str]] = set()
+    known: set[tuple[type, str]] = set()
     for kind, table in ((Interaction, INTERACTIONS), (Feedback, FEEDBACK)):
         wanted = pl.LazyFrame({table.id: [name for of, name in names if of is kind]}, schema={table.id: pl.String})
         rows = tables.scan(store, table, tables.ALL).select(table.id).join(wanted, on=table.id, how="semi").collect()
-        found |= {(kind, name) for name in rows[table.id]}
-    return found
+        known |= {(kind, name) for name in rows[table.id]}
+    return known

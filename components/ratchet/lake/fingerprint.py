@@ -1,9 +1,9 @@
-"""The digest of rows as a set: whatever order, file, batch or collection they came in. Pure.
+"""Digest rows as a multiset, independent of their order, files, batches and collections. Pure.
 
-Each row is hashed (XXH3, two lanes) and the hashes are added up, so digests of parts combine into the digest of the
-whole, and a table that grows by a day is digested by reading a day. A null adds nothing, so a column that an older
-version did not know leaves older rows what they were. Sums of hashes tell any two tables apart that differ by
-accident; they do not withstand somebody who builds rows to collide (Wagner, CRYPTO 2002).
+Each row is hashed (XXH3, two lanes) and the hashes are added, so the digests of parts combine into that of the whole,
+and a table that grows by a day is digested by reading a day. A null adds nothing, so older rows keep their hash when a
+column is added. Sums of hashes tell tables apart that differ by accident; they do not withstand rows built to collide
+(Wagner, CRYPTO 2002).
 """
 
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 LANES = 2
 MASK_32 = 0xFFFF_FFFF
-SEED = 0x9E37_79B9_7F4A_7C15  # so that the number 0 is not nothing
+SEED = 0x9E37_79B9_7F4A_7C15  # so that the number 0 differs from null
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What some rows hold, `collection` aside: how many there are, and the sum of their hashes in each lane."""
+    """The number of rows, and the sum of their hashes in each lane; the column `collection` does not count."""
 
     num_rows: int = 0
     sums: tuple[int, ...] = (0,) * LANES
@@ -44,7 +44,7 @@ class Fingerprint:
 
 
 def _row_hashes(rows: "pl.DataFrame") -> "list[Hashes]":
-    """By lane, a hash of each row: its values' hashes, each times a number of its column and lane, summed and mixed."""
+    """Return each row's hash by lane: its values' hashes, times a constant of column and lane, summed and mixed."""
     import numpy as np
 
     from ratchet.compute.hashing import splitmix64
@@ -59,7 +59,7 @@ def _row_hashes(rows: "pl.DataFrame") -> "list[Hashes]":
 
 
 def _value_hashes(column: "pl.Series") -> "Hashes":
-    """0 for null; of texts, and of what is written as one, XXH3; of numbers their bits, mixed."""
+    """Return XXH3 of texts and of nested values' JSON, the mixed bits of numbers, and 0 for null."""
     import numpy as np
     import polars as pl
     import polars_hash
@@ -71,11 +71,11 @@ def _value_hashes(column: "pl.Series") -> "Hashes":
     if column.dtype.is_nested():
         values = values.to_frame("value").select(pl.struct("value").struct.json_encode()).to_series()
     if values.dtype == pl.String:
-        found = values.to_frame("text").select(polars_hash.col("text").nchash.xxh3_64(seed=0)).to_series().to_numpy()
+        hashed = values.to_frame("text").select(polars_hash.col("text").nchash.xxh3_64(seed=0)).to_series().to_numpy()
     else:
-        found = splitmix64(_bits(values) ^ np.uint64(SEED))
+        hashed = splitmix64(_bits(values) ^ np.uint64(SEED))
     hashes = np.zeros(len(column), dtype=np.uint64)
-    hashes[is_there.to_numpy()] = found
+    hashes[is_there.to_numpy()] = hashed
     return hashes
 
 
@@ -88,5 +88,5 @@ def _bits(numbers: "pl.Series") -> "Hashes":
 
 
 def _sum(hashes: "Hashes") -> int:
-    """In halves, since a sum of 64-bit numbers overflows."""
+    """Return the exact sum; by halves, since a sum of 64-bit numbers overflows."""
     return (int((hashes >> 32).sum()) << 32) + int((hashes & MASK_32).sum())

@@ -1,4 +1,4 @@
-"""Upkeep of the curated tables: many small files become few, what no version needs is removed, versions are listed."""
+"""Maintain the Delta tables: compact small files, vacuum what no version needs, list versions."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -19,16 +19,16 @@ SAFE_HOURS = 24  # a collector may write for hours before it commits; its files 
 
 
 class Compacted(BaseModel):
-    """What compaction did to a table."""
+    """File counts of one table's compaction."""
 
     files_before: int
     files_after: int
     files_removed: int
-    """Removed for good: not needed by any version younger than the retention, or never committed."""
+    """Deleted: not needed by any version younger than the retention, or never committed."""
 
 
 class Snapshot(BaseModel):
-    """A version of a table that can be read."""
+    """A readable version of a table."""
 
     version: int
     written_at: str
@@ -36,9 +36,10 @@ class Snapshot(BaseModel):
 
 
 def compact(store: Store, retention_hours: int) -> dict[str, Compacted]:
-    """Merge small files, and remove those that no version younger than `retention_hours` needs. Rows stay as they are.
+    """Merge small files, and delete those that no version younger than `retention_hours` needs. Rows do not change.
 
-    Collectors may run meanwhile: appends and compaction do not conflict.
+    Collectors may run at the same time: appends and compaction do not conflict. Raises UserError for a retention
+    below `SAFE_HOURS`.
     """
     if retention_hours < SAFE_HOURS:
         raise UserError(
@@ -49,7 +50,7 @@ def compact(store: Store, retention_hours: int) -> dict[str, Compacted]:
 
 
 def snapshots(store: Store, name: str) -> list[Snapshot]:
-    """The table's versions, oldest first."""
+    """Return the table's versions, oldest first. Raises UserError for an unknown table."""
     if name not in TABLES:
         raise UserError(f"{name}: no such table; known are {', '.join(TABLES)}")
     history = reversed(open_table(store, TABLES[name]).history())
@@ -74,7 +75,7 @@ def _compact(store: Store, table: Table, retention_hours: int) -> Compacted:
 
 
 def _sweep(folder: Path, before_s: float) -> int:
-    """Remove what killed writers left half-written on a disk; Delta looks at no hidden files. How many there were."""
+    """Delete the hidden temporary files of killed writers, which Delta's vacuum ignores; return how many."""
     left = [file for file in folder.glob(".*") if file.is_file() and file.stat().st_mtime < before_s]
     for file in left:
         file.unlink()
@@ -82,7 +83,7 @@ def _sweep(folder: Path, before_s: float) -> int:
 
 
 def _writer_properties() -> Any:
-    """Smaller files than the lake's own, and slower to write."""
+    """Return settings for smaller files than `compute.parquet` writes; they take longer to write."""
     from deltalake import ColumnProperties, WriterProperties
 
     return WriterProperties(

@@ -1,8 +1,8 @@
 """The curated tables: interactions, feedback and triplets as Delta tables, appended one collection at a time.
 
-Every row carries the number of the collection that brought it, so "the table as it was after collection N" is a
-filter, and stays one after compaction. A collection's number is also the application transaction of its commit:
-of two writers that append the same collection, one commits and the other finds it done.
+Every row carries the number of its collection (the watermark), so "the table as it was after collection N" is a filter,
+also after compaction. That number is also the commit's application transaction, which makes appends exactly-once: of
+two writers that append the same collection, one commits and the other finds it committed.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ ALL = 2**62  # as `up_to`: later than any collection
 
 
 def last_collection(store: Store, table: Table) -> int:
-    """The newest collection committed to the table; 0 before the first."""
+    """Return the newest collection committed to the table; 0 before the first."""
     return _committed(open_table(store, table))
 
 
 def append(store: Store, table: Table, batches: "Iterable[pl.DataFrame]", collection: int) -> None:
-    """Add a collection's rows, exactly once: what is committed already, by us or by another, is left as it is.
+    """Append a collection's rows exactly once: if any writer has committed them, nothing is written.
 
-    All batches are gone through in any case, so that whoever counts them as they pass counts right.
+    All batches are consumed in any case: their producer counts rows as it yields them.
     """
     import polars as pl
     from deltalake import CommitProperties, Transaction
@@ -49,9 +49,9 @@ def append(store: Store, table: Table, batches: "Iterable[pl.DataFrame]", collec
         return
     stamp = pl.lit(collection, dtype=pl.Int64).alias(COLLECTION)
     stamped = (rows.with_columns(stamp).select(list(table.schema)) for rows in batches)
-    files = _write_all(store, table, _gathered(stamped))
+    files = _write_all(store, table, _file_sized(stamped))
     try:
-        # Delta compares transactions only with commits newer than this handle, so it must not be opened anew here.
+        # Delta compares transactions only with commits newer than this handle, so do not reopen it here.
         delta.create_write_transaction(
             files,
             "append",
@@ -64,7 +64,7 @@ def append(store: Store, table: Table, batches: "Iterable[pl.DataFrame]", collec
 
 
 def scan(store: Store, table: Table, up_to: int) -> "pl.LazyFrame":
-    """The table as it was after collection `up_to`."""
+    """Scan the table as it was after collection `up_to`."""
     import polars as pl
 
     open_table(store, table)
@@ -73,23 +73,23 @@ def scan(store: Store, table: Table, up_to: int) -> "pl.LazyFrame":
 
 
 def row_batches(store: Store, table: Table, collections: Collection[int]) -> "Iterator[pl.DataFrame]":
-    """What these collections brought, a row group or so at a time, in no order that lasts; others are not decoded."""
+    """Yield the rows of these collections, about a row group at a time, in no fixed order; others are not decoded."""
     import polars as pl
 
     _, options = store.delta_uri(table.key)
     for file in open_table(store, table).file_uris():
         rows = pl.scan_parquet(file, storage_options=options or None)
         for start in range(0, rows.select(pl.len()).collect().item(), ROW_GROUP_ROWS):
-            stretch = rows.slice(start, ROW_GROUP_ROWS)
-            is_wanted = stretch.select(pl.col(COLLECTION).is_in(collections)).collect().to_series()
+            batch = rows.slice(start, ROW_GROUP_ROWS)
+            is_wanted = batch.select(pl.col(COLLECTION).is_in(collections)).collect().to_series()
             if not is_wanted.any():
                 continue
-            found = stretch.collect().filter(is_wanted)
-            yield pl.concat([pl.DataFrame(schema=table.schema), found], how="diagonal").select(list(table.schema))
+            wanted = batch.collect().filter(is_wanted)
+            yield pl.concat([pl.DataFrame(schema=table.schema), wanted], how="diagonal").select(list(table.schema))
 
 
 def ids(store: Store, table: Table, up_to: int) -> "Iterator[pl.DataFrame]":
-    """Ids and collections of the table as it was after collection `up_to`, a file at a time; nothing else is read."""
+    """Yield ids and collections of the table as it was after collection `up_to`, one file at a time."""
     import polars as pl
 
     _, options = store.delta_uri(table.key)
@@ -99,10 +99,10 @@ def ids(store: Store, table: Table, up_to: int) -> "Iterator[pl.DataFrame]":
 
 
 def matching(store: Store, table: Table, up_to: int, ids: "pl.Series") -> "Iterator[pl.DataFrame]":
-    """Rows of the table whose id is among `ids`, a file at a time.
+    """Yield the rows of the table whose id is among `ids`, one file at a time.
 
-    Ids are looked for in the id column alone; the rest is read of files that hold one. A table's history is much, and
-    a day's votes are on answers of few days.
+    Only the id column of every file is read, and the rest of those with a match: the history is large, and a day's
+    votes are on answers of few days.
     """
     import polars as pl
 
@@ -115,7 +115,7 @@ def matching(store: Store, table: Table, up_to: int, ids: "pl.Series") -> "Itera
 
 
 def open_table(store: Store, table: Table) -> Any:
-    """The table's newest version, created empty if need be; of several creators one wins and all go on."""
+    """Open the table's newest version, created empty if need be; concurrent creators all succeed."""
     from deltalake import DeltaTable
 
     uri, options = store.delta_uri(table.key)
@@ -127,7 +127,7 @@ def open_table(store: Store, table: Table) -> Any:
 def _create(store: Store, table: Table) -> None:
     """Publish the table's first commit, once.
 
-    Delta itself lets a second creator commit its metadata as version 1, which fails whoever is appending by then.
+    Delta itself lets a second creator commit its metadata as version 1, which makes a concurrent append fail.
     """
     from deltalake import DeltaTable
 
@@ -139,7 +139,7 @@ def _create(store: Store, table: Table) -> None:
 
 
 def _with_all_columns(store: Store, table: Table) -> Any:
-    """The table, with the columns that one of an older version lacks."""
+    """Open the table, after adding the columns that an older version lacks."""
     from deltalake import Schema
     from deltalake.exceptions import CommitFailedError
 
@@ -153,25 +153,25 @@ def _with_all_columns(store: Store, table: Table) -> Any:
     return delta
 
 
-def _gathered(batches: "Iterable[pl.DataFrame]") -> "Iterator[pl.DataFrame]":
-    """The batches in lots that are worth a file."""
+def _file_sized(batches: "Iterable[pl.DataFrame]") -> "Iterator[pl.DataFrame]":
+    """Yield the batches concatenated to about `FILE_BYTES` each."""
     import polars as pl
 
-    lot: list[pl.DataFrame] = []
+    pending: list[pl.DataFrame] = []
     for rows in batches:
-        lot.append(rows)
-        if sum(some.estimated_size() for some in lot) >= FILE_BYTES:
-            yield pl.concat(lot)
-            lot = []
-    if lot:
-        yield pl.concat(lot)
+        pending.append(rows)
+        if sum(batch.estimated_size() for batch in pending) >= FILE_BYTES:
+            yield pl.concat(pending)
+            pending = []
+    if pending:
+        yield pl.concat(pending)
 
 
-def _write_all(store: Store, table: Table, lots: "Iterable[pl.DataFrame]") -> list[Any]:
-    """Write each lot while the next one is made, so that no more than two are in memory."""
+def _write_all(store: Store, table: Table, files: "Iterable[pl.DataFrame]") -> list[Any]:
+    """Write each file while the next one is prepared, so that at most two are in memory."""
     written: list[Any] = []
     with ThreadPoolExecutor(1) as writer:
-        for rows in lots:
+        for rows in files:
             if written:
                 written[-1].result()
             written.append(writer.submit(_write, store, table, rows))
@@ -179,7 +179,7 @@ def _write_all(store: Store, table: Table, lots: "Iterable[pl.DataFrame]") -> li
 
 
 def _write(store: Store, table: Table, rows: "pl.DataFrame") -> Any:
-    """Write a data file of the table, not yet part of it; what a commit says of it."""
+    """Write a data file, which joins the table when it is committed; return the commit's action."""
     from deltalake.transaction import AddAction
 
     file = io.BytesIO()

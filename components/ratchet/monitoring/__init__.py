@@ -1,1 +1,1 @@
-"""Watching what serves: do recent votes still look like those before them?"""
+"""Monitoring: drift of recent votes against earlier ones, and the status of the lake."""

@@ -1,6 +1,6 @@
-"""Drift: the last days of triplets against the weeks before them, by kind, by approval, and by length of prompt.
+"""Detect drift: compare the last week of triplets with the four before, by kind, approval and prompt length.
 
-The windows end at the newest triplet, not now: days without votes are an outage for other alarms, not drift.
+The windows end at the newest triplet, not now: days without votes are an outage, which other alarms report.
 """
 
 from collections import Counter
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 RECENT_DAYS = 7  # a whole week, since weekends have other users
 REFERENCE_DAYS = 28
-MIN_ROWS = 100  # in each window; below, only a change of a quarter and more could be told from chance
+MIN_ROWS = 100  # in each window; with fewer, only a change of a quarter or more differs from chance
 NUM_BINS = 5
 
 
 def find_drift(store: Store) -> dict[str, Any]:
-    """`drifted`, `why` in one line, and `shifts`: every signal with its numbers. `digest` names the finding."""
-    found = _assess(*_windows(store))
-    return {"digest": digest_json(found), **found}
+    """Return `drifted`, `why` in one line, `shifts` (each signal with its numbers), and a `digest` of these."""
+    finding = _assess(*_windows(store))
+    return {"digest": digest_json(finding), **finding}
 
 
 def _windows(store: Store) -> tuple["pl.DataFrame", "pl.DataFrame"]:
@@ -80,7 +80,7 @@ def _binned(values: "pl.Series", edges: list[float]) -> Mapping[str, int]:
 
 
 def _thumbs(rows: "pl.DataFrame") -> tuple[int, int]:
-    """Thumbs up, and all thumbs."""
+    """Return the number of thumbs up, and of all thumbs."""
     import polars as pl
 
     thumbs = rows.filter(pl.col("kind") == "thumb")["value_num"]

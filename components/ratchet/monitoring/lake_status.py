@@ -1,11 +1,11 @@
-"""How a lake stands: what landed, what was collected, what was kept out and why, and how far behind it is."""
+"""Report the status of a lake: rows landed and collected, drops by reason, and the lag."""
 
 from collections import Counter
 
 from pydantic import BaseModel, ConfigDict
 
-from ratchet.collection.intents import intents
-from ratchet.collection.records import Collected, is_done, total
+from ratchet.collection.intents import read_intents
+from ratchet.collection.records import CollectionRecord, is_done, total_flow
 from ratchet.ingest.landing import EventType, landed
 from ratchet.lake.schema import FEEDBACK, INTERACTIONS, TRIPLETS, Table
 from ratchet.lake.tables import open_table
@@ -13,11 +13,11 @@ from ratchet.lineage import all_manifests
 from ratchet.store import Store
 
 TABLES = (INTERACTIONS, FEEDBACK, TRIPLETS)
-JUDGED = ("validate_triplets", "build_datasets")
+STEPS_AFTER_COLLECT = ("validate_triplets", "build_datasets")
 
 
 class Day(BaseModel):
-    """The landing files of one day, and how many of them wait to be collected."""
+    """The number of landing files of one day, and of those not collected yet."""
 
     files: int = 0
     waiting: int = 0
@@ -39,22 +39,22 @@ class Status(BaseModel):
     collections: int
     uncollected_files: int
     newest_event_s: float | None
-    """Unix seconds, of what was collected."""
+    """Unix seconds, among collected events."""
     lag_s: float | None
-    """Between that event and now."""
+    """Seconds between that event and now."""
     waiting_feedback: int
-    """Feedback that has not met its interaction yet."""
+    """Feedback whose interaction has not been collected yet."""
     refused_lines: int
     drops: dict[str, dict[str, int]]
     """By step and reason: all collections together, and the latest run of the steps after them."""
 
 
 def status(store: Store, now_s: float) -> Status:
-    planned = intents(store)
-    done = [Collected.read(store, intent.number) for intent in planned if is_done(store, intent.number)]
-    taken = {file for one in done for file in planned[one.number - 1].files}
+    planned = read_intents(store)
+    done = [CollectionRecord.read(store, intent.number) for intent in planned if is_done(store, intent.number)]
+    taken = {file for record in done for file in planned[record.number - 1].files}
     days = {"interaction": _days(store, "interaction", taken), "feedback": _days(store, "feedback", taken)}
-    dropped = total([flow for one in done for flow in (one.interactions, one.feedback)]).drops
+    dropped = total_flow([flow for record in done for flow in (record.interactions, record.feedback)]).drops
     waiting = done[-1].feedback.drops.get("waiting_for_interaction", 0) if done else 0
     newest = done[-1].newest_s or None if done else None
     return Status(
@@ -66,10 +66,10 @@ def status(store: Store, now_s: float) -> Status:
         lag_s=None if newest is None else round(now_s - newest, 3),
         waiting_feedback=waiting,
         refused_lines=dropped.pop("malformed", 0),
-        # What waits is not lost, and is counted again each time it waits.
+        # Waiting feedback is not dropped, and each collection counts it again.
         drops={
             "collect_triplets": {name: num for name, num in dropped.items() if name != "waiting_for_interaction"},
-            **_judged(store),
+            **_drops_after_collect(store),
         },
     )
 
@@ -98,10 +98,10 @@ def _table(store: Store, table: Table) -> TableStatus:
     )
 
 
-def _judged(store: Store) -> dict[str, dict[str, int]]:
-    latest = {manifest.step: manifest for manifest in all_manifests(store) if manifest.step in JUDGED}
+def _drops_after_collect(store: Store) -> dict[str, dict[str, int]]:
+    latest = {manifest.step: manifest for manifest in all_manifests(store) if manifest.step in STEPS_AFTER_COLLECT}
     return {
         step: dict(sum((Counter(flow.drops) for flow in latest[step].flows.values()), Counter()))
-        for step in JUDGED
+        for step in STEPS_AFTER_COLLECT
         if step in latest
     }

@@ -1,18 +1,18 @@
-"""Has a distribution moved? Only where the move is both large and no accident of the sample. Pure."""
+"""Test whether a distribution has shifted: the shift must be both large and statistically significant. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log, sqrt
 
 LARGE_INDEX = 0.25  # the credit-scoring convention for "major shift": Siddiqi, Credit Risk Scorecards (2006)
-LARGE_CHANGE = 0.1  # of a share; what the gate's default margin still calls no worse
-ALPHA = 0.01  # of each look; three signals are Bonferroni-corrected, the days are not
+LARGE_CHANGE = 0.1  # of a share; the release gate's default non-inferiority margin
+ALPHA = 0.01  # for each day's test; Bonferroni-corrected for three signals, not for days
 SMOOTHING = 0.5  # added to every bin: an empty one would make the index infinite
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """One signal: how far it moved, and the p-value of so much under no drift."""
+    """One signal: the size of its shift, and the p-value of a shift of that size without drift."""
 
     signal: str
     measure: str
@@ -27,10 +27,10 @@ class Shift:
 
 
 def stability_index(signal: str, reference: Mapping[str, int], recent: Mapping[str, int]) -> Shift:
-    """The population stability index of recent counts against reference counts, bin by bin.
+    """Compute the population stability index of recent against reference counts, bin by bin.
 
     Without drift it is (1/n + 1/m) times a chi-square with one degree of freedom less than there are bins (Yurdakul
-    and Naranjo 2020), so a small sample has a large index for no reason; `p` says how often.
+    and Naranjo 2020), so a small sample has a large index by chance; `p` is the probability of that.
     """
     from scipy.stats import chi2
 
@@ -45,7 +45,7 @@ def stability_index(signal: str, reference: Mapping[str, int], recent: Mapping[s
 
 
 def share_change(signal: str, reference: tuple[int, int], recent: tuple[int, int]) -> Shift:
-    """The change of a share, given as (hits, total) before and after; p is the pooled two-sided z-test's."""
+    """Test the change of a share, given as (hits, total) before and after, with the pooled two-sided z-test."""
     from scipy.stats import norm
 
     (hits_before, before), (hits_after, after) = reference, recent

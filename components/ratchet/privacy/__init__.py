@@ -1,1 +1,1 @@
-"""Privacy: personal data and secrets become typed placeholders before anything is built from what users wrote."""
+"""Replace personal data and secrets in users' texts by typed placeholders, before any dataset is built."""

@@ -1,15 +1,15 @@
-"""Numbers that carry their own proof: a candidate becomes its replacement, or None if it is no such number. Pure."""
+"""Checks of number-like candidates by checksum or range; each returns the replacement, or None if it fails. Pure."""
 
 import ipaddress
 import re
 from collections.abc import Iterator
 
-# Digits that issuers start with, and how many their numbers have (ISO/IEC 7812; the networks' published ranges).
+# Issuers' leading digits and number lengths (ISO/IEC 7812; the networks' published ranges).
 CARDS = re.compile(
     r"(?:4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
     r"|3(?:0[0-5]|[68]\d)\d{11}|6(?:011|5\d\d|4[4-9]\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}|62\d{14,17})"
 )
-# Characters of an IBAN by country (SWIFT's IBAN registry, release 99).
+# Length of an IBAN by country (SWIFT's IBAN registry, release 99).
 IBAN_CHARS = {
     "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BI": 27, "BR": 29,
     "BY": 28, "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DJ": 27, "DK": 18, "DO": 28, "EE": 20, "EG": 29,
@@ -23,7 +23,7 @@ IBAN_CHARS = {
 
 
 def card(candidate: str) -> str | None:
-    """Digits in groups, of which some in a row are a card number by its issuer, its length and Luhn's check."""
+    """Replace a card number, by issuer, length and Luhn's check, among consecutive groups of digits."""
     for start, end in _windows(candidate):
         digits = re.sub(r"\D", "", candidate[start:end])
         if CARDS.fullmatch(digits) and passes_luhn(digits):
@@ -32,42 +32,42 @@ def card(candidate: str) -> str | None:
 
 
 def passes_luhn(digits: str) -> bool:
-    """Luhn's check (ISO/IEC 7812-1, annex B): from the right, every second digit doubled and its digits added."""
+    """Apply Luhn's check (ISO/IEC 7812-1, annex B): from the right, every second digit is doubled."""
     doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
     return (sum(map(int, digits[::-2])) + sum(doubled)) % 10 == 0
 
 
 def iban(candidate: str) -> str | None:
-    """An IBAN of its country's length whose check digits hold; what follows it in the candidate stays."""
+    """Replace an IBAN of its country's length with valid check digits; the text after it stays."""
     wanted = IBAN_CHARS.get(candidate[:2])
     places = [place for place, character in enumerate(candidate) if character != " "]
     if wanted is None or len(places) < wanted:
         return None
     end = places[wanted - 1] + 1
     compact = candidate[:end].replace(" ", "")
-    # ISO 7064, MOD 97-10: the first four characters go last, letters count from 10, and the rest is 1.
+    # ISO 7064, MOD 97-10: the first four characters go last, letters count from 10, and the remainder is 1.
     number = int("".join(str(int(character, 36)) for character in compact[4:] + compact[:4]))
     is_whole = end == len(candidate) or candidate[end] == " "
     return f"[IBAN]{candidate[end:]}" if number % 97 == 1 and is_whole else None
 
 
 def ip_address(candidate: str) -> str | None:
-    """An IPv4 or IPv6 address that could be somebody's: not this machine's own, not nobody's."""
+    """Replace an IPv4 or IPv6 address, unless it is loopback, unspecified or multicast, which identify nobody."""
     try:
         address = ipaddress.ip_address(candidate)
     except ValueError:
         return None
-    is_nobodys = address.is_loopback or address.is_unspecified or address.is_multicast
-    return None if is_nobodys else "[IP]"
+    is_anonymous = address.is_loopback or address.is_unspecified or address.is_multicast
+    return None if is_anonymous else "[IP]"
 
 
 def phone(candidate: str) -> str | None:
-    """Eight to fifteen digits, as E.164 allows."""
+    """Replace eight to fifteen digits, the lengths that E.164 allows."""
     return "[PHONE]" if 8 <= sum(map(str.isdigit, candidate)) <= 15 else None
 
 
 def _windows(candidate: str) -> Iterator[tuple[int, int]]:
-    """Spans of whole groups of digits, the longest first."""
+    """Yield the spans of consecutive whole groups of digits, the longest first."""
     groups = [found.span() for found in re.finditer(r"\d+", candidate)]
     for length in range(len(groups), 0, -1):
         for first in range(len(groups) - length + 1):

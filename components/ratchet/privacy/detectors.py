@@ -1,7 +1,7 @@
-r"""What is personal or secret, as patterns of Rust's regex engine, in the order in which they are replaced.
+r"""Detectors of personal data and secrets: patterns for Rust's regex engine, in the order in which they are replaced.
 
-`\b` and classes are ASCII (`(?-u:…)`): with Unicode's, the engine leaves its fast automaton. Where a pattern would
-need to look behind, it captures what stands before and puts it back (`${1}`).
+`\b` and classes are ASCII (`(?-u:…)`), since the engine has no fast automaton for Unicode's. In place of a look-behind,
+a pattern captures the text before the match and puts it back (`${1}`).
 """
 
 from collections.abc import Callable
@@ -20,15 +20,15 @@ DATE = (
 
 @dataclass(frozen=True)
 class Detector:
-    """One kind of personal data or secret: what it looks like, and what takes its place.
+    """One kind of personal data or secret: its pattern and its placeholder.
 
-    With a `check`, a match is a candidate, and what the check makes of it takes its place, or nothing does.
+    With a `check`, a match is a candidate: the check returns its replacement, or None to keep it.
     """
 
     kind: str
     pattern: str
     keep: str = ""
-    """What the match holds besides, in terms of its groups: put before the placeholder."""
+    """Text of the match to keep before the placeholder, as references to its groups."""
     after: str = ""
     check: Callable[[str], str | None] | None = None
 
@@ -102,7 +102,7 @@ DETECTORS = (
 )
 KINDS = tuple(dict.fromkeys(detector.kind for detector in DETECTORS))
 
-# A text in which this is not found holds nothing that a detector finds: most texts are looked at no closer.
+# No detector matches a text in which this does not match: a cheap filter that most texts end at.
 GATE = (
     r"[0-9](?:[ .,:/()-]{0,2}[0-9]){5}|[0-9]\.[0-9]{1,3}\.[0-9]|[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{0,4}:"
     r"|[0-9A-Fa-f]{2}-[0-9A-Fa-f]{2}-|[A-Z]{2}[0-9]{2} ?[A-Z0-9]{4}|@|-----BEGIN|eyJ|A(?:KI|SI|GP|ID|RO|NP)A|AIza|sk-"

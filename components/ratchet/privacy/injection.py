@@ -1,6 +1,6 @@
-"""Words that talk to the model over the user's head. They mark a row; they do not drop it. Pure.
+"""Detect phrases of prompt injection. They mark a row; they do not drop it. Pure.
 
-Such patterns misfire: a lesson about prompt injection quotes them. So a hit only makes a row count for less.
+The patterns have false positives (a lesson about prompt injection quotes them), so a hit only lowers the row's weight.
 """
 
 import polars as pl
@@ -18,7 +18,7 @@ WORDS = (
     r"|<\|(?:im_start|im_end|system|endoftext|start_header_id)\|>|\[/?inst\]|<</?sys>>|###\s*(?:system|instruction)\s*:"
 )
 PATTERN = f"(?i-u:{WORDS})"
-# Every pattern holds one of these: texts without any are not looked at closer.
+# Every match of PATTERN contains one of these: a cheap filter.
 GATE = (
     r"(?i-u:ignore|disregard|forget|override|system\s+(?:prompt|message)|hidden\s+(?:prompt|instr)"
     r"|initial\s+(?:prompt|instr)|you\s+are\s+now|(?:per|dan|break|god)\s+mode|anything\s+now|pretend"
@@ -27,5 +27,5 @@ GATE = (
 
 
 def has_injection(texts: pl.Series) -> pl.Series:
-    """Whether some pattern stands in each text; in a chat's raw JSON, where line ends are escaped, as well."""
+    """Return which texts match a pattern. Also works on a chat's raw JSON, in which line ends are escaped."""
     return texts.str.replace_all(r"\\[nrt]", " ").str.contains(PATTERN).fill_null(False)

@@ -1,6 +1,6 @@
-"""The named-entity tier: names of people and places, found by a spaCy model. Optional, and some thousand times slower.
+"""The named-entity tier: find names of people and places with a spaCy model. Optional, about a thousand times slower.
 
-A model reads context, so it finds what no pattern can, and errs as patterns do not: it comes after them.
+A model uses context, so it finds names that no pattern can, and makes other errors: it runs after the patterns.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ PLACEHOLDERS = {"PERSON": "[PERSON]", "PER": "[PERSON]", "GPE": "[PLACE]", "LOC"
 
 
 def entity_tier(model: str) -> Tier:
-    """A tier that uses an installed spaCy model. Raises UserError if spaCy or the model is not there."""
+    """Return a tier that uses an installed spaCy model. Raises UserError if spaCy or the model is missing."""
     try:
         import spacy  # type: ignore[import-not-found, unused-ignore]
 
@@ -36,9 +36,9 @@ def entity_tier(model: str) -> Tier:
 
 def _without_names(parsed: object, found: Counter[str]) -> str:
     text: str = parsed.text  # type: ignore[attr-defined]
-    for entity in reversed(parsed.ents):  # type: ignore[attr-defined] # from the end, so that places stay true
+    for entity in reversed(parsed.ents):  # type: ignore[attr-defined] # from the end, so that offsets stay valid
         placeholder = PLACEHOLDERS.get(entity.label_)
-        if placeholder and "[" not in entity.text:  # a placeholder of the first tier is nobody's name
+        if placeholder and "[" not in entity.text:  # a placeholder of the pattern tier is not a name
             text = text[: entity.start_char] + placeholder + text[entity.end_char :]
             found[placeholder.strip("[]")] += 1
     return text

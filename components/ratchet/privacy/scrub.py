@@ -1,6 +1,6 @@
-"""Texts with typed placeholders in place of personal data and secrets. Pure: equal texts stay equal.
+"""Replace personal data and secrets in texts by typed placeholders. Pure: equal texts stay equal.
 
-Most texts hold nothing, so a cheap gate lets few of them through to the detectors, which go over them one by one.
+Most texts hold none, so a cheap filter (`GATE`) comes first, and the detectors run on the few texts that pass it.
 """
 
 from collections import Counter
@@ -11,24 +11,24 @@ import polars as pl
 
 from ratchet.privacy.detectors import DETECTORS, GATE, Detector
 
-# Noncharacters, which no text exchanges (Unicode 23.7): they mark candidates until their check has spoken.
+# Noncharacters, which no text exchanges (Unicode 23.7): they mark candidates that await their check.
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
 
 
 @dataclass(frozen=True)
 class Scrubbed:
-    """Texts without what was found in them, and how much of each kind was."""
+    """Scrubbed texts, and the number of findings by kind."""
 
     texts: pl.Series
     found: Counter[str]
 
 
 Tier = Callable[[pl.Series], Scrubbed]
-"""Texts to scrubbed texts, one for one; nulls stay."""
+"""A function from texts to scrubbed texts, one for one; nulls stay."""
 
 
 def scrub(texts: pl.Series) -> Scrubbed:
-    """Replace what the detectors find. Nulls stay; a text without findings stays as it is, byte for byte."""
+    """Replace what the detectors find. Nulls stay; a text without findings does not change."""
     suspects = texts.str.contains(GATE).arg_true()
     found: Counter[str] = Counter()
     if not len(suspects):
@@ -52,7 +52,7 @@ def _replace(texts: pl.Series, detector: Detector) -> pl.Series:
 
 
 def _replace_checked(texts: pl.Series, pattern: str, check: Callable[[str], str | None]) -> pl.Series:
-    """Mark every candidate, replace those that pass, and take the marks off."""
+    """Mark every candidate, replace those that pass the check, and remove the marks."""
     candidates = texts.str.extract_all(pattern).explode(empty_as_null=True).drop_nulls().unique()
     passed = {text: new for text in candidates if (new := check(text)) is not None}
     if not passed:

@@ -1,7 +1,7 @@
-"""Where users' words stand in a triplet, and the triplet without what is personal in them. Pure.
+"""Scrub the texts of triplets, and mark prompt injection. Pure.
 
-Everything that may become a training target is scrubbed alike: the prompt's messages, the answer, the other answer,
-a correction, a comment. Ids are left: they are pseudonyms already.
+Every text that may be trained on is scrubbed: the prompt's messages, both answers, a correction, a comment. Ids are
+pseudonyms, and stay.
 """
 
 import json
@@ -18,14 +18,14 @@ from ratchet.privacy.injection import has_injection
 from ratchet.privacy.scrub import Scrubbed, Tier, scrub
 
 WORDS = ("messages", "response", "other_response", "comment", "value_text")
-TEXT_KINDS = ("correction", "comment")  # of other kinds, `value_text` is an id or should not be there
+TEXT_KINDS = ("correction", "comment")  # for other kinds, `value_text` is an id or a fault
 INJECTION_RISK = "injection_risk"
 SIEVE = f"{GATE}|{INJECTION_GATE}"
-ANYTHING = ""  # names of people have no shape: a tier that knows them reads every text
+ANYTHING = ""  # names of people have no pattern: a named-entity tier reads every text
 
 
 def scrub_triplets(triplets: pl.DataFrame, tiers: Sequence[Tier] = (scrub,)) -> tuple[pl.DataFrame, Counter[str]]:
-    """The triplets scrubbed, with `injection_risk` (0 or 1) as it was before; and findings by kind."""
+    """Return the scrubbed triplets, with `injection_risk` (0 or 1) of the original texts; and findings by kind."""
     suspects = _suspects(triplets, SIEVE if list(tiers) == [scrub] else ANYTHING)
     is_at_risk = triplets.select(pl.repeat(0, pl.len(), dtype=pl.Int8)).to_series()
     found: Counter[str] = Counter()
@@ -41,7 +41,7 @@ def scrub_triplets(triplets: pl.DataFrame, tiers: Sequence[Tier] = (scrub,)) -> 
 
 
 def _suspects(triplets: pl.DataFrame, sieve: str) -> dict[str, pl.Series]:
-    """By column, the places of texts that may hold something: one pass over all of them, on all cores."""
+    """Return, by column, the indices of texts that the sieve matches: one pass over all columns, on all cores."""
     may_hold = {name: pl.col(name).str.contains(sieve) for name in WORDS}
     may_hold["value_text"] &= pl.col("kind").is_in(TEXT_KINDS)
     sieved = triplets.lazy().select(**may_hold).collect(engine="streaming")
@@ -53,10 +53,10 @@ def _put(values: pl.Series, places: pl.Series, new: Any) -> pl.Series:
 
 
 def _scrub_chats(chats: pl.Series, tier: Tier) -> Scrubbed:
-    """Chats in JSON: every string in them but the names of fields and roles.
+    """Scrub chats in JSON: every string except the names of fields and roles.
 
-    Whether a chat holds anything is asked of its raw JSON, escapes made spaces, since an escaped line end would glue
-    its `n` to the next word.
+    Chats are filtered by their raw JSON with escapes replaced by spaces: an escaped line end would join its `n` to the
+    next word.
     """
     places = _with_findings(chats) if tier is scrub else pl.arange(len(chats), eager=True)
     parsed = [json.loads(chat) for chat in chats.gather(places)]
@@ -85,7 +85,7 @@ def _strings(value: Any, field: str | None = None) -> Iterator[str]:
 
 
 def _filled(value: Any, feed: Iterator[str], field: str | None = None) -> Any:
-    """The value with its strings taken from `feed`, in the order in which `_strings` gives them."""
+    """Return the value with its strings replaced from `feed`, in the order of `_strings`."""
     if isinstance(value, str) and field != "role":
         return next(feed)
     if isinstance(value, list):

@@ -1,1 +1,1 @@
-"""The data contract: what a triplet must be before anything is trained on it."""
+"""The data contract: check triplets before training, quarantine bad rows, scrub good ones."""

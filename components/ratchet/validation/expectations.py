@@ -1,6 +1,6 @@
-"""What each expectation that the compiler knows says of a row, as Polars expressions.
+"""The supported expectations as Polars expressions.
 
-The meaning is that of Great Expectations' pandas engine: nulls and NaN are the same, most expectations pass over them,
+Their semantics are those of Great Expectations' pandas engine: null and NaN are the same, most expectations skip them,
 lengths count code points, patterns are searched for, not matched from the start.
 """
 
@@ -17,73 +17,73 @@ from ratchet.validation.regex_to_rust import to_rust
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What an expectation says: the rows it looks at, and which of them are as expected (null counts as not)."""
+class Outcome:
+    """An evaluated expectation: the rows that it applies to, and those that meet it (null counts as not met)."""
 
     applies: pl.Expr
     is_met: pl.Expr
 
 
-class Unknown(ValueError):
-    """The compiler does not know this, or cannot mean by it what Great Expectations means."""
+class NotSupported(ValueError):
+    """The compiler does not support this, or cannot give it the meaning that Great Expectations gives."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The table that a suite is compiled for: its columns' types, and the column that rows are partitioned by."""
+    """The table that a suite is compiled for: its columns' types, and its key column."""
 
     schema: Mapping[str, pl.DataType]
     key: str
     repeated: tuple[str, ...] = ()
-    """Keys that rows elsewhere have as well."""
+    """Keys that also occur in rows elsewhere."""
 
     def get(self, name: str) -> pl.Expr:
-        """The column, NaN as null: pandas knows no difference."""
+        """Return the column with NaN as null, which pandas does not distinguish."""
         return pl.col(name).fill_nan(None) if self._type(name).is_float() else pl.col(name)
 
     def text(self, name: str) -> pl.Expr:
         if self._type(name) != pl.String:
-            raise Unknown(f"column {name} is {self._type(name)}, and this is for text")
+            raise NotSupported(f"column {name} is {self._type(name)}, and this is for text")
         return pl.col(name)
 
     def number(self, name: str) -> pl.Expr:
         if not self._type(name).is_numeric():
-            raise Unknown(f"column {name} is {self._type(name)}, and this is for numbers")
+            raise NotSupported(f"column {name} is {self._type(name)}, and this is for numbers")
         return self.get(name)
 
     def comparable(self, name: str, values: Sequence[Any]) -> pl.Expr:
-        """The column, if every value is of its kind: pandas compares text with numbers, in ways of its own."""
+        """Return the column if all values have its kind; pandas' comparison of text with numbers is not supported."""
         kinds = {_kind_of(value) for value in values if value is not None}
         if kinds - {_kind_of_type(self._type(name))}:
-            raise Unknown(f"column {name} is {self._type(name)}, compared with {values}")
+            raise NotSupported(f"column {name} is {self._type(name)}, compared with {values}")
         return self.get(name)
 
     def alike(self, names: Sequence[str]) -> list[pl.Expr]:
         if len({_kind_of_type(self._type(name)) for name in names}) != 1:
-            raise Unknown(f"columns {', '.join(names)} are of different types")
+            raise NotSupported(f"columns {', '.join(names)} are of different types")
         return [self.get(name) for name in names]
 
     def _type(self, name: str) -> pl.DataType:
         if name not in self.schema:
-            raise Unknown(f"no column {name}; there are {', '.join(sorted(self.schema))}")
+            raise NotSupported(f"no column {name}; there are {', '.join(sorted(self.schema))}")
         return self.schema[name]
 
 
 def holds(condition: Mapping[str, Any], columns: Columns) -> pl.Expr:
-    """Where a row_condition holds. As in pandas a null equals nothing, so `!=` and `NOT_IN` hold for it."""
+    """Return where a row_condition holds. As in pandas, null equals nothing, so `!=` and `NOT_IN` hold for it."""
     kind = condition.get("type")
     if kind in ("and", "or"):
         parts = [holds(part, columns) for part in condition["conditions"]]
         return reduce(and_ if kind == "and" else or_, parts)
     if kind not in ("comparison", "nullity"):
-        raise Unknown(f"row_condition of type {kind}")
+        raise NotSupported(f"row_condition of type {kind}")
     name = condition["column"]["name"]
     if kind == "nullity":
         return columns.get(name).is_null() if condition["is_null"] else columns.get(name).is_not_null()
     operator, value = condition["operator"], condition["parameter"]
     column = columns.comparable(name, value if isinstance(value, list) else [value])
     if operator not in OPERATORS:
-        raise Unknown(f"operator {operator}")
+        raise NotSupported(f"operator {operator}")
     return OPERATORS[operator](column, value).fill_null(operator in ("!=", "NOT_IN"))
 
 
@@ -100,7 +100,7 @@ OPERATORS: dict[str, Callable[[pl.Expr, Any], pl.Expr]] = {
 
 
 def _is_in(column: pl.Expr, values: Sequence[Any]) -> pl.Expr:
-    """True where the column holds one of the values; null where it is null."""
+    """Return true where the column has one of the values, and null where it is null."""
     return reduce(or_, (column == value for value in values if value is not None), pl.lit(False) & column.is_null())
 
 
@@ -116,35 +116,37 @@ def _kind_of_type(kind: pl.DataType) -> str:
     return "number" if kind.is_numeric() else "text" if kind == pl.String else str(kind)
 
 
-def _present(column: pl.Expr, is_met: pl.Expr) -> Judged:
-    """Most expectations say nothing about nulls."""
-    return Judged(column.is_not_null(), is_met)
+def _present(column: pl.Expr, is_met: pl.Expr) -> Outcome:
+    """Return the outcome of an expectation that skips nulls, as most do."""
+    return Outcome(column.is_not_null(), is_met)
 
 
-def _not_null(columns: Columns, column: str) -> Judged:
-    return Judged(pl.lit(True), columns.get(column).is_not_null())
+def _not_null(columns: Columns, column: str) -> Outcome:
+    return Outcome(pl.lit(True), columns.get(column).is_not_null())
 
 
-def _null(columns: Columns, column: str) -> Judged:
-    return Judged(pl.lit(True), columns.get(column).is_null())
+def _null(columns: Columns, column: str) -> Outcome:
+    return Outcome(pl.lit(True), columns.get(column).is_null())
 
 
-def unique(columns: Columns, column: str, scope: pl.Expr) -> Judged:
+def unique(columns: Columns, column: str, scope: pl.Expr) -> Outcome:
     if column != columns.key:
-        raise Unknown(f"unique {column}: rows are judged in parts, and only equal {columns.key}s meet in one")
+        raise NotSupported(
+            f"unique {column}: rows are checked in parts, and only rows of equal {columns.key} are in one part"
+        )
     values = pl.when(scope).then(columns.get(column))
     is_repeated = values.is_duplicated()
     if columns.repeated:
         is_repeated |= values.is_in(list(columns.repeated))
-    return Judged(values.is_not_null(), ~is_repeated)
+    return Outcome(values.is_not_null(), ~is_repeated)
 
 
-def _in_set(columns: Columns, column: str, value_set: Sequence[Any]) -> Judged:
+def _in_set(columns: Columns, column: str, value_set: Sequence[Any]) -> Outcome:
     found = columns.comparable(column, value_set)
     return _present(found, _is_in(found, value_set))
 
 
-def _not_in_set(columns: Columns, column: str, value_set: Sequence[Any]) -> Judged:
+def _not_in_set(columns: Columns, column: str, value_set: Sequence[Any]) -> Outcome:
     found = columns.comparable(column, value_set)
     return _present(found, ~_is_in(found, value_set))
 
@@ -156,7 +158,7 @@ def _between(
     max_value: float | None = None,
     strict_min: bool = False,
     strict_max: bool = False,
-) -> Judged:
+) -> Outcome:
     found = columns.number(column)
     return _present(found, _within(found, min_value, max_value, strict_min, strict_max))
 
@@ -168,7 +170,7 @@ def _lengths_between(
     max_value: int | None = None,
     strict_min: bool = False,
     strict_max: bool = False,
-) -> Judged:
+) -> Outcome:
     found = columns.text(column)
     return _present(found, _within(found.str.len_chars(), min_value, max_value, strict_min, strict_max))
 
@@ -177,7 +179,7 @@ def _within(
     found: pl.Expr, low: float | None, high: float | None, is_above: bool | None, is_below: bool | None
 ) -> pl.Expr:
     if low is None and high is None:
-        raise Unknown("neither min_value nor max_value")
+        raise NotSupported("neither min_value nor max_value")
     bounds = []
     if low is not None:
         bounds.append(found > low if is_above else found >= low)
@@ -186,35 +188,35 @@ def _within(
     return reduce(and_, bounds)
 
 
-def _length(columns: Columns, column: str, value: int) -> Judged:
+def _length(columns: Columns, column: str, value: int) -> Outcome:
     found = columns.text(column)
     return _present(found, found.str.len_chars() == value)
 
 
-def _match(columns: Columns, column: str, regex: str) -> Judged:
+def _match(columns: Columns, column: str, regex: str) -> Outcome:
     found = columns.text(column)
     return _present(found, found.str.contains(to_rust(regex)))
 
 
-def _not_match(columns: Columns, column: str, regex: str) -> Judged:
+def _not_match(columns: Columns, column: str, regex: str) -> Outcome:
     found = columns.text(column)
     return _present(found, ~found.str.contains(to_rust(regex)))
 
 
-def _match_list(columns: Columns, column: str, regex_list: Sequence[str], match_on: str = "any") -> Judged:
+def _match_list(columns: Columns, column: str, regex_list: Sequence[str], match_on: str = "any") -> Outcome:
     if match_on not in ("any", "all") or not regex_list:
-        raise Unknown(f"match_on {match_on}, {len(regex_list)} patterns; want any or all, and a pattern at least")
+        raise NotSupported(f"match_on {match_on}, {len(regex_list)} patterns; want any or all, and a pattern at least")
     found = columns.text(column)
     matches = [found.str.contains(to_rust(regex)) for regex in regex_list]
     return _present(found, reduce(or_ if match_on == "any" else and_, matches))
 
 
-def _not_match_list(columns: Columns, column: str, regex_list: Sequence[str]) -> Judged:
-    said = _match_list(columns, column, regex_list)
-    return Judged(said.applies, ~said.is_met)
+def _not_match_list(columns: Columns, column: str, regex_list: Sequence[str]) -> Outcome:
+    outcome = _match_list(columns, column, regex_list)
+    return Outcome(outcome.applies, ~outcome.is_met)
 
 
-# What `ignore_row_if` leaves to be judged, given which of a row's columns are null.
+# The rows that `ignore_row_if` does not skip, given which of their columns are null.
 IGNORE: dict[str, Callable[[list[pl.Expr]], pl.Expr]] = {
     "both_values_are_missing": lambda nulls: ~reduce(and_, nulls),
     "all_values_are_missing": lambda nulls: ~reduce(and_, nulls),
@@ -225,15 +227,15 @@ IGNORE: dict[str, Callable[[list[pl.Expr]], pl.Expr]] = {
 }
 
 
-def _together(found: list[pl.Expr], ignore_row_if: str, is_met: pl.Expr) -> Judged:
+def _together(found: list[pl.Expr], ignore_row_if: str, is_met: pl.Expr) -> Outcome:
     if ignore_row_if not in IGNORE:
-        raise Unknown(f"ignore_row_if {ignore_row_if}; known are {', '.join(IGNORE)}")
-    return Judged(IGNORE[ignore_row_if]([column.is_null() for column in found]), is_met)
+        raise NotSupported(f"ignore_row_if {ignore_row_if}; known are {', '.join(IGNORE)}")
+    return Outcome(IGNORE[ignore_row_if]([column.is_null() for column in found]), is_met)
 
 
 def _pair_equal(
     columns: Columns, column_A: str, column_B: str, ignore_row_if: str = "both_values_are_missing"
-) -> Judged:
+) -> Outcome:
     first, second = columns.alike([column_A, column_B])
     return _together([first, second], ignore_row_if, first == second)
 
@@ -244,7 +246,7 @@ def _pair_greater(
     column_B: str,
     or_equal: bool = False,
     ignore_row_if: str = "both_values_are_missing",
-) -> Judged:
+) -> Outcome:
     first, second = columns.number(column_A), columns.number(column_B)
     return _together([first, second], ignore_row_if, first >= second if or_equal else first > second)
 
@@ -255,7 +257,7 @@ def _pair_in_set(
     column_B: str,
     value_pairs_set: Sequence[Sequence[Any]],
     ignore_row_if: str = "both_values_are_missing",
-) -> Judged:
+) -> Outcome:
     first = columns.comparable(column_A, [pair[0] for pair in value_pairs_set])
     second = columns.comparable(column_B, [pair[1] for pair in value_pairs_set])
     pairs = (first.eq_missing(pl.lit(a)) & second.eq_missing(pl.lit(b)) for a, b in value_pairs_set)
@@ -264,13 +266,13 @@ def _pair_in_set(
 
 def _distinct_within_row(
     columns: Columns, column_list: Sequence[str], ignore_row_if: str = "all_values_are_missing"
-) -> Judged:
+) -> Outcome:
     found = columns.alike(column_list)
     differ = (first.ne_missing(second) for first, second in combinations(found, 2))
     return _together(found, ignore_row_if, reduce(and_, differ, pl.lit(True)))
 
 
-EXPECTATIONS: dict[str, Callable[..., Judged]] = {
+EXPECTATIONS: dict[str, Callable[..., Outcome]] = {
     "expect_column_values_to_not_be_null": _not_null,
     "expect_column_values_to_be_null": _null,
     "expect_column_values_to_be_unique": unique,

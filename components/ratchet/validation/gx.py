@@ -1,6 +1,6 @@
-"""Great Expectations itself: it checks the compiled masks on a sample, judges the evidence, and writes the Data Docs.
+"""Run Great Expectations itself: on a sample, to check the compiled masks; on daily failures, to write the Data Docs.
 
-Importing it takes seconds, so it is imported where it is used.
+Its import takes seconds, so it is imported where it is used.
 """
 
 import importlib
@@ -17,15 +17,15 @@ from ratchet.validation.daily_failures import DAY
 
 ROW = "row"
 SITE = "data_docs"
-NO_REPORTS = {"GX_ANALYTICS_ENABLED": "false"}  # read when the library is imported; it reports home otherwise
+NO_REPORTS = {"GX_ANALYTICS_ENABLED": "false"}  # read on import; otherwise the library sends usage statistics
 
 
 class Disagreement(Exception):
-    """Great Expectations and the compiled mask judge the same rows differently: one of the two is wrong."""
+    """Great Expectations and the compiled mask disagree on the same rows: one of the two is wrong."""
 
 
 def import_ahead() -> None:
-    """Begin to import the library on another core; whoever needs it waits for what is left of that."""
+    """Start to import the library in a thread; a later import waits for the rest."""
     os.environ.update(NO_REPORTS)
     threading.Thread(target=importlib.import_module, args=["great_expectations"]).start()
 
@@ -33,12 +33,12 @@ def import_ahead() -> None:
 def check_parity(
     sample: pl.DataFrame, reasons: Sequence[str], suite: Mapping[str, Any], limits: Mapping[str, Any], key: str
 ) -> None:
-    """Let Great Expectations judge rows that have a mask already. Raises Disagreement, with both counts."""
-    found = failed_rows(sample.drop(MASK), suite, limits)
+    """Check rows that have a mask with Great Expectations. Raises Disagreement, with both counts."""
+    failed = failed_rows(sample.drop(MASK), suite, limits)
     faults = []
     for bit, reason in enumerate(reasons):
         ours = set(sample.select(((pl.col(MASK) & (1 << bit)) != 0).arg_true()).to_series())
-        theirs = found[reason]
+        theirs = failed[reason]
         if ours != theirs:
             ids = sample[sorted(ours ^ theirs)[:3], key].to_list()
             faults.append(f"{reason}: {len(ours)} rows by the mask, {len(theirs)} by Great Expectations ({ids} …)")
@@ -47,7 +47,7 @@ def check_parity(
 
 
 def failed_rows(rows: pl.DataFrame, suite: Mapping[str, Any], limits: Mapping[str, Any]) -> dict[str, set[int]]:
-    """Numbers of the rows that fail each expectation, by its reason."""
+    """Return the row numbers that fail each expectation, by its reason."""
     context = _context()
     import great_expectations as gx
 
@@ -68,11 +68,11 @@ def _unexpected(result: Any) -> set[int]:
         return set()
     if "unexpected_index_list" not in result.result:
         raise Disagreement(f"Great Expectations cannot judge {result.expectation_config}: {result.exception_info}")
-    return {int(found[ROW]) for found in result.result["unexpected_index_list"]}
+    return {int(row[ROW]) for row in result.result["unexpected_index_list"]}
 
 
-def judge_evidence(evidence: pl.DataFrame, max_share: float, folder: Path) -> list[str]:
-    """Run a Checkpoint on the evidence and write its Data Docs into `folder`; the reasons too frequent on some day."""
+def check_daily_failures(daily: pl.DataFrame, max_share: float, folder: Path) -> list[str]:
+    """Run a Checkpoint on daily failures, write its Data Docs to `folder`, return reasons over `max_share` on a day."""
     context = _context()
     import great_expectations as gx
 
@@ -89,10 +89,10 @@ def judge_evidence(evidence: pl.DataFrame, max_share: float, folder: Path) -> li
         actions=[gx.checkpoint.UpdateDataDocsAction(name="publish", site_names=[SITE])],
         result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [DAY, "reason"]},
     )
-    verdict = checkpoint.run(batch_parameters={"dataframe": evidence.to_pandas()})
+    verdict = checkpoint.run(batch_parameters={"dataframe": daily.to_pandas()})
     [run] = verdict.run_results.values()
-    [judged] = run.results
-    return sorted({found["reason"] for found in judged.result.get("unexpected_index_list") or ()})
+    [result] = run.results
+    return sorted({row["reason"] for row in result.result.get("unexpected_index_list") or ()})
 
 
 def _site(folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""What became of all triplets: the parts' results proven to be whole, added up and published."""
+"""Merge the parts' results: verify that they are complete, add them up, and publish them."""
 
 import tempfile
 from collections import Counter, defaultdict
@@ -14,30 +14,30 @@ from ratchet.compute.parquet import write_parquet
 from ratchet.lake.fingerprint import Fingerprint
 from ratchet.manifest import Artifact, Flow
 from ratchet.store import Store
-from ratchet.validation.daily_failures import DAY, evidence
-from ratchet.validation.part_store import PartRecord, Planned, forget
-from ratchet.validation.slices import TripletSetRef, no_longer_there
+from ratchet.validation.daily_failures import DAY, merge_daily_failures
+from ratchet.validation.part_store import PartRecord, PlannedPart, delete_records
+from ratchet.validation.slices import TripletSetRef, triplets_changed
 from ratchet.validation.suite import drops
 from ratchet.validation.validate_part import SAMPLE_HASH, bound
 
-READERS = 16  # of records at once, since an S3 server answers each in its own time
+READERS = 16  # records read at once: an S3 request is mostly waiting
 
 
 @dataclass(frozen=True)
 class MergedParts:
-    """The parts of some triplets, and their numbers in sums."""
+    """All parts of a triplet set, and the sums of their counts."""
 
     parts: tuple[PartRecord, ...]
 
     @cached_property
     def valid(self) -> Fingerprint:
-        return sum((one.valid for one in self.parts), Fingerprint())
+        return sum((part.valid for part in self.parts), Fingerprint())
 
     @cached_property
     def flow(self) -> Flow:
         counted = self._sum("drops")
         return Flow(
-            rows_in=sum(one.rows_in for one in self.parts),
+            rows_in=sum(part.rows_in for part in self.parts),
             rows_out=self.valid.num_rows,
             drops={name: counted[name] for name in drops() if counted[name]},
         )
@@ -52,48 +52,48 @@ class MergedParts:
 
     @property
     def at_risk(self) -> int:
-        return sum(one.at_risk for one in self.parts)
+        return sum(part.at_risk for part in self.parts)
 
-    def evidence(self) -> pl.DataFrame:
-        counts = [(day, *counts) for one in self.parts for day, counts in one.evidence.items()]
+    def daily_failures(self) -> pl.DataFrame:
+        counts = [(day, *failures) for part in self.parts for day, failures in part.evidence.items()]
         schema = {DAY: pl.String, **dict.fromkeys(("rows", *drops()), pl.Int64)}
-        return evidence([pl.DataFrame(counts, schema, orient="row")])
+        return merge_daily_failures([pl.DataFrame(counts, schema, orient="row")])
 
     def _sum(self, name: str) -> Counter[str]:
-        return sum((Counter(getattr(one, name)) for one in self.parts), Counter())
+        return sum((Counter(getattr(part, name)) for part in self.parts), Counter())
 
 
-def merge_parts(store: Store, named: TripletSetRef, parts: Sequence[Planned]) -> MergedParts:
-    """The parts, all of which are done, proven to be of these triplets.
+def merge_parts(store: Store, named: TripletSetRef, parts: Sequence[PlannedPart]) -> MergedParts:
+    """Load the parts, which must all be done, and verify that they cover these triplets.
 
-    What the slices of a collection were made from must add up to what it brought. Else the parts of that collection
-    are forgotten, and UserError is raised.
+    The rows read by a collection's parts must add up to its record's fingerprint. Otherwise the records of these parts
+    are deleted, so that they are made again, and UserError is raised.
     """
     with ThreadPoolExecutor(READERS) as readers:
         done = tuple(readers.map(lambda planned: PartRecord.load(store, planned), parts))
-    found: defaultdict[int, Fingerprint] = defaultdict(Fingerprint)
-    for planned, one in zip(parts, done, strict=True):
-        found[planned.slice.collection.number] += one.read
-    wrong = [one for one in parts if found[one.slice.collection.number] != one.slice.collection.content]
+    read: defaultdict[int, Fingerprint] = defaultdict(Fingerprint)
+    for part, record in zip(parts, done, strict=True):
+        read[part.slice.collection.number] += record.read
+    wrong = [part for part in parts if read[part.slice.collection.number] != part.slice.collection.content]
     if wrong:
-        forget(store, wrong)
-        raise no_longer_there(store, named)
+        delete_records(store, wrong)
+        raise triplets_changed(store, named)
     return MergedParts(done)
 
 
-def sample(store: Store, gathered: MergedParts, num_rows: int) -> pl.DataFrame:
-    """The rows of lowest hash among the parts' own, each with its mask."""
-    rows = pl.concat([pl.scan_parquet(store.local(one.sample)) for one in gathered.parts], how="diagonal")
+def sample(store: Store, merged: MergedParts, num_rows: int) -> pl.DataFrame:
+    """Return the `num_rows` rows of lowest hash among the parts' samples, with their masks."""
+    rows = pl.concat([pl.scan_parquet(store.local(part.sample)) for part in merged.parts], how="diagonal")
     hashes = rows.select(SAMPLE_HASH).collect().to_series()
-    found = rows.filter(pl.col(SAMPLE_HASH) <= bound(hashes, num_rows)) if len(hashes) else rows
-    return found.drop(SAMPLE_HASH).collect()
+    lowest = rows.filter(pl.col(SAMPLE_HASH) <= bound(hashes, num_rows)) if len(hashes) else rows
+    return lowest.drop(SAMPLE_HASH).collect()
 
 
-def publish_quarantine(store: Store, gathered: MergedParts, **marks: str) -> Artifact:
-    """All bad rows, a file a part, as `quarantine/<digest of the rows>`; `marks` (suite, batch) stay with them."""
+def publish_quarantine(store: Store, merged: MergedParts, **marks: str) -> Artifact:
+    """Publish all bad rows as `quarantine/<digest of the rows>`, one file for each part, with `marks` as columns."""
     content = Fingerprint()
     with tempfile.TemporaryDirectory() as aside:
-        for number, rows in enumerate(_bad(store, gathered)):
+        for number, rows in enumerate(_bad(store, merged)):
             marked = rows.with_columns(pl.lit(mark).alias(name) for name, mark in marks.items())
             content += Fingerprint.of(marked)
             write_parquet(marked, Path(aside) / f"{number:05d}.parquet")
@@ -102,7 +102,7 @@ def publish_quarantine(store: Store, gathered: MergedParts, **marks: str) -> Art
     return Artifact(uri=key, digest=content.digest(), rows=content.num_rows)
 
 
-def _bad(store: Store, gathered: MergedParts) -> Iterator[pl.DataFrame]:
-    """The bad rows of each part that has some; without any those of the first, which say what the columns are."""
-    for one in [one for one in gathered.parts if one.rows_in > one.rows_out] or gathered.parts[:1]:
-        yield pl.read_parquet(store.local(one.bad))
+def _bad(store: Store, merged: MergedParts) -> Iterator[pl.DataFrame]:
+    """Yield the bad rows of each part that has some; if none has, an empty frame with the columns."""
+    for part in [part for part in merged.parts if part.rows_in > part.rows_out] or merged.parts[:1]:
+        yield pl.read_parquet(store.local(part.bad))

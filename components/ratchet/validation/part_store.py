@@ -1,7 +1,7 @@
-"""Parts of the triplets that were validated: what they are known by, and where in the lake their results lie.
+"""Store validated parts of the triplets in the lake, keyed by everything that their result depends on.
 
-A part's key is a digest of all that its result depends on, so one that is there is not made again. Its record is
-written last and names the files beside it, which are named by their bytes: what another attempt left is nobody's.
+A part whose key exists is not made again. Its record is written last and names its files, which are named by their
+content; files that no record names are left over from a failed attempt.
 """
 
 import io
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from ratchet.validation.slices import TripletSlice
     from ratchet.validation.validate_part import Part
 
-VERSION = 4  # of the step; raised when the code makes something else of the same rows, so that no part is found
+VERSION = 4  # of the step; raise it when the code gives another result for the same rows
 FOLDER = "parts/validate_triplets"
 RECORD = "record.json"
-SAMPLE_GROUP_ROWS = 256  # of a part's sample a run needs the first few rows, fewer the more parts there are
+SAMPLE_GROUP_ROWS = 256  # small, since a run reads only the first rows of each part's sample
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A part to be made: its rows, by what it is judged, and which of its ids occur elsewhere as well."""
+class PlannedPart:
+    """A part to make: its slice, the settings, and those of its ids that also occur elsewhere."""
 
     slice: "TripletSlice"
     settings: ValidateTriplets
@@ -57,7 +57,7 @@ class Planned:
 
 
 class PartRecord(BaseModel):
-    """A part that is done, in numbers."""
+    """The counts, fingerprints and files of a finished part."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,19 +72,19 @@ class PartRecord(BaseModel):
     scrubbed: dict[str, int]
     at_risk: int
     evidence: dict[str, tuple[int, ...]]
-    """By day: how many rows, and how many break each expectation, in the suite's order."""
+    """By day: the number of rows, then the number that break each expectation, in the suite's order."""
     good: str
     bad: str
     sample: str
     """Keys of the files."""
 
     @classmethod
-    def load(cls, store: Store, planned: Planned) -> Self:
+    def load(cls, store: Store, planned: PlannedPart) -> Self:
         return cls.model_validate_json(store.read(planned.record_key))
 
     @property
     def read(self) -> Fingerprint:
-        """The rows that it was made from."""
+        """The fingerprint of the rows that it was made from."""
         return Fingerprint(self.rows_in, self.sums_in)
 
     @property
@@ -92,13 +92,13 @@ class PartRecord(BaseModel):
         return Fingerprint(self.rows_out, self.sums_out)
 
 
-def are_done(store: Store) -> set[str]:
-    """Keys of all parts that are done, of whatever lake, suite and settings."""
+def done_keys(store: Store) -> set[str]:
+    """Return the keys of all finished parts, of any suite and settings."""
     return {key.removesuffix(f"/{RECORD}") for key in store.list(FOLDER) if key.endswith(f"/{RECORD}")}
 
 
-def write_part(store: Store, planned: Planned, part: "Part", read: Fingerprint) -> None:
-    """Write what became of the rows `read`, the record last. Whoever else made the part wrote the same."""
+def write_part(store: Store, planned: PlannedPart, part: "Part", read: Fingerprint) -> None:
+    """Write a part's files, then its record. Concurrent writers of one part write the same bytes."""
     from ratchet.validation.validate_part import SAMPLE_HASH
 
     files = {
@@ -109,15 +109,15 @@ def write_part(store: Store, planned: Planned, part: "Part", read: Fingerprint) 
     store.create_if_absent(planned.record_key, _record(part, read, files).model_dump_json(indent=1).encode())
 
 
-def forget(store: Store, parts: "list[Planned]") -> None:
-    """Let these parts be made anew. Their files stay: an earlier result may name them."""
+def delete_records(store: Store, parts: "list[PlannedPart]") -> None:
+    """Delete the parts' records, so that they are made again. Their files stay: an earlier result may name them."""
     for planned in parts:
         store.remove(planned.record_key)
 
 
 def _write(
     store: Store,
-    planned: Planned,
+    planned: PlannedPart,
     kind: str,
     rows: "pl.DataFrame",
     group_rows: int = ROW_GROUP_ROWS,

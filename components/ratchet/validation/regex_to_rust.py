@@ -1,8 +1,8 @@
-r"""Python's regular expressions in the words of Rust's engine, meaning the same, or refused.
+r"""Translate Python's regular expressions to Rust's engine, with the same meaning, or refuse them.
 
-Great Expectations searches with Python's `re`, Polars with Rust's `regex`. They differ in what `\s`, `\d` and `\w`
-hold beyond ASCII and in `$`, which Python also lets stand before a last newline. So a pattern is parsed by Python
-itself and written out again: classes as the characters that Python has in them, `$` as what Python means by it.
+Great Expectations searches with Python's `re`, Polars with Rust's `regex`. They differ in the non-ASCII characters
+of `\s`, `\d` and `\w`, and in `$`, which in Python also matches before a last newline. So a pattern is parsed by Python
+itself and written out again, with Python's classes as explicit characters and Python's meaning of `$`.
 Look-around, back references, flags and word boundaries are refused.
 """
 
@@ -10,7 +10,7 @@ import re
 from functools import cache
 from typing import Any
 
-PARSER: Any = re._parser  # type: ignore[attr-defined] # Python's own parser has no public name, nor a public rival
+PARSER: Any = re._parser  # type: ignore[attr-defined] # Python's own parser has no public name
 LAST_CHARACTER = 0x10FFFF
 SURROGATES = range(0xD800, 0xE000)
 CATEGORIES = {
@@ -19,13 +19,13 @@ CATEGORIES = {
 
 
 class NotTranslatable(ValueError):
-    """The pattern says something that Rust's engine cannot be made to mean."""
+    """The pattern has no equivalent in Rust's engine."""
 
 
 def to_rust(pattern: str) -> str:
-    """A Rust pattern that is found in a text exactly when `re.search(pattern, text)` finds something.
+    """Return a Rust pattern that matches a text exactly when `re.search(pattern, text)` does.
 
-    Raises NotTranslatable with what stands in the way.
+    Raises NotTranslatable, which names the construct at fault.
     """
     try:
         parsed = PARSER.parse(pattern)
@@ -42,7 +42,7 @@ def _sequence(parts: list[Any], *, is_last: bool) -> str:
 
 
 def _part(op: str, value: Any, *, is_last: bool) -> str:
-    """One element; `is_last` if nothing can follow it in a match, which is the only place where `$` is a fixed text."""
+    """Translate one element. `is_last` if nothing can follow it in a match: `$` is translatable only there."""
     match op:
         case "LITERAL":
             return _literal(value)
@@ -103,7 +103,7 @@ def _literal(code: int) -> str:
 
 @cache
 def _category(name: str) -> str:
-    """The characters that Python counts as white space, digits or parts of words, as ranges; Python itself is asked."""
+    """Return the characters that Python itself matches with a class of `CATEGORIES`, as ranges."""
     sign = CATEGORIES[name.removeprefix("CATEGORY_")]
     spans = (found.span() for found in re.finditer(f"{sign}+", "".join(map(chr, range(LAST_CHARACTER + 1)))))
     return "".join(f"{_literal(_next_whole(first))}-{_literal(_last_whole(end - 1))}" for first, end in spans)

@@ -1,7 +1,7 @@
-"""Making the parts that are not there yet: which there are to be, and who makes them.
+"""Plan the parts of the triplets and make the missing ones, on a pool of processes.
 
-On one machine the table is read once, rows are set aside by part, and processes take a part each. Several machines
-take every n-th part each (`share`), and read for themselves.
+On one machine the table is read once, its rows are spilled by part, and each process takes one part at a time. Several
+machines take every n-th part each (`share`), and read the table themselves.
 """
 
 import tempfile
@@ -20,56 +20,56 @@ from ratchet.lake.fingerprint import Fingerprint
 from ratchet.privacy.scrub import Tier, scrub
 from ratchet.store import Store
 from ratchet.validation import slices
-from ratchet.validation.part_store import Planned, are_done, write_part
+from ratchet.validation.part_store import PlannedPart, done_keys, write_part
 from ratchet.validation.slices import SLICE_ROWS, TripletSetRef, TripletSlice
 from ratchet.validation.suite import KEY, compile_rules
 from ratchet.validation.validate_part import process
 
-PROCESS_ROWS = 400_000  # for each process: it imports for more than a CPU second, and makes 100,000 rows in one
-PART_ROWS = 6_000  # a part costs what so many rows cost, however few are in it
+PROCESS_ROWS = 400_000  # for each process: its imports take over a CPU second, 100,000 rows one
+PART_ROWS = 6_000  # the fixed cost of a part, in rows
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A part to make, and where its rows were set aside; goes to another process."""
+    """A part to make, and the bucket of its spilled rows; sent to another process."""
 
     store: Store
-    planned: Planned
+    planned: PlannedPart
     rows: Spill
     bucket: int
 
 
-def plan(store: Store, named: TripletSetRef, settings: ValidateTriplets) -> list[Planned]:
-    """All parts of the triplets, in an order that lasts. Raises UserError if the table no longer holds them."""
+def plan(store: Store, named: TripletSetRef, settings: ValidateTriplets) -> list[PlannedPart]:
+    """Return all parts of the triplets, in a stable order. Raises UserError if the table no longer holds them."""
     collections = slices.collections_of(store, named)
     repeated = slices.repeated_ids(store, named, collections)
     return [
-        Planned(one, settings, _within(one, repeated.get(one.collection.number, ())))
-        for one in slices.slices(collections, SLICE_ROWS)
+        PlannedPart(part, settings, _within(part, repeated.get(part.collection.number, ())))
+        for part in slices.slices(collections, SLICE_ROWS)
     ]
 
 
-def make(store: Store, parts: Sequence[Planned]) -> int:
-    """Make those of the parts that are not done; how many they were."""
-    done = are_done(store)
-    missing = list({one.key: one for one in parts if one.key not in done}.values())
+def make(store: Store, parts: Sequence[PlannedPart]) -> int:
+    """Make those of the parts that are not done; return how many."""
+    done = done_keys(store)
+    missing = list({part.key: part for part in parts if part.key not in done}.values())
     if missing:
         _make_all(store, missing)
     return len(missing)
 
 
-def _make_all(store: Store, missing: Sequence[Planned]) -> None:
+def _make_all(store: Store, missing: Sequence[PlannedPart]) -> None:
     ahead = partial(import_module, __name__)  # a new process imports while this one still partitions the rows
     with (
         tempfile.TemporaryDirectory(prefix="ratchet-parts-") as folder,
         ProcessPool(_num_processes(missing), pl.thread_pool_size(), initializer=ahead) as processes,
     ):
-        rows = slices.partition_to_disk(store, [one.slice for one in missing], Path(folder) / "slices")
-        processes.for_each(_make, [_Task(store, one, rows, bucket) for bucket, one in enumerate(missing)])
+        rows = slices.partition_to_disk(store, [part.slice for part in missing], Path(folder) / "slices")
+        processes.for_each(_make, [_Task(store, part, rows, bucket) for bucket, part in enumerate(missing)])
 
 
-def _num_processes(missing: Sequence[Planned]) -> int:
-    cost = sum(PART_ROWS + one.slice.collection.content.num_rows // one.slice.of for one in missing)
+def _num_processes(missing: Sequence[PlannedPart]) -> int:
+    cost = sum(PART_ROWS + part.slice.collection.content.num_rows // part.slice.of for part in missing)
     return min(pl.thread_pool_size(), len(missing), cost // PROCESS_ROWS)
 
 
@@ -88,9 +88,9 @@ def _tiers(entity_model: str | None) -> tuple[Tier, ...]:
     return (scrub, entity_tier(entity_model)) if entity_model else (scrub,)
 
 
-def _within(one: TripletSlice, ids: Collection[str]) -> tuple[str, ...]:
-    """Those of the ids that fall to the slice."""
+def _within(part: TripletSlice, ids: Collection[str]) -> tuple[str, ...]:
+    """Return those of the ids that belong to the slice."""
     if not ids:
         return ()
-    found = pl.DataFrame({KEY: sorted(ids)}, {KEY: pl.String})
-    return tuple(found.filter(slices.slice_numbers(pl.lit(one.of)) == one.number)[KEY])
+    candidates = pl.DataFrame({KEY: sorted(ids)}, {KEY: pl.String})
+    return tuple(candidates.filter(slices.slice_numbers(pl.lit(part.of)) == part.number)[KEY])

@@ -1,7 +1,7 @@
-"""The triplets that a manifest names, whatever was collected since: which collections brought them, in even slices.
+"""Slice the triplets that a manifest names: find their collections, and cut each into slices of about equal size.
 
-A slice is a range of hashes of the ids of one collection. So equal ids of a collection meet in one, and as a
-collection never changes, what is made of its slices is made once, however the lake grows.
+A slice is a range of hashes of one collection's ids, so equal ids of a collection are in one slice. A collection never
+changes, so each slice is validated once, however the lake grows.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import polars as pl
 import polars_hash
 
-from ratchet.collection.records import Collected, records
+from ratchet.collection.records import CollectionRecord, read_records
 from ratchet.compute.prefetch import prefetch_one
 from ratchet.compute.spill import BUCKET, Spill
 from ratchet.errors import UserError
@@ -27,7 +27,7 @@ SLICE = "slice"
 
 
 class TripletSetRef(NamedTuple):
-    """Triplets as a manifest names them."""
+    """A set of triplets as a manifest names it: digest and number of rows."""
 
     digest: str
     rows: int
@@ -35,67 +35,67 @@ class TripletSetRef(NamedTuple):
 
 @dataclass(frozen=True)
 class TripletSlice:
-    """One of `of` parts of what a collection brought."""
+    """Slice `number` (from 0) of `of` of a collection's triplets."""
 
-    collection: Collected
+    collection: CollectionRecord
     number: int
     of: int
 
 
-def collections_of(store: Store, named: TripletSetRef) -> list[Collected]:
-    """The collections that brought the triplets. Raises UserError if their records do not add up to the digest."""
-    found, content = [], Fingerprint()
-    for collection in records(store):
-        found.append(collection)
+def collections_of(store: Store, named: TripletSetRef) -> list[CollectionRecord]:
+    """Return the collections of the triplets. Raises UserError if no run of records adds up to the digest."""
+    collections, content = [], Fingerprint()
+    for collection in read_records(store):
+        collections.append(collection)
         content += collection.content
         if content.num_rows == named.rows and content.digest() == named.digest:
-            return found
-    raise no_longer_there(store, named)
+            return collections
+    raise triplets_changed(store, named)
 
 
-def slices(collections: Sequence[Collected], slice_rows: int) -> list[TripletSlice]:
-    """Slices of about so many rows that hold all triplets of the collections; at least one, be it empty."""
+def slices(collections: Sequence[CollectionRecord], slice_rows: int) -> list[TripletSlice]:
+    """Cut the collections into slices of at most about `slice_rows` rows; at least one slice, which may be empty."""
     cut = []
-    for collection in [one for one in collections if one.content.num_rows] or collections[:1]:
+    for collection in [found for found in collections if found.content.num_rows] or collections[:1]:
         of = max(1, -(-collection.content.num_rows // slice_rows))
         cut += [TripletSlice(collection, number, of) for number in range(of)]
     return cut
 
 
 def slice_numbers(of: pl.Expr) -> pl.Expr:
-    """The slice, of `of`, that a row's id falls to: by a hash that lasts."""
+    """Return each row's slice, of `of`, from a stable hash of its id."""
     upper: pl.Expr = polars_hash.col(TRIPLETS.id).nchash.xxh3_64(seed=0).fill_null(0) // 2**32
     return (upper * of.cast(pl.UInt64) // 2**32).alias(SLICE)
 
 
 def partition_to_disk(store: Store, wanted: Sequence[TripletSlice], folder: Path) -> Spill:
-    """The rows of the n-th slice in bucket n, as the table holds them, on disk: it is read once for all of them."""
+    """Spill the rows of the n-th slice to bucket n; the table is read once for all slices."""
     spill = Spill(folder, pl.DataFrame(schema=TRIPLETS.schema))
-    places = pl.DataFrame(
-        [(one.collection.number, one.of, one.number, bucket) for bucket, one in enumerate(wanted)],
+    buckets = pl.DataFrame(
+        [(part.collection.number, part.of, part.number, bucket) for bucket, part in enumerate(wanted)],
         {COLLECTION: pl.Int64, "of": pl.Int64, SLICE: pl.UInt64, BUCKET: pl.Int64},
         orient="row",
     )
-    sizes = places.select(COLLECTION, "of").unique()
-    for found in prefetch_one(row_batches(store, TRIPLETS, sizes[COLLECTION].to_list())):
-        sized = found.select(TRIPLETS.id, COLLECTION).join(sizes, on=COLLECTION, how="left", maintain_order="left")
+    sizes = buckets.select(COLLECTION, "of").unique()
+    for batch in prefetch_one(row_batches(store, TRIPLETS, sizes[COLLECTION].to_list())):
+        sized = batch.select(TRIPLETS.id, COLLECTION).join(sizes, on=COLLECTION, how="left", maintain_order="left")
         sliced = sized.select(COLLECTION, slice_numbers(pl.col("of")))
-        placed = sliced.join(places, on=[COLLECTION, SLICE], how="left", maintain_order="left")
-        spill.add(found.with_columns(placed[BUCKET]).filter(pl.col(BUCKET).is_not_null()))
+        placed = sliced.join(buckets, on=[COLLECTION, SLICE], how="left", maintain_order="left")
+        spill.add(batch.with_columns(placed[BUCKET]).filter(pl.col(BUCKET).is_not_null()))
     return spill
 
 
-def repeated_ids(store: Store, named: TripletSetRef, collections: Sequence[Collected]) -> dict[int, list[str]]:
-    """Ids that occur more than once, by each collection that has one; normally there are none.
+def repeated_ids(store: Store, named: TripletSetRef, collections: Sequence[CollectionRecord]) -> dict[int, list[str]]:
+    """Return ids that occur more than once, by each collection that has one; normally there are none.
 
-    Looks at ids alone. Raises UserError if a collection has not as many rows as it brought.
+    Reads only ids. Raises UserError if the table's number of rows differs from a collection's record.
     """
     num_rows, hashes = Counter[int](), [pl.Series([], dtype=pl.UInt64)]
-    for found in ids(store, TRIPLETS, collections[-1].number):
-        num_rows.update(dict(found.group_by(COLLECTION).len().iter_rows()))
-        hashes.append(found[TRIPLETS.id].drop_nulls().hash())
-    if num_rows != Counter({one.number: one.content.num_rows for one in collections}):
-        raise no_longer_there(store, named)
+    for batch in ids(store, TRIPLETS, collections[-1].number):
+        num_rows.update(dict(batch.group_by(COLLECTION).len().iter_rows()))
+        hashes.append(batch[TRIPLETS.id].drop_nulls().hash())
+    if num_rows != Counter({found.number: found.content.num_rows for found in collections}):
+        raise triplets_changed(store, named)
     ordered = pl.concat(hashes).sort()
     twice = ordered.filter(ordered == ordered.shift(1)).unique()
     return _who_has(store, collections[-1].number, twice) if len(twice) else {}
@@ -109,7 +109,7 @@ def _who_has(store: Store, up_to: int, hashes: pl.Series) -> dict[int, list[str]
     return dict(by_collection.iter_rows())
 
 
-def no_longer_there(store: Store, named: TripletSetRef) -> UserError:
+def triplets_changed(store: Store, named: TripletSetRef) -> UserError:
     return UserError(
         f"{store.root}/{TRIPLETS.key} no longer holds the {named.rows} rows with digest {named.digest[:12]} that were "
         "collected; run collect_triplets again"

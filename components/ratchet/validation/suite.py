@@ -1,4 +1,4 @@
-"""The contract on triplets: the suite of expectations (`suite.json`), and each row's mask under it."""
+"""The data contract on triplets: load the expectation suite (`suite.json`) and compute each row's mask."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ PLAIN = rf"\A\[{TURN}(?:,{TURN})*\]\z"
 
 @cache
 def drops() -> tuple[str, ...]:
-    """Every reason to drop a triplet, in the order in which they are charged: one for each expectation."""
+    """Return the reasons to drop a triplet, one for each expectation; a row is counted under its first."""
     return tuple(expectation["meta"]["reason"] for expectation in load_suite()["expectations"])
 
 
@@ -37,9 +37,9 @@ def load_suite() -> Any:
 def compile_rules(
     triplets: "pl.DataFrame", limits: Mapping[str, int], repeated: Sequence[str] = ()
 ) -> tuple["Rule", ...]:
-    """The suite compiled for a table of triplets. `limits` fills the parameters that it leaves to the configuration.
+    """Compile the suite for a table of triplets, with `limits` from the configuration as its parameters.
 
-    Rows whose id is among `repeated` have a twin in some other table.
+    `repeated` are ids that also occur outside the table.
     """
     from ratchet.validation.compiler import compile_suite
 
@@ -48,9 +48,9 @@ def compile_rules(
 
 
 def judge_rows(triplets: "pl.DataFrame", rules: tuple["Rule", ...]) -> "pl.DataFrame":
-    """The triplets with their `mask`: bit n is set where expectation n is not met.
+    """Return the triplets with their `mask`: bit n is set where expectation n is not met.
 
-    Equal ids must come together, or the rules know which have twins elsewhere.
+    All rows of an id must be in `triplets`, unless the rules were compiled with it as `repeated`.
     """
     from ratchet.validation.compiler import mask
 
@@ -59,9 +59,9 @@ def judge_rows(triplets: "pl.DataFrame", rules: tuple["Rule", ...]) -> "pl.DataF
 
 
 def view(triplets: "pl.LazyFrame") -> "pl.LazyFrame":
-    """What the expectations see: the columns, and numbers about the prompt, which is JSON.
+    """Return what the expectations check: the columns, and counts of the prompt, which is JSON.
 
-    Most prompts are plain: no escapes, no fields but content and role. Those are counted without parsing them.
+    Most prompts are plain (no escapes, no fields except content and role) and are counted without parsing.
     """
     import polars as pl
 
@@ -79,7 +79,7 @@ def view(triplets: "pl.LazyFrame") -> "pl.LazyFrame":
 
 
 def _plain_chars(messages: "pl.Expr") -> "pl.Expr":
-    """Characters of a plain chat's contents: those of its JSON less brackets, commas, roles and field names."""
+    """Count the characters of a plain chat's contents: its JSON's less brackets, commas, roles and field names."""
     import polars as pl
 
     turns = {role: messages.str.count_matches(f'","role":"{role}"}}', literal=True) for role in ROLES}

@@ -16,7 +16,7 @@ from ratchet.manifest import Flow
 from ratchet.privacy.scrub import Tier
 from ratchet.privacy.scrub_triplets import scrub_triplets
 from ratchet.validation.compiler import MASK, Rule, reasons
-from ratchet.validation.daily_failures import count
+from ratchet.validation.daily_failures import count_daily_failures
 from ratchet.validation.suite import KEY, compile_rules, drops, judge_rows
 
 REASONS = "reasons"
@@ -46,13 +46,13 @@ def process(triplets: pl.DataFrame, rules: tuple[Rule, ...], tiers: Sequence[Tie
     return Part(
         good=good,
         bad=judged.filter(~is_good).with_columns(reasons(rules).alias(REASONS)),
-        sample=lowest(judged.with_columns(_sample_hash()), sample_rows),
-        evidence=count(judged, rules),
+        sample=lowest_rows(judged.with_columns(_sample_hash()), sample_rows),
+        evidence=count_daily_failures(judged, rules),
         scrubbed=scrubbed,
     )
 
 
-def lowest(rows: pl.DataFrame, num_rows: int) -> pl.DataFrame:
+def lowest_rows(rows: pl.DataFrame, num_rows: int) -> pl.DataFrame:
     """Return the `num_rows` rows of lowest sample hash, sorted by it, and every row that ties with the last of them.
 
     The lowest of all rows are the lowest among the parts' lowest, so the sample does not depend on how rows are cut.

@@ -1,4 +1,4 @@
-"""Validate: good triplets go on, scrubbed of personal data; bad ones to quarantine with every reason that applies."""
+"""Step `validate_triplets`: scrub and pass on good triplets, quarantine bad ones with all their reasons."""
 
 import tempfile
 from pathlib import Path
@@ -12,12 +12,12 @@ from ratchet.manifest import Artifact, Flow, StepOutput
 from ratchet.needs import HOUR_S, Needs
 from ratchet.step import Inputs, Step
 from ratchet.store import Store
-from ratchet.validation.part_store import VERSION, forget
+from ratchet.validation.part_store import VERSION, delete_records
 from ratchet.validation.suite import KEY, drops, load_suite, suite_digest, view
 
 if TYPE_CHECKING:
     from ratchet.validation.merge_parts import MergedParts
-    from ratchet.validation.part_store import Planned
+    from ratchet.validation.part_store import PlannedPart
     from ratchet.validation.slices import TripletSetRef
 
 DATA_DOCS = "data_docs"
@@ -31,25 +31,25 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
     settings = config.validate_triplets
     named = _named(inputs)
     parts = _parts(store, named, settings)
-    gathered = merge_parts(store, named, parts)
-    quarantine = publish_quarantine(store, gathered, suite=suite_digest(), batch=named.digest)
-    _check_parity(store, parts, gathered, settings)
-    evidence, frequent = _judge_evidence(store, gathered, settings)
-    _refuse_too_bad(gathered.flow, settings.max_bad_share, f"{store.root}/{quarantine.uri}")
-    valid = _publish_valid(store, gathered)
+    merged = merge_parts(store, named, parts)
+    quarantine = publish_quarantine(store, merged, suite=suite_digest(), batch=named.digest)
+    _check_parity(store, parts, merged, settings)
+    daily_failures, frequent = _publish_daily_failures(store, merged, settings)
+    _refuse_too_bad(merged.flow, settings.max_bad_share, f"{store.root}/{quarantine.uri}")
+    valid = _publish_valid(store, merged)
     return StepOutput(
-        outputs={"valid": valid, "quarantine": quarantine, "daily_failures": evidence},
-        flows={"triplets": gathered.flow},
+        outputs={"valid": valid, "quarantine": quarantine, "daily_failures": daily_failures},
+        flows={"triplets": merged.flow},
         facts={
-            **_facts(gathered),
+            **_facts(merged),
             "too_frequent_on_some_day": frequent,
-            "data_docs": f"{evidence.uri}/{DATA_DOCS}/index.html",
+            "data_docs": f"{daily_failures.uri}/{DATA_DOCS}/index.html",
         },
     )
 
 
 def share(config: Config, inputs: Inputs, store: Store, number: int, of: int) -> int:
-    """Make every `of`-th part, from the `number`-th on, that is not there yet; how many they were."""
+    """Make the missing ones of every `of`-th part from the `number`-th (from 1); return how many."""
     from ratchet.validation.schedule_parts import make, plan
 
     return make(store, plan(store, _named(inputs), config.validate_triplets)[number - 1 :: of])
@@ -62,8 +62,8 @@ def _named(inputs: Inputs) -> "TripletSetRef":
     return TripletSetRef(collected.digest, collected.rows or 0)
 
 
-def _parts(store: Store, named: "TripletSetRef", settings: ValidateTriplets) -> "list[Planned]":
-    """All parts, made now or found."""
+def _parts(store: Store, named: "TripletSetRef", settings: ValidateTriplets) -> "list[PlannedPart]":
+    """Return all parts, after making the missing ones."""
     from ratchet.validation.schedule_parts import make, plan
 
     parts = plan(store, named, settings)
@@ -71,47 +71,49 @@ def _parts(store: Store, named: "TripletSetRef", settings: ValidateTriplets) -> 
     return parts
 
 
-def _publish_valid(store: Store, gathered: "MergedParts") -> Artifact:
-    """Name the parts' good rows; of parts without any, one says what the columns are."""
-    digest = gathered.valid.digest()
-    keys = [one.good for one in gathered.parts if one.rows_out] or [gathered.parts[0].good]
-    return Artifact(uri=write_valid(store, digest, keys), digest=digest, rows=gathered.valid.num_rows)
+def _publish_valid(store: Store, merged: "MergedParts") -> Artifact:
+    """Publish the list of the parts' good rows; without any, one empty file for the columns."""
+    digest = merged.valid.digest()
+    keys = [part.good for part in merged.parts if part.rows_out] or [merged.parts[0].good]
+    return Artifact(uri=write_valid(store, digest, keys), digest=digest, rows=merged.valid.num_rows)
 
 
-def _check_parity(store: Store, parts: "list[Planned]", gathered: "MergedParts", settings: ValidateTriplets) -> None:
-    """Great Expectations itself must say of the sampled rows what their masks say; else no part is found again."""
+def _check_parity(store: Store, parts: "list[PlannedPart]", merged: "MergedParts", settings: ValidateTriplets) -> None:
+    """Raise Disagreement, and let all parts be made again, if Great Expectations contradicts the sample's masks."""
     from ratchet.validation.gx import Disagreement, check_parity
     from ratchet.validation.merge_parts import sample
 
-    if not settings.parity_rows or not gathered.flow.rows_in:
+    if not settings.parity_rows or not merged.flow.rows_in:
         return
-    rows = view(sample(store, gathered, settings.parity_rows).lazy()).collect()
+    rows = view(sample(store, merged, settings.parity_rows).lazy()).collect()
     try:
         check_parity(rows, drops(), load_suite(), settings.limits, KEY)
     except Disagreement:
-        forget(store, parts)
+        delete_records(store, parts)
         raise
 
 
-def _judge_evidence(store: Store, gathered: "MergedParts", settings: ValidateTriplets) -> tuple[Artifact, list[str]]:
-    """Publish how many rows of each day break each expectation, with Data Docs; and which are too frequent on a day."""
-    from ratchet.validation.gx import judge_evidence
+def _publish_daily_failures(
+    store: Store, merged: "MergedParts", settings: ValidateTriplets
+) -> tuple[Artifact, list[str]]:
+    """Publish the daily failures with Data Docs; also return the reasons that are too frequent on some day."""
+    from ratchet.validation.gx import check_daily_failures
 
-    table = gathered.evidence()
+    table = merged.daily_failures()
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside) / "daily_failures"
-        frequent = judge_evidence(table, settings.max_bad_share, folder / DATA_DOCS)
-        digest = digest_json(table.rows())  # not of the pages, which say when they were made
+        frequent = check_daily_failures(table, settings.max_bad_share, folder / DATA_DOCS)
+        digest = digest_json(table.rows())  # not of the Data Docs, which hold the time
         table.write_parquet(folder / "daily_failures.parquet")
         store.put_tree(folder, f"daily_failures/{digest}")
     return Artifact(uri=f"daily_failures/{digest}", digest=digest, rows=table.height), frequent
 
 
-def _facts(gathered: "MergedParts") -> dict[str, Any]:
+def _facts(merged: "MergedParts") -> dict[str, Any]:
     return {
-        "expectations": [{"name": name, "failed": gathered.failed[name]} for name in drops()],
-        "scrubbed": dict(sorted(gathered.scrubbed.items())),
-        "injection_risk": gathered.at_risk,
+        "expectations": [{"name": name, "failed": merged.failed[name]} for name in drops()],
+        "scrubbed": dict(sorted(merged.scrubbed.items())),
+        "injection_risk": merged.at_risk,
     }
 
 
@@ -121,7 +123,7 @@ def _refuse_too_bad(flow: Flow, max_bad_share: float, place: str) -> None:
         counts = ", ".join(f"{name} {number}" for name, number in flow.drops.items())
         raise UserError(
             f"{num_bad} of {flow.rows_in} triplets are bad ({counts}), more than validate_triplets.max_bad_share = "
-            f"{max_bad_share} allows; `ratchet quarantine show {place.rsplit('/', 1)[-1][:12]}` has them. Mend the "
+            f"{max_bad_share} allows; `ratchet quarantine show {place.rsplit('/', 1)[-1][:12]}` has them. Fix the "
             f"producer or raise the share ({place})"
         )
 

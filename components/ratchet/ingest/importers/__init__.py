@@ -1,8 +1,8 @@
-"""Importers: other people's feedback as events, so that training has something to start from.
+"""Import feedback from other tools' exports as events, so that training has data to start from.
 
-An importer is one module: the shape of the format's records, and how they become events (docs/importers.md has the
-rules). Ids are made of what the records say, and times too where they give none: importing on two machines lands the
-same bytes, importing twice lands once.
+An importer is one module: the schema of the format's records, and their mapping to events (rules: docs/importers.md).
+Ids are hashes of the records' content, and missing times are derived from their order: two machines land the same
+bytes, and importing twice lands once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,6 +38,6 @@ IMPORTERS: Mapping[str, Importer] = {
 def import_files(
     store: Store, name: str, files: Sequence[Path], traces: Sequence[Path] = (), terms: Terms | None = None
 ) -> Imported:
-    """Land the events that files of a format hold. Raises UserError on a file that is none or holds no records."""
+    """Land the events of a format's files. Raises UserError for a file that cannot be read or has no records."""
     sources = [Source.file_at(path, is_trace=True) for path in traces] + [Source.file_at(path) for path in files]
     return import_sources(store, IMPORTERS[name], sources, terms or Terms())

@@ -1,4 +1,4 @@
-"""Answers and choices among them, of formats that give neither ids nor, mostly, times."""
+"""Add answers and preferences from formats that have no ids and mostly no times."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from ratchet.ingest.importers.intake import Intake
 
 
 def serve(intake: Intake, messages: Messages, response: str, model: str, name: Any = None, **fields: Any) -> str:
-    """Add an answer; its id. Equal answers of one model to one prompt are one, unless `name` tells them apart.
+    """Add an answer and return its id. Equal answers of one model to one prompt are one, unless `name` differs.
 
-    Answers to conversations that open alike share a conversation, so that no split parts them.
+    Answers to conversations with the same opening share a conversation id, so that a split keeps them together.
     """
     opening = next((message for message in messages if message["role"] == "user"), messages[0])
     defaults = {"conversation_id": intake.digest(opening), "served_at": intake.time()}
@@ -23,7 +23,7 @@ def serve(intake: Intake, messages: Messages, response: str, model: str, name: A
 
 
 def prefer(intake: Intake, subject: str, winner: str, loser: str, is_tie: bool = False, **fields: Any) -> None:
-    """Add one subject's choice between two answers."""
+    """Add one subject's preference between two answers."""
     intake.say(
         **{"created_at": intake.time(later_s=1)} | fields,
         feedback_id=intake.digest(subject, winner, loser, is_tie),

@@ -1,7 +1,7 @@
-"""Arena votes (LMArena's releases): two models answer, and a user says which is better, that both are good or bad.
+"""Import arena votes (LMArena's releases): two models answer, and a user prefers one, both or neither.
 
-`both_bad` is a thumb down on each answer. Battles of several turns are dropped: the models saw their own earlier
-answers, so what was voted on answers different prompts.
+`both_bad` is a thumb down on each answer. Battles of several turns are dropped: each model saw its own earlier answers,
+so the two last answers have different prompts.
 """
 
 from typing import Any, Literal
@@ -38,15 +38,15 @@ def read(intake: Intake, record: bytes) -> None:
     shown = {"candidate_group_id": f"arena:{battle.id}", "served_at": at}
     a = serve(intake, prompt, answer_a, battle.model_a, [battle.id, "a"], **shown)
     b = serve(intake, prompt, answer_b, battle.model_b, [battle.id, "b"], **shown)
-    said = {"created_at": at, "source_ref": battle.id, "source_fields": battle.unknown}
+    vote = {"created_at": at, "source_ref": battle.id, "source_fields": battle.unknown}
     subject = intake.digest("subject", battle.judge or battle.evaluation_session_id or battle.id)
     if battle.winner in ("both_bad", "tie (bothbad)"):
         for answer in (a, b):
             name = intake.digest(battle.id, answer, "bad")
-            intake.say(**said, feedback_id=name, interaction_id=answer, subject_id=subject, kind="thumb", value=-1)
+            intake.say(**vote, feedback_id=name, interaction_id=answer, subject_id=subject, kind="thumb", value=-1)
     else:
         winner, loser = (b, a) if battle.winner == "model_b" else (a, b)
-        prefer(intake, subject, winner, loser, is_tie=battle.winner == "tie", **said)
+        prefer(intake, subject, winner, loser, is_tie=battle.winner == "tie", **vote)
 
 
 def _split(conversation: list[dict[str, Any]]) -> tuple[Messages, str]:

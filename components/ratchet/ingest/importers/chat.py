@@ -1,8 +1,8 @@
-"""Texts as other systems keep them: prompts to our messages, answers to one text.
+"""Parse other systems' prompts to messages, and their answers to text.
 
-What is understood: a plain text; OpenAI's, Anthropic's and LangChain's messages, their contents as text or as parts;
+Supported are a plain text; OpenAI's, Anthropic's and LangChain's messages, their contents as text or as parts;
 an object that holds such messages under a usual name; an object whose only text is the prompt or the answer; and any
-of these as JSON in a text. Pictures, tool calls and objects of several texts are refused rather than guessed at.
+of these as JSON in a text. Images, tool calls and objects with several texts are refused, not guessed.
 """
 
 from typing import Any
@@ -19,14 +19,14 @@ ROLES = {
     "tool": "tool", "ToolMessage": "tool", "function": "tool",
 }  # fmt: skip
 TEXT_PARTS = ("text", "input_text", "output_text")
-THOUGHTS = ("reasoning", "thinking", "thought", "redacted_thinking")  # said to oneself: no part of an answer
+THOUGHTS = ("reasoning", "thinking", "thought", "redacted_thinking")  # not part of an answer
 PROMPTS = ("messages", "input", "inputs", "prompt", "question", "query")
 ANSWERS = ("choices", "generations", "message", "messages", "output", "outputs", "content", "answer", "response")
 MAX_DEPTH = 8
 
 
 def prompt_of(value: Any, depth: int = 0) -> Messages:
-    """The messages of a prompt. Raises Unmappable (no_text) if there are none that we could give a model."""
+    """Return the messages of a prompt. Raises Unmappable (no_text) if there are none with text."""
     inner = unpacked(value)
     if isinstance(value, str) and not isinstance(inner, dict) and not _is_chat(inner):
         return _said([{"role": "user", "content": value}])
@@ -46,9 +46,9 @@ def prompt_of(value: Any, depth: int = 0) -> Messages:
 
 
 def answer_of(value: Any, depth: int = 0) -> str:
-    """The text of an answer: of several messages the last. Raises Unmappable (no_text) if there is none.
+    """Return the text of an answer, or of the last of several messages. Raises Unmappable (no_text) without one.
 
-    A text that is JSON stays as it is, unless what it holds are messages: a model may well answer in JSON.
+    JSON text stays as it is, unless it holds messages: a model may answer in JSON.
     """
     if isinstance(value, str):
         inner = unpacked(value)
@@ -68,13 +68,13 @@ def answer_of(value: Any, depth: int = 0) -> str:
 
 
 def message_of(value: Any) -> dict[str, str]:
-    """One message with our names of roles and its parts as one text."""
+    """Return one message with a known role and its parts joined. Raises Unmappable (no_text) for any other."""
     if not isinstance(value, dict):
         raise Unmappable("no_text", "a message is no object")
     if isinstance(value.get("message"), dict):  # OpenInference
         value = value["message"]
     kind = value["id"][-1] if isinstance(value.get("id"), list) and value["id"] else value.get("type")
-    inner = value.get("kwargs") or value.get("data")  # LangChain, as its two ways of saving leave it
+    inner = value.get("kwargs") or value.get("data")  # LangChain, in its two ways of saving
     value = inner if isinstance(inner, dict) else value
     name = value.get("role", kind)
     role = ROLES.get(name) if isinstance(name, str) else None
@@ -84,7 +84,7 @@ def message_of(value: Any) -> dict[str, str]:
 
 
 def text_of(content: Any) -> str:
-    """The text of a message's content; parts are joined by line breaks."""
+    """Return the text of a message's content; parts are joined by line ends."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else [content]
@@ -92,7 +92,7 @@ def text_of(content: Any) -> str:
 
 
 def unpacked(value: Any) -> Any:
-    """The value, or what it holds if it is a text that is a JSON object or array."""
+    """Return the value, parsed if it is the text of a JSON object or array."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return from_json(value)

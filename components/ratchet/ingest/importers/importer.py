@@ -1,4 +1,4 @@
-"""An importer, and how one is run: every record of every file, traces before the feedback on them."""
+"""Run an importer over every record of its sources."""
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ Reader = Callable[[Intake, bytes], None]
 
 @dataclass(frozen=True)
 class Importer:
-    """How one format is read: feedback from its files and, where texts live apart, answers from a second export."""
+    """The readers of one format: of feedback and, if the texts are in a second export, of traces."""
 
     name: str
     about: str
@@ -25,15 +25,15 @@ class Importer:
     read: Reader
     traces_file: str = ""
     read_trace: Reader | None = None
-    num_votes: int = 1  # that a record stands for, if it is refused whole
+    num_votes: int = 1  # in one record; counted as dropped if the whole record is refused
 
 
 @dataclass(frozen=True)
 class Source:
-    """A stream of records: a file, or what a server lists."""
+    """A stream of records, from a file or a server."""
 
     name: str
-    found: Iterator[SourceRecord]
+    records: Iterator[SourceRecord]
     size_bytes: float
     is_trace: bool = False
 
@@ -45,16 +45,16 @@ class Source:
 
 
 def import_sources(store: Store, importer: Importer, sources: Sequence[Source], terms: Terms) -> Imported:
-    """Land the events of sources. Raises UserError on one that holds no records at all."""
+    """Land the events of the sources, in order. Raises UserError for a source without records."""
     if importer.read_trace is None and any(source.is_trace for source in sources):
         raise UserError(f"{importer.name} keeps texts and feedback in one file: leave out --traces")
     size_bytes = sum(source.size_bytes for source in sources)
-    # A database without a name is a file of its own, gone when it is closed.
+    # A database without a name is a file of its own, deleted when it is closed.
     with closing(sqlite3.connect("")) as seen, show_progress(f"import {importer.name}", size_bytes) as progress:
         intake = Intake(store, importer.name, terms, seen)
         for source in sources:
             intake.open(source.name)
-            for record in source.found:
+            for record in source.records:
                 _read(intake, importer, record, source.is_trace)
                 progress.advance(record.size_bytes)
             if intake.order < 0:

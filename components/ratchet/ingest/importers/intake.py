@@ -1,7 +1,7 @@
-"""What importers share: events found, each once, landed in batches, and an account of every record.
+"""Deduplicate an importer's events, land them in batches, and account for every record.
 
-However large the files, memory stays flat: events leave in batches, and which ids were seen is kept by SQLite, in a
-file of its own that it spills to. The same files make the same batches, so importing twice lands once.
+Memory does not grow with the files: events land in batches, and the ids seen are in SQLite, which spills to a temporary
+file. The same files make the same batches, so importing twice lands once.
 """
 
 import sqlite3
@@ -22,28 +22,28 @@ from ratchet.ingest.quarantine import RefusedLine, faults, keep
 from ratchet.manifest import Flow
 from ratchet.store import Store
 
-EPOCH_S = 1_767_225_600  # 2026-01-01: where files carry no times, record n is served so many steps after this
+EPOCH_S = 1_767_225_600  # 2026-01-01: without times, record n is served n steps of STEP_S after this
 STEP_S = 10
 BATCH_BYTES = 16 << 20
-MAX_NAMES = 100  # of scores without a rule: enough to show, and no file can fill the memory with them
+MAX_NAMES = 100  # of scores without a rule, so that a file cannot fill the memory with names
 
 Unit = Literal["interactions", "feedback"]
 DROPS = (
-    "unreadable",  # no JSON
-    "unusable",  # not of the documented shape
+    "unreadable",  # not JSON
+    "unusable",  # not of the documented schema
     "no_text",  # a prompt or an answer that is empty, or that is not text
     "not_one_answer",  # judges a session, an episode or two different prompts
     "scale_unknown",  # a score without a rule (`--score`)
     "out_of_scale",  # a score that its rule does not cover
     "says_nothing",  # neither score nor comment nor correction
     "taken_back",  # another one overrides it
-    "other_kind",  # something else than answers and feedback: a tool's span, a log line
+    "other_kind",  # neither an answer nor feedback: a tool's span, a log line
     "duplicate",
 )
 
 
 class Unmappable(Exception):
-    """A record of the right shape that is no event of ours."""
+    """A record of the documented schema that cannot be mapped to an event."""
 
     def __init__(self, reason: str, why: str) -> None:
         super().__init__(why)
@@ -52,7 +52,7 @@ class Unmappable(Exception):
 
 @dataclass(frozen=True)
 class Terms:
-    """What only the person who imports can say: consent, what scores mean, and who judged where records do not say."""
+    """The user's statements about the data: consent, the meaning of scores, and the source of votes."""
 
     consent: Consent = "granted"
     scores: Rules = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Terms:
 
 
 class Imported(BaseModel):
-    """What an import did. `scores_without_rule` counts dropped scores by name."""
+    """The account of an import. `scores_without_rule` counts dropped scores by name."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,7 +70,7 @@ class Imported(BaseModel):
 
 
 class Intake:
-    """The events of an import as they are found."""
+    """Collects the events of one import. `order` is the number of the current record in its file, from 0."""
 
     def __init__(self, store: Store, origin: str, terms: Terms, seen: sqlite3.Connection) -> None:
         self.origin, self.terms = origin, terms
@@ -87,12 +87,12 @@ class Intake:
         self.order = -1
 
     def open(self, file: str) -> None:
-        """Go on to another file; records are counted from its start."""
+        """Start another file; records are numbered from its start."""
         self._file, self.order = file, -1
 
     @contextmanager
     def record(self, record: SourceRecord, unit: Unit, num_votes: int = 1) -> Iterator[None]:
-        """Read one record: what goes wrong with it drops it and keeps its bytes."""
+        """Context for reading one record: a fault drops it and keeps its bytes."""
         self.order += 1
         self._record = record
         with self.part(unit, num_votes):
@@ -103,7 +103,7 @@ class Intake:
 
     @contextmanager
     def part(self, unit: Unit, num_votes: int = 1, data: bytes | None = None) -> Iterator[None]:
-        """Read one of several things in a record, of which `data` is its own: it is dropped and kept alone."""
+        """Context for reading one part of a record: a fault drops this part alone and keeps its bytes, `data`."""
         try:
             yield
         except ValidationError as error:
@@ -114,42 +114,42 @@ class Intake:
             self._refuse(unit, error.reason, str(error), num_votes, data)
 
     def skip(self, unit: Unit) -> None:
-        """Count something that was never meant to be an event. Its bytes are not kept: mostly it is most of a file."""
+        """Count a record that is not meant to be an event. Its bytes are not kept: they may be most of a file."""
         self._drops[unit]["other_kind"] += 1
 
     def digest(self, *parts: Any) -> str:
-        """An id made of content."""
+        """Return an id made from content."""
         return digest_json([self.origin, *parts])[:32]
 
     def person(self, name: str) -> str:
-        """The pseudonym of somebody: the same in every file of this origin."""
+        """Return a person's pseudonym, the same in every file of this format."""
         return self.digest("person", name)
 
     def time(self, seconds: float | None = None, later_s: int = 0) -> float:
-        """The time that a record gives, or one by its place in the file."""
+        """Return the record's time (Unix seconds) or, without one, a time by its order in the file."""
         return EPOCH_S + self.order * STEP_S + later_s if seconds is None else seconds
 
     def serve(self, **fields: Any) -> str:
-        """Add an answer; its id. One that was added before counts as a duplicate."""
+        """Add an answer and return its id. A repeated id counts as a duplicate."""
         defaults = {"subject_id": self.origin, "base_model": "unknown", "consent_training": self.terms.consent}
         event = Interaction.model_validate(_ordered(defaults | fields))
         self._add("interactions", event.interaction_id, event)
         return event.interaction_id
 
     def say(self, **fields: Any) -> None:
-        """Add one signal on an answer. Who imports may know better than the format who judged."""
+        """Add one signal on an answer. The user's `--source` overrides the format's."""
         fields |= {} if self.terms.source is None else {"source": self.terms.source}
         event = Feedback.model_validate(_ordered(fields))
         self._add("feedback", event.feedback_id, event)
 
     def lacks_rule(self, name: str) -> Unmappable:
-        """Note a score that nobody said the meaning of; the reason to drop it."""
+        """Count a score without a rule; return the exception that drops it."""
         if name in self._without_rule or len(self._without_rule) < MAX_NAMES:
             self._without_rule[name] += 1
         return Unmappable("scale_unknown", f"no --score for {name}")
 
     def close(self) -> Imported:
-        """Land what is left; the account."""
+        """Land the remaining events; return the account."""
         self._flush()
         flows = {unit: self._flow(unit, drops) for unit, drops in self._drops.items()}
         return Imported.model_validate(
@@ -182,7 +182,7 @@ class Intake:
 
 
 def _ordered(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields with foreign columns in alphabetical order: servers give maps in any, and the same content is one file."""
+    """Sort the foreign columns by name: servers order maps differently, and files are named by content."""
     foreign = fields.get("source_fields")
     return fields if foreign is None else fields | {"source_fields": _sorted(foreign)}
 

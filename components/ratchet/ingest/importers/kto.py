@@ -1,4 +1,4 @@
-"""Unpaired preferences as Hugging Face hosts them: `prompt, completion, label` (TRL's columns): thumbs up and down."""
+"""Import unpaired preferences (TRL's columns `prompt, completion, label`) as thumbs up and down."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def read(intake: Intake, record: bytes) -> None:
     intake.say(
         feedback_id=intake.digest(answer, row.label),
         interaction_id=answer,
-        subject_id=intake.digest("subject", answer, row.label),  # nobody is named: every row is its own judge
+        subject_id=intake.digest("subject", answer, row.label),  # no rater is named: every row is a subject of its own
         kind="thumb",
         value=1 if row.label else -1,
         created_at=intake.time(later_s=1),

@@ -1,6 +1,6 @@
-"""Langfuse: scores, and the observations or traces that they are on, from its blob storage export or public API.
+"""Import Langfuse scores, and their observations or traces, from its blob storage export or public API.
 
-A score on a trace is on the answer of its root observation, so that one lands under the trace's id as well.
+A score on a trace applies to the answer of its root observation, which therefore also lands under the trace's id.
 """
 
 from typing import Any, Literal
@@ -79,27 +79,27 @@ def read(intake: Intake, record: bytes) -> None:
 
 
 def read_trace(intake: Intake, record: bytes) -> None:
-    seen = Observation.model_validate_json(record)
-    if seen.type not in (None, *ANSWERING) and seen.parent_observation_id:
+    observation = Observation.model_validate_json(record)
+    if observation.type not in (None, *ANSWERING) and observation.parent_observation_id:
         return intake.skip("interactions")
-    is_root = seen.type is not None and not seen.parent_observation_id
-    served_at = seen.timestamp if seen.start_time is None else seen.start_time
+    is_root = observation.type is not None and not observation.parent_observation_id
+    served_at = observation.timestamp if observation.start_time is None else observation.start_time
     fields = {
-        "messages": prompt_of(seen.input),
-        "response": answer_of(seen.output),
-        "conversation_id": f"langfuse:{seen.session_id or seen.trace_id or seen.id}",
-        "base_model": seen.provided_model_name or seen.model or "unknown",
+        "messages": prompt_of(observation.input),
+        "response": answer_of(observation.output),
+        "conversation_id": f"langfuse:{observation.session_id or observation.trace_id or observation.id}",
+        "base_model": observation.provided_model_name or observation.model or "unknown",
         "served_at": intake.time(served_at),
-        "source_fields": seen.unknown,
-    } | ({"subject_id": intake.person(seen.user_id)} if seen.user_id else {})
-    intake.serve(interaction_id=f"langfuse:{seen.id}", **fields)
-    if is_root and seen.trace_id:
-        intake.serve(interaction_id=f"langfuse:{seen.trace_id}", **fields)
+        "source_fields": observation.unknown,
+    } | ({"subject_id": intake.person(observation.user_id)} if observation.user_id else {})
+    intake.serve(interaction_id=f"langfuse:{observation.id}", **fields)
+    if is_root and observation.trace_id:
+        intake.serve(interaction_id=f"langfuse:{observation.trace_id}", **fields)
     return None
 
 
 def _values(score: Score, text: str | None) -> tuple[Value | None, ...]:
-    """A boolean's number, a category's label (its number is only an index), else the number."""
+    """Return a score's values: a boolean's truth, a category's label (its number is an index), else the number."""
     number = None if isinstance(score.value, str) else score.value
     if score.data_type == "CATEGORICAL":
         return (text if text is not None else number,)

@@ -1,4 +1,4 @@
-"""LangSmith: feedback, and the runs that it is on."""
+"""Import LangSmith feedback, and the runs that it is on."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from ratchet.ingest.importers.intake import Intake, Unmappable
 from ratchet.ingest.importers.scores import Value
 from ratchet.ingest.importers.shape import Shape, Time
 
-JUDGES: dict[str, Source] = {"model": "model", "auto_eval": "model"}  # `api` and `app` are people
+JUDGES: dict[str, Source] = {"model": "model", "auto_eval": "model"}  # other sources (`api`, `app`) are people
 ANSWERING = ("llm", "chain")
 THREAD_KEYS = ("session_id", "thread_id", "conversation_id")  # LangSmith's own names for a thread in the metadata
 

@@ -1,4 +1,4 @@
-"""MLflow: traces with their assessments, one record each, from an export or live from a tracking server.
+"""Import MLflow traces with their assessments, one record each, from an export or live from a tracking server.
 
 A feedback is on the trace's root span, or on the span that it names. An expectation named `expected_response` is a
 correction; other expectations are for evaluation and are not votes.
@@ -36,7 +36,7 @@ class Said(Shape):
 
 
 class Given(Shape):
-    """An assessment, as MLflow's `Assessment.to_dictionary` writes it."""
+    """An assessment as written by MLflow's `Assessment.to_dictionary`."""
 
     assessment_id: str
     assessment_name: str
@@ -64,7 +64,7 @@ class Span(Shape):
 
     @property
     def hex_id(self) -> str:
-        """Traces write span ids in base64, assessments in hexadecimal."""
+        """The id in hexadecimal, as assessments have it; traces have it in base64."""
         try:
             return base64.b64decode(self.span_id, validate=True).hex()
         except ValueError:
@@ -82,7 +82,7 @@ class Trace(Shape):
     @model_validator(mode="before")
     @classmethod
     def _unwrap(cls, value: Any) -> Any:
-        """A row of the table that `mlflow.search_traces` gives holds the whole trace as JSON under `trace`."""
+        """Unwrap a row of the table from `mlflow.search_traces`, which has the whole trace as JSON under `trace`."""
         inner = value.get("trace") if isinstance(value, dict) and "info" not in value else None
         return from_json(inner) if isinstance(inner, str) else value
 
@@ -141,7 +141,7 @@ def _assess(intake: Intake, given: Given, target: str) -> None:
 
 
 def _decoded(value: Any) -> Any:
-    """Attributes of spans are JSON in a text."""
+    """Decode a span attribute, which is JSON text."""
     try:
         return from_json(value) if isinstance(value, str) else value
     except ValueError:
@@ -149,7 +149,7 @@ def _decoded(value: Any) -> Any:
 
 
 def live(uri: str, experiment: str) -> Source:
-    """The traces of an experiment, as its tracking server lists them, oldest first."""
+    """Return an experiment's traces as a source, listed by the tracking server, oldest first."""
     place = urlsplit(uri)
     return Source(f"{place.scheme}://{place.hostname or ''}{place.path} {experiment}", _listed(uri, experiment), 0)
 

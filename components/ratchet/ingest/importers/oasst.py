@@ -1,7 +1,7 @@
-"""Open-Assistant: a conversation tree a line, with ranked replies.
+"""Import Open-Assistant's conversation trees, one in each line, with ranked replies.
 
 Every assistant reply is an interaction with the messages above it as its prompt. The ranks of siblings become one
-preference for each pair; several people agreed on them, so one subject for each parent message stands for them.
+preference for each pair. The ranks are a consensus of several raters, so each parent message has one subject.
 """
 
 from itertools import combinations

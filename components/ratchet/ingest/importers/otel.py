@@ -1,8 +1,8 @@
-"""OpenTelemetry GenAI events in OTLP's JSON lines (as of the conventions that left 1.41 for a repository of their own).
+"""Import OpenTelemetry GenAI events from OTLP JSON lines (conventions after 1.41, in their own repository).
 
-`gen_ai.evaluation.result` is feedback on the response whose id it gives, or else on the span that it is within.
-`gen_ai.client.inference.operation.details`, and spans with the same attributes, are answers; their texts are there
-only where the instrumentation was told to capture content. Logs and spans may come in one file or in two.
+`gen_ai.evaluation.result` is feedback on the response id that it gives, or else on its span.
+`gen_ai.client.inference.operation.details`, and spans with the same attributes, are answers; they have texts only if
+the instrumentation captures content. Logs and spans may come in one file or in two.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ class Otlp(Shape):
 
 
 class Attributed(Otlp):
-    """What a log record, a span and a span's event share."""
+    """The common fields of a log record, a span and a span's event."""
 
     attributes: list[dict[str, Any]] = Field([])
     trace_id: str = ""
@@ -37,7 +37,7 @@ class Attributed(Otlp):
 
     @property
     def known(self) -> dict[str, Any]:
-        return {str(one.get("key")): _plain(one.get("value")) for one in self.attributes}
+        return {str(pair.get("key")): _plain(pair.get("value")) for pair in self.attributes}
 
 
 class LogRecord(Attributed):
@@ -146,7 +146,7 @@ def _answer(intake: Intake, event: Attributed, nanos: str | int) -> None:
         names = [str(name) for name in (response, span) if name]
         if not names:
             raise Unmappable("unusable", "an answer has neither a response id nor a span")
-        for name in names:  # evaluations name the one or the other
+        for name in names:  # an evaluation names either
             intake.serve(interaction_id=f"otel:{name}", **fields)
 
 
@@ -162,15 +162,15 @@ def _seconds(nanos: str | int) -> float:
 
 
 def _plain(value: Any) -> Any:
-    """OTLP's AnyValue as the value it stands for; None for what is none."""
+    """Convert OTLP's AnyValue to a Python value; None if it is not one."""
     kind, inner = next(iter(value.items())) if isinstance(value, dict) and value else ("", None)
     match kind, inner:
         case "intValue", str() if len(inner) <= INT64_DIGITS and inner.lstrip("-").isdecimal():
-            return int(inner)  # JSON's numbers do not hold 64 bits
+            return int(inner)  # a string, since JSON numbers do not hold 64 bits
         case "arrayValue", {"values": list(values)}:
             return [_plain(item) for item in values]
         case "kvlistValue", {"values": list(values)}:
-            return {str(one.get("key")): _plain(one.get("value")) for one in values if isinstance(one, dict)}
+            return {str(pair.get("key")): _plain(pair.get("value")) for pair in values if isinstance(pair, dict)}
         case (("stringValue" | "boolValue" | "intValue" | "doubleValue"), (str() | bool() | int() | float())):
             return inner
     return None

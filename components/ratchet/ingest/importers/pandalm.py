@@ -1,4 +1,4 @@
-"""PandaLM's test set: a JSON array of pairs, each judged by three people (0 tie, 1 first, 2 second)."""
+"""Import PandaLM's test set: a JSON array of pairs, each with three raters' choices (0 tie, 1 first, 2 second)."""
 
 from typing import Literal
 

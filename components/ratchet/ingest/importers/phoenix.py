@@ -1,6 +1,6 @@
-"""Arize Phoenix: annotations, and the spans that they are on (OpenInference attributes).
+"""Import Arize Phoenix annotations, and their spans (OpenInference attributes).
 
-An annotation on a trace is on the answer of its root span, so that one lands under the trace's id as well.
+An annotation on a trace applies to the answer of its root span, which therefore also lands under the trace's id.
 """
 
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ def read(intake: Intake, record: bytes) -> None:
         raise Unmappable("not_one_answer", "the annotation is on neither a span nor a trace")
     result = given.result or Result()
     Assessment(
-        key=f"{target}/{given.name}/{given.identifier or ''}",  # Phoenix updates an annotation that has them all
+        key=f"{target}/{given.name}/{given.identifier or ''}",  # Phoenix's own key of an annotation
         interaction_id=f"phoenix:{target}",
         name=given.name,
         created_at=intake.time(given.created_at if given.updated_at is None else given.updated_at),
@@ -90,7 +90,7 @@ def read_trace(intake: Intake, record: bytes) -> None:
 
 
 def _tree(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Attributes as nested objects, whether they came so or by dotted names (`llm.input_messages.0.message.role`)."""
+    """Return attributes as nested objects, from nested or dotted names (`llm.input_messages.0.message.role`)."""
     tree: dict[str, Any] = {}
     for path, leaf in _leaves((), attributes):
         node = tree
@@ -111,11 +111,11 @@ def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...]
 
 
 def _at(tree: dict[str, Any], *path: str) -> Any:
-    """What is at a path; an object whose names are numbers is a list."""
-    found: Any = tree
+    """Return the value at a path, or None; an object whose names are numbers becomes a list."""
+    value: Any = tree
     for name in path:
-        found = found.get(name) if isinstance(found, dict) else None
-    return _listed(found)
+        value = value.get(name) if isinstance(value, dict) else None
+    return _listed(value)
 
 
 def _listed(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Preference datasets as Hugging Face hosts them: `prompt, chosen, rejected`, as texts or as chats (TRL's columns).
+"""Import preference datasets (TRL's columns `prompt, chosen, rejected`, as texts or as chats).
 
 In a chat the last message is the answer. `chosen` and `rejected` may repeat the conversation before it, and `prompt`
-may then be missing; where both are there and differ, the conversation is taken to go on from the prompt.
+may then be missing; if both are given and differ, the conversation continues the prompt.
 """
 
 from typing import Any
@@ -26,21 +26,21 @@ def read(intake: Intake, record: bytes) -> None:
     if before != before_rejected:
         raise Unmappable("not_one_answer", "chosen and rejected answer different prompts")
     winner, loser = (serve(intake, before, answer, "unknown") for answer in (chosen, rejected))
-    subject = intake.digest("subject", winner, loser)  # nobody is named: every row is its own judge
+    subject = intake.digest("subject", winner, loser)  # no rater is named: every row is a subject of its own
     prefer(intake, subject, winner, loser, source_fields=row.unknown)
 
 
 def split(prompt: str | list[dict[str, Any]] | None, given: str | list[dict[str, Any]]) -> tuple[Messages, str]:
-    """The conversation before an answer, and the answer. A text is taken as it is, even if it looks like JSON."""
+    """Return the conversation before an answer, and the answer. A text is not parsed, even if it looks like JSON."""
     asked = _messages(prompt) if prompt else []
-    said = [{"role": "assistant", "content": given}] if isinstance(given, str) else prompt_of(given)
-    if said[-1]["role"] != "assistant":
+    messages = [{"role": "assistant", "content": given}] if isinstance(given, str) else prompt_of(given)
+    if messages[-1]["role"] != "assistant":
         raise Unmappable("no_text", "the last message is not the assistant's")
-    repeated = said[: len(asked)] == asked
-    before = said[:-1] if repeated else [*asked, *said[:-1]]
+    repeated = messages[: len(asked)] == asked
+    before = messages[:-1] if repeated else [*asked, *messages[:-1]]
     if not before:
         raise Unmappable("no_text", "there is no prompt")
-    return before, answer_of([said[-1]])
+    return before, answer_of([messages[-1]])
 
 
 def _messages(prompt: str | list[dict[str, Any]]) -> Messages:

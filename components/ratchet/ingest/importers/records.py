@@ -1,8 +1,7 @@
-"""The records of a file, each as JSON bytes with its place in the file.
+"""Read the records of a file, each as JSON bytes with its offset.
 
-JSON lines and Parquet are streamed, whatever their size. A JSON array, an API's page (`{"data": [...]}`) and indented
-JSON are read whole. Every byte of a file that is no separator is part of some record: what is broken is for the
-reader of records to refuse.
+JSON lines and Parquet are streamed. A JSON array, an API's page (`{"data": [...]}`) and indented JSON are read whole.
+Every byte that is not a separator is part of a record: broken ones are left for the importer to refuse.
 """
 
 import json
@@ -14,13 +13,13 @@ from typing import Any
 
 from ratchet.errors import UserError
 
-MAX_LINE_BYTES = 64 << 20  # a longer line is read in pieces, each refused: no file of one line fills the memory
+MAX_LINE_BYTES = 64 << 20  # a longer line is read in pieces, each refused, so that one line cannot fill the memory
 HEAD_BYTES = 4096
 PARQUET_ROWS = 1024  # rows decoded at once
 # Quotes inside a JSON string are escaped, so a brace before a bare quote opens an object even in a broken file.
 OBJECT = re.compile(r'\{\s*+"')
 CONTENT = re.compile(r"[^\s,\[]")
-# How the APIs of Langfuse, Phoenix and LangSmith wrap what they list, and what may follow the list.
+# The start of a page of the APIs of Langfuse, Phoenix and LangSmith, and its end after the list.
 PAGE = re.compile(r'\{\s*+"(?:data|runs)"\s*+:\s*+\[')
 VALUE = r'(?:\{[^{}]*+\}|\[[^\[\]{}]*+\]|"[^"]*+"|[^\s"{}\[\],]++)'
 PAGE_END = re.compile(rf'\](?:\s*+,\s*+"[^"]*+"\s*+:\s*+{VALUE})*+\s*+\}}')
@@ -29,7 +28,7 @@ READ_WHOLE = re.compile(rf"\s*+(?:\[|{PAGE.pattern}|\{{[ \t\r]*+\n)".encode())
 
 @dataclass(frozen=True, slots=True)
 class SourceRecord:
-    """One record's bytes, where they start (of Parquet: the row's number), and how much of the file they stand for."""
+    """One record: its bytes, its offset (in Parquet the row number), and its share of the file in bytes."""
 
     offset: int
     data: bytes
@@ -37,13 +36,13 @@ class SourceRecord:
 
 
 def records(path: Path) -> Iterator[SourceRecord]:
-    """Each record of a JSON, JSON lines or Parquet file. Raises UserError if there is none or it is packed."""
+    """Yield each record of a JSON, JSON lines or Parquet file. Raises UserError if the file is empty or gzipped."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if not head:
         raise UserError(f"{path} is empty; nothing to import")
     if head.startswith(b"\x1f\x8b"):
-        raise UserError(f"{path} is packed with gzip; unpack it first: gunzip {path}")
+        raise UserError(f"{path} is compressed with gzip; decompress it first: gunzip {path}")
     if head.startswith(b"PAR1"):
         return _rows(path)
     if READ_WHOLE.match(head):
@@ -61,8 +60,8 @@ def _lines(path: Path) -> Iterator[SourceRecord]:
 
 
 def _values(data: bytes) -> Iterator[SourceRecord]:
-    """Each value of arrays and pages; one that is broken reaches to where the next object opens."""
-    text = data.decode("latin-1")  # a character a byte: offsets stay true, and JSON's own signs are ASCII
+    """Yield each value of arrays and pages; a broken one ends where the next object opens."""
+    text = data.decode("latin-1")  # one character for each byte, so offsets stay valid; JSON's syntax is ASCII
     decoder = json.JSONDecoder()
     start, in_page = _skip(text, 0, False)
     while start < len(text):
@@ -76,7 +75,7 @@ def _values(data: bytes) -> Iterator[SourceRecord]:
 
 
 def _skip(text: str, start: int, in_page: bool) -> tuple[int, bool]:
-    """Where the next value starts, and whether that is within a page."""
+    """Return where the next value starts, and whether that is within a page."""
     while content := CONTENT.search(text, start):
         start = content.start()
         if in_page and (ended := PAGE_END.match(text, start)):
@@ -104,7 +103,7 @@ def _rows(path: Path) -> Iterator[SourceRecord]:
                     number += 1
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(
-            f"{path} is no whole Parquet file: {error}. {number} rows were read before; export it anew"
+            f"{path} is not a complete Parquet file: {error}. {number} rows were read before; export it again"
         ) from None
 
 

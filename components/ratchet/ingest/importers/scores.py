@@ -1,8 +1,8 @@
-"""Scores: what a number or a label means, which only the person who imports it can say.
+"""Parse and apply the `--score` rules: the meaning of a number or label, which only the user knows.
 
-A rule names the worst first: `helpfulness=0..10` makes ratings from 1 to 5, linear between the two ends (`1..0` where
-less is better); `verdict=wrong/right` makes thumbs of labels, several a side with commas; `like=thumb` is short for
-`false,0,-1/true,1`.
+A rule gives the worst value first: `helpfulness=0..10` makes ratings from 1 to 5, linear between the two ends (`1..0`
+where less is better); `verdict=wrong/right` makes thumbs from labels, with commas between several on a side;
+`like=thumb` is short for `false,0,-1/true,1`.
 """
 
 import math
@@ -15,7 +15,7 @@ from ratchet.errors import UserError
 THUMB = "false,0,-1/true,1"
 FORM = "write NAME=thumb, NAME=WORST..BEST (0..10) or NAME=BAD/GOOD (wrong/right)"
 LEAST, MOST = 1, 5  # a rating's ends
-MAX_LABEL = 1e6  # larger numbers, and NaN, are no labels
+MAX_LABEL = 1e6  # larger numbers, and NaN, are not labels
 
 Value = bool | float | str
 Verdict = tuple[Literal["thumb", "rating"], float]
@@ -23,7 +23,7 @@ Verdict = tuple[Literal["thumb", "rating"], float]
 
 @dataclass(frozen=True)
 class Scale:
-    """Numbers between two ends, either of which may be the larger."""
+    """A numeric scale; `worst` may be the larger end."""
 
     worst: float
     best: float
@@ -37,7 +37,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Labels:
-    """Two sets of labels; true, false and numbers are labels too."""
+    """Two sets of labels; booleans and numbers also count as labels."""
 
     bad: frozenset[str]
     good: frozenset[str]
@@ -53,7 +53,7 @@ Rules = Mapping[str, Scale | Labels]
 
 
 def parse_rules(texts: Iterable[str]) -> Rules:
-    """Rules by score name, from `NAME=RULE`. Raises UserError on what is none."""
+    """Parse rules (`NAME=RULE`) by score name. Raises UserError for an invalid one."""
     rules: dict[str, Scale | Labels] = {}
     for text in texts:
         name, _, rule = text.rpartition("=")

@@ -1,7 +1,7 @@
-"""TensorZero: feedback, as sent to POST /feedback or as its tables hold it, and the inferences that it is on.
+"""Import TensorZero feedback, from bodies of POST /feedback or its tables, and the inferences that it is on.
 
-Metrics named `comment` and `demonstration` are reserved: free text, and the output that it should have been. The ids
-are UUIDv7, which tell the time where a row does not.
+Metrics named `comment` and `demonstration` are reserved: free text, and a corrected output. Ids are UUIDv7, which give
+the time if a row has none.
 """
 
 from typing import Any, Literal
@@ -32,7 +32,7 @@ class Feedback(Shape):
 
     @property
     def metric(self) -> str:
-        """The metric's name; the tables of comments and demonstrations leave it out."""
+        """The metric's name, which the tables of comments and demonstrations do not have."""
         if self.metric_name or self.type:
             return self.metric_name or str(self.type)
         return "comment" if self.target_type else "demonstration"
@@ -72,20 +72,20 @@ def read(intake: Intake, record: bytes) -> None:
 
 
 def read_trace(intake: Intake, record: bytes) -> None:
-    seen = Inference.model_validate_json(record)
-    output = unpacked(seen.output)
+    inference = Inference.model_validate_json(record)
+    output = unpacked(inference.output)
     is_json = isinstance(output, dict) and "raw" in output  # a JSON function: its answer is the text itself
-    at = seen.timestamp if seen.timestamp is not None else _time_of(seen.id)
-    user = seen.tags.get("user_id")
+    at = inference.timestamp if inference.timestamp is not None else _time_of(inference.id)
+    user = inference.tags.get("user_id")
     intake.serve(
-        interaction_id=f"tensorzero:{seen.id}",
-        conversation_id=f"tensorzero:{seen.episode_id}",
-        messages=prompt_of(seen.input),
+        interaction_id=f"tensorzero:{inference.id}",
+        conversation_id=f"tensorzero:{inference.episode_id}",
+        messages=prompt_of(inference.input),
         response=answer_of([{"role": "assistant", "content": output["raw"]}] if is_json else output),
-        base_model=f"{seen.function_name}/{seen.variant_name}",
+        base_model=f"{inference.function_name}/{inference.variant_name}",
         served_at=intake.time(at),
-        latency_ms=seen.processing_time_ms or 0,
-        source_fields=seen.unknown | {"tags": seen.tags},
+        latency_ms=inference.processing_time_ms or 0,
+        source_fields=inference.unknown | {"tags": inference.tags},
         **({"subject_id": intake.person(user)} if user else {}),
     )
 
