@@ -18,7 +18,7 @@ import polars as pl
 from benchmarks.planted import BROKEN, LIMITS, plant_broken, plant_personal, triplets
 from ratchet.compute.parquet import write_parquet
 from ratchet.privacy.scrub import scrub
-from ratchet.validation.gx import failed_rows
+from ratchet.validation.great_expectations import failed_rows
 from ratchet.validation.slices import SLICE_ROWS as PART_ROWS
 from ratchet.validation.suite import compile_rules, judge_rows, load_suite, view
 from ratchet.validation.validate_part import process

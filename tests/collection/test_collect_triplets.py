@@ -13,8 +13,8 @@ import pytest
 from benchmarks.planted_events import collect_twice, plant
 
 from ratchet.collection import decode_json
-from ratchet.collection.collect import collect as collect_planned
 from ratchet.collection.collect_triplets import STEP
+from ratchet.collection.exactly_once import collect as collect_planned
 from ratchet.collection.intents import plan_collections
 from ratchet.collection.records import DROPS
 from ratchet.config import Config

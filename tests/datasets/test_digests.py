@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from benchmarks.generated_votes import land_generated
 
-from ratchet.collection import collect
+from ratchet.collection import exactly_once
 from ratchet.collection.collect_triplets import STEP as COLLECT
 from ratchet.collection.intents import plan_collections
 from ratchet.config import Config
@@ -106,7 +106,7 @@ def test_parts_cut_small_and_made_by_further_processes_are_the_same(
 @pytest.mark.parametrize("num_buckets", [1, 8])
 def test_the_number_of_buckets_does_not_matter(events: Store, expected: dict[str, str], lake: Store, num_buckets: int):
     land_slices(events, lake, lambda found: found, size=10**6)
-    collect.collect(
+    exactly_once.collect(
         lake, plan_collections(lake, late_days=30)[0], bucket_rows=-(-rows(events, FEEDBACK).height // num_buckets)
     )
     assert digests(lake) == expected

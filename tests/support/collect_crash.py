@@ -138,7 +138,7 @@ if __name__ == "__main__":
     import pyarrow.dataset  # noqa: F401
     import rich.progress  # noqa: F401
 
-    import ratchet.collection.collect  # noqa: F401
+    import ratchet.collection.exactly_once  # noqa: F401
 
     places = Path(sys.argv[1]), Path(sys.argv[2])
     clean = finish(copy(places[0], "clean"), places[1])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ratchet.errors import UserError
 from ratchet.validation.compiler import compile_suite, mask, reasons
 from ratchet.validation.expectations import EXPECTATIONS
-from ratchet.validation.gx import Disagreement, check_parity
+from ratchet.validation.great_expectations import Disagreement, check_parity
 from ratchet.validation.regex_to_rust import NotTranslatable, to_rust
 
 # Characters on which engines differ: white space and digits beyond ASCII, line ends, marks, astral planes.

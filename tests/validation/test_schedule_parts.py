@@ -19,7 +19,7 @@ from ratchet.manifest import Manifest
 from ratchet.step import run_step, share_step
 from ratchet.store import LocalStore, Store, open_store
 from ratchet.validation import schedule_parts
-from ratchet.validation.gx import Disagreement
+from ratchet.validation.great_expectations import Disagreement
 from ratchet.validation.part_store import done_keys
 from ratchet.validation.validate_triplets import STEP
 from support.collected_lake import bring, manifest
@@ -232,7 +232,9 @@ def test_a_mask_that_great_expectations_denies_is_not_found_again(lake: Store, m
 
 def test_the_sample_does_not_depend_on_collections(lake: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen = []
-    monkeypatch.setattr("ratchet.validation.gx.check_parity", lambda rows, *_: seen.append(sorted(rows["triplet_id"])))
+    monkeypatch.setattr(
+        "ratchet.validation.great_expectations.check_parity", lambda rows, *_: seen.append(sorted(rows["triplet_id"]))
+    )
     whole = open_store(tmp_path / "whole")
     validate(lake, grown(lake, days()))
     validate(whole, grown(whole, [pl.concat(days())]))

@@ -23,7 +23,7 @@ from ratchet.step import run_step
 from ratchet.store import Store
 from ratchet.validation.compiler import reasons as reasons_of
 from ratchet.validation.daily_failures import merge_daily_failures
-from ratchet.validation.gx import Disagreement
+from ratchet.validation.great_expectations import Disagreement
 from ratchet.validation.suite import compile_rules, drops, judge_rows, suite_digest, view
 from ratchet.validation.validate_part import lowest_rows, process
 from ratchet.validation.validate_triplets import STEP as VALIDATE

@@ -37,7 +37,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
 
 
 def _collect(store: Store, intent: Intent) -> CollectionRecord:
-    from ratchet.collection.collect import collect
+    from ratchet.collection.exactly_once import collect
 
     return CollectionRecord.read(store, intent.number) if is_done(store, intent.number) else collect(store, intent)
 

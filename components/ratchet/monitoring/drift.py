@@ -12,7 +12,7 @@ from ratchet.clock import DAY_S
 from ratchet.digest import digest_json
 from ratchet.lake import tables
 from ratchet.lake.schema import TRIPLETS
-from ratchet.monitoring.shift_tests import ALPHA, Shift, share_change, stability_index
+from ratchet.monitoring.shift_statistics import ALPHA, Shift, share_change, stability_index
 from ratchet.store import Store
 
 if TYPE_CHECKING:

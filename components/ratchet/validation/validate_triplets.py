@@ -24,7 +24,7 @@ DATA_DOCS = "data_docs"
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
-    from ratchet.validation.gx import import_ahead
+    from ratchet.validation.great_expectations import import_ahead
     from ratchet.validation.merge_parts import merge_parts, publish_quarantine
 
     import_ahead()
@@ -80,7 +80,7 @@ def _publish_valid(store: Store, merged: "MergedParts") -> Artifact:
 
 def _check_parity(store: Store, parts: "list[PlannedPart]", merged: "MergedParts", settings: ValidateTriplets) -> None:
     """Raise Disagreement, and let all parts be made again, if Great Expectations contradicts the sample's masks."""
-    from ratchet.validation.gx import Disagreement, check_parity
+    from ratchet.validation.great_expectations import Disagreement, check_parity
     from ratchet.validation.merge_parts import sample
 
     if not settings.parity_rows or not merged.flow.rows_in:
@@ -97,7 +97,7 @@ def _publish_daily_failures(
     store: Store, merged: "MergedParts", settings: ValidateTriplets
 ) -> tuple[Artifact, list[str]]:
     """Publish the daily failures with Data Docs; also return the reasons that are too frequent on some day."""
-    from ratchet.validation.gx import check_daily_failures
+    from ratchet.validation.great_expectations import check_daily_failures
 
     table = merged.daily_failures()
     with tempfile.TemporaryDirectory() as aside:

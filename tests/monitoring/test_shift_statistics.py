@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from ratchet.monitoring.shift_tests import share_change, stability_index
+from ratchet.monitoring.shift_statistics import share_change, stability_index
 
 
 def test_equal_counts_have_an_index_of_nothing() -> None:
