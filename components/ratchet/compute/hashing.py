@@ -33,9 +33,9 @@ def dense_rank(numbers: "Numbers") -> tuple["Numbers", "Numbers"]:
 
 def is_in_sorted(numbers: "Hashes", known: "Hashes") -> "NDArray[np.bool_]":
     """Return which numbers are in `known`, which is sorted. Lookups go in order, which spares the cache."""
-    found = np.zeros(len(numbers), dtype=np.bool_)
+    is_known = np.zeros(len(numbers), dtype=np.bool_)
     if len(known):
         order = np.argsort(numbers)
         place = np.searchsorted(known, numbers[order])
-        found[order] = known[np.minimum(place, len(known) - 1)] == numbers[order]
-    return found
+        is_known[order] = known[np.minimum(place, len(known) - 1)] == numbers[order]
+    return is_known

@@ -97,7 +97,7 @@ def _chat_with_typos(chat: "Chat", number: np.uint64) -> "Chat | None":
 
 def _with_typos(text: str, number: np.uint64) -> str:
     bare = KEPT.sub(lambda kept: "\0" * len(kept[0]), text)
-    words = [found.span(1) for found in WORD.finditer(bare)]
+    words = [match.span(1) for match in WORD.finditer(bare)]
     num_typos = max(1, len(bare.split()) // WORDS_PER_TYPO)
     draws = splitmix64(np.arange(len(words), dtype=np.uint64) ^ number)
     for place in sorted(np.argsort(draws, kind="stable")[:num_typos], reverse=True):  # from the end: offsets stay valid

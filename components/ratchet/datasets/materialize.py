@@ -105,8 +105,8 @@ def _tenants(votes: pl.Series, tenants: pl.Series) -> pl.Series:
     named = pl.DataFrame({"row": votes}).with_row_index("pair").explode("row", empty_as_null=True, keep_nulls=True)
     named = named.with_columns(tenant=tenants.gather(named["row"]))
     is_one = pl.col("tenant").n_unique() == 1
-    found = named.group_by("pair").agg(pl.when(is_one).then(pl.col("tenant").first()).otherwise(pl.lit(SEVERAL)))
-    return found.sort("pair")["tenant"]
+    by_pair = named.group_by("pair").agg(pl.when(is_one).then(pl.col("tenant").first()).otherwise(pl.lit(SEVERAL)))
+    return by_pair.sort("pair")["tenant"]
 
 
 def feedback_ids(votes: pl.Series, triplet_ids: pl.Series) -> pl.Series:
@@ -131,5 +131,7 @@ def feedback_index(files: dict[str, pl.DataFrame], drops: pl.DataFrame, triplet_
             "row", place=pl.lit(None, dtype=pl.UInt32), file=pl.lit(None, dtype=pl.String), reason="reason"
         )
 
-    found = pl.concat([part.select("row", "file", "place", "reason") for part in parts()]).sort("row", "file", "place")
-    return found.with_columns(feedback_id=triplet_ids.gather(found["row"])).select(list(FEEDBACK_INDEX_SCHEMA))
+    entries = pl.concat([part.select("row", "file", "place", "reason") for part in parts()]).sort(
+        "row", "file", "place"
+    )
+    return entries.with_columns(feedback_id=triplet_ids.gather(entries["row"])).select(list(FEEDBACK_INDEX_SCHEMA))

@@ -71,9 +71,9 @@ def _near(texts: pl.Series, threshold: float, within: "Hashes | None") -> Iterat
         return _prefixes(sets, first, threshold, ~is_short), _subsets(sets, first, threshold, is_short)
 
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-        found = list(pool.map(read, chunks))
-    yield _link_subsets(np.concatenate([subsets for _, subsets in found] or [_none()]))
-    prefixes = np.concatenate([prefixes for prefixes, _ in found] or [np.zeros(0, dtype=np.uint64)])
+        parts = list(pool.map(read, chunks))
+    yield _link_subsets(np.concatenate([subsets for _, subsets in parts] or [_none()]))
+    prefixes = np.concatenate([prefixes for prefixes, _ in parts] or [np.zeros(0, dtype=np.uint64)])
     yield from _verify(texts, within, threshold, prefixes)
 
 
@@ -101,8 +101,8 @@ SHORT = np.uint64(1 << (HASH_BITS - 1))
 
 def _distinct(texts: pl.Series, within: "Hashes | None", rarity: "Hashes") -> Sets:
     """Return each text's set of shingles as sorted numbers, rarest first."""
-    found, num_words = shingles(texts)
-    items, owners = found.items, found.owners
+    hashed, num_words = shingles(texts)
+    items, owners = hashed.items, hashed.owners
     common = rarity[(items & np.uint64((1 << RARITY_BITS) - 1)).astype(np.int64)]
     if within is not None:
         items = splitmix64(items ^ within[owners])
@@ -139,7 +139,7 @@ def _subsets(sets: Sets, first: int, threshold: float, is_wanted: "NDArray[np.bo
 
     A subset is named by the two sizes (4 bits each) and a hash of its words.
     """
-    found = [_none()]
+    parts = [_none()]
     for size in range(1, SHORT_WORDS):
         texts = np.flatnonzero(is_wanted & (sets.sizes == size))
         if not len(texts):
@@ -152,8 +152,8 @@ def _subsets(sets: Sets, first: int, threshold: float, is_wanted: "NDArray[np.bo
                 names = splitmix64(words[:, chosen].sum(axis=1, dtype=np.uint64)) >> np.uint64(10)
                 tagged = (names << np.uint64(8)) | np.uint64(small << 4 | large)
                 sided = (tagged.astype(np.int64) << 1) | int(size > other)
-                found.append(np.stack([sided, texts + first], axis=1))
-    return np.concatenate(found)
+                parts.append(np.stack([sided, texts + first], axis=1))
+    return np.concatenate(parts)
 
 
 def _link_subsets(subsets: "Pairs") -> "Pairs":
@@ -227,8 +227,8 @@ def _neighbours(names: "Hashes", owners: "Numbers", apart: range, choose: "Calla
         return _packed(choose(_unpacked(sorted_unique(((here << 32) | there).view(np.uint64)))))
 
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-        found = list(pool.map(chosen, range(apart.start, min(apart.stop, len(names)))))
-    return _unpacked(sorted_unique(np.concatenate([np.zeros(0, dtype=np.uint64), *found])))
+        parts = list(pool.map(chosen, range(apart.start, min(apart.stop, len(names)))))
+    return _unpacked(sorted_unique(np.concatenate([np.zeros(0, dtype=np.uint64), *parts])))
 
 
 def _packed(pairs: "Pairs") -> "Hashes":
@@ -267,8 +267,8 @@ def _signatures(sets: Sets) -> "Hashes":
     """Return [texts, 2] signatures of 128 bits: each shingle of a text flips one bit."""
     edges = [*range(0, len(sets.starts) - 1, CHUNK_TEXTS), len(sets.starts) - 1]
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-        found = list(pool.map(lambda edge: _some_signatures(sets, *edge), pairwise(edges)))
-    return np.concatenate([np.zeros((0, 2), dtype=np.uint64), *found])
+        parts = list(pool.map(lambda edge: _some_signatures(sets, *edge), pairwise(edges)))
+    return np.concatenate([np.zeros((0, 2), dtype=np.uint64), *parts])
 
 
 def _some_signatures(sets: Sets, first: int, last: int) -> "Hashes":

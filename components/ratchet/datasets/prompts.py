@@ -16,9 +16,9 @@ def prompt_texts(messages: pl.Series) -> pl.Series:
     if is_plain.all():
         return inner
     turns = messages.filter(~is_plain).str.json_decode(pl.List(MESSAGE)).to_frame("turns")
-    is_said = pl.element().struct.field("role") != "system"
-    said = turns.select(
-        pl.col("turns").list.eval(pl.element().struct.field("content").filter(is_said)).list.join("\n")
+    is_spoken = pl.element().struct.field("role") != "system"
+    contents = turns.select(
+        pl.col("turns").list.eval(pl.element().struct.field("content").filter(is_spoken)).list.join("\n")
     ).to_series()
     place = ((~is_plain).cast(pl.Int64).cum_sum() - 1).clip(0)
-    return inner.zip_with(is_plain, said.gather(place))
+    return inner.zip_with(is_plain, contents.gather(place))

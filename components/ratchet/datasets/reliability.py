@@ -72,5 +72,5 @@ def trusted(signals: pl.DataFrame) -> pl.DataFrame:
     trust = ((2 * pl.col("accuracy") - 1) / (2 * ORDINARY - 1)).clip(0, 1) * MILLI
     known = known.filter(pl.col("num_shared") >= MIN_SHARED)
     known = known.select("subject", trust=pl.when(pl.col("accuracy") < UNTRUSTED).then(0).otherwise(trust.round()))
-    found = signals.join(known, on="subject", how="left", maintain_order="left")
-    return found.with_columns(pl.col("trust").fill_null(MILLI).cast(pl.Int64))
+    rated = signals.join(known, on="subject", how="left", maintain_order="left")
+    return rated.with_columns(pl.col("trust").fill_null(MILLI).cast(pl.Int64))

@@ -200,19 +200,19 @@ def _frozen_sides(
     names: "NDArray[np.uint64]", frozen: pl.DataFrame | None
 ) -> tuple["NDArray[np.bool_]", "NDArray[np.bool_]"]:
     known = pl.DataFrame(schema=FROZEN) if frozen is None else frozen
-    found = pl.DataFrame({"conversation": names}, schema={"conversation": pl.UInt64}).join(
+    was_eval = pl.DataFrame({"conversation": names}, schema={"conversation": pl.UInt64}).join(
         known.group_by("conversation").agg(pl.col("is_eval").any()),
         on="conversation",
         how="left",
         maintain_order="left",
     )["is_eval"]
-    return (~found).fill_null(False).to_numpy(), found.fill_null(False).to_numpy()
+    return (~was_eval).fill_null(False).to_numpy(), was_eval.fill_null(False).to_numpy()
 
 
 def _any(group: "Labels", flags: "NDArray[np.bool_]", num_labels: int) -> "NDArray[np.bool_]":
-    found = np.zeros(num_labels, dtype=np.bool_)
-    found[group[flags]] = True
-    return found
+    has_flag = np.zeros(num_labels, dtype=np.bool_)
+    has_flag[group[flags]] = True
+    return has_flag
 
 
 def _all_since(seen: pl.DataFrame, group: "Labels", num_labels: int, since: float | None) -> "NDArray[np.bool_]":

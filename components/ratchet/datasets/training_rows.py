@@ -198,9 +198,9 @@ def _regenerated(judged: pl.DataFrame, settings: BuildDatasets, lengths: pl.Seri
     )
     is_taken = pl.col("kind").is_in(["accept", "copy"]) | (pl.col("kind").is_in(VOTES) & pl.col("is_up"))
     taken = usable.filter(is_taken, pl.col("parent").is_not_null())
-    found = taken.join(refused, on=["subject", "prompt", "parent"]).filter(pl.col("answer") != pl.col("rejected"))
-    sizes = found.with_columns(
-        one=lengths.gather(found["answer"]).cast(pl.Float64) + 1, other_size=lengths.gather(found["rejected"]) + 1.0
+    retaken = taken.join(refused, on=["subject", "prompt", "parent"]).filter(pl.col("answer") != pl.col("rejected"))
+    sizes = retaken.with_columns(
+        one=lengths.gather(retaken["answer"]).cast(pl.Float64) + 1, other_size=lengths.gather(retaken["rejected"]) + 1.0
     )
     ratio = pl.max_horizontal("one", "other_size") / pl.min_horizontal("one", "other_size")
     caution = pl.when("is_risky").then(settings.injection_weight).otherwise(1.0)

@@ -106,9 +106,9 @@ def _young(votes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _copies(votes: pl.DataFrame) -> pl.DataFrame:
-    said = votes.filter(pl.col("comment").str.len_chars() >= MIN_COMMENT_CHARS)
+    commented = votes.filter(pl.col("comment").str.len_chars() >= MIN_COMMENT_CHARS)
     is_copied = pl.col("subject").n_unique().over("comment") >= MIN_COPIES
-    return said.filter(is_copied).select("subject")
+    return commented.filter(is_copied).select("subject")
 
 
 def _together(votes: pl.DataFrame) -> pl.DataFrame:

@@ -68,7 +68,7 @@ def phone(candidate: str) -> str | None:
 
 def _windows(candidate: str) -> Iterator[tuple[int, int]]:
     """Yield the spans of consecutive whole groups of digits, the longest first."""
-    groups = [found.span() for found in re.finditer(r"\d+", candidate)]
+    groups = [match.span() for match in re.finditer(r"\d+", candidate)]
     for length in range(len(groups), 0, -1):
         for first in range(len(groups) - length + 1):
             yield groups[first][0], groups[first + length - 1][1]

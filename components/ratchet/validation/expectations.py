@@ -142,13 +142,13 @@ def unique(columns: Columns, column: str, scope: pl.Expr) -> Outcome:
 
 
 def _in_set(columns: Columns, column: str, value_set: Sequence[Any]) -> Outcome:
-    found = columns.comparable(column, value_set)
-    return _present(found, _is_in(found, value_set))
+    values = columns.comparable(column, value_set)
+    return _present(values, _is_in(values, value_set))
 
 
 def _not_in_set(columns: Columns, column: str, value_set: Sequence[Any]) -> Outcome:
-    found = columns.comparable(column, value_set)
-    return _present(found, ~_is_in(found, value_set))
+    values = columns.comparable(column, value_set)
+    return _present(values, ~_is_in(values, value_set))
 
 
 def _between(
@@ -159,8 +159,8 @@ def _between(
     strict_min: bool = False,
     strict_max: bool = False,
 ) -> Outcome:
-    found = columns.number(column)
-    return _present(found, _within(found, min_value, max_value, strict_min, strict_max))
+    values = columns.number(column)
+    return _present(values, _within(values, min_value, max_value, strict_min, strict_max))
 
 
 def _lengths_between(
@@ -171,44 +171,44 @@ def _lengths_between(
     strict_min: bool = False,
     strict_max: bool = False,
 ) -> Outcome:
-    found = columns.text(column)
-    return _present(found, _within(found.str.len_chars(), min_value, max_value, strict_min, strict_max))
+    values = columns.text(column)
+    return _present(values, _within(values.str.len_chars(), min_value, max_value, strict_min, strict_max))
 
 
 def _within(
-    found: pl.Expr, low: float | None, high: float | None, is_above: bool | None, is_below: bool | None
+    values: pl.Expr, low: float | None, high: float | None, is_above: bool | None, is_below: bool | None
 ) -> pl.Expr:
     if low is None and high is None:
         raise NotSupported("neither min_value nor max_value")
     bounds = []
     if low is not None:
-        bounds.append(found > low if is_above else found >= low)
+        bounds.append(values > low if is_above else values >= low)
     if high is not None:
-        bounds.append(found < high if is_below else found <= high)
+        bounds.append(values < high if is_below else values <= high)
     return reduce(and_, bounds)
 
 
 def _length(columns: Columns, column: str, value: int) -> Outcome:
-    found = columns.text(column)
-    return _present(found, found.str.len_chars() == value)
+    values = columns.text(column)
+    return _present(values, values.str.len_chars() == value)
 
 
 def _match(columns: Columns, column: str, regex: str) -> Outcome:
-    found = columns.text(column)
-    return _present(found, found.str.contains(to_rust(regex)))
+    values = columns.text(column)
+    return _present(values, values.str.contains(to_rust(regex)))
 
 
 def _not_match(columns: Columns, column: str, regex: str) -> Outcome:
-    found = columns.text(column)
-    return _present(found, ~found.str.contains(to_rust(regex)))
+    values = columns.text(column)
+    return _present(values, ~values.str.contains(to_rust(regex)))
 
 
 def _match_list(columns: Columns, column: str, regex_list: Sequence[str], match_on: str = "any") -> Outcome:
     if match_on not in ("any", "all") or not regex_list:
         raise NotSupported(f"match_on {match_on}, {len(regex_list)} patterns; want any or all, and a pattern at least")
-    found = columns.text(column)
-    matches = [found.str.contains(to_rust(regex)) for regex in regex_list]
-    return _present(found, reduce(or_ if match_on == "any" else and_, matches))
+    values = columns.text(column)
+    matches = [values.str.contains(to_rust(regex)) for regex in regex_list]
+    return _present(values, reduce(or_ if match_on == "any" else and_, matches))
 
 
 def _not_match_list(columns: Columns, column: str, regex_list: Sequence[str]) -> Outcome:
@@ -227,10 +227,10 @@ IGNORE: dict[str, Callable[[list[pl.Expr]], pl.Expr]] = {
 }
 
 
-def _together(found: list[pl.Expr], ignore_row_if: str, is_met: pl.Expr) -> Outcome:
+def _together(values: list[pl.Expr], ignore_row_if: str, is_met: pl.Expr) -> Outcome:
     if ignore_row_if not in IGNORE:
         raise NotSupported(f"ignore_row_if {ignore_row_if}; known are {', '.join(IGNORE)}")
-    return Outcome(IGNORE[ignore_row_if]([column.is_null() for column in found]), is_met)
+    return Outcome(IGNORE[ignore_row_if]([column.is_null() for column in values]), is_met)
 
 
 def _pair_equal(
@@ -267,9 +267,9 @@ def _pair_in_set(
 def _distinct_within_row(
     columns: Columns, column_list: Sequence[str], ignore_row_if: str = "all_values_are_missing"
 ) -> Outcome:
-    found = columns.alike(column_list)
-    differ = (first.ne_missing(second) for first, second in combinations(found, 2))
-    return _together(found, ignore_row_if, reduce(and_, differ, pl.lit(True)))
+    values = columns.alike(column_list)
+    differ = (first.ne_missing(second) for first, second in combinations(values, 2))
+    return _together(values, ignore_row_if, reduce(and_, differ, pl.lit(True)))
 
 
 EXPECTATIONS: dict[str, Callable[..., Outcome]] = {

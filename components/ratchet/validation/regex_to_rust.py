@@ -105,7 +105,7 @@ def _literal(code: int) -> str:
 def _category(name: str) -> str:
     """Return the characters that Python itself matches with a class of `CATEGORIES`, as ranges."""
     sign = CATEGORIES[name.removeprefix("CATEGORY_")]
-    spans = (found.span() for found in re.finditer(f"{sign}+", "".join(map(chr, range(LAST_CHARACTER + 1)))))
+    spans = (match.span() for match in re.finditer(f"{sign}+", "".join(map(chr, range(LAST_CHARACTER + 1)))))
     return "".join(f"{_literal(_next_whole(first))}-{_literal(_last_whole(end - 1))}" for first, end in spans)
 
 

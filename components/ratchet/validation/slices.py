@@ -56,7 +56,7 @@ def collections_of(store: Store, named: TripletSetRef) -> list[CollectionRecord]
 def slices(collections: Sequence[CollectionRecord], slice_rows: int) -> list[TripletSlice]:
     """Cut the collections into slices of at most about `slice_rows` rows; at least one slice, which may be empty."""
     cut = []
-    for collection in [found for found in collections if found.content.num_rows] or collections[:1]:
+    for collection in [record for record in collections if record.content.num_rows] or collections[:1]:
         of = max(1, -(-collection.content.num_rows // slice_rows))
         cut += [TripletSlice(collection, number, of) for number in range(of)]
     return cut
@@ -94,7 +94,7 @@ def repeated_ids(store: Store, named: TripletSetRef, collections: Sequence[Colle
     for batch in ids(store, TRIPLETS, collections[-1].number):
         num_rows.update(dict(batch.group_by(COLLECTION).len().iter_rows()))
         hashes.append(batch[TRIPLETS.id].drop_nulls().hash())
-    if num_rows != Counter({found.number: found.content.num_rows for found in collections}):
+    if num_rows != Counter({record.number: record.content.num_rows for record in collections}):
         raise triplets_changed(store, named)
     ordered = pl.concat(hashes).sort()
     twice = ordered.filter(ordered == ordered.shift(1)).unique()
@@ -103,7 +103,7 @@ def repeated_ids(store: Store, named: TripletSetRef, collections: Sequence[Colle
 
 def _who_has(store: Store, up_to: int, hashes: pl.Series) -> dict[int, list[str]]:
     alike = pl.col(TRIPLETS.id).hash().is_in(hashes.implode())
-    rows = pl.concat(found.drop_nulls().filter(alike) for found in ids(store, TRIPLETS, up_to))
+    rows = pl.concat(batch.drop_nulls().filter(alike) for batch in ids(store, TRIPLETS, up_to))
     repeated = rows.filter(pl.col(TRIPLETS.id).is_duplicated()).unique().sort(TRIPLETS.id)
     by_collection = repeated.group_by(COLLECTION, maintain_order=True).agg(TRIPLETS.id)
     return dict(by_collection.iter_rows())

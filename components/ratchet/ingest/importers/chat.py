@@ -29,19 +29,19 @@ def prompt_of(value: Any, depth: int = 0) -> Messages:
     """Return the messages of a prompt. Raises Unmappable (no_text) if there are none with text."""
     inner = unpacked(value)
     if isinstance(value, str) and not isinstance(inner, dict) and not _is_chat(inner):
-        return _said([{"role": "user", "content": value}])
+        return _with_text([{"role": "user", "content": value}])
     value = inner
     if isinstance(value, list):
         inner = value[0] if len(value) == 1 and isinstance(value[0], list) else value
-        return _said([message_of(one) for one in inner])
+        return _with_text([message_of(message) for message in inner])
     if isinstance(value, dict) and depth < MAX_DEPTH:
         if _is_message(value):
-            return _said([message_of(value)])
-        found = next((name for name in PROMPTS if value.get(name)), None)
-        if found is None:
-            return _said([{"role": "user", "content": _only_text(value)}])
+            return _with_text([message_of(value)])
+        field = next((name for name in PROMPTS if value.get(name)), None)
+        if field is None:
+            return _with_text([{"role": "user", "content": _only_text(value)}])
         system = [{"role": "system", "content": text_of(value["system"])}] if value.get("system") else []
-        return [*system, *prompt_of(value[found], depth + 1)]
+        return [*system, *prompt_of(value[field], depth + 1)]
     raise Unmappable("no_text", "the prompt is neither a text nor messages")
 
 
@@ -52,18 +52,18 @@ def answer_of(value: Any, depth: int = 0) -> str:
     """
     if isinstance(value, str):
         inner = unpacked(value)
-        return answer_of(inner, depth + 1) if _is_chat(inner) and depth < MAX_DEPTH else _spoken(value)
+        return answer_of(inner, depth + 1) if _is_chat(inner) and depth < MAX_DEPTH else _non_blank(value)
     if isinstance(value, list) and value and depth < MAX_DEPTH:
         if all(_is_part(part) for part in value):
-            return _spoken(text_of(value))
+            return _non_blank(text_of(value))
         return answer_of(value[-1], depth + 1)
     if isinstance(value, dict) and depth < MAX_DEPTH:
         if _is_message(value):
-            return _spoken(message_of(value)["content"])
+            return _non_blank(message_of(value)["content"])
         if isinstance(value.get("text"), str):
-            return _spoken(value["text"])
-        found = next((name for name in ANSWERS if value.get(name)), None)
-        return _spoken(_only_text(value)) if found is None else answer_of(value[found], depth + 1)
+            return _non_blank(value["text"])
+        field = next((name for name in ANSWERS if value.get(name)), None)
+        return _non_blank(_only_text(value)) if field is None else answer_of(value[field], depth + 1)
     raise Unmappable("no_text", "the answer holds no text")
 
 
@@ -125,7 +125,7 @@ def _is_message(value: dict[str, Any]) -> bool:
 
 def _is_chat(value: Any) -> bool:
     if isinstance(value, list):
-        return bool(value) and all(isinstance(one, dict) and (_is_part(one) or _is_message(one)) for one in value)
+        return bool(value) and all(isinstance(item, dict) and (_is_part(item) or _is_message(item)) for item in value)
     return isinstance(value, dict) and (_is_message(value) or isinstance(value.get("choices"), list))
 
 
@@ -136,13 +136,13 @@ def _only_text(value: dict[str, Any]) -> str:
     return texts[0]
 
 
-def _said(messages: Messages) -> Messages:
+def _with_text(messages: Messages) -> Messages:
     if not any(message["content"].strip() for message in messages):
         raise Unmappable("no_text", "the prompt is empty")
     return messages
 
 
-def _spoken(text: str) -> str:
+def _non_blank(text: str) -> str:
     if not text.strip():
         raise Unmappable("no_text", "the answer is empty")
     return text

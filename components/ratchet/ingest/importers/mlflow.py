@@ -164,12 +164,12 @@ def _listed(uri: str, experiment: str) -> Iterator[SourceRecord]:
     number, token = 0, None
     try:
         client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
+        known = client.get_experiment_by_name(experiment)
+        if known is None:
             raise UserError(f"{uri} has no experiment {experiment!r}; name one with --experiment")
         while True:
             page = client.search_traces(
-                locations=[found.experiment_id],
+                locations=[known.experiment_id],
                 max_results=PAGE_TRACES,
                 order_by=["timestamp_ms ASC"],
                 page_token=token,
