@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ratchet.rehearsal.flagger_io import ClusterWorld
 
 from ratchet.http_service import free_ports
 from ratchet.rehearsal.argo import merge, render
 from ratchet.rehearsal.canary_spec import Hook
 from ratchet.rehearsal.cluster import Cluster
 from ratchet.rehearsal.flagger import Readiness, Status
+from ratchet.rehearsal.flagger_io import ClusterWorld
 from support.rehearsal_fakes import FakeGate, served
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "adapter-router"

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
-from ratchet.rehearsal.flagger_io import ClusterWorld
 
 from ratchet.http_service import free_ports
 from ratchet.rehearsal.cluster import Cluster
+from ratchet.rehearsal.flagger_io import ClusterWorld
 from ratchet.rehearsal.gateway import choose, gateway
 from support.rehearsal_fakes import FakePool, served
 

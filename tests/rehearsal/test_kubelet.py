@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from ratchet.rehearsal.flagger_io import readiness
 
 from ratchet.digest import digest_tree
 from ratchet.errors import UserError
@@ -17,6 +16,7 @@ from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.rehearsal.argo import OVERLAY, merge, render
 from ratchet.rehearsal.cluster import Cluster
 from ratchet.rehearsal.flagger import Readiness
+from ratchet.rehearsal.flagger_io import readiness
 from ratchet.rehearsal.kubelet import Kubelet, resolve
 from support.rehearsal_fakes import FakePool, served
 

@@ -27,9 +27,8 @@ def simulate_gate(
     as_json: AsJson = False,
 ) -> None:
     """Simulate the gate with your settings: error rates, power and votes needed, compared with other methods."""
-    from ratchet.release.simulation.html_page import page
-
     from ratchet.release.simulation import simulate_gate as simulation
+    from ratchet.release.simulation.html_page import page
 
     whole = settings(config)
     with Progress(console=say, disable=not say.is_terminal) as progress:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ratchet.release.simulation.html_page import page
 from scipy.stats import binom
 
 from ratchet.config import Gate
 from ratchet.release.gate.eprocess import Block, EProcess, alpha_of_attempt, harm_process, non_inferiority_process
 from ratchet.release.simulation.draws import NEVER, Draws, Truth, draw, first_rejections
+from ratchet.release.simulation.html_page import page
 from ratchet.release.simulation.simulate_gate import NUM_QUESTIONS, Simulated, plain, simulate
 
 ALPHA = 0.05
