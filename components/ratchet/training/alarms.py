@@ -17,7 +17,11 @@ def alarms(history: Sequence[dict[str, Any]]) -> list[str]:
     if len(curve) < QUARTERS:
         return []
     length = len(curve) // QUARTERS
-    first, last = (_means(part) for part in (curve[:length], curve[-length:]))
+    names = ("chosen_gain", "margin", "accuracy", "longer_gains", "longer_chosen", "entropy")
+    first, last = (
+        {name: sum(entry[name] for entry in part) / length for name in names}
+        for part in (curve[:length], curve[-length:])
+    )
     signs = []
     if last["chosen_gain"] < 0:
         signs.append(f"chosen answers lost {-last['chosen_gain']:.1f} nats against the reference")
@@ -37,8 +41,3 @@ def alarms(history: Sequence[dict[str, Any]]) -> list[str]:
             f"{last['longer_chosen']:.0%}: the model learns length"
         )
     return signs
-
-
-def _means(curve: Sequence[dict[str, Any]]) -> dict[str, float]:
-    names = ("chosen_gain", "margin", "accuracy", "longer_gains", "longer_chosen", "entropy")
-    return {name: sum(entry[name] for entry in curve) / len(curve) for name in names}

@@ -145,7 +145,10 @@ class PackedBatch(TypedDict):
 
 def collate(rows: Sequence[TokenizedRow], layout: Layout) -> PackedBatch:
     """Return the tensors of one forward pass over `rows`."""
-    blocks = [_block(row.prompt, shared) for row in rows for shared in _sharing_prompt(row, layout.packing)]
+    if layout.packing == "shared":
+        blocks = [_block(row.prompt, row.completions) for row in rows]
+    else:  # each completion follows a copy of the prompt
+        blocks = [_block(row.prompt, (completion,)) for row in rows for completion in row.completions]
     is_padded = layout.packing == "off"
     input_ids, position_ids, predicts = _line_tensors([[block] for block in blocks] if is_padded else [blocks], layout)
     completions = [completion for row in rows for completion in row.completions]
@@ -175,11 +178,6 @@ class _Block(NamedTuple):
     positions: list[int]
     predicts: list[int]
     segments: list[int]
-
-
-def _sharing_prompt(row: TokenizedRow, packing: Packing) -> list[tuple[list[int], ...]]:
-    """Return the row's completions, grouped by the copy of the prompt that they follow."""
-    return [row.completions] if packing == "shared" else [(completion,) for completion in row.completions]
 
 
 def _block(prompt: list[int], completions: tuple[list[int], ...]) -> _Block:

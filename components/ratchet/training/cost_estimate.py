@@ -31,7 +31,13 @@ def estimate_cost(config: Config, phases: Mapping[str, Selection], layout: Layou
 def _estimate_phase(rows: list[TokenizedRow], phase: Phase, seed: int, layout: Layout) -> dict[str, Any]:
     steps = plan(rows, batch_rows=phase.batch_rows, epochs=phase.epochs, seed=seed, layout=layout)
     passes = [[rows[index] for index in chosen] for step in steps for chosen in step]
-    sizes = [_computed_tokens(chosen, layout) for chosen in passes]
+    computed = 0  # tokens of all passes, with their padding
+    for chosen in passes:
+        sizes = [num_computed(row, layout.packing) for row in chosen]
+        if layout.packing == "off":
+            computed += max(sizes) * len(chosen)
+        else:
+            computed += -(-sum(sizes) // layout.multiple) * layout.multiple
     taken = [row for chosen in passes for row in chosen]
     return {
         "rows": len(rows),
@@ -39,19 +45,11 @@ def _estimate_phase(rows: list[TokenizedRow], phase: Phase, seed: int, layout: L
         "steps": len(steps),
         "passes": len(passes),
         "tokens": sum(row.num_distinct for row in taken),
-        "computed_tokens": sum(sizes),
+        "computed_tokens": computed,
         "padded_tokens": sum(num_computed(row, "off") for row in taken),
         "occupancy": round(sum(row.num_distinct for row in taken) / (len(passes) * layout.pass_tokens), 3),
         "lengths": histogram([row.length for row in rows]),
     }
-
-
-def _computed_tokens(rows: list[TokenizedRow], layout: Layout) -> int:
-    """Return the tokens of a pass, with its padding."""
-    sizes = [num_computed(row, layout.packing) for row in rows]
-    if layout.packing == "off":
-        return max(sizes) * len(rows)
-    return -(-sum(sizes) // layout.multiple) * layout.multiple
 
 
 def histogram(lengths: list[int]) -> dict[str, int]:

@@ -59,6 +59,10 @@ def train_phase(
     Resumes from the last complete checkpoint in `run.place`; the result is the same, bit for bit. With `early_stop` the
     model ends with the best adapter that it saw.
     """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=run.phase.learning_rate, weight_decay=0.0)
+    num_steps = len(run.steps)
+    share = partial(schedule, steps=num_steps, warmup_steps=round(num_steps * run.phase.warmup_share))
     trainer = WeightedTrainer(
         objective=run.objective,
         model=model,
@@ -81,7 +85,7 @@ def train_phase(
         ),
         train_dataset=[[[run.rows[index] for index in chosen] for chosen in step] for step in run.steps],
         data_collator=lambda items: [collate(chosen, run.layout) for chosen in items[0]],
-        optimizers=_optimizer(model, run.phase, len(run.steps)),
+        optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share)),
         callbacks=[PublishCheckpoint(run.place), *([early_stop] if early_stop else []), *callbacks],
         watched=early_stop.seen if early_stop else {},
     )
@@ -150,10 +154,3 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
 
     def floating_point_ops(self, inputs: list[PackedBatch]) -> int:
         return 0  # the base class expects one dictionary of tensors
-
-
-def _optimizer(model: "PeftModel", phase: Phase, steps: int) -> tuple[Any, Any]:
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=phase.learning_rate, weight_decay=0.0)
-    share = partial(schedule, steps=steps, warmup_steps=round(steps * phase.warmup_share))
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share)

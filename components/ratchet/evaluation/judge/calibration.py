@@ -60,22 +60,18 @@ def calibrate(
             tables[place[group], len(LABELS) * LABELS.index(label) + LABELS.index(outcome.score)] += 1
     table = tables.sum(axis=0, keepdims=True)
     judged = [outcome for outcome in outcomes if outcome.score is not None]
+    resampled = np.zeros((1, len(LABELS) ** 2))
+    if len(tables):  # the sums of the tables under each bootstrap draw of groups
+        kinds, times = np.unique(tables, axis=0, return_counts=True)
+        resampled = rng.multinomial(len(tables), times / len(tables), size=resamples).astype(float) @ kinds
     return Calibration(
         n=len(judged),
         agreement=float(np.trace(table.reshape(3, 3)) / max(1, len(judged))),
         kappa=float(cohen_kappa(table)[0]),
-        kappa_low=float(np.quantile(cohen_kappa(_resampled(tables, resamples, rng)), 1 - confidence)),
+        kappa_low=float(np.quantile(cohen_kappa(resampled), 1 - confidence)),
         flip_rate=sum(outcome.is_flip for outcome in judged) / max(1, len(judged)),
         confusion=table.reshape(3, 3).astype(int).tolist(),
     )
-
-
-def _resampled(tables: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """Return the sums of the tables under each bootstrap draw of groups."""
-    if not len(tables):
-        return np.zeros((1, len(LABELS) ** 2))
-    kinds, times = np.unique(tables, axis=0, return_counts=True)
-    return rng.multinomial(len(tables), times / len(tables), size=resamples).astype(float) @ kinds
 
 
 def cohen_kappa(tables: Floats) -> Floats:

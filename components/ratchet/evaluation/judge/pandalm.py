@@ -46,7 +46,10 @@ def read_panel(path: Path, limit: int) -> Panel:
         rows = TypeAdapter(list[AnnotatedPair]).validate_json(path.read_bytes())[:limit]
     except (OSError, ValidationError) as error:
         raise UserError(f"{path} is no PandaLM test set (a JSON array of judged pairs): {str(error)[:300]}") from None
-    pairs = [AnswerPair(_messages(row), row.response1, row.response2, str(at)) for at, row in enumerate(rows)]
+    pairs = []
+    for at, row in enumerate(rows):
+        content = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
+        pairs.append(AnswerPair([{"role": "user", "content": content}], row.response1, row.response2, str(at)))
     names = ("annotator1", "annotator2", "annotator3")
     return Panel(pairs, {name: [MARKS[getattr(row, name)] for row in rows] for name in names})
 
@@ -70,8 +73,3 @@ def majority(panel: Panel) -> list[float]:
     """Return the score that two of three annotators gave; a tie if all differ."""
     votes = [Counter(row).most_common(1)[0] for row in zip(*panel.marks.values(), strict=True)]
     return [mark if num > 1 else 0.5 for mark, num in votes]
-
-
-def _messages(row: AnnotatedPair) -> list[dict[str, str]]:
-    content = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
-    return [{"role": "user", "content": content}]
