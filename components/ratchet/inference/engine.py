@@ -65,7 +65,17 @@ class Engine:
     def load(self, folder: Path) -> Future[str]:
         """Load an adapter; the future returns its slot, for `GenerationRow.adapter`, or raises UserError."""
         slot: Future[str] = Future()
-        self._jobs.put(lambda: _settle(slot, lambda: self._load(folder)))
+
+        def job() -> None:
+            try:
+                self._slots += 1
+                name = f"slot{self._slots}"
+                self._lora.load(folder, name)
+                slot.set_result(name)
+            except Exception as error:
+                slot.set_exception(error)
+
+        self._jobs.put(job)
         return slot
 
     def retire(self, slot: str) -> None:
@@ -79,7 +89,10 @@ class Engine:
 
     def _run(self) -> None:
         while not self._is_closed:
-            self._take_jobs()
+            if not (self._batch.rows or self._waiting):  # no row to generate: wait for the next job
+                self._jobs.get()()
+            while not self._jobs.empty():
+                self._jobs.get()()
             self._free_slots()
             try:
                 finished = self._advance()
@@ -90,13 +103,6 @@ class Engine:
                     self._answer(row)
                 for notify in list(self._listeners.values()):
                     notify()
-
-    def _take_jobs(self) -> None:
-        """Run the queued jobs; with no row to generate, wait for the next job."""
-        if not (self._batch.rows or self._waiting):
-            self._jobs.get()()
-        while not self._jobs.empty():
-            self._jobs.get()()
 
     def _advance(self) -> list[GenerationRow]:
         finished = []
@@ -145,12 +151,6 @@ class Engine:
             self._listeners.pop(row, None)
             self._answers.pop(row).set_exception(error)
 
-    def _load(self, folder: Path) -> str:
-        self._slots += 1
-        slot = f"slot{self._slots}"
-        self._lora.load(folder, slot)
-        return slot
-
     def _free_slots(self) -> None:
         in_use = {row.adapter for row in self._answers}
         for slot in sorted(self._retired - in_use):
@@ -161,10 +161,3 @@ class Engine:
 
 def _size(row: GenerationRow) -> int:
     return len(row.prompt) + row.max_tokens
-
-
-def _settle(future: "Future[str]", work: Callable[[], str]) -> None:
-    try:
-        future.set_result(work())
-    except Exception as error:
-        future.set_exception(error)

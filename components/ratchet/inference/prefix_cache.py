@@ -31,7 +31,13 @@ class Prefixes:
 
     def length(self, rows: Sequence[Asked]) -> int:
         """Return the number of leading tokens that are cached for every one of these prompts."""
-        return min(self._length(row) for row in rows)
+        lengths = []
+        for row in rows:
+            read = self._read[row.adapter][0] if row.adapter in self._read else ()
+            # Without the last token: its logits choose the answer's first.
+            pairs = zip(read, row.prompt[:-1], strict=False)
+            lengths.append(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        return min(lengths)
 
     def fill(self, cache: DynamicCache, rows: Sequence[Asked], length: int) -> None:
         """Put the keys and values of the first `length` tokens into an empty cache."""
@@ -53,9 +59,3 @@ class Prefixes:
 
     def forget(self, adapter: str) -> None:
         self._read.pop(adapter, None)
-
-    def _length(self, row: Asked) -> int:
-        """Return the length of the common prefix, without the last token: its logits choose the answer's first."""
-        read = self._read[row.adapter][0] if row.adapter in self._read else ()
-        pairs = zip(read, row.prompt[:-1], strict=False)
-        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

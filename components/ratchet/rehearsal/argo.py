@@ -46,7 +46,10 @@ class Argo:
 
     def sync(self) -> None:
         """Apply the branch's head if it is new. Raises UserError if Git or the values are unusable."""
-        commit = self._fetch()
+        if not self.clone.exists():
+            self._git("init", "--bare", "--quiet", str(self.clone))
+        self._git("-C", str(self.clone), "fetch", "--quiet", self.git_url, f"refs/heads/{self.branch}")
+        commit = self._git("-C", str(self.clone), "rev-parse", "FETCH_HEAD").strip()
         if commit == self.synced:
             return
         self.synced = commit
@@ -58,12 +61,6 @@ class Argo:
             if manifest["kind"] in APPLIED:
                 self.cluster.apply(manifest)
         self._log_once(f"synced {commit[:10]}")
-
-    def _fetch(self) -> str:
-        if not self.clone.exists():
-            self._git("init", "--bare", "--quiet", str(self.clone))
-        self._git("-C", str(self.clone), "fetch", "--quiet", self.git_url, f"refs/heads/{self.branch}")
-        return self._git("-C", str(self.clone), "rev-parse", "FETCH_HEAD").strip()
 
     def _git(self, *arguments: str) -> str:
         try:

@@ -141,7 +141,11 @@ class Scheduler:
         self._warn(f"{self.canary.target}-primary.{self.canary.namespace} not ready: {readiness.value}")
         if readiness is Readiness.STUCK:
             if self.status.phase in ("Promoting", "Finalising"):
-                self._fail_promotion()
+                # The primary broke while it took over: the canary is the only healthy copy, so it keeps the traffic.
+                self.cluster.set_route(TOTAL_WEIGHT)
+                self._warn(f"Promotion failed! Routing all traffic to canary {self.canary}", "Failed")
+                self._sync("Failed", canary_weight=TOTAL_WEIGHT)
+                self._refused("post-rollout", "Failed")
             else:
                 self._roll_back()
         return True
@@ -187,7 +191,10 @@ class Scheduler:
         return True
 
     def _rollback_hook_fired(self) -> bool:
-        if self.status.phase not in ANALYSING or not self._is_rollback_asked():
+        if self.status.phase not in ANALYSING:
+            return False
+        hooks = self.canary.hooks_of("rollback")
+        if not any(self.cluster.call_hook(hook, self.status.phase, self._checksum) for hook in hooks):
             return False
         self._warn(f"Rolling back {self.canary} manual webhook invoked")
         self._roll_back()
@@ -213,8 +220,10 @@ class Scheduler:
         is_start = self.cluster.canary_weight() == 0
         if is_start:
             self._say(f"Starting canary analysis for {self.canary.target}.{self.canary.namespace}")
-        refused = self._refused("pre-rollout" if is_start else "rollout", "Progressing")
-        failed = refused or (None if is_start else self._metric_out_of_range())
+        failed: Hook | Metric | None = self._refused("pre-rollout" if is_start else "rollout", "Progressing")
+        if failed is None and not is_start:
+            metrics = self.canary.metrics  # a missing value is out of range
+            failed = next((metric for metric in metrics if not metric.accepts(self.cluster.measure(metric))), None)
         if failed is None:
             return False
         check = "pre-rollout" if is_start else "external"
@@ -267,13 +276,6 @@ class Scheduler:
         self._sync("Failed")
         self._refused("post-rollout", "Failed")
 
-    def _fail_promotion(self) -> None:
-        """The primary broke while it took over: the canary is the only healthy copy, so it keeps the traffic."""
-        self.cluster.set_route(TOTAL_WEIGHT)
-        self._warn(f"Promotion failed! Routing all traffic to canary {self.canary}", "Failed")
-        self._sync("Failed", canary_weight=TOTAL_WEIGHT)
-        self._refused("post-rollout", "Failed")
-
     def _copy_template(self) -> None:
         # The live target, not the analysed one: what a sync brought in since this tick began is promoted with it.
         target = self.canary.target
@@ -290,15 +292,6 @@ class Scheduler:
         """Return the first webhook of this type that does not pass; later ones are not called."""
         hooks = self.canary.hooks_of(hook_type)
         return next((hook for hook in hooks if not self.cluster.call_hook(hook, phase, self._checksum)), None)
-
-    def _metric_out_of_range(self) -> Metric | None:
-        """Return the first metric out of its range; a missing value is out of range."""
-        metrics = self.canary.metrics
-        return next((metric for metric in metrics if not metric.accepts(self.cluster.measure(metric))), None)
-
-    def _is_rollback_asked(self) -> bool:
-        hooks = self.canary.hooks_of("rollback")
-        return any(self.cluster.call_hook(hook, self.status.phase, self._checksum) for hook in hooks)
 
     def _sync(self, phase: Phase, canary_weight: int = 0) -> None:
         """Begin a phase: counters at zero, and the live template recorded as applied."""

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,9 @@ class Kubelet:
                 self._reconcile(name, deployment, workload)
                 referenced |= {adapter_of(deployment["spec"]["template"]), *(pod.adapter for pod in workload.pods)}
         self._reap()
-        self._unload(referenced | {pod.adapter for pod in self.leaving})
+        referenced |= {pod.adapter for pod in self.leaving}
+        with suppress(UserError):  # the pool does not answer; the next pass tries again
+            self.pool.keep_only({adapter for adapter in referenced if adapter})
 
     def close(self) -> None:
         """Stop every process and wait for it."""
@@ -157,7 +160,11 @@ class Kubelet:
     def _probe(self, name: str, workload: Workload) -> None:
         for pod in workload.pods:
             if time.monotonic() >= pod.probe_at:
-                pod.failures = 0 if self._answers(pod) else pod.failures + 1
+                try:
+                    answers = self.client.get(f"{pod.url}/readyz").status_code == httpx.codes.OK
+                except httpx.TransportError:
+                    answers = False
+                pod.failures = 0 if answers else pod.failures + 1
                 pod.is_ready = pod.failures == 0 or (pod.is_ready and pod.failures < FAILURE_THRESHOLD)
                 pod.probe_at = time.monotonic() + (PROBE_S if pod.is_ready else PASS_S)
                 if pod.failures:
@@ -168,12 +175,6 @@ class Kubelet:
                 self._retire(old)
         serving = workload.serving
         self.cluster.set_endpoint(name, serving.url if serving and serving.is_ready else None)
-
-    def _answers(self, pod: Pod) -> bool:
-        try:
-            return self.client.get(f"{pod.url}/readyz").status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
 
     def _resync(self, name: str, workload: Workload, pod: Pod) -> None:
         """Load the adapter again: a restarted pool has lost it, and the router is not ready without it."""
@@ -221,12 +222,6 @@ class Kubelet:
             elif now >= pod.stop_at:
                 pod.process.terminate()
                 pod.stop_at = float("inf")
-
-    def _unload(self, referenced: set[AdapterRef | None]) -> None:
-        try:
-            self.pool.keep_only({adapter for adapter in referenced if adapter})
-        except UserError:
-            return  # the pool does not answer; the next pass tries again
 
     def _log_once(self, name: str, workload: Workload, error: str) -> None:
         if error != workload.last_error:

@@ -27,13 +27,13 @@ from ratchet.needs import (
     S3,
     Needs,
 )
-from ratchet.progress import Progress, show_progress
+from ratchet.progress import show_progress
 from ratchet.registry.aliases import champion
 from ratchet.release.gate.eprocess import alpha_of_attempt
 from ratchet.release.ledger import Ledger, LedgerEntry, LedgerRecord, closing, open_request, quarantined, request
 from ratchet.release.reconciler.actions import run_id
 from ratchet.release.reconciler.kubernetes import ClusterUnavailable
-from ratchet.release.reconciler.reconcile import ReconcileResult, reconcile
+from ratchet.release.reconciler.reconcile import reconcile
 from ratchet.release.reconciler.targets import Targets, open_targets
 from ratchet.release.timeline import Timeline
 from ratchet.step import Inputs, Step
@@ -105,7 +105,10 @@ class _ReleaseSession:
                     return ended
                 done = reconcile(self.targets, now := time.time())
                 self.timeline.add(now, done)
-                self._show(progress, done)
+                if done.snapshot is not None:
+                    votes = done.state.get("votes", {}).get("canary", {}).get("n", 0)
+                    words = f"{self.candidate.adapter}: {done.snapshot.phase}, {votes} canary votes"
+                    progress.update(done.snapshot.weight, words)
                 if self.asked and (end := closing(self.targets.ledger.records(), self.asked)):
                     return ReleaseResult(outcome=end.event, why=end.why, asked=self.asked)
                 time.sleep(poll_s)
@@ -114,12 +117,6 @@ class _ReleaseSession:
             f"release of {self.candidate.adapter} has no end within release_adapter.timeout_s = {timeout_s:g} s; "
             "it stays open in the ledger, the reconciler goes on, and running this step again waits on"
         )
-
-    def _show(self, progress: Progress, done: ReconcileResult) -> None:
-        if done.snapshot is not None:
-            votes = done.state.get("votes", {}).get("canary", {}).get("n", 0)
-            words = f"{self.candidate.adapter}: {done.snapshot.phase}, {votes} canary votes"
-            progress.update(done.snapshot.weight, words)
 
     def _ask(self, now: float) -> ReleaseResult | None:
         """Open the release or resume it; return a result if it has ended before."""

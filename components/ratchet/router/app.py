@@ -79,7 +79,9 @@ def _add_routes(app: FastAPI, relay: Relay, tenants: dict[str, str]) -> None:
         status = 500
         try:
             asks = tenant(key)
-            body, parsed = await _chat_request(request)
+            with _as_request_error():
+                body = await request.json()  # whole, for the pool; the router reads a part of it
+                parsed = ChatRequest.model_validate(body)
             response = await relay.chat(parsed, body, asks)
             status = response.status_code
         except RequestRefused as error:
@@ -103,13 +105,6 @@ def _add_routes(app: FastAPI, relay: Relay, tenants: dict[str, str]) -> None:
             metrics.refused_votes.labels(metrics.arm, error.status).inc()
             raise
         return JSONResponse({"feedback_id": feedback_id})
-
-
-async def _chat_request(request: Request) -> tuple[dict[str, Any], ChatRequest]:
-    """Return the request's whole body, for the pool, and the part of it that the router reads."""
-    with _as_request_error():
-        body = await request.json()
-        return body, ChatRequest.model_validate(body)
 
 
 @contextmanager

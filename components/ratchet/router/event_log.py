@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tenacity import (
@@ -119,16 +120,10 @@ class EventLog:
             while len(self._flights) >= self._max_flights:
                 await asyncio.wait(self._flights, return_when=asyncio.FIRST_COMPLETED)
             self._depart()
-            await self._pause()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), self._pace_s)
         if self._flights:
             await asyncio.wait(self._flights)
-
-    async def _pause(self) -> None:
-        """Wait for `pace_s`, or until the log is closing."""
-        try:
-            await asyncio.wait_for(self._closing.wait(), self._pace_s)
-        except TimeoutError:
-            return
 
     def _depart(self) -> None:
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._max_batch))]

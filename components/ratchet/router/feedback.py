@@ -67,12 +67,9 @@ def _fault(vote: VoteRequest) -> str | None:
         case "preference":
             return None if _is_text(vote.value) else "a preference is the id of the interaction that lost"
         case _:
-            return None if _is_measure(vote.value) else f"{vote.kind} is a number, 0 or more (1 for: it happened)"
+            is_measure = not isinstance(vote.value, str) and math.isfinite(vote.value) and vote.value >= 0
+            return None if is_measure else f"{vote.kind} is a number, 0 or more (1 for: it happened)"
 
 
 def _is_text(value: float | str) -> bool:
     return isinstance(value, str) and bool(value.strip())
-
-
-def _is_measure(value: float | str) -> bool:
-    return not isinstance(value, str) and math.isfinite(value) and value >= 0

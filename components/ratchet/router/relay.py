@@ -146,14 +146,12 @@ class Relay:
             yield seen[-1]
         finally:
             if not exchange.is_recorded and len(seen) > 1:
-                self._record_part(exchange, read_part(b"".join(seen[:-1]), ending))
-
-    def _record_part(self, exchange: Exchange, answer: ParsedCompletion) -> None:
-        """Record the part of an unfinished answer that the user saw, in a new task, since this one may be cancelled."""
-        self.metrics.unfinished.labels(self.metrics.arm, answer.finish_reason).inc()
-        task = asyncio.create_task(self._record_quietly(exchange, answer))
-        self._recording.add(task)
-        task.add_done_callback(self._recording.discard)
+                # Record the part that the user saw, in a new task, since this one may be cancelled.
+                part = read_part(b"".join(seen[:-1]), ending)
+                self.metrics.unfinished.labels(self.metrics.arm, part.finish_reason).inc()
+                task = asyncio.create_task(self._record_quietly(exchange, part))
+                self._recording.add(task)
+                task.add_done_callback(self._recording.discard)
 
     async def _record_quietly(self, exchange: Exchange, answer: ParsedCompletion) -> None:
         try:

@@ -58,7 +58,10 @@ class RouterSettings:
             raise UserError(f"the router needs {' and '.join(map(_variable, missing))} in its environment")
         for name, kind in NUMBERS.items():
             if name in given:
-                given[name] = _number(name, kind, given[name])
+                try:
+                    given[name] = kind(given[name])
+                except ValueError:
+                    raise UserError(f"{_variable(name)} = {given[name]!r} is not a number") from None
         for name, known in CHOICES.items():
             if name in given and given[name] not in known:
                 raise UserError(f"{_variable(name)} = {given[name]!r}: known are {', '.join(known)}")
@@ -88,13 +91,6 @@ class RouterSettings:
                 f"{_variable('api_keys')} is empty, and {self.host} can be reached from elsewhere: anyone could "
                 f"ask, and vote, as anyone. Give tenants keys, or serve on {LOOPBACK[0]}"
             )
-
-
-def _number(name: str, kind: type[int] | type[float], text: str) -> float:
-    try:
-        return kind(text)
-    except ValueError:
-        raise UserError(f"{_variable(name)} = {text!r} is not a number") from None
 
 
 def _variable(name: str) -> str:

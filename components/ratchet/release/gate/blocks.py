@@ -108,7 +108,9 @@ def run_tests(run: CanaryDesign, cast: Iterable[CountedVote]) -> TestResults:
         counts[vote.arm][0] += 1
         counts[vote.arm][1] += vote.is_up
         waiting[vote.arm].append(vote.is_up)
-        while block := _filled(waiting, shape):
+        while all(len(waiting[arm]) >= num for arm, num in zip(ARMS, shape, strict=True)):
+            up_a, up_b = (sum(waiting[arm].popleft() for _ in range(num)) for arm, num in zip(ARMS, shape, strict=True))
+            block = Block(num_a=shape[0], up_a=up_a, num_b=shape[1], up_b=up_b)
             harm, non_inferiority = harm.after(block), non_inferiority.after(block)
             weight = run.weight_at(vote.at)
             shape = block_shape(weight or first_step)  # the next block's, fixed before a vote of it is looked at
@@ -130,11 +132,3 @@ def block_shape(weight: int) -> tuple[int, int]:
         return 1, 1
     other = 100 - weight
     return (round(other / weight), 1) if weight <= other else (1, round(weight / other))
-
-
-def _filled(waiting: dict[Arm, deque[bool]], shape: tuple[int, int]) -> Block | None:
-    """Take the next block out of the queues, once both hold enough."""
-    if any(len(waiting[arm]) < num for arm, num in zip(ARMS, shape, strict=True)):
-        return None
-    up_a, up_b = (sum(waiting[arm].popleft() for _ in range(num)) for arm, num in zip(ARMS, shape, strict=True))
-    return Block(num_a=shape[0], up_a=up_a, num_b=shape[1], up_b=up_b)

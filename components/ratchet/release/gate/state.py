@@ -10,7 +10,7 @@ from typing import Any
 
 from ratchet.adapter_ref import AdapterDigest
 from ratchet.config import Config
-from ratchet.release.gate.blocks import CanaryDesign, Point
+from ratchet.release.gate.blocks import CanaryDesign
 from ratchet.release.gate.event_tail import EventTail
 from ratchet.release.gate.evidence import Evidence, weigh
 from ratchet.release.gate.traffic_log import TrafficLog
@@ -158,11 +158,13 @@ def _evidence_state(evidence: Evidence) -> dict[str, Any]:
         "bound": evidence.bound,
         "decision": evidence.decision,
         "excluded": evidence.excluded,
-        "history": [_point(point) for point in thinned],
+        "history": [
+            {
+                "t": point.t,
+                "votes": {arm: asdict(tally) for arm, tally in point.votes.items()},
+                "log_e": {"harm": point.harm, "non_inferiority": point.non_inferiority},
+                "weight": point.weight,
+            }
+            for point in thinned
+        ],
     }
-
-
-def _point(point: Point) -> dict[str, Any]:
-    votes = {arm: asdict(tally) for arm, tally in point.votes.items()}
-    log_e = {"harm": point.harm, "non_inferiority": point.non_inferiority}
-    return {"t": point.t, "votes": votes, "log_e": log_e, "weight": point.weight}

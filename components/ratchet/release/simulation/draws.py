@@ -51,7 +51,10 @@ class Draws:
 def draw(truth: Truth, shape: tuple[int, int], num_blocks: int, num_runs: int, seed: int) -> Draws:
     """Draw the votes of `num_runs` canaries."""
     rng = np.random.default_rng(seed)
-    base = truth.baseline + _swing(truth.drift, num_blocks, num_runs, rng)
+    phases = rng.uniform(0, 1, (num_runs, 1))
+    periods = rng.uniform(0.5, 4, (num_runs, 1))
+    swing = truth.drift * np.sin(2 * np.pi * (phases + periods * np.arange(num_blocks) / num_blocks))
+    base = truth.baseline + swing
     rates_a = base + truth.brigade * (1 - base)
     rates_b = (base - truth.drop) * (1 - truth.brigade)
     return Draws(
@@ -78,10 +81,3 @@ def first_rejections(process: EProcess, draws: Draws, bound: float) -> Ints:
         first = np.where(has_rejected & (first == NEVER), block + 1, first)
         ups += up_a
     return first
-
-
-def _swing(amplitude: float, num_blocks: int, num_runs: int, rng: np.random.Generator) -> Floats:
-    phases = rng.uniform(0, 1, (num_runs, 1))
-    periods = rng.uniform(0.5, 4, (num_runs, 1))
-    swing: Floats = amplitude * np.sin(2 * np.pi * (phases + periods * np.arange(num_blocks) / num_blocks))
-    return swing

@@ -138,22 +138,17 @@ def _votes(blocks: Ints, draws: Draws) -> Floats:
 
 
 def _row(question: str, truth: str, method: str, votes: Floats) -> ErrorRateRow:
+    from scipy.stats import binomtest
+
     decided = int(np.isfinite(votes).sum())
-    low, high = _interval(decided, len(votes))
+    interval = binomtest(decided, len(votes)).proportion_ci(confidence_level=0.95, method="exact")
     median = float(np.median(votes))
     return ErrorRateRow(
         question=question,
         truth=truth,
         method=method,
         share=decided / len(votes),
-        low=low,
-        high=high,
+        low=float(interval.low),
+        high=float(interval.high),
         median_votes=int(median) if math.isfinite(median) else None,
     )
-
-
-def _interval(successes: int, trials: int) -> tuple[float, float]:
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, trials).proportion_ci(confidence_level=0.95, method="exact")
-    return float(interval.low), float(interval.high)
