@@ -5,7 +5,7 @@ flows count the collections that this run worked on; feedback carried over from 
 interaction, counts as in again.
 """
 
-from ratchet.collection.intents import Intent, landing_digest, plan_collections
+from ratchet.collection.intents import landing_digest, plan_collections
 from ratchet.collection.records import CollectionRecord, is_done, total_flow
 from ratchet.config import Config
 from ratchet.lake.fingerprint import Fingerprint
@@ -17,10 +17,15 @@ from ratchet.store import Store
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
+    from ratchet.collection.exactly_once import collect
+
     intents = plan_collections(store, config.collect_triplets.late_days)
     # With none to do, the last is counted again: a killed run may have done it without publishing the manifest.
     undone = [intent for intent in intents if not is_done(store, intent.number)] or intents[-1:]
-    collected = [_collect(store, intent) for intent in undone]
+    collected = [
+        CollectionRecord.read(store, intent.number) if is_done(store, intent.number) else collect(store, intent)
+        for intent in undone
+    ]
     content = sum((CollectionRecord.read(store, intent.number).content for intent in intents), Fingerprint())
     return StepOutput(
         outputs={"triplets": Artifact(uri=TRIPLETS.key, digest=content.digest(), rows=content.num_rows)},
@@ -34,12 +39,6 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
             "refused": [record.refused for record in collected if record.refused],
         },
     )
-
-
-def _collect(store: Store, intent: Intent) -> CollectionRecord:
-    from ratchet.collection.exactly_once import collect
-
-    return CollectionRecord.read(store, intent.number) if is_done(store, intent.number) else collect(store, intent)
 
 
 STEP = Step(

@@ -89,25 +89,21 @@ def _is_clear(rows: pl.DataFrame, table: Table, model: type[BaseModel]) -> pl.Ex
     for name, field in model.model_fields.items():
         if get_origin(field.annotation) is Literal:
             checks.append(pl.col(name).is_in(get_args(field.annotation)))
-    checks += [pl.col(name).is_in(_canonical(rows[name])) for name in ANY_JSON if name in rows.columns]
+    for name in ANY_JSON:
+        if name in rows.columns:
+            checks.append(pl.col(name).is_in([text for text in rows[name].unique() if _is_canonical(text)]))
     return pl.all_horizontal(checks).fill_null(False)
-
-
-def _canonical(column: pl.Series) -> list[str]:
-    return [text for text in column.unique() if _is_canonical(text)]
 
 
 def _is_canonical(text: str) -> bool:
     try:
         value = json.loads(text)
-        return isinstance(value, dict) and to_json(value) == text and _suits_feedback(value)
+        if not isinstance(value, dict) or to_json(value) != text:
+            return False
+        # The declared fields that feedback keeps in `extra` are as `feedback_row` writes them.
+        return all(isinstance(value.get(name, ""), str) for name in KEPT_IN_EXTRA)
     except (ValueError, RecursionError):
         return False
-
-
-def _suits_feedback(extra: Mapping[str, Any]) -> bool:
-    """Return whether the declared fields that feedback keeps in `extra` are as `feedback_row` writes them."""
-    return all(isinstance(extra.get(name, ""), str) for name in KEPT_IN_EXTRA)
 
 
 def _validate_rest(rows: pl.DataFrame, is_clear: pl.Expr, to_row: Any) -> tuple[pl.DataFrame, list[LineFault]]:

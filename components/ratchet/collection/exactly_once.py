@@ -62,7 +62,11 @@ class _NewEvents:
         ordered = pl.concat(hashes).sort()
         self.num_ids = len(ordered)
         self.repeated = ordered.filter(ordered == ordered.shift(1)).unique()
-        self.known = _known(self.files.store, self.table, self.earlier, pl.concat(ids))
+        self.known = pl.concat(ids)
+        if self.earlier:  # those that the table already holds
+            held = tables.scan(self.files.store, self.table, self.earlier).select(self.table.id)
+            known = held.join(self.known.to_frame().lazy(), on=self.table.id, how="semi")
+            self.known = known.collect(engine="streaming").to_series()
 
     def rows(self) -> Iterator[pl.DataFrame]:
         empty = _empty(self.table)
@@ -112,7 +116,9 @@ class _Collection:
         self._append(FEEDBACK, self._votes(votes, feedback, wanted))
         needed = pl.concat(wanted).unique()
         self._append(INTERACTIONS, self._answers(answers, voted_on, needed))
-        self._spill_earlier(voted_on, needed)
+        if earlier:  # spill the answers of earlier collections that this collection's feedback is on
+            for rows in tables.matching(self.store, INTERACTIONS, earlier, needed[INTERACTIONS.id]):
+                voted_on.add(rows.select(voted_on.empty.columns).join(needed, on=INTERACTIONS.id))
         before = CollectionRecord.read(self.store, earlier).newest_s if earlier else 0.0
         newest_s = max(before, votes.newest_s, answers.newest_s)
         self._append(TRIPLETS, self._triplets(feedback, voted_on, may_still_join(newest_s, self.intent.late_days)))
@@ -144,12 +150,6 @@ class _Collection:
             voted_on.add(rows.filter(is_needed).with_columns(bucket_of(INTERACTIONS.id, self.num_buckets)))
             voted_on.add(rows.join(elsewhere, on=INTERACTIONS.id))
             yield rows
-
-    def _spill_earlier(self, voted_on: Spill, needed: pl.DataFrame) -> None:
-        """Spill the answers of earlier collections that this collection's feedback is on."""
-        if self.intent.number > 1:
-            for rows in tables.matching(self.store, INTERACTIONS, self.intent.number - 1, needed[INTERACTIONS.id]):
-                voted_on.add(rows.select(voted_on.empty.columns).join(needed, on=INTERACTIONS.id))
 
     def _triplets(self, feedback: Spill, voted_on: Spill, may_wait: pl.Expr) -> Iterator[pl.DataFrame]:
         for bucket in range(self.num_buckets):
@@ -187,14 +187,6 @@ class _Collection:
         )
         write_record(self.store, done, pl.concat([_empty(FEEDBACK), *self.waiting]).sort(FEEDBACK.id))
         return done
-
-
-def _known(store: Store, table: Table, up_to: int, ids: pl.Series) -> pl.Series:
-    """Return those of the ids that the table already holds."""
-    if up_to == 0:
-        return ids.clear()
-    held = tables.scan(store, table, up_to).select(table.id)
-    return held.join(ids.to_frame().lazy(), on=table.id, how="semi").collect(engine="streaming").to_series()
 
 
 def _num_buckets(num_rows: int, bucket_rows: int) -> int:

@@ -18,8 +18,6 @@ from ratchet.datasets.shingles import stable_hash
 from ratchet.digest import canonical_text
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from ratchet.datasets.shingles import Hashes
 
     Chat = list[dict[str, Any]]
@@ -51,7 +49,10 @@ def with_typos(rows: pl.DataFrame, share: float, seed: int, *, held_out: pl.Seri
     if not len(chosen):
         return rows
     copies = _copies(rows[chosen], numbers[chosen])
-    apart = copies.filter(~_are_near(copies["asked"], held_out, near))
+    # A copy may be near a held-out prompt directly or through another copy.
+    texts = prompt_texts(pl.concat([copies["asked"], held_out]))
+    labels = components(len(texts), near_duplicates(texts, near))
+    apart = copies.filter(~np.isin(labels[: len(copies)], labels[len(copies) :]))
     return pl.concat([rows, apart.select(rows.columns)])
 
 
@@ -76,13 +77,6 @@ def _copies(rows: pl.DataFrame, numbers: "Hashes") -> pl.DataFrame:
         chats.append(asked and canonical_text([*asked, *turns[num_asked:]]))
     changed = {column: pl.Series(chats, dtype=pl.String), "asked": pl.Series(prompts, dtype=pl.String)}
     return rows.with_columns(**changed, synthetic=pl.lit(True)).drop_nulls("asked")
-
-
-def _are_near(prompts: pl.Series, others: pl.Series, near: float) -> "NDArray[np.bool_]":
-    """Return which prompts are near duplicates of any of the others, directly or through one another."""
-    texts = prompt_texts(pl.concat([prompts, others]))
-    labels = components(len(texts), near_duplicates(texts, near))
-    return np.isin(labels[: len(prompts)], labels[len(prompts) :])
 
 
 def _chat_with_typos(chat: "Chat", number: np.uint64) -> "Chat | None":

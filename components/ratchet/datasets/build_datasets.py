@@ -33,7 +33,8 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
     earlier, expired_through = _assignments(config, inputs, store), _expired_through(inputs, store)
     triplets, files, dropped, sides = _decide_all(config, inputs, store, earlier, expired_through)
     earlier.freeze(store, sides.conversations)
-    flow = _flow(len(triplets.keys), dropped)
+    num_in, drops = len(triplets.keys), dict(sorted(Counter(dropped["reason"].to_list()).items()))
+    flow = Flow(rows_in=num_in, rows_out=num_in - len(dropped), drops=drops)
     card = {
         "input": {
             "triplets": inputs["validate_triplets"].outputs["valid"].digest,
@@ -71,11 +72,6 @@ def _decide_all(
     return triplets, divide(rows, sides, with_recent=config.build_datasets.recent_days > 0), rows.drops, sides
 
 
-def _flow(num_in: int, dropped: "pl.DataFrame") -> Flow:
-    drops = dict(sorted(Counter(dropped["reason"].to_list()).items()))
-    return Flow(rows_in=num_in, rows_out=num_in - len(dropped), drops=drops)
-
-
 def _publish(
     store: Store,
     config: Config,
@@ -111,39 +107,30 @@ def decide(
     from ratchet.datasets.prompts import prompt_texts
     from ratchet.datasets.shingles import stable_hash
     from ratchet.datasets.split import split
-    from ratchet.datasets.training_rows import make_rows
+    from ratchet.datasets.training_rows import Rows, make_rows
 
     settings = config.build_datasets
     rows = make_rows(judged, settings, triplets.answers.str.len_chars())
     prompts = pl.concat([table.select("prompt") for table in (rows.sft, rows.dpo, rows.kto)]).unique().sort("prompt")
     texts = prompt_texts(triplets.prompts.gather(prompts["prompt"]))
     clusters = prompts.with_columns(cluster=pl.Series(prompt_clusters(texts, settings.near_duplicate)))
-    rows = without_near_duplicates(_clustered(rows, clusters), triplets.answers, judged, settings.near_duplicate)
+    sft, dpo, kto = (table.join(clusters, on="prompt", how="left") for table in (rows.sft, rows.dpo, rows.kto))
+    rows = Rows(sft, dpo, kto, rows.drops)
+    rows = without_near_duplicates(rows, triplets.answers, judged, settings.near_duplicate)
     named = judged.select("row", "prompt", "created_at").join(rows.drops, on="row", how="anti")
     named = named.join(clusters, on="prompt", maintain_order="left")
     conversation = stable_hash(triplets.conversations.gather(named["row"]))
     seen = named.select("cluster", conversation=pl.Series(conversation), first_at="created_at")
+    newest, days = judged["created_at"].max(), settings.recent_days
     sides = split(
         seen,
         eval_share=settings.eval_share,
         seed=config.seed,
         hub_conversations=settings.hub_conversations,
         frozen=frozen,
-        recent_since=_recent_since(judged, settings.recent_days),
+        recent_since=float(newest) - days * DAY_S if days > 0 and isinstance(newest, float) else None,
     )
     return rows, sides
-
-
-def _clustered(rows: "Rows", clusters: "pl.DataFrame") -> "Rows":
-    from ratchet.datasets.training_rows import Rows
-
-    sft, dpo, kto = (table.join(clusters, on="prompt", how="left") for table in (rows.sft, rows.dpo, rows.kto))
-    return Rows(sft, dpo, kto, rows.drops)
-
-
-def _recent_since(judged: "pl.DataFrame", days: float) -> float | None:
-    newest = judged["created_at"].max()
-    return float(newest) - days * DAY_S if days > 0 and isinstance(newest, float) else None
 
 
 def _read(store: Store, uri: str) -> "pl.DataFrame":

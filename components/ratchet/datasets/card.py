@@ -34,7 +34,11 @@ def describe(name: str, table: pl.DataFrame, triplets: Interned, written: pl.Dat
     counted on the `written` rows, synthetic ones included, except lengths (characters), which are of the real rows.
     """
     total, squares = written.select(pl.col("weight").sum(), squares=(pl.col("weight") ** 2).sum()).row(0)
-    chars = {TEXT_KEYS[key]: _lengths(table, key, triplets) for key in TEXT_KEYS if key in table.columns}
+    chars = {
+        text: (triplets.prompts if key == "prompt" else triplets.answers).gather(table[key]).str.len_chars()
+        for key, text in TEXT_KEYS.items()
+        if key in table.columns
+    }
     means = written.select(pl.col(factor).mean().round_sig_figs(4) for factor in FACTORS).row(0, named=True)
     return {
         "rows": len(written),
@@ -120,11 +124,6 @@ def _trained(card: dict[str, Any]) -> dict[str, Any]:
 
 def _largest_first(counts: Bars) -> Bars:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _lengths(table: pl.DataFrame, key: str, triplets: Interned) -> pl.Series:
-    texts = triplets.prompts if key == "prompt" else triplets.answers
-    return texts.gather(table[key]).str.len_chars()
 
 
 def _histogram(values: pl.Series, edges: tuple[float, ...]) -> Bars:

@@ -29,13 +29,10 @@ def without_near_duplicates(rows: Rows, answers: pl.Series, judged: pl.DataFrame
         finding = pool.submit(_best, rows.sft, answers, ["cluster"], threshold)
         kto = _best(rows.kto, answers, ["cluster", "label"], threshold)
         sft = finding.result()
-    gone = drop_reasons(judged, (sft, rows.dpo, kto), [rows.drops, _near(judged, rows.drops)])
+    left = judged.select("row").join(rows.drops, on="row", how="anti")
+    near = left.with_columns(reason=pl.lit("near_duplicate"))
+    gone = drop_reasons(judged, (sft, rows.dpo, kto), [rows.drops, near])
     return replace(rows, sft=sft, kto=kto, drops=gone)
-
-
-def _near(judged: pl.DataFrame, drops: pl.DataFrame) -> pl.DataFrame:
-    left = judged.select("row").join(drops, on="row", how="anti")
-    return left.with_columns(reason=pl.lit("near_duplicate"))
 
 
 def _best(rows: pl.DataFrame, answers: pl.Series, same: list[str], threshold: float) -> pl.DataFrame:

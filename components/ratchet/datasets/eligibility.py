@@ -9,7 +9,7 @@ import polars as pl
 
 from ratchet.config import BuildDatasets
 from ratchet.datasets.interning import Interned
-from ratchet.datasets.shingles import SLICE_TEXTS, TOKENS, Sets, hash_words
+from ratchet.datasets.shingles import SLICE_TEXTS, TOKENS, hash_words
 from ratchet.datasets.weights import exposure, recency
 from ratchet.events import EXPLICIT
 
@@ -46,17 +46,22 @@ def assess_eligibility(
     """
     kind = pl.col("kind")
     newest = triplets.keys.select(pl.col("created_at").max().fill_null(0.0)).item()
-    keys = _edited(_resolved(triplets), triplets).with_columns(
+    keys = _resolved(triplets)
+    corrections = keys.filter(kind == "correction")
+    before, after = (triplets.answers.gather(corrections[name]) for name in ("answer", "target"))
+    edits = corrections.select("row").with_columns(edit=pl.Series(edit_shares(before, after), dtype=pl.Float64))
+    keys = keys.join(edits, on="row", how="left", maintain_order="left").with_columns(
         recency=recency(pl.col("created_at"), newest, settings.half_life_days),
         exposure=exposure(pl.col("propensity"), settings.max_inverse_propensity),
         is_up=pl.col("value_num") > pl.when(kind == "rating").then(NEUTRAL_RATING).otherwise(0),
     )
     is_about_two = kind == "preference"  # it teaches from both answers, so both need consent
     is_refused = _not_granted("consent_training") | (is_about_two & _not_granted("other_consent"))
+    ends = pl.min_horizontal("retention_until", "other_retention_until")
     judged = keys.with_columns(
         reason=pl.when(is_refused)
         .then(pl.lit("no_consent"))
-        .when(_has_expired(expired_through))
+        .when(pl.lit(False) if expired_through is None else ends <= expired_through)
         .then(pl.lit("expired"))
         .when(pl.col("reason").is_not_null())
         .then("reason")
@@ -74,11 +79,6 @@ def assess_eligibility(
 
 def _not_granted(consent: str) -> pl.Expr:
     return (pl.col(consent) != "granted").fill_null(True)
-
-
-def _has_expired(through: float | None) -> pl.Expr:
-    ends = pl.min_horizontal("retention_until", "other_retention_until")
-    return pl.lit(False) if through is None else ends <= through
 
 
 def _resolved(triplets: Interned) -> pl.DataFrame:
@@ -121,13 +121,6 @@ def _take_back(keys: pl.DataFrame, triplet_ids: pl.Series) -> pl.DataFrame:
     )
 
 
-def _edited(keys: pl.DataFrame, triplets: Interned) -> pl.DataFrame:
-    corrections = keys.filter(pl.col("kind") == "correction")
-    before, after = (triplets.answers.gather(corrections[name]) for name in ("answer", "target"))
-    edits = corrections.select("row").with_columns(edit=pl.Series(edit_shares(before, after), dtype=pl.Float64))
-    return keys.join(edits, on="row", how="left", maintain_order="left")
-
-
 def edit_shares(before: pl.Series, after: pl.Series) -> np.ndarray:
     """Return the share of changed words, 0 to 1: one minus Dice's similarity of bags of words; order does not count."""
     parts = (slice(first, first + SLICE_TEXTS) for first in range(0, len(before), SLICE_TEXTS))
@@ -136,7 +129,12 @@ def edit_shares(before: pl.Series, after: pl.Series) -> np.ndarray:
 
 def _edit_shares(before: pl.Series, after: pl.Series) -> np.ndarray:
     bags = [hash_words(texts, TOKENS) for texts in (before, after)]
-    (words, times), (words_after, times_after) = (np.unique(_of_each(bag), return_counts=True) for bag in bags)
+    # Words as numbers unique to their text: the text's index in the high bits, the word's hash below.
+    packed = (
+        (bag.owners.astype(np.uint64) << np.uint64(WORD_BITS)) | (bag.items >> np.uint64(64 - WORD_BITS))
+        for bag in bags
+    )
+    (words, times), (words_after, times_after) = (np.unique(numbers, return_counts=True) for numbers in packed)
     _, place, place_after = np.intersect1d(words, words_after, assume_unique=True, return_indices=True)
     kept = np.minimum(times[place], times_after[place_after])
     owner = (words[place] >> np.uint64(WORD_BITS)).astype(np.int64)
@@ -144,14 +142,6 @@ def _edit_shares(before: pl.Series, after: pl.Series) -> np.ndarray:
     num_words = bags[0].sizes + bags[1].sizes
     share: np.ndarray = 1 - 2 * shared / np.maximum(num_words, 1)
     return np.where(num_words > 0, share, 0.0)
-
-
-def _of_each(bag: Sets) -> np.ndarray:
-    """Return words as numbers unique to their text: the text's index in the high bits, the word's hash below."""
-    packed: np.ndarray = (bag.owners.astype(np.uint64) << np.uint64(WORD_BITS)) | (
-        bag.items >> np.uint64(64 - WORD_BITS)
-    )
-    return packed
 
 
 def _overrule(judged: pl.DataFrame) -> pl.DataFrame:

@@ -56,7 +56,8 @@ def intern(triplets: pl.DataFrame) -> Interned:
         pl.when(is_preference).then("other_response").alias("other_response"),
     )
     answers = pl.concat([texts[name].alias("text") for name in TEXTS], rechunk=False)
-    answer, target, other = _thirds(first_equal(answers))
+    first, num = first_equal(answers), len(rows)
+    answer, target, other = first[:num], first[num : 2 * num], first[2 * num :]
     keys = rows.select(
         pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
         pl.lit(first_equal(rows["messages"])).alias("prompt"),
@@ -101,8 +102,3 @@ def first_equal(texts: pl.Series) -> pl.Series:
     assert (texts.gather(again["first"]) == again["text"]).all(), "two texts with one 64-bit hash"
     places = pl.DataFrame({"place": pl.int_range(len(texts), dtype=pl.UInt32, eager=True)})
     return places.join(known.select("place", "first"), on="place", how="left", maintain_order="left")["first"]
-
-
-def _thirds(series: pl.Series) -> tuple[pl.Series, pl.Series, pl.Series]:
-    size = len(series) // 3
-    return series[:size], series[size : 2 * size], series[2 * size :]

@@ -55,7 +55,12 @@ def write_out(name: str, table: pl.DataFrame, texts: Interned) -> pl.DataFrame:
     answer = texts.answers.gather(table["answer"])
     if name.startswith("kto"):
         return named.with_columns(prompt, completion=answer).select(list(KTO))
-    return named.with_columns(prompt, answer=answer).with_columns(messages=_answered()).select(list(SFT))
+    # The chat with its answer appended, as canonical JSON like the prompt.
+    turn = pl.struct(content="answer", role=pl.lit("assistant")).struct.json_encode()
+    before = pl.col("prompt").str.strip_suffix("]")
+    comma = pl.when(before == "[").then(pl.lit("")).otherwise(pl.lit(","))
+    chat = pl.concat_str(before, comma, turn, pl.lit("]"))
+    return named.with_columns(prompt, answer=answer).with_columns(messages=chat).select(list(SFT))
 
 
 def write_files(
@@ -91,13 +96,6 @@ def held_out(files: dict[str, pl.DataFrame], texts: Interned) -> pl.Series:
 
 def is_trained_on(name: str) -> bool:
     return name.endswith(f"-{TRAIN}")
-
-
-def _answered() -> pl.Expr:
-    """Return the chat with its answer appended, as canonical JSON like the prompt."""
-    turn = pl.struct(content="answer", role=pl.lit("assistant")).struct.json_encode()
-    before = pl.col("prompt").str.strip_suffix("]")
-    return pl.concat_str(before, pl.when(before == "[").then(pl.lit("")).otherwise(pl.lit(",")), turn, pl.lit("]"))
 
 
 def _tenants(votes: pl.Series, tenants: pl.Series) -> pl.Series:

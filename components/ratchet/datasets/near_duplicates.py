@@ -67,7 +67,9 @@ def _near(texts: pl.Series, threshold: float, within: "Hashes | None") -> Iterat
     def read(chunk: tuple[int, int]) -> tuple["Hashes", "Pairs"]:
         first, last = chunk
         sets = _distinct(texts[first:last], None if within is None else within[first:last], rarity)
-        is_short = _is_short(sets)
+        is_short = np.zeros(len(sets.starts) - 1, dtype=np.bool_)
+        has_items = sets.sizes > 0
+        is_short[has_items] = (sets.items[sets.starts[:-1][has_items]] & SHORT) != 0
         return _prefixes(sets, first, threshold, ~is_short), _subsets(sets, first, threshold, is_short)
 
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
@@ -114,13 +116,6 @@ def _distinct(texts: pl.Series, within: "Hashes | None", rarity: "Hashes") -> Se
     packed = sorted_unique(order + hashes)
     starts = np.searchsorted(packed >> np.uint64(48), np.arange(len(texts) + 1, dtype=np.uint64))
     return Sets(packed & np.uint64((1 << 48) - 1), starts)
-
-
-def _is_short(sets: Sets) -> "NDArray[np.bool_]":
-    is_short = np.zeros(len(sets.starts) - 1, dtype=np.bool_)
-    has_items = sets.sizes > 0
-    is_short[has_items] = (sets.items[sets.starts[:-1][has_items]] & SHORT) != 0
-    return is_short
 
 
 def _prefixes(sets: Sets, first: int, threshold: float, is_wanted: "NDArray[np.bool_]") -> "Hashes":
@@ -177,7 +172,8 @@ def _verify(texts: pl.Series, within: "Hashes | None", threshold: float, prefixe
     """Compare texts that share a prefix shingle, neighbours first, until all near texts are connected."""
     prefixes = sorted_unique(prefixes)
     names, owners = prefixes >> np.uint64(TEXT_BITS), (prefixes & np.uint64((1 << TEXT_BITS) - 1)).astype(np.int64)
-    names, owners = _shared_only(names, owners)
+    is_shared = _group_sizes(names) > 1
+    names, owners = names[is_shared], owners[is_shared]
     known, owners = dense_rank(owners)
     sets = _candidates(texts, known, within)
     signatures = _signatures(sets)
@@ -198,11 +194,6 @@ def _verify(texts: pl.Series, within: "Hashes | None", threshold: float, prefixe
         names, owners = names[is_crowded], owners[is_crowded]
         first, last = last + 1, last * 2
     yield known[near]
-
-
-def _shared_only(names: "Hashes", owners: "Numbers") -> tuple["Hashes", "Numbers"]:
-    is_shared = _group_sizes(names) > 1
-    return names[is_shared], owners[is_shared]
 
 
 def _group_sizes(names: "Hashes") -> "Numbers":

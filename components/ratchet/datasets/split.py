@@ -64,10 +64,13 @@ def split(
     cluster = seen["cluster"].to_numpy().astype(np.int64)
     was_train, was_eval = _frozen_sides(conversations, frozen)
     graph = _build_graph(cluster, conversation, conversations, was_eval, hub_conversations)
-    names = _name_groups(graph, seed)
+    # A group's name: a hash of the seed and its smallest conversation, uniform over 64 bits.
+    names = splitmix64(graph.smallest ^ splitmix64(np.array([seed], dtype=np.uint64)))
     is_eval = _choose_eval(graph, names, eval_share, was_train, was_eval)
-    is_recent = ~(is_eval | _any(graph.of_conversation, was_train, graph.num) | graph.has_hub)
-    is_recent &= _all_since(seen, graph.of_conversation[conversation], graph.num, recent_since)
+    is_recent = np.zeros(graph.num, dtype=np.bool_)
+    if recent_since is not None:
+        is_recent = ~(is_eval | _any(graph.of_conversation, was_train, graph.num) | graph.has_hub)
+        is_recent &= ~_any(graph.of_conversation[conversation], (seen["first_at"] < recent_since).to_numpy(), graph.num)
 
     decided = ~is_recent[graph.of_conversation]
     is_live = np.bincount(graph.of_conversation, minlength=graph.num) > 0
@@ -122,11 +125,6 @@ def _build_graph(
     has_hub[of_conversation[conversation[is_hub[cluster]]]] = True
     home = of_conversation[first]
     return _Graph(is_hub, labels[:num_clusters], of_conversation, num, home, smallest, has_hub)
-
-
-def _name_groups(graph: _Graph, seed: int) -> "NDArray[np.uint64]":
-    """Return each group's name: a hash of the seed and its smallest conversation, uniform over 64 bits."""
-    return splitmix64(graph.smallest ^ splitmix64(np.array([seed], dtype=np.uint64)))
 
 
 def _choose_eval(
@@ -213,9 +211,3 @@ def _any(group: "Labels", flags: "NDArray[np.bool_]", num_labels: int) -> "NDArr
     has_flag = np.zeros(num_labels, dtype=np.bool_)
     has_flag[group[flags]] = True
     return has_flag
-
-
-def _all_since(seen: pl.DataFrame, group: "Labels", num_labels: int, since: float | None) -> "NDArray[np.bool_]":
-    if since is None:
-        return np.zeros(num_labels, dtype=np.bool_)
-    return ~_any(group, (seen["first_at"] < since).to_numpy(), num_labels)

@@ -49,9 +49,18 @@ def make_rows(judged: pl.DataFrame, settings: BuildDatasets, lengths: pl.Series)
     signals, refused = _admit(judged, settings)
     comparisons, undecided = _compare(signals, settings)
     answers, cancelled = _count_votes(signals, settings)
-    cut_off = _cut_off(judged)
+    # (prompt, answer) of truncated answers: their last token is not an end of turn
+    truncated = [
+        judged.filter("is_cut").select("prompt", "answer"),
+        judged.filter("is_other_cut").select("prompt", answer="other").drop_nulls(),
+    ]
+    cut_off = pl.concat(truncated).unique()
     weak = _regenerated(judged, settings, lengths)
-    pairs = _mark_ends(_choose_pairs(comparisons, answers, weak, settings), cut_off)
+    pairs = _choose_pairs(comparisons, answers, weak, settings)
+    for side in ("chosen", "rejected"):
+        cut = cut_off.rename({"answer": side}).with_columns(pl.lit(False).alias(f"{side}_ends"))
+        pairs = pairs.join(cut, on=["prompt", side], how="left", maintain_order="left")
+    pairs = pairs.with_columns(pl.col("chosen_ends", "rejected_ends").fill_null(True))
     sft, beaten = _targets(signals, comparisons, answers, settings)
     sft = sft.join(cut_off, on=["prompt", "answer"], how="anti")  # as a target, it would teach stopping mid-sentence
     kto = _corroborated(answers.with_columns(label=pl.col("share") > 0.5), judged, settings)
@@ -82,20 +91,6 @@ def _admit(judged: pl.DataFrame, settings: BuildDatasets) -> tuple[pl.DataFrame,
     caution = pl.when("is_risky").then(settings.injection_weight).otherwise(1.0)
     counted = signals.join(flood, on="row", how="anti").with_columns(caution=caution).sort("row")
     return counted, pl.concat([waiting, unreliable, flood])
-
-
-def _cut_off(judged: pl.DataFrame) -> pl.DataFrame:
-    """Return (prompt, answer) of truncated answers: their last token is not an end of turn."""
-    answers = judged.filter("is_cut").select("prompt", "answer")
-    others = judged.filter("is_other_cut").select("prompt", answer="other").drop_nulls()
-    return pl.concat([answers, others]).unique()
-
-
-def _mark_ends(pairs: pl.DataFrame, cut_off: pl.DataFrame) -> pl.DataFrame:
-    for side in ("chosen", "rejected"):
-        cut = cut_off.rename({"answer": side}).with_columns(pl.lit(False).alias(f"{side}_ends"))
-        pairs = pairs.join(cut, on=["prompt", side], how="left", maintain_order="left")
-    return pairs.with_columns(pl.col("chosen_ends", "rejected_ends").fill_null(True))
 
 
 def _counted(*more: pl.Expr) -> list[pl.Expr]:

@@ -5,16 +5,11 @@ build admits it, when other votes on the same answers have shown how reliable it
 relative to the newest vote, never to a clock.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import polars as pl
 
 from ratchet.clock import DAY_S, HOUR_S
 from ratchet.config import BuildDatasets
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MIN_CROWD = 20  # subjects; among fewer, every one is an outlier
 MIN_SIGNS = 2  # signs; one alone has innocent reasons
@@ -127,13 +122,7 @@ def _together(votes: pl.DataFrame) -> pl.DataFrame:
     # Sizes count all their votes, also unshared ones: two people who share five of five hundred share little.
     totals = _ballots(votes).join(cast.select("subject").unique(), on="subject", how="semi").group_by("subject").len()
     sizes = totals.sort("subject")["len"].to_numpy().astype(np.int64)
-    return pl.DataFrame({"subject": subjects[_are_together(common.row, common.col, common.data, sizes)]})
-
-
-def _are_together(
-    one: "NDArray[np.int32]", other: "NDArray[np.int32]", shared: "NDArray[np.int32]", sizes: "NDArray[np.int64]"
-) -> "NDArray[np.int32]":
-    is_pair = (one != other) & (shared >= MIN_TOGETHER)
-    one, other, shared = one[is_pair], other[is_pair], shared[is_pair]
+    is_pair = (common.row != common.col) & (common.data >= MIN_TOGETHER)
+    one, other, shared = common.row[is_pair], common.col[is_pair], common.data[is_pair]
     jaccard = shared / (sizes[one] + sizes[other] - shared)
-    return np.unique(one[jaccard >= TOGETHER])
+    return pl.DataFrame({"subject": subjects[np.unique(one[jaccard >= TOGETHER])]})

@@ -33,7 +33,9 @@ class Fingerprint:
 
     @classmethod
     def of(cls, rows: "pl.DataFrame") -> Self:
-        return cls(rows.height, tuple(_sum(lane) for lane in _row_hashes(rows)))
+        # Summed by halves, since a sum of 64-bit numbers overflows.
+        halves = ((int((lane >> 32).sum()), int((lane & MASK_32).sum())) for lane in _row_hashes(rows))
+        return cls(rows.height, tuple((high << 32) + low for high, low in halves))
 
     def __add__(self, other: "Fingerprint") -> Self:
         sums = (mine + theirs for mine, theirs in zip(self.sums, other.sums, strict=True))
@@ -85,8 +87,3 @@ def _bits(numbers: "pl.Series") -> "Hashes":
     if numbers.dtype.is_float():  # all NaNs are the same, and 0.0 is -0.0
         return (numbers.fill_nan(float("nan")) + 0.0).cast(pl.Float64).to_numpy().view("uint64")
     return numbers.cast(pl.Int64, wrap_numerical=True).to_numpy().view("uint64")
-
-
-def _sum(hashes: "Hashes") -> int:
-    """Return the exact sum; by halves, since a sum of 64-bit numbers overflows."""
-    return (int((hashes >> 32).sum()) << 32) + int((hashes & MASK_32).sum())

@@ -70,16 +70,12 @@ def _compact(store: Store, table: Table, retention_hours: int) -> Compacted:
     delta.optimize.compact(target_size=FILE_BYTES, writer_properties=_writer_properties())
     after = len(delta.file_uris())
     removed = delta.vacuum(retention_hours, dry_run=False, enforce_retention_duration=False, full=True)
-    num_swept = _sweep(Path(store.delta_uri(table.key)[0]), time.time() - retention_hours * HOUR_S)
-    return Compacted(files_before=before, files_after=after, files_removed=len(removed) + num_swept)
-
-
-def _sweep(folder: Path, before_s: float) -> int:
-    """Delete the hidden temporary files of killed writers, which Delta's vacuum ignores; return how many."""
+    # Delta's vacuum ignores the hidden temporary files of killed writers.
+    folder, before_s = Path(store.delta_uri(table.key)[0]), time.time() - retention_hours * HOUR_S
     left = [file for file in folder.glob(".*") if file.is_file() and file.stat().st_mtime < before_s]
     for file in left:
         file.unlink()
-    return len(left)
+    return Compacted(files_before=before, files_after=after, files_removed=len(removed) + len(left))
 
 
 def _writer_properties() -> Any:
