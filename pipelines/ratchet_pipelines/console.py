@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from ratchet.errors import UserError
-from ratchet.manifest import Flow
 from ratchet.step import Step, StepResult
 
 say = Console(stderr=True, highlight=False)
@@ -25,15 +24,13 @@ def announce(step: Step, ran: StepResult | None) -> None:
 
 def describe(step: Step, ran: StepResult) -> str:
     """Return a step's result as one line: rows in and out, drops by reason, outcome, seconds."""
-    flows = "; ".join(_flow_words(unit, flow) for unit, flow in ran.manifest.flows.items())
+    flows = []
+    for unit, flow in ran.manifest.flows.items():
+        drops = ", ".join(f"{reason} {count:,}" for reason, count in sorted(flow.drops.items()) if count)
+        flows.append(f"{unit} {flow.rows_in:,} in, {flow.rows_out:,} out" + (f", dropped: {drops}" if drops else ""))
     outcome = ran.manifest.facts.get("outcome") or ran.manifest.facts.get("verdict") or ""
     cost = f"{ran.manifest.seconds:.1f} s" if ran.is_new else "done before, nothing to do"
-    return "  ".join(part for part in (f"{step.name:<18}", flows, str(outcome), f"[{cost}]") if part)
-
-
-def _flow_words(unit: str, flow: Flow) -> str:
-    drops = ", ".join(f"{reason} {count:,}" for reason, count in sorted(flow.drops.items()) if count)
-    return f"{unit} {flow.rows_in:,} in, {flow.rows_out:,} out" + (f", dropped: {drops}" if drops else "")
+    return "  ".join(part for part in (f"{step.name:<18}", "; ".join(flows), str(outcome), f"[{cost}]") if part)
 
 
 def guarded(program: Callable[[], None]) -> None:

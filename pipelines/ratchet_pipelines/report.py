@@ -4,7 +4,6 @@ from pathlib import Path
 
 from ratchet.errors import UserError
 from ratchet.lineage import all_manifests, ancestry
-from ratchet.manifest import Manifest
 from ratchet.release.ledger import read_ledger
 from ratchet.report.report import Act, write_report
 from ratchet.store import Store
@@ -14,17 +13,11 @@ from ratchet_pipelines.graph import STEPS
 def report_latest(store: Store, out: Path, titles: tuple[str, ...] = ()) -> None:
     """Write the report as an HTML file; `titles` name the acts, oldest first. Raises UserError for an empty lake."""
     manifests = all_manifests(store)
-    ends = _ends(manifests)
+    reached = {manifest.step for manifest in manifests}
+    furthest = next((step.name for step in reversed(STEPS) if step.name in reached), None)
+    ends = [manifest for manifest in manifests if manifest.step == furthest]
     if not ends:
         raise UserError(f"{store.root} holds no results yet; run `ratchet run --lake {store.root}` first")
     named = [*titles, *(f"Run {number + 1}" for number in range(len(titles), len(ends)))]
     acts = [Act(title, ancestry(end, manifests)) for title, end in zip(named, ends, strict=False)]
     write_report(acts, read_ledger(store), out)
-
-
-def _ends(manifests: list[Manifest]) -> list[Manifest]:
-    """Return the manifests of the furthest step that any run reached, oldest first."""
-    for step in reversed(STEPS):
-        if ends := [manifest for manifest in manifests if manifest.step == step.name]:
-            return ends
-    return []

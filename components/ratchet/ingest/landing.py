@@ -29,7 +29,11 @@ def land(store: Store, events: Iterable[Interaction | Feedback], name: str = UNT
     lines_by_folder: dict[str, list[bytes]] = defaultdict(list)
     for event in events:
         line = event.model_dump_json(exclude_defaults=False).encode() + b"\n"
-        lines_by_folder[_folder(event)].append(line)
+        if isinstance(event, Interaction):
+            kind, moment = "interaction", event.served_at
+        else:
+            kind, moment = "feedback", event.created_at
+        lines_by_folder[f"{ROOT}/{kind}/dt={_day(moment)}"].append(line)
     keys = []
     for folder, folder_lines in sorted(lines_by_folder.items()):
         data = b"".join(folder_lines)
@@ -65,12 +69,6 @@ def lines(store: Store, key: str) -> Iterator[tuple[int, bytes]]:
 
 def _time_name(nanoseconds: int) -> str:
     return f"{nanoseconds:020d}"
-
-
-def _folder(event: Interaction | Feedback) -> str:
-    if isinstance(event, Interaction):
-        return f"{ROOT}/interaction/dt={_day(event.served_at)}"
-    return f"{ROOT}/feedback/dt={_day(event.created_at)}"
 
 
 def _day(seconds: float) -> str:

@@ -98,8 +98,9 @@ def land_again(store: Store, lines: Iterable[bytes]) -> Flow:
     rows_in = 0
     for line in lines:
         rows_in += 1
+        kind = Feedback if b'"feedback_id"' in line else Interaction
         try:
-            event = _event(line)
+            event = kind.model_validate_json(line)
         except ValidationError:
             drops["malformed"] += 1
         else:
@@ -110,12 +111,6 @@ def land_again(store: Store, lines: Iterable[bytes]) -> Flow:
     drops["known"] += len(events) - len(new)
     land(store, new.values())
     return Flow(rows_in=rows_in, rows_out=len(new), drops={reason: drops[reason] for reason in DROPS if drops[reason]})
-
-
-def _event(line: bytes) -> Interaction | Feedback:
-    """Parse a line as feedback if it has a feedback id, else as an interaction."""
-    kind = Feedback if b'"feedback_id"' in line else Interaction
-    return kind.model_validate_json(line)
 
 
 def _id(event: Interaction | Feedback) -> tuple[type, str]:

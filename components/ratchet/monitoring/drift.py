@@ -52,7 +52,10 @@ def _assess(reference: "pl.DataFrame", recent: "pl.DataFrame") -> dict[str, Any]
         return {"drifted": False, "why": why, "rows": sizes, "shifts": []}
     shifts = _shifts(reference, recent)
     moved = [shift for shift in shifts if shift.is_drift(ALPHA / len(shifts))]
-    why = "; ".join(_words(shift) for shift in moved) or f"none of {len(shifts)} signals moved"
+    reasons = [
+        f"{shift.signal}: {shift.measure} {shift.size:.2f}, at least {shift.limit} (p {shift.p:.1g})" for shift in moved
+    ]
+    why = "; ".join(reasons) or f"none of {len(shifts)} signals moved"
     return {"drifted": bool(moved), "why": why, "rows": sizes, "shifts": [asdict(shift) for shift in shifts]}
 
 
@@ -85,7 +88,3 @@ def _thumbs(rows: "pl.DataFrame") -> tuple[int, int]:
 
     thumbs = rows.filter(pl.col("kind") == "thumb")["value_num"]
     return int((thumbs > 0).sum()), len(thumbs)
-
-
-def _words(shift: Shift) -> str:
-    return f"{shift.signal}: {shift.measure} {shift.size:.2f}, at least {shift.limit} (p {shift.p:.1g})"

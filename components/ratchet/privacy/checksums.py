@@ -2,7 +2,6 @@
 
 import ipaddress
 import re
-from collections.abc import Iterator
 
 # Issuers' leading digits and number lengths (ISO/IEC 7812; the networks' published ranges).
 CARDS = re.compile(
@@ -23,11 +22,14 @@ IBAN_CHARS = {
 
 
 def card(candidate: str) -> str | None:
-    """Replace a card number, by issuer, length and Luhn's check, among consecutive groups of digits."""
-    for start, end in _windows(candidate):
-        digits = re.sub(r"\D", "", candidate[start:end])
-        if CARDS.fullmatch(digits) and passes_luhn(digits):
-            return f"{candidate[:start]}[CARD]{candidate[end:]}"
+    """Replace a card number, by issuer, length and Luhn's check, among consecutive groups of digits, most first."""
+    groups = [match.span() for match in re.finditer(r"\d+", candidate)]
+    for length in range(len(groups), 0, -1):
+        for first in range(len(groups) - length + 1):
+            start, end = groups[first][0], groups[first + length - 1][1]
+            digits = re.sub(r"\D", "", candidate[start:end])
+            if CARDS.fullmatch(digits) and passes_luhn(digits):
+                return f"{candidate[:start]}[CARD]{candidate[end:]}"
     return None
 
 
@@ -64,11 +66,3 @@ def ip_address(candidate: str) -> str | None:
 def phone(candidate: str) -> str | None:
     """Replace eight to fifteen digits, the lengths that E.164 allows."""
     return "[PHONE]" if 8 <= sum(map(str.isdigit, candidate)) <= 15 else None
-
-
-def _windows(candidate: str) -> Iterator[tuple[int, int]]:
-    """Yield the spans of consecutive whole groups of digits, the longest first."""
-    groups = [match.span() for match in re.finditer(r"\d+", candidate)]
-    for length in range(len(groups), 0, -1):
-        for first in range(len(groups) - length + 1):
-            yield groups[first][0], groups[first + length - 1][1]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from ratchet.privacy.detectors import DETECTORS, GATE, Detector
+from ratchet.privacy.detectors import DETECTORS, GATE
 
 # Noncharacters, which no text exchanges (Unicode 23.7): they mark candidates that await their check.
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
@@ -36,19 +36,16 @@ def scrub(texts: pl.Series) -> Scrubbed:
     clean = texts.gather(suspects)
     for detector in DETECTORS:
         before = _count(clean, detector.placeholder)
-        clean = _replace(clean, detector)
+        if detector.check is not None:
+            clean = _replace_checked(clean, detector.pattern, detector.check)
+        else:
+            clean = clean.str.replace_all(detector.pattern, f"{detector.keep}{detector.placeholder}{detector.after}")
         found[detector.kind] += _count(clean, detector.placeholder) - before
     return Scrubbed(texts.clone().scatter(suspects, clean), +found)
 
 
 def _count(texts: pl.Series, placeholder: str) -> int:
     return int(texts.str.count_matches(placeholder, literal=True).sum())
-
-
-def _replace(texts: pl.Series, detector: Detector) -> pl.Series:
-    if detector.check is not None:
-        return _replace_checked(texts, detector.pattern, detector.check)
-    return texts.str.replace_all(detector.pattern, f"{detector.keep}{detector.placeholder}{detector.after}")
 
 
 def _replace_checked(texts: pl.Series, pattern: str, check: Callable[[str], str | None]) -> pl.Series:

@@ -26,10 +26,14 @@ ANYTHING = ""  # names of people have no pattern: a named-entity tier reads ever
 
 def scrub_triplets(triplets: pl.DataFrame, tiers: Sequence[Tier] = (scrub,)) -> tuple[pl.DataFrame, Counter[str]]:
     """Return the scrubbed triplets, with `injection_risk` (0 or 1) of the original texts; and findings by kind."""
-    suspects = _suspects(triplets, SIEVE if list(tiers) == [scrub] else ANYTHING)
+    sieve = SIEVE if list(tiers) == [scrub] else ANYTHING
+    may_hold = {name: pl.col(name).str.contains(sieve) for name in WORDS}
+    may_hold["value_text"] &= pl.col("kind").is_in(TEXT_KINDS)
+    sieved = triplets.lazy().select(**may_hold).collect(engine="streaming")  # one pass over all columns, on all cores
     is_at_risk = triplets.select(pl.repeat(0, pl.len(), dtype=pl.Int8)).to_series()
     found: Counter[str] = Counter()
-    for name, places in suspects.items():
+    for name in WORDS:
+        places = sieved[name].arg_true()
         texts = triplets[name].gather(places)
         is_at_risk = _put(is_at_risk, places.filter(has_injection(texts)), 1)
         for tier in tiers:
@@ -38,14 +42,6 @@ def scrub_triplets(triplets: pl.DataFrame, tiers: Sequence[Tier] = (scrub,)) -> 
             found += clean.found
         triplets = triplets.with_columns(_put(triplets[name], places, texts))
     return triplets.with_columns(is_at_risk.alias(INJECTION_RISK)), found
-
-
-def _suspects(triplets: pl.DataFrame, sieve: str) -> dict[str, pl.Series]:
-    """Return, by column, the indices of texts that the sieve matches: one pass over all columns, on all cores."""
-    may_hold = {name: pl.col(name).str.contains(sieve) for name in WORDS}
-    may_hold["value_text"] &= pl.col("kind").is_in(TEXT_KINDS)
-    sieved = triplets.lazy().select(**may_hold).collect(engine="streaming")
-    return {name: sieved[name].arg_true() for name in WORDS}
 
 
 def _put(values: pl.Series, places: pl.Series, new: Any) -> pl.Series:
@@ -58,19 +54,18 @@ def _scrub_chats(chats: pl.Series, tier: Tier) -> Scrubbed:
     Chats are filtered by their raw JSON with escapes replaced by spaces: an escaped line end would join its `n` to the
     next word.
     """
-    places = _with_findings(chats) if tier is scrub else pl.arange(len(chats), eager=True)
+    if tier is scrub:
+        plain = pl.col("chat").str.replace_all(r"\\(?:u[0-9a-f]{4}|.)", " ")
+        hits = [pl.col("plain").str.contains(detector.pattern) for detector in DETECTORS]
+        frame = chats.to_frame("chat").lazy().select(plain=plain).select(pl.any_horizontal(hits))
+        places = frame.collect(engine="streaming").to_series().arg_true()
+    else:
+        places = pl.arange(len(chats), eager=True)
     parsed = [json.loads(chat) for chat in chats.gather(places)]
     clean = tier(pl.Series([text for chat in parsed for text in _strings(chat)], dtype=pl.String))
     feed = iter(clean.texts)
     done = pl.Series([canonical_text(_filled(chat, feed), allow_nan=True) for chat in parsed], dtype=pl.String)
     return Scrubbed(_put(chats, places, done), clean.found)
-
-
-def _with_findings(chats: pl.Series) -> pl.Series:
-    plain = pl.col("chat").str.replace_all(r"\\(?:u[0-9a-f]{4}|.)", " ")
-    hits = [pl.col("plain").str.contains(detector.pattern) for detector in DETECTORS]
-    frame = chats.to_frame("chat").lazy().select(plain=plain).select(pl.any_horizontal(hits))
-    return frame.collect(engine="streaming").to_series().arg_true()
 
 
 def _strings(value: Any, field: str | None = None) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,16 +93,13 @@ def publish_quarantine(store: Store, merged: MergedParts, **marks: str) -> Artif
     """Publish all bad rows as `quarantine/<digest of the rows>`, one file for each part, with `marks` as columns."""
     content = Fingerprint()
     with tempfile.TemporaryDirectory() as aside:
-        for number, rows in enumerate(_bad(store, merged)):
+        # Without any bad row, one part's empty file gives the columns.
+        parts = [part for part in merged.parts if part.rows_in > part.rows_out] or merged.parts[:1]
+        for number, part in enumerate(parts):
+            rows = pl.read_parquet(store.local(part.bad))
             marked = rows.with_columns(pl.lit(mark).alias(name) for name, mark in marks.items())
             content += Fingerprint.of(marked)
             write_parquet(marked, Path(aside) / f"{number:05d}.parquet")
         key = f"quarantine/{content.digest()}"
         store.put_tree(Path(aside), key)
     return Artifact(uri=key, digest=content.digest(), rows=content.num_rows)
-
-
-def _bad(store: Store, merged: MergedParts) -> Iterator[pl.DataFrame]:
-    """Yield the bad rows of each part that has some; if none has, an empty frame with the columns."""
-    for part in [part for part in merged.parts if part.rows_in > part.rows_out] or merged.parts[:1]:
-        yield pl.read_parquet(store.local(part.bad))

@@ -51,7 +51,9 @@ def _part(op: str, value: Any, *, is_last: bool) -> str:
         case "ANY":
             return r"[^\n]"
         case "IN":
-            return _class(value)
+            is_negated = str(value[0][0]) == "NEGATE"
+            inside = "".join(_member(str(kind), member) for kind, member in value[is_negated:])
+            return f"[{'^' if is_negated else ''}{inside}]"
         case "AT":
             return _anchor(str(value), is_last=is_last)
         case "BRANCH":
@@ -59,14 +61,11 @@ def _part(op: str, value: Any, *, is_last: bool) -> str:
         case "SUBPATTERN" if not (value[1] or value[2]):
             return f"(?:{_sequence(list(value[3]), is_last=is_last)})"
         case "MAX_REPEAT" | "MIN_REPEAT":
-            return _repeat(value, "?" if op == "MIN_REPEAT" else "")
+            low, high, part = value
+            most = "" if high is PARSER.MAXREPEAT else str(int(high))
+            lazy = "?" if op == "MIN_REPEAT" else ""
+            return f"(?:{_sequence(list(part), is_last=False)}){{{int(low)},{most}}}{lazy}"
     raise NotTranslatable(op.lower().replace("_", " "))
-
-
-def _repeat(value: Any, lazy: str) -> str:
-    low, high, part = value
-    most = "" if high is PARSER.MAXREPEAT else str(int(high))
-    return f"(?:{_sequence(list(part), is_last=False)}){{{int(low)},{most}}}{lazy}"
 
 
 def _anchor(place: str, *, is_last: bool) -> str:
@@ -77,12 +76,6 @@ def _anchor(place: str, *, is_last: bool) -> str:
     if place == "AT_END" and is_last:
         return r"(?:\n?\z)"
     raise NotTranslatable("$ before the end" if place == "AT_END" else "a word boundary")
-
-
-def _class(members: list[Any]) -> str:
-    is_negated = str(members[0][0]) == "NEGATE"
-    inside = "".join(_member(str(op), value) for op, value in members[is_negated:])
-    return f"[{'^' if is_negated else ''}{inside}]"
 
 
 def _member(op: str, value: Any) -> str:
@@ -106,12 +99,9 @@ def _category(name: str) -> str:
     """Return the characters that Python itself matches with a class of `CATEGORIES`, as ranges."""
     sign = CATEGORIES[name.removeprefix("CATEGORY_")]
     spans = (match.span() for match in re.finditer(f"{sign}+", "".join(map(chr, range(LAST_CHARACTER + 1)))))
-    return "".join(f"{_literal(_next_whole(first))}-{_literal(_last_whole(end - 1))}" for first, end in spans)
-
-
-def _next_whole(code: int) -> int:
-    return SURROGATES.stop if code in SURROGATES else code
-
-
-def _last_whole(code: int) -> int:
-    return SURROGATES.start - 1 if code in SURROGATES else code
+    ranges = []
+    for first, end in spans:  # a range may neither begin nor end with a surrogate
+        low = SURROGATES.stop if first in SURROGATES else first
+        high = SURROGATES.start - 1 if end - 1 in SURROGATES else end - 1
+        ranges.append(f"{_literal(low)}-{_literal(high)}")
+    return "".join(ranges)

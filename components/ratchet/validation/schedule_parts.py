@@ -59,18 +59,15 @@ def make(store: Store, parts: Sequence[PlannedPart]) -> int:
 
 
 def _make_all(store: Store, missing: Sequence[PlannedPart]) -> None:
+    cost = sum(PART_ROWS + part.slice.collection.content.num_rows // part.slice.of for part in missing)
+    num_processes = min(pl.thread_pool_size(), len(missing), cost // PROCESS_ROWS)
     ahead = partial(import_module, __name__)  # a new process imports while this one still partitions the rows
     with (
         tempfile.TemporaryDirectory(prefix="ratchet-parts-") as folder,
-        ProcessPool(_num_processes(missing), pl.thread_pool_size(), initializer=ahead) as processes,
+        ProcessPool(num_processes, pl.thread_pool_size(), initializer=ahead) as processes,
     ):
         rows = slices.partition_to_disk(store, [part.slice for part in missing], Path(folder) / "slices")
         processes.for_each(_make, [_Task(store, part, rows, bucket) for bucket, part in enumerate(missing)])
-
-
-def _num_processes(missing: Sequence[PlannedPart]) -> int:
-    cost = sum(PART_ROWS + part.slice.collection.content.num_rows // part.slice.of for part in missing)
-    return min(pl.thread_pool_size(), len(missing), cost // PROCESS_ROWS)
 
 
 def _make(task: _Task) -> None:

@@ -42,11 +42,12 @@ def process(triplets: pl.DataFrame, rules: tuple[Rule, ...], tiers: Sequence[Tie
     """
     judged = judge_rows(triplets.drop(COLLECTION, strict=False), rules)
     is_good = pl.col(MASK) == 0
+    sample_hash = polars_hash.col(KEY).nchash.xxh3_64(seed=SAMPLE_SEED).fill_null(0).alias(SAMPLE_HASH)
     good, scrubbed = scrub_triplets(judged.filter(is_good).drop(MASK), tiers)
     return Part(
         good=good,
         bad=judged.filter(~is_good).with_columns(reasons(rules).alias(REASONS)),
-        sample=lowest_rows(judged.with_columns(_sample_hash()), sample_rows),
+        sample=lowest_rows(judged.with_columns(sample_hash), sample_rows),
         evidence=count_daily_failures(judged, rules),
         scrubbed=scrubbed,
     )
@@ -65,11 +66,6 @@ def lowest_rows(rows: pl.DataFrame, num_rows: int) -> pl.DataFrame:
 def bound(hashes: pl.Series, num_rows: int) -> int:
     """Return the highest of the `num_rows` lowest hashes. `hashes` must not be empty."""
     return int(hashes.sort()[min(num_rows, len(hashes)) - 1])
-
-
-def _sample_hash() -> pl.Expr:
-    found: pl.Expr = polars_hash.col(KEY).nchash.xxh3_64(seed=SAMPLE_SEED)
-    return found.fill_null(0).alias(SAMPLE_HASH)
 
 
 def revalidate(quarantined: pl.DataFrame, settings: ValidateTriplets) -> Flow:

@@ -36,7 +36,10 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
     _check_parity(store, parts, merged, settings)
     daily_failures, frequent = _publish_daily_failures(store, merged, settings)
     _refuse_too_bad(merged.flow, settings.max_bad_share, f"{store.root}/{quarantine.uri}")
-    valid = _publish_valid(store, merged)
+    digest = merged.valid.digest()
+    # Without any good row, one part's empty file gives the columns.
+    keys = [part.good for part in merged.parts if part.rows_out] or [merged.parts[0].good]
+    valid = Artifact(uri=write_valid(store, digest, keys), digest=digest, rows=merged.valid.num_rows)
     return StepOutput(
         outputs={"valid": valid, "quarantine": quarantine, "daily_failures": daily_failures},
         flows={"triplets": merged.flow},
@@ -69,13 +72,6 @@ def _parts(store: Store, named: "TripletSetRef", settings: ValidateTriplets) -> 
     parts = plan(store, named, settings)
     make(store, parts)
     return parts
-
-
-def _publish_valid(store: Store, merged: "MergedParts") -> Artifact:
-    """Publish the list of the parts' good rows; without any, one empty file for the columns."""
-    digest = merged.valid.digest()
-    keys = [part.good for part in merged.parts if part.rows_out] or [merged.parts[0].good]
-    return Artifact(uri=write_valid(store, digest, keys), digest=digest, rows=merged.valid.num_rows)
 
 
 def _check_parity(store: Store, parts: "list[PlannedPart]", merged: "MergedParts", settings: ValidateTriplets) -> None:

@@ -55,7 +55,10 @@ def _spec(document: Node, library: Library) -> Iterator[str]:
 def _template(template: Node, document: Node, library: Library, place: str) -> Iterator[str]:
     tasks = template.get("dag", {}).get("tasks", [])
     yield from _dag(tasks, place)
-    yield from _mounts(template, place)
+    volumes = set(named(template.get("volumes", [])))
+    mounted = set(named(template.get("container", {}).get("volumeMounts", [])))
+    for name in sorted(volumes ^ mounted):
+        yield f"{place}: volume {name!r} is {'mounted but not declared' if name in mounted else 'never mounted'}"
     yield from _tags(template, tasks, document, library, place)
     for task in tasks:
         yield from _call(task, document, library, f"{place}.{task['name']}")
@@ -106,17 +109,14 @@ def _dag(tasks: list[Node], place: str) -> Iterator[str]:
         yield f"{place}: tasks wait for each other: {' -> '.join(error.args[1])}"
 
 
-def _mounts(template: Node, place: str) -> Iterator[str]:
-    volumes = set(named(template.get("volumes", [])))
-    mounted = set(named(template.get("container", {}).get("volumeMounts", [])))
-    for name in sorted(volumes ^ mounted):
-        yield f"{place}: volume {name!r} is {'mounted but not declared' if name in mounted else 'never mounted'}"
-
-
 def _tags(template: Node, tasks: list[Node], document: Node, library: Library, place: str) -> Iterator[str]:
     """Check tags: a task may use outputs of the tasks before it; the rest of a template, those of any task."""
     graph = edges(tasks)
-    given = {task["name"]: _given(task, _called(task, document, library)) for task in tasks}
+    given = {}
+    for task in tasks:
+        outputs = (_called(task, document, library) or {}).get("outputs", {})
+        entries = [(kind, name) for kind in ("parameters", "artifacts") for name in named(outputs.get(kind, []))]
+        given[task["name"]] = {f"tasks.{task['name']}.outputs.{kind}.{name}" for kind, name in entries}
     known = GLOBALS | {f"workflow.parameters.{name}" for name in parameters(document["spec"].get("arguments"))}
     known |= {f"inputs.parameters.{name}" for name in parameters(template.get("inputs"))}
     known |= {f"inputs.artifacts.{name}.path" for name in named(template.get("inputs", {}).get("artifacts", []))}
@@ -124,12 +124,6 @@ def _tags(template: Node, tasks: list[Node], document: Node, library: Library, p
         seen = known.union(*(given.get(name, set()) for name in ancestors(task["name"], graph)))
         yield from _unknown(task, seen, f"{place}.{task['name']}")
     yield from _unknown({**template, "dag": None}, known.union(*given.values()), place)
-
-
-def _given(task: Node, called: Node | None) -> set[str]:
-    outputs = (called or {}).get("outputs", {})
-    entries = [(kind, name) for kind in ("parameters", "artifacts") for name in named(outputs.get(kind, []))]
-    return {f"tasks.{task['name']}.outputs.{kind}.{name}" for kind, name in entries}
 
 
 def _unknown(node: Node, known: set[str], place: str) -> Iterator[str]:

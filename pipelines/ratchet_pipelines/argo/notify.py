@@ -6,22 +6,17 @@ Run by the templates' exit handler, which passes Argo's `workflow.*` variables a
 import json
 import os
 import sys
-from typing import Any
 
 import httpx
 
 
 def message(workflow: str, status: str, failures: str) -> str:
     """Return one line for the workflow, and one with the message of each failed node."""
-    lines = [f"{node['displayName']}: {node['message']}" for node in _nodes(failures) if node["message"]]
+    nodes = json.loads(failures or "[]")
+    if isinstance(nodes, str):  # Argo quotes the JSON once more, so that it survives substitution into a template
+        nodes = json.loads(nodes)
+    lines = [f"{node['displayName']}: {node['message']}" for node in nodes if node["message"]]
     return "\n".join([f"Argo workflow {workflow}: {status}", *dict.fromkeys(lines)])
-
-
-def _nodes(failures: str) -> list[dict[str, Any]]:
-    """Argo quotes the JSON once more, so that it survives substitution into a template."""
-    plain = json.loads(failures or "[]")
-    nodes: list[dict[str, Any]] = json.loads(plain) if isinstance(plain, str) else plain
-    return nodes
 
 
 def main() -> None:

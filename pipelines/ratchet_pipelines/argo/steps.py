@@ -93,6 +93,10 @@ def _placed(needs: Needs, settings: Settings) -> dict[str, Any]:
     """Return image, machine, deadline, secrets and account as the needs ask for them."""
     cuda = settings.cuda_image if needs.gpus else None
     needs = needs if cuda else needs.without_gpu()
+    volumes: list[ConfigMapVolume | EmptyDirVolume] = [*VOLUMES]
+    if needs.shared_memory:
+        size = Quantity(needs.shared_memory)
+        volumes.append(EmptyDirVolume(name="shm", mount_path="/dev/shm", medium="Memory", size_limit=size))
     return {
         "image": cuda or settings.image,
         "resources": Resources(
@@ -104,15 +108,11 @@ def _placed(needs: Needs, settings: Settings) -> dict[str, Any]:
             gpus=needs.gpus or None,
         ),
         "tolerations": [GPU_TOLERATION] if needs.gpus else None,
-        "volumes": [*VOLUMES, *([_shared_memory(needs.shared_memory)] if needs.shared_memory else [])],
+        "volumes": volumes,
         "active_deadline_seconds": needs.timeout_s,
         "env_from": [SecretEnvFrom(name=name, optional=True) for name in needs.secrets],
         "service_account_name": None if needs.service_account == STEP_ACCOUNT else needs.service_account,
     }
-
-
-def _shared_memory(size: str) -> EmptyDirVolume:
-    return EmptyDirVolume(name="shm", mount_path="/dev/shm", medium="Memory", size_limit=Quantity(size))
 
 
 def _base() -> dict[str, Any]:

@@ -70,12 +70,15 @@ def _dag_template(name: str, steps: Sequence[Step], settings: Settings) -> Workf
 def _task(step: Step, inside: Sequence[str]) -> Task:
     """Return the task of a step. Its edges are its inputs; inputs from outside are workflow arguments."""
     arguments = [Parameter(name=argo_name(name), value=_uri(name, inside)) for name in step.inputs]
+    # The values are quoted because Argo substitutes them before it parses.
+    decision, force = "{{tasks.register-adapter.outputs.parameters.decision}}", "{{workflow.parameters.force}}"
+    may_release = f"'{decision}' == 'pass' || '{force}' == 'true'"
     return Task(
         name=argo_name(step.name),
         template_ref=TemplateRef(name=STEPS_TEMPLATE, template=argo_name(step.name)),
         arguments=arguments,
         depends=" && ".join(argo_name(name) for name in step.inputs if name in inside) or None,
-        when=_may_release() if step.name == "release_adapter" and _is_judged(inside) else None,
+        when=may_release if step.name == "release_adapter" and _is_judged(inside) else None,
     )
 
 
@@ -88,12 +91,6 @@ def _uri(name: str, inside: Sequence[str]) -> str:
 def _is_judged(inside: Sequence[str]) -> bool:
     """Return whether a verdict precedes the release in this workflow. Started alone, a person has decided."""
     return {"register_adapter", "release_adapter"} <= set(inside)
-
-
-def _may_release() -> str:
-    """Return the release's condition, quoted because Argo substitutes values before it parses."""
-    decision, force = "{{tasks.register-adapter.outputs.parameters.decision}}", "{{workflow.parameters.force}}"
-    return f"'{decision}' == 'pass' || '{force}' == 'true'"
 
 
 def _outputs(inside: Sequence[str]) -> list[Parameter]:

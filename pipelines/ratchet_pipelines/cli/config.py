@@ -47,7 +47,11 @@ def show(
         return
     names = [key.name for key in shown]
     sections = [key for key in keys if key.is_section and any(name.startswith(f"{key.name}.") for name in names)]
-    lines = [(_yaml_line(key), key.source) for key in keys if key in shown or key in sections]
+    lines = [
+        (f"{'  ' * key.level}{key.label}:" + ("" if key.is_section else f" {plain(key.value)}"), key.source)
+        for key in keys
+        if key in shown or key in sections
+    ]
     column = min(MAX_COLUMN, max((len(line) for line, _ in lines), default=0))
     print("\n".join(f"{line:<{column}}  # {source}" if source else line for line, source in lines) or "{}")
 
@@ -81,10 +85,13 @@ def explain(
         for heading in ("key", "value", "meaning"):
             table.add_column(heading, overflow="fold")
         for key in inside:
-            about = f"{key.description} ({key.type}{_default_words(key)})"
+            default = "" if key.value == key.default else f"; default {plain(key.default)}, here from {key.source}"
+            about = f"{key.description} ({key.type}{default})"
             table.add_row(key.name.removeprefix(f"{name}."), escape(plain(key.value)), escape(about))
     else:
-        for label, text in (("type", chosen.type), ("default", plain(chosen.default)), ("value", _value_words(chosen))):
+        origin = f"from {chosen.source}" if chosen.source != "default" else "the default"
+        value = f"{plain(chosen.value)} ({origin})"
+        for label, text in (("type", chosen.type), ("default", plain(chosen.default)), ("value", value)):
             table.add_row(label, escape(text))
     out.print()
     out.print(table)
@@ -96,18 +103,6 @@ def _keys(config: Path | None) -> list[Key]:
     if config is None:
         return read_keys(profile_path(DEFAULT_PROFILE), f"profile {DEFAULT_PROFILE}")
     return read_keys(config, config.name)
-
-
-def _yaml_line(key: Key) -> str:
-    return f"{'  ' * key.level}{key.label}:" + ("" if key.is_section else f" {plain(key.value)}")
-
-
-def _value_words(key: Key) -> str:
-    return f"{plain(key.value)} (from {key.source})" if key.source != "default" else f"{plain(key.value)} (the default)"
-
-
-def _default_words(key: Key) -> str:
-    return "" if key.value == key.default else f"; default {plain(key.default)}, here from {key.source}"
 
 
 def _as_dict(key: Key) -> dict[str, Any]:

@@ -54,9 +54,11 @@ def show_status(lake: Lake = "lake", as_json: AsJson = False) -> None:
         ],
     )
     newest = summary.newest_event_s
-    out.print(
-        f"newest event collected: {_moment(newest)}, {_age(summary.lag_s)} ago" if newest else "nothing collected"
-    )
+    if newest:
+        moment = datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        out.print(f"newest event collected: {moment}, {_age(summary.lag_s)} ago")
+    else:
+        out.print("nothing collected")
     out.print(f"feedback waiting for its interaction: {summary.waiting_feedback:,}")
     out.print(f"lines refused, kept in quarantine/: {summary.refused_lines:,}")
     for step, drops in summary.drops.items():
@@ -112,10 +114,6 @@ def _print_grid(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
     for row in rows:
         grid.add_row(*row)
     out.print(grid)
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _age(seconds: float | None) -> str:

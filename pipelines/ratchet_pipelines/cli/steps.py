@@ -42,8 +42,10 @@ def step_command(step: Step) -> Callable[..., None]:
     ) -> None:
         store = open_store(lake)
         if share is not None:
-            number, of = _parse_share(share)
-            num_made = share_step(step, settings(config), read_inputs(store, given or []), store, number, of)
+            number, _, of = share.partition("/")
+            if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+                raise UserError(f"--share {share}: write I/N, as 1/4 for the first of four shares")
+            num_made = share_step(step, settings(config), read_inputs(store, given or []), store, int(number), int(of))
             say.print(f"{step.name}: share {share}, {num_made} parts made")
             return
         if os.environ.get("RANK", "0") != "0":  # one of the further processes that `accelerate launch` starts
@@ -72,11 +74,3 @@ def read_input(store: Store, pair: str) -> tuple[str, Manifest]:
     if not uri or name.replace("_", "-") not in step_names():
         raise UserError(f"--in {pair}: write STEP=MANIFEST; steps are {', '.join(step_names())}")
     return name.replace("-", "_"), read_manifest(store, uri)
-
-
-def _parse_share(text: str) -> tuple[int, int]:
-    """Return I and N of `I/N`, counted from 1."""
-    number, _, of = text.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise UserError(f"--share {text}: write I/N, as 1/4 for the first of four shares")
-    return int(number), int(of)

@@ -2,9 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -57,8 +55,10 @@ def play(root: Path, seed: int, config: Config) -> None:
 
 def _act_one(config: Config, store: Store, stack: services.Stack, crowd: Crowd) -> dict[str, Manifest]:
     say.rule(f"[bold]{TITLES[0]}")
-    with _bar("users talk to the base model and vote", NUM_VISITS) as advance:
-        crowd.visit(NUM_VISITS, advance)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=say) as progress:
+        task = progress.add_task("users talk to the base model and vote", total=NUM_VISITS)
+        crowd.visit(NUM_VISITS, lambda: progress.advance(task))
     say.print(f"{crowd.num_visits} visits, {crowd.num_liked / crowd.num_visits:.0%} of the answers were liked.")
     done = run_loop(config, store, _announce, STEPS[:-1])
     manifests = {name: ran.manifest for name, ran in done.items()}
@@ -173,14 +173,6 @@ def _check(first: Manifest, second: Manifest, places: list[AdapterSighting]) -> 
         say.print("[red]The demo did not end as it should:[/red] " + "; ".join(faults))
         raise SystemExit(1)
     say.print("[green]A better adapter was promoted, a worse one rolled back, and every place agrees.[/green]")
-
-
-@contextmanager
-def _bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=say) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)
 
 
 def _fresh_folder(root: Path) -> Path:

@@ -27,11 +27,11 @@ def who_is_champion(config: Config, store: Store) -> list[AdapterSighting]:
         AdapterSighting(
             f"traffic ({100 - snapshot.weight}% to primary)", str(snapshot.primary), snapshot.primary.digest
         ),
-        AdapterSighting("MLflow alias champion", f"{targets.model}@v{alias.version}" if alias else "-", _digest(alias)),
+        AdapterSighting(
+            "MLflow alias champion",
+            f"{targets.model}@v{alias.version}" if alias else "-",
+            str(getattr(alias, "tags", {}).get("adapter_digest", "-")),
+        ),
         AdapterSighting("Git values file", str(named), named.digest),
         AdapterSighting("ledger, last promoted", str(last or "-"), last.digest if last else "-"),
     ]
-
-
-def _digest(alias: object) -> str:
-    return str(getattr(alias, "tags", {}).get("adapter_digest", "-"))

@@ -39,10 +39,6 @@ def correction(answer: str) -> str | None:
     return sentence if 4 <= len(sentence.split()) <= ENOUGH_WORDS and sentence != answer.strip() else None
 
 
-def _partisan(arm: str) -> list[tuple[str, float | str]]:
-    return [("thumb", -1 if arm == "canary" else 1)]
-
-
 @dataclass
 class Crowd:
     """Users who visit a chat endpoint, each once: one question, one answer, one vote."""
@@ -115,7 +111,11 @@ class Crowd:
         )
         served.raise_for_status()
         answer = served.json()["choices"][0]["message"]["content"]
-        opinion = _partisan(served.headers["x-arm"]) if is_brigade else self._opinion(answer, rng)
+        opinion: list[tuple[str, float | str]]
+        if is_brigade:  # it votes against the canary, whatever the answer
+            opinion = [("thumb", -1 if served.headers["x-arm"] == "canary" else 1)]
+        else:
+            opinion = self._opinion(answer, rng)
         for kind, value in opinion if role.random() < self.vote_share else ():
             token = {"authorization": f"Bearer {served.headers['x-feedback-token']}"}
             (await client.post("/v1/feedback", json={"kind": kind, "value": value}, headers=token)).raise_for_status()

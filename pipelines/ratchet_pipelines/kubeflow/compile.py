@@ -14,7 +14,11 @@ from ratchet_pipelines.kubeflow.pipelines import Images, Pipeline, build_pipelin
 def compile_pipelines(images: Images, out: Path, namespace: str) -> list[Path]:
     """Write `ir/NAME.yaml` and `kubernetes/NAME.yaml` for each pipeline; the files written."""
     for image in filter(None, (images.cpu, images.cuda)):
-        _require_digest(image)
+        if not re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", image):
+            raise UserError(
+                f"image {image}: name it by digest, registry/name@sha256:…; "
+                "that is all that Kubeflow's cache sees of it"
+            )
     written = []
     for name, pipeline in build_pipelines(images).items():
         ir, kubernetes = (out / form / f"{name}.yaml" for form in ("ir", "kubernetes"))
@@ -35,10 +39,3 @@ def _write_objects(pipeline: Pipeline, file: Path, version: str, namespace: str)
         include_pipeline_manifest=True,
     )
     Compiler().compile(pipeline, str(file), kubernetes_manifest_options=options, kubernetes_manifest_format=True)
-
-
-def _require_digest(image: str) -> None:
-    if not re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", image):
-        raise UserError(
-            f"image {image}: name it by digest, registry/name@sha256:…; that is all that Kubeflow's cache sees of it"
-        )

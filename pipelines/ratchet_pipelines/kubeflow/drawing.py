@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.lineage import all_manifests, ancestry
-from ratchet.manifest import Flow, Manifest
-from ratchet.release.ledger import LedgerRecord, read_ledger
+from ratchet.manifest import Manifest
+from ratchet.release.ledger import read_ledger
 from ratchet.report.report import Act, write_report
 from ratchet.store import Store
 
@@ -56,7 +56,10 @@ def draw_summary(artifact: "Markdown", manifest: Manifest, store: Store) -> None
     facts = manifest.facts
     end = facts.get("outcome") or facts.get("verdict") or "done"
     why = f": {facts['why']}" if facts.get("why") else ""
-    flows = [row for unit, flow in manifest.flows.items() for row in _flow_rows(unit, flow)]
+    flows: list[list[Any]] = []
+    for unit, flow in manifest.flows.items():
+        drops = [[f"dropped: {reason}", count] for reason, count in sorted(flow.drops.items()) if count]
+        flows += [[f"{unit} in", flow.rows_in], *drops, [f"{unit} out", flow.rows_out]]
     checks = [[check[name] for name in CHECK] for check in facts.get("checks", [])]
     slices = [[part[name] for name in SLICE] for part in facts.get("slices", [])]
     made = [[name, artifact.digest[:12], artifact.rows] for name, artifact in manifest.outputs.items()]
@@ -78,7 +81,10 @@ def draw_report(artifact: "HTML", manifest: Manifest, store: Store) -> None:
 def draw_verdicts(artifact: "ClassificationMetrics", manifest: Manifest, store: Store) -> None:
     """Compare offline verdicts with canaries: rows are the canary's outcome, columns the offline verdict."""
     ends = [record for record in read_ledger(store) if record.event in CANARY_VERDICT]
-    matrix = [[_count(ends, actual, offline) for offline in VERDICTS] for actual in VERDICTS]
+    matrix = [
+        [sum(CANARY_VERDICT[end.event] == actual and end.verdict == offline for end in ends) for offline in VERDICTS]
+        for actual in VERDICTS
+    ]
     if ends:  # nothing to show before the first canary has ended
         artifact.log_confusion_matrix(list(VERDICTS), matrix)
     _write(artifact, json.dumps({"categories": VERDICTS, "canary_by_offline": matrix}))
@@ -90,15 +96,6 @@ DRAWN = {
     "report": draw_report,
     "verdicts": draw_verdicts,
 }
-
-
-def _count(ends: list[LedgerRecord], actual: str, offline: str) -> int:
-    return sum(CANARY_VERDICT[end.event] == actual and end.verdict == offline for end in ends)
-
-
-def _flow_rows(unit: str, flow: Flow) -> list[list[Any]]:
-    drops = [[f"dropped: {reason}", count] for reason, count in sorted(flow.drops.items()) if count]
-    return [[f"{unit} in", flow.rows_in], *drops, [f"{unit} out", flow.rows_out]]
 
 
 def _table(head: tuple[str, ...], rows: list[list[Any]]) -> str:

@@ -6,7 +6,7 @@ file. The same files make the same batches, so importing twice lands once.
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -151,7 +151,11 @@ class Intake:
     def close(self) -> Imported:
         """Land the remaining events; return the account."""
         self._flush()
-        flows = {unit: self._flow(unit, drops) for unit, drops in self._drops.items()}
+        flows = {}
+        for unit, drops in self._drops.items():
+            rows_out = self._rows_out[unit]
+            counted = {reason: drops[reason] for reason in DROPS if drops.get(reason)}
+            flows[unit] = Flow(rows_in=rows_out + sum(drops.values()), rows_out=rows_out, drops=counted)
         return Imported.model_validate(
             {"flows": flows, "scores_without_rule": self._without_rule, "quarantined": self._quarantined}
         )
@@ -174,11 +178,6 @@ class Intake:
             self._quarantined.append(keep(self._store, self._refused))
         land(self._store, self._events)
         self._events, self._refused, self._batch_bytes = [], [], 0
-
-    def _flow(self, unit: str, drops: Mapping[str, int]) -> Flow:
-        rows_out = self._rows_out[unit]
-        counted = {reason: drops[reason] for reason in DROPS if drops.get(reason)}
-        return Flow(rows_in=rows_out + sum(drops.values()), rows_out=rows_out, drops=counted)
 
 
 def _ordered(fields: dict[str, Any]) -> dict[str, Any]:

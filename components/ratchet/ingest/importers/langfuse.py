@@ -63,7 +63,12 @@ def read(intake: Intake, record: bytes) -> None:
     if not target:
         raise Unmappable("not_one_answer", "the score is on a session or a dataset run")
     text = score.string_value or (score.value if isinstance(score.value, str) else None)
-    is_text = score.data_type in ("TEXT", "CORRECTION")
+    number = None if isinstance(score.value, str) else score.value
+    values: tuple[Value | None, ...] = ()
+    if score.data_type == "CATEGORICAL":
+        values = (text if text is not None else number,)  # the number of a label is only its index
+    elif score.data_type not in ("TEXT", "CORRECTION"):
+        values = (bool(number) if score.data_type == "BOOLEAN" and number is not None else number, text)
     Assessment(
         key=score.id,
         interaction_id=f"langfuse:{target}",
@@ -71,7 +76,7 @@ def read(intake: Intake, record: bytes) -> None:
         created_at=score.timestamp if score.updated_at is None else score.updated_at,
         source=JUDGES[score.source],
         by=score.author_user_id,
-        values=() if is_text else _values(score, text),
+        values=values,
         comment=(text if score.data_type == "TEXT" else None) or score.comment,
         correction=text if score.data_type == "CORRECTION" else None,
         source_fields=score.unknown,
@@ -96,14 +101,6 @@ def read_trace(intake: Intake, record: bytes) -> None:
     if is_root and observation.trace_id:
         intake.serve(interaction_id=f"langfuse:{observation.trace_id}", **fields)
     return None
-
-
-def _values(score: Score, text: str | None) -> tuple[Value | None, ...]:
-    """Return a score's values: a boolean's truth, a category's label (its number is an index), else the number."""
-    number = None if isinstance(score.value, str) else score.value
-    if score.data_type == "CATEGORICAL":
-        return (text if text is not None else number,)
-    return (bool(number) if score.data_type == "BOOLEAN" and number is not None else number, text)
 
 
 IMPORTER = Importer(

@@ -32,7 +32,9 @@ def read(intake: Intake, record: bytes) -> None:
 
 def split(prompt: str | list[dict[str, Any]] | None, given: str | list[dict[str, Any]]) -> tuple[Messages, str]:
     """Return the conversation before an answer, and the answer. A text is not parsed, even if it looks like JSON."""
-    asked = _messages(prompt) if prompt else []
+    asked: Messages = []
+    if prompt:
+        asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt_of(prompt)
     messages = [{"role": "assistant", "content": given}] if isinstance(given, str) else prompt_of(given)
     if messages[-1]["role"] != "assistant":
         raise Unmappable("no_text", "the last message is not the assistant's")
@@ -41,10 +43,6 @@ def split(prompt: str | list[dict[str, Any]] | None, given: str | list[dict[str,
     if not before:
         raise Unmappable("no_text", "there is no prompt")
     return before, answer_of([messages[-1]])
-
-
-def _messages(prompt: str | list[dict[str, Any]]) -> Messages:
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt_of(prompt)
 
 
 IMPORTER = Importer(
