@@ -109,7 +109,7 @@ def test_evaluated_again_the_version_carries_the_newest_verdict(registry_lake: L
 def test_champion_does_not_ask_again(registry_lake: LocalStore) -> None:
     STEP.run(Config(), inputs(registry_lake), registry_lake)
     client = connect(Config(), registry_lake)
-    promote(client, "adapter", "1", {})
+    promote(client, client, "adapter", "1", {})
     client.delete_registered_model_alias("adapter", "challenger")
     STEP.run(Config(), inputs(registry_lake), registry_lake)
     assert aliases(client, "adapter") == {"champion": "1"}
