@@ -6,7 +6,7 @@ locals {
   lake    = var.lake_prefix == "" ? "" : "${var.lake_prefix}/"
 
   # Written with If-None-Match and never again: an overwrite here is a bug or worse.
-  create_only = ["canaries", "collections", "events", "judgements", "ledger", "manifests", "registry", "releases", "sheets", "splits", "verdicts"]
+  create_only = ["canaries", "collections", "eval_answers", "events", "judgements", "ledger", "manifests", "registry", "releases", "splits", "verdicts"]
   # Who was live when, and what was made from what. Nobody deletes these, not even an administrator in a hurry.
   permanent = ["ledger", "manifests"]
   # Overwritten or deleted in the course of things; their old versions are the undo.

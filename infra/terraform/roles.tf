@@ -9,14 +9,14 @@ locals {
     # collect_triplets to register_adapter. It never releases, and cannot write what a user said or who is live.
     steps = {
       read      = ["*"]
-      write     = ["adapters", "collections", "datasets", "evidence", "judgements", "manifests", "quarantine", "queue", "references", "registry", "sheets", "splits", "tables", "validated", "verdicts", "work"]
+      write     = ["adapters", "collections", "daily_failures", "datasets", "eval_answers", "judgements", "manifests", "parts", "quarantine", "queue", "references", "registry", "splits", "tables", "validated", "verdicts", "work"]
       delete    = ["tables", "work"]
       artifacts = ["ratchet"]
     }
     # release_adapter and the reconciler.
     release = {
       read      = ["adapters", "canaries", "ledger", "leases", "manifests", "registry", "releases", "verdicts"]
-      write     = ["ledger", "leases", "manifests", "releases"]
+      write     = ["leases", "ledger", "manifests", "releases"]
       delete    = []
       artifacts = ["ratchet"]
     }
@@ -49,7 +49,7 @@ locals {
     # Kubeflow's one account: steps and release together.
     pipelines = {
       read      = ["*"]
-      write     = ["adapters", "collections", "datasets", "evidence", "judgements", "leases", "ledger", "manifests", "quarantine", "queue", "references", "registry", "releases", "sheets", "splits", "tables", "validated", "verdicts", "work"]
+      write     = ["adapters", "collections", "daily_failures", "datasets", "eval_answers", "judgements", "leases", "ledger", "manifests", "parts", "quarantine", "queue", "references", "registry", "releases", "splits", "tables", "validated", "verdicts", "work"]
       delete    = ["tables", "work"]
       artifacts = ["ratchet"]
     }

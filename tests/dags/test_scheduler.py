@@ -57,7 +57,7 @@ def lenient(model: Path) -> Config:
                 "max_perplexity_rise": 1e6,
             },
             "release_adapter": {"poll_s": 0.5, "timeout_s": 600},
-            "gate": {"margin": 0.95, "min_votes": 4, "max_minutes": 10, "refresh_s": 0.5},
+            "gate": {"non_inferiority_margin": 0.95, "min_votes": 4, "max_minutes": 10, "refresh_s": 0.5},
         }
     )
 

@@ -53,7 +53,7 @@ def test_services_run_as_nobody_on_a_read_only_disk(podman: Podman, services: st
     assert podman.run(services, "id", "-u").stdout.strip() == "10001"
     assert "serve-gate" in podman.run(services, "ratchet", "--help").stdout
     assert podman.run(services, "touch", "/opt/ratchet/x").returncode == 1
-    assert podman.run(services, "ratchet", "releases", "--lake", "/tmp/lake").returncode == 0
+    assert podman.run(services, "sh", "-c", "mkdir /tmp/lake && ratchet releases --lake /tmp/lake").returncode == 0
     refused = podman.run(services, "ratchet", "reconcile", "--once")
     assert refused.returncode == 2
     assert "release_adapter.git_url is not set" in " ".join(refused.stderr.split())
@@ -144,7 +144,7 @@ def test_components_have_the_shape_of_their_variant(podman: Podman, services: st
     work.write_text("".join(line for line in work.read_text().splitlines(True) if line.partition("==")[0] in names))
     podman.build(IMAGES / "components.Dockerfile", COMPONENTS, f"--target={target}", context=context)
     assert podman.run(COMPONENTS, "id", "-u").stdout.strip() == "10001"
-    assert "train_adapter" in podman.run(COMPONENTS, "ratchet", "--help").stdout
+    assert "train-adapter" in podman.run(COMPONENTS, "ratchet", "--help").stdout
     capabilities = podman.run(COMPONENTS, "printenv", "NVIDIA_DRIVER_CAPABILITIES").stdout.strip()
     assert capabilities == ("compute,utility" if target == "cuda" else "")
 

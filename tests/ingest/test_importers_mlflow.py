@@ -21,9 +21,9 @@ TERMS = Terms(scores=parse_rules(["thumb=thumb", "relevance=0..1"]))
 APPLICATION = """
 import sys
 from ratchet.config import Config, Registry
-from ratchet.registry import tracking
+from ratchet.registry import mlflow_store
 from ratchet.store import open_store
-tracking.connect(Config(registry=Registry(experiment=sys.argv[2])), open_store(sys.argv[1]))
+mlflow_store.connect(Config(registry=Registry(experiment=sys.argv[2])), open_store(sys.argv[1]))
 import mlflow
 from mlflow.entities import AssessmentSource
 mlflow.set_experiment(sys.argv[2])

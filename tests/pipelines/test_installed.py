@@ -75,6 +75,6 @@ def test_a_rehearsal_renders_the_charts_of_the_install(run: Run) -> None:
 @pytest.mark.slow  # a release in real processes: two minutes on an idle machine
 @pytest.mark.timeout(600)
 def test_a_release_is_rehearsed_in_real_processes(run: Run) -> None:
-    arguments = ("rehearse", "--clock", "real", "--fault", "worse", "--folder", "rehearsed", "--json")
+    arguments = ("rehearse", "--clock", "real", "--fault", "worse", "--out", "rehearsed", "--json")
     [row] = json.loads(run("-m", "ratchet_pipelines.cli", *arguments))
     assert (row["outcomes"], row["agreed"]) == ({"rolled_back": 1}, 1)
