@@ -58,7 +58,7 @@ def show_progress(
                 bar.advance(task, done)
 
             def update(self, completed: float, note: str = "") -> None:
-                bar.update(task, completed=completed, description=note or what)
+                bar.update(task, completed=completed, description=note or what, refresh=True)
 
         yield Shown()
 
