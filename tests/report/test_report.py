@@ -3,6 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from ratchet.report import plots
 from ratchet.report.report import Act, write_report
 from ratchet.report.summary import summarise
 
@@ -145,3 +146,10 @@ def test_summary_says_what_happened_and_why(acts):
         "It was rolled back; the champion serves as before: the votes show harm. "
         "In 78 seconds of canary, 8 of 40 votes on the candidate were up, against 94 of 156 on the champion."
     )
+
+
+def test_evidence_of_an_older_release_is_drawn_as_that_of_a_new_one() -> None:
+    new = [{"t": float(t), "log_e": {"harm": 0.1 * t, "non_inferiority": 0.5 * t}} for t in range(5)]
+    old = [{**row, "log_e": {"harm": row["log_e"]["harm"], "no_worse": row["log_e"]["non_inferiority"]}} for row in new]
+    assert plots.evidence(old, 3.5, "canary") == plots.evidence(new, 3.5, "canary")
+    assert plots.evidence(old, 3.5, "canary") != plots.evidence(new[:1] * 5, 3.5, "canary")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Placeholder colours, replaced by the page's CSS variables.
 INK, MUTED, LINE, CHAMPION, CANDIDATE, CARD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
+FORMER_TESTS = {"non_inferiority": "no_worse"}  # names of tests in the timelines of older releases
 VARIABLES = {
     INK: "ink", MUTED: "muted", LINE: "line", CHAMPION: "champion", CANDIDATE: "candidate", CARD: "card",
 }  # fmt: skip
@@ -90,7 +91,8 @@ def evidence(timeline: Sequence[Row], bound: float, name: str) -> str:
             ("harm", "harm", INK, (4, 2)),
             ("non_inferiority", "no worse", CANDIDATE, (1, 0)),
         ):
-            values = [row["log_e"].get(test, 0.0) for row in timeline]
+            log_e = [row["log_e"] for row in timeline]
+            values = [each.get(test, each.get(FORMER_TESTS.get(test, ""), 0.0)) for each in log_e]
             axes.plot(times, values, color=colour, dashes=dashes)
             ends.append((values[-1], times[-1], words, colour))
         _label_ends(axes, ends)
