@@ -346,12 +346,27 @@ class Gate(Section):
     non_inferiority_margin: float = Field(
         0.1, gt=0, lt=1, description="How far below the champion's approval the canary's may be and still pass"
     )
-    max_tenant_share: float = Field(
-        0.5,
+    reference_approval: float = Field(
+        0.8,
+        gt=0,
+        lt=1,
+        description="Usual approval, at which the margin is turned into an odds ratio: who votes, and how soon, moves "
+        "the approval of votes but not the odds ratio of the arms",
+    )
+    trusted_tenants: list[str] = Field(
+        ["default"],
+        description="Tenants whose votes may decide alone; a decision must stand without any single other tenant. "
+        "`default` is everyone where the router has no API keys",
+    )
+    harm_horizon_s: float = Field(
+        600,
         ge=0,
-        le=1,
-        description="A decision must stand without any single tenant that has less than this share of the votes; "
-        "0 turns this off",
+        description="Seconds from an answer to the last vote on it that can roll back; evidence waits as long",
+    )
+    promotion_horizon_s: float = Field(
+        3600,
+        ge=0,
+        description="Seconds from an answer to the last vote on it that can promote, for which evidence waits",
     )
     min_votes: int = Field(4, ge=0, description="Canary votes needed for each traffic step; 0: none")
     max_minutes: float = Field(24 * 60, gt=0, description="Minutes after which an undecided canary is rolled back")

@@ -46,7 +46,7 @@ def config(cluster: FakeCluster, repository: Path) -> Config:
                 "poll_s": 0.01,
                 "timeout_s": 20,
             },
-            "gate": {"refresh_s": 0.05},
+            "gate": {"refresh_s": 0.05, "harm_horizon_s": 0.1, "promotion_horizon_s": 0.1},
         }
     )
 

@@ -29,7 +29,7 @@ from ratchet.needs import (
 )
 from ratchet.progress import show_progress
 from ratchet.registry.aliases import champion
-from ratchet.release.gate.eprocess import alpha_of_attempt
+from ratchet.release.gate.design import alpha_of_attempt
 from ratchet.release.ledger import Ledger, LedgerEntry, LedgerRecord, closing, open_request, quarantined, request
 from ratchet.release.reconciler.actions import run_id
 from ratchet.release.reconciler.kubernetes import ClusterUnavailable

@@ -20,7 +20,7 @@ Clock = Literal["virtual", "real"]
 def simulate_gate(
     config: ConfigFile = None,
     runs: Annotated[int, typer.Option(min=100, help="Simulated canaries for each row of the table.")] = 10_000,
-    votes: Annotated[int, typer.Option(min=40, help="Canary votes after which an undecided canary ends.")] = 500,
+    votes: Annotated[int, typer.Option(min=40, help="Canary votes after which an undecided canary ends.")] = 400,
     canary_weight: Annotated[int, typer.Option(min=1, max=99, help="Percent of traffic on the canary.")] = 20,
     seed: Seed = None,
     out: Annotated[Path | None, OUT_FILE] = None,
@@ -32,7 +32,7 @@ def simulate_gate(
 
     whole = settings(config)
     with Progress(console=say, disable=not say.is_terminal) as progress:
-        task = progress.add_task("simulating", total=simulation.NUM_QUESTIONS)
+        task = progress.add_task("simulating", total=simulation.num_scenarios(whole.gate))
         study = simulation.simulate(
             whole.gate, runs, votes, canary_weight, whole.seed if seed is None else seed, lambda: progress.advance(task)
         )
@@ -43,15 +43,16 @@ def simulate_gate(
         print(json.dumps(simulation.plain(study), indent=1))
         return
     table = Table(box=None)
-    for heading in ("question", "truth", "method", "share", "95% interval", "median canary votes"):
+    for heading in ("canary", "method", "decision", "share", "95% interval", "median canary votes"):
         table.add_column(heading, justify="right" if heading in ("share", "median canary votes") else "left")
     for row in study.rows:
         interval, median = f"{row.low:.2%} to {row.high:.2%}", str(row.median_votes or "–")
-        table.add_row(row.question, row.truth, row.method, f"{row.share:.2%}", interval, median)
+        table.add_row(row.name, row.method, simulation.decision_of(row), f"{row.share:.2%}", interval, median)
     Console().print(table)
     say.print(
-        f"{runs:,} canaries a row, looked at after every block of votes, {votes} canary votes at most; alpha "
-        f"{study.alpha:g}, of which a first attempt spends {study.alpha_spent:.4f}; margin {study.margin:g}."
+        f"{runs:,} canaries a row, looked at after every stratum of votes, {votes} canary votes at most where a row "
+        f"does not say otherwise; alpha {study.alpha:g}, of which a first attempt spends {study.alpha_spent:.4f}; "
+        f"margin {study.margin:g}."
     )
 
 

@@ -13,7 +13,7 @@ from ratchet_pipelines.rehearse.memory import MemoryGit
 from ratchet_pipelines.rehearse.table import canary_of, on_virtual_clock
 from ratchet_pipelines.rehearse.virtual import CHAMPION, Rehearsal, rehearse_once
 
-QUICK = Config.model_validate({"gate": {"max_minutes": 60}})
+QUICK = Config.model_validate({"gate": {"max_minutes": 60, "harm_horizon_s": 30, "promotion_horizon_s": 60}})
 
 
 @pytest.mark.parametrize(

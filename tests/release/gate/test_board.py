@@ -49,8 +49,8 @@ def test_it_shows_the_canary_and_follows_it_by_itself(
     page.until(f"{text_of('weight')} === '50 %' && {text_of('phase')}.includes('Progressing')")
     assert NEW.digest[:12] in page.tell(text_of("title"))
     page.tell("window.isTheSamePage = true")
-    land_votes(lake, 60, 0.9, 0.2)
-    page.until(f"{text_of('canary')}.includes(' of 30 up')")
+    land_votes(lake, 320, 0.9, 0.2)
+    page.until(f"{text_of('canary')}.includes(' of 160 up')")
     page.until("document.querySelectorAll('#chart path').length === 2")
     page.until(f"{text_of('why')}.includes('like the candidate less')")
     assert page.tell("window.isTheSamePage") is True

@@ -1,105 +1,107 @@
-"""The e-process keeps its promise: exactly per block, and by simulation over whole runs."""
+"""The tests keep their promise: exactly per stratum against scipy's distribution, and by simulation over whole runs."""
 
-import itertools
 import math
-import random
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import nchypergeom_fisher
 
+from ratchet.release.gate.design import alpha_of_attempt
 from ratchet.release.gate.eprocess import (
-    Block,
-    EProcess,
-    alpha_of_attempt,
-    harm_process,
-    non_inferiority_process,
-    reverse_projection,
+    LOG_CAP,
+    ConditionalTest,
+    StratumCounts,
+    capped_log_factors,
+    harm_test,
+    log_hypergeometric,
+    log_odds,
+    non_inferiority_test,
 )
 
-ALPHA = 0.05
-BOUND = math.log(1 / ALPHA)
-PAST = Block(num_a=30, up_a=19, num_b=10, up_b=7)
-THETAS = [0.0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.98, 1.0]
+BOUND = math.log(1 / 0.05)
+TESTS = {
+    "harm": harm_test(),
+    "no worse": non_inferiority_test(0.1, 0.8),
+    "a wide margin": non_inferiority_test(0.3, 0.8),
+}
 
 
-def binomial(n: int, k: int, p: float) -> float:
-    return math.comb(n, k) * p**k * (1 - p) ** (n - k)
+@st.composite
+def totals(draw: st.DrawFn) -> tuple[int, int, int]:
+    votes = draw(st.integers(1, 32))
+    return votes, draw(st.integers(0, votes)), draw(st.integers(0, votes))
 
 
-def mean_factors(process: EProcess, num_a: int, num_b: int, theta_a: float, theta_b: float) -> list[float]:
-    """Exact mean of each alternative's factor, over every outcome of the next block."""
-    means = [0.0] * len(process.grid)
-    for up_a, up_b in itertools.product(range(num_a + 1), range(num_b + 1)):
-        chance = binomial(num_a, up_a, theta_a) * binomial(num_b, up_b, theta_b)
-        after = process.after(Block(num_a=num_a, up_a=up_a, num_b=num_b, up_b=up_b))
-        for i, (new, old) in enumerate(zip(after.log_factors, process.log_factors, strict=True)):
-            means[i] += chance * math.exp(new - old)
-    return means
+def column(*values: int) -> np.ndarray:
+    return np.array(values, dtype=np.int64)
 
 
-@pytest.mark.parametrize("shape", [(4, 1), (1, 1), (1, 4), (19, 1), (3, 2)])
-@pytest.mark.parametrize("past", [None, PAST], ids=["fresh", "with past"])
-@pytest.mark.parametrize(
-    "process", [harm_process(), non_inferiority_process(0.05), non_inferiority_process(0.3)], ids=repr
-)
-def test_a_block_never_gains_on_average_anywhere_in_the_null(process: EProcess, past: Block | None, shape) -> None:
-    process = process.after(past) if past else process
-    for theta_a, theta_b in itertools.product(THETAS, THETAS):
-        gap = theta_b - (theta_a - process.margin)
-        if (gap >= 0) if process.is_harm else (gap <= 0):
-            assert max(mean_factors(process, *shape, theta_a, theta_b)) <= 1 + 1e-9
+def one(votes: int, ups: int, canary: int, null: float, alternative: float) -> np.ndarray:
+    return capped_log_factors(column(votes), column(ups), column(canary), null, alternative)[0]
 
 
-def test_a_block_gains_on_average_in_the_alternative() -> None:
-    assert min(mean_factors(harm_process().after(PAST), 4, 1, 0.8, 0.2)) > 1
-    assert min(mean_factors(non_inferiority_process(0.1).after(PAST), 1, 1, 0.5, 0.95)) > 1
+@given(totals(), st.floats(-3, 3))
+def test_the_distribution_is_scipys(sizes: tuple[int, int, int], log_ratio: float) -> None:
+    votes, ups, canary = sizes
+    ours = np.exp(log_hypergeometric(column(votes), column(ups), column(canary), log_ratio)[0])
+    theirs = nchypergeom_fisher(votes, ups, canary, math.exp(log_ratio)).pmf(np.arange(votes + 1))
+    assert ours == pytest.approx(theirs, abs=1e-9)
 
 
-def test_projection_is_the_minimum_of_the_divergence() -> None:
-    def divergence(t: float) -> float:
-        def kl(p: float, q: float) -> float:
-            return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
-
-        return 4 * kl(0.8, t) + kl(0.85, t - 0.1)
-
-    best = min((0.1 + i * 1e-5 for i in range(1, 90_000)), key=divergence)
-    assert reverse_projection(0.8, 0.85, 4, 1, 0.1) == pytest.approx(best, abs=2e-5)
-
-
-def decides(process: EProcess, theta_a: float, theta_b: float, shape, num_blocks: int, rng: random.Random) -> int:
-    """Candidate votes until the null is rejected; 0 if it never is."""
-    num_a, num_b = shape
-    for i in range(1, num_blocks + 1):
-        up_a, up_b = (sum(rng.random() < p for _ in range(n)) for n, p in ((num_a, theta_a), (num_b, theta_b)))
-        process = process.after(Block(num_a=num_a, up_a=up_a, num_b=num_b, up_b=up_b))
-        if process.log_e_max >= BOUND:
-            return i * num_b
-    return 0
+@pytest.mark.parametrize("test", TESTS.values(), ids=TESTS)
+@given(sizes=totals(), inside=st.floats(0, 4))
+def test_a_stratum_never_gains_on_average_anywhere_in_the_null(
+    test: ConditionalTest, sizes: tuple[int, int, int], inside: float
+) -> None:
+    votes, ups, canary = sizes
+    for alternative in test.alternatives:
+        towards_null = 1 if alternative < test.null else -1
+        truth = nchypergeom_fisher(votes, ups, canary, math.exp(test.null + towards_null * inside))
+        factors = np.exp(one(votes, ups, canary, test.null, alternative))
+        assert (truth.pmf(np.arange(votes + 1)) * factors)[np.isfinite(factors)].sum() <= 1 + 1e-9
 
 
-@pytest.mark.parametrize(
-    ("process", "theta_a", "theta_b", "shape"),
-    [(harm_process(), 0.8, 0.8, (4, 1)), (non_inferiority_process(0.1), 0.8, 0.7, (1, 1))],
-    ids=["equal arms raise no harm", "worse by the margin is not passed"],
-)
-def test_error_rate_holds_at_every_look(process, theta_a, theta_b, shape) -> None:
-    rng = random.Random(7)
-    errors = sum(decides(process, theta_a, theta_b, shape, 120, rng) > 0 for _ in range(200))
-    assert errors / 200 <= ALPHA
+@pytest.mark.parametrize("test", TESTS.values(), ids=TESTS)
+def test_the_cap_costs_nothing_at_the_boundary_and_holds(test: ConditionalTest) -> None:
+    for alternative in test.alternatives:
+        factors = one(32, 24, 8, test.null, alternative)
+        truth = nchypergeom_fisher(32, 24, 8, math.exp(test.null)).pmf(np.arange(33))
+        assert (truth * np.exp(factors)).sum() == pytest.approx(1, abs=1e-6)
+        assert factors.max() <= LOG_CAP
 
 
-@pytest.mark.parametrize(
-    ("process", "theta_a", "theta_b", "shape", "at_most"),
-    [
-        (harm_process(), 0.8, 0.6, (4, 1), 60),  # the reference simulation's median is 39
-        (non_inferiority_process(0.1), 0.4, 0.8, (1, 1), 40),  # a much better candidate is soon known to be no worse
-    ],
-    ids=["harm", "improvement"],
-)
-def test_a_large_effect_is_decided_with_few_votes(process, theta_a, theta_b, shape, at_most) -> None:
-    rng = random.Random(7)
-    votes = sorted(decides(process, theta_a, theta_b, shape, 300, rng) for _ in range(60))
-    assert votes[0] > 0
-    assert votes[30] <= at_most
+@pytest.mark.parametrize(("ups", "canary"), [(0, 8), (32, 8), (24, 0), (24, 32)])
+def test_totals_that_leave_one_outcome_are_no_evidence(ups: int, canary: int) -> None:
+    factors = one(32, ups, canary, 0.0, math.log(0.5))
+    assert not factors.any()
+
+
+def test_evidence_does_not_depend_on_what_is_in_the_totals() -> None:
+    """Equal odds in every stratum, at any approval and weight: log E is the sum of the strata's own."""
+    counts = StratumCounts(column(32, 32, 20), column(24, 8, 15), column(6, 16, 3), column(3, 2, 1))
+    log_e = harm_test().log_e(counts)
+    alone = ConditionalTest(0.0, {math.log(0.43): 1.0})
+    parts = [alone.log_e(StratumCounts(*(each[i : i + 1] for each in vars(counts).values())))[0] for i in range(3)]
+    assert alone.log_e(counts) == pytest.approx(np.cumsum(parts))
+    assert log_e.shape == (3,)
+
+
+def test_experiments_in_one_array_are_independent() -> None:
+    rng = np.random.default_rng(0)
+    canary = rng.binomial(32, 0.2, (5, 20))
+    ups = rng.binomial(32, 0.8, (5, 20))
+    low, high = np.maximum(0, ups + canary - 32), np.minimum(ups, canary)
+    counts = StratumCounts(np.full((5, 20), 32), ups, canary, rng.integers(low, high + 1))
+    together = harm_test().log_e(counts)
+    alone = [harm_test().log_e(StratumCounts(*(each[run] for each in vars(counts).values()))) for run in range(5)]
+    assert together == pytest.approx(np.stack(alone))
+
+
+def test_the_margin_is_the_odds_ratio_at_the_usual_approval() -> None:
+    assert math.exp(non_inferiority_test(0.1, 0.8).null) == pytest.approx((0.7 / 0.3) / (0.8 / 0.2))
+    assert log_odds(0.5) == 0
 
 
 def test_attempts_share_one_alpha() -> None:

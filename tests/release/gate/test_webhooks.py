@@ -2,8 +2,7 @@
 
 import pytest
 
-from ratchet.release.gate.blocks import Tally
-from ratchet.release.gate.evidence import Evidence
+from ratchet.release.gate.evidence import Evidence, Tally
 from ratchet.release.gate.webhooks import HOOKS, GateView, Limits, answer
 from ratchet.release.ledger import LedgerRecord
 from support.release_edges import NEW, OLD

@@ -15,8 +15,7 @@ from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import UserError
 from ratchet.rehearsal.canary_spec import Canary, Hook
 from ratchet.rehearsal.flagger import Phase, Readiness
-from ratchet.release.gate.blocks import Tally
-from ratchet.release.gate.evidence import Evidence
+from ratchet.release.gate.evidence import Evidence, Tally
 from ratchet.release.gate.traffic_log import TrafficLog
 from ratchet.release.gate.webhooks import GateView, Limits, answer
 from ratchet.release.ledger import (

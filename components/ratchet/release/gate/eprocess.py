@@ -1,138 +1,133 @@
-"""A two-sample test of votes that stays valid however often it is looked at.
+"""Two-sample tests of votes that stay valid however often they are looked at, and whatever moves approval.
 
-The block e-process of Turner, Ly and Grünwald (arXiv 2106.02693). Votes arrive in blocks of `num_a` from the
-baseline A and `num_b` from the candidate B. For each alternative of a grid, a block multiplies the evidence by the
-likelihood ratio of that alternative against its reverse information projection on the null; by the weighted AM-GM
-inequality the factor's mean is at most 1 at every point of the (convex) null. So E is an e-process, and by Ville's
-inequality the chance that it ever reaches 1/alpha under the null is at most alpha. Blocks compare concurrent votes,
-so a drift that both arms share, and traffic ramps, do not break it.
+Votes come in strata: groups of votes on answers that were served one after another. Within a stratum the route gave
+answers to the arms at random, so given the stratum's votes, its ups and the candidate's share of the votes, the
+candidate's ups follow Fisher's noncentral hypergeometric distribution in the odds ratio of the candidate's approval to
+the baseline's (McCullagh & Nelder, Generalized Linear Models, 7.3.2). Approval, its drift, the route's weight and an
+unequal eagerness to vote are in the totals, and drop out.
+
+For each alternative a stratum multiplies the evidence by its likelihood ratio against the null's boundary, capped.
+The likelihood ratio is monotone in the ups, so the mean is at most 1 at every point of the composite null. The
+product is an e-process, and by Ville's inequality the chance that it ever reaches 1/alpha under the null is at most
+alpha.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Self
+from dataclasses import dataclass
 
-PRIOR_UP, PRIOR_VOTES = 4, 5  # approval before any vote: 4 of 5, about what assistants see; costs power only
-CLIP = 0.005  # rates stay this far from 0 and 1, where one surprising vote would be infinite evidence
-# Drops in approval, each with its share of the evidence: most of it on the ten points that are to be caught within 150
-# canary votes, the rest on disasters. More drops find none of any size sooner (`ratchet simulate-gate`).
-HARM_GRID = {-0.10: 3 / 4, -0.25: 1 / 4}
-# Near -margin finds the small effects; the large ones decide early for a candidate that is much better.
-IMPROVEMENT_GRID = (0.0, 0.03, 0.10, 0.20, 0.35)
-BISECTIONS = 60  # halvings of an interval no longer than 1: to float precision
-VoteLogs = tuple[float, float, float, float]  # of one vote: up in A, down in A, up in B, down in B
-NO_LOGS: VoteLogs = (0.0, 0.0, 0.0, 0.0)
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+STRATUM_VOTES = 32
+# No stratum multiplies the evidence by more than 2.9: whoever fills a moment with votes gains that, and no more.
+LOG_CAP = 1.05
+MAX_LOG_SCALE, BISECTIONS = 64.0, 50  # e^64 is more than any cap takes; 50 halvings find c to float precision
 
 
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """Votes of both arms: `num_*` votes, of which `up_*` are up."""
+@dataclass(frozen=True)
+class StratumCounts:
+    """Votes of strata, in order of time along the last axis; the other axes are experiments of their own."""
 
-    num_a: int
-    up_a: int
-    num_b: int
-    up_b: int
+    votes: Ints
+    ups: Ints
+    canary: Ints
+    """Votes on the candidate's answers."""
+    canary_ups: Ints
 
-
-@dataclass(frozen=True, kw_only=True)
-class EProcess:
-    """Evidence against the null after the blocks so far. `after(block)` returns the next state."""
-
-    margin: float
-    """The null's boundary is thetaB = thetaA - margin."""
-    is_harm: bool
-    """Null thetaB >= thetaA - margin (rejected: B is worse); otherwise thetaB <= thetaA - margin (B is no worse)."""
-    grid: tuple[float, ...]
-    """Alternatives, as differences thetaB - thetaA."""
-    log_factors: tuple[float, ...]
-    """Log evidence of each alternative, its share of the whole included."""
-    ups_a: int = 0
-    votes_a: int = 0
-    log_e_max: float = 0.0
-    """Running maximum of `log_e`: reject the null once it reaches log(1/alpha)."""
-
-    @property
-    def log_e(self) -> float:
-        """Log of the evidence, all alternatives together."""
-        largest = max(self.log_factors)
-        return largest + math.log(sum(math.exp(x - largest) for x in self.log_factors))
-
-    def after(self, block: Block) -> Self:
-        logs = tuple(
-            log
-            + block.up_a * up_a
-            + (block.num_a - block.up_a) * down_a
-            + block.up_b * up_b
-            + (block.num_b - block.up_b) * down_b
-            for log, (up_a, down_a, up_b, down_b) in zip(
-                self.log_factors,
-                self.vote_logs(self.ups_a, self.votes_a, block.num_a, block.num_b),
-                strict=True,
-            )
+    def without(self, others: "StratumCounts") -> "StratumCounts":
+        """Return the counts less those of `others`, which may have more leading axes."""
+        return StratumCounts(
+            self.votes - others.votes,
+            self.ups - others.ups,
+            self.canary - others.canary,
+            self.canary_ups - others.canary_ups,
         )
-        moved = replace(self, log_factors=logs, ups_a=self.ups_a + block.up_a, votes_a=self.votes_a + block.num_a)
-        return replace(moved, log_e_max=max(self.log_e_max, moved.log_e))
-
-    def vote_logs(self, ups_a: int, votes_a: int, num_a: int, num_b: int) -> tuple[VoteLogs, ...]:
-        """Return what each vote of the next block adds to each alternative's log evidence, given A's votes so far."""
-        rate_a = _clip((PRIOR_UP + ups_a) / (PRIOR_VOTES + votes_a))  # from past blocks only
-        return tuple(self._vote_logs(rate_a, _clip(rate_a + difference), num_a, num_b) for difference in self.grid)
-
-    def _vote_logs(self, rate_a: float, rate_b: float, num_a: int, num_b: int) -> VoteLogs:
-        gap = rate_b - (rate_a - self.margin)
-        if (gap >= 0) if self.is_harm else (gap <= 0):
-            return NO_LOGS  # clipping moved this alternative into the null; it gets no evidence from this block
-        null_a = reverse_projection(rate_a, rate_b, num_a, num_b, self.margin)
-        return *_log_ratios(rate_a, null_a), *_log_ratios(rate_b, null_a - self.margin)
 
 
-def harm_process() -> EProcess:
-    """Return the test for harm: evidence that the candidate's approval is below the baseline's."""
-    return _fresh(0.0, HARM_GRID, is_harm=True)
+@dataclass(frozen=True)
+class ConditionalTest:
+    """A mixture of capped likelihood ratios of alternatives against the null's boundary."""
+
+    null: float
+    """Log odds ratio of candidate to baseline at the boundary."""
+    alternatives: Mapping[float, float]
+    """Log odds ratios on the other side of it, each with its share of the evidence."""
+
+    def log_e(self, counts: StratumCounts) -> Floats:
+        """Return the log evidence after each stratum, of the shape of the counts."""
+        # Equal strata have equal factors: each distinct one is worked out once.
+        totals = np.stack([counts.votes, counts.ups, counts.canary]).reshape(3, -1)
+        (votes, ups, canary), places = np.unique(totals, axis=1, return_inverse=True)
+        log_e = np.full(counts.votes.shape, -np.inf)
+        for alternative, share in self.alternatives.items():
+            table = capped_log_factors(votes, ups, canary, self.null, alternative)
+            factors = table[places.ravel(), counts.canary_ups.ravel()].reshape(counts.votes.shape)
+            np.logaddexp(log_e, math.log(share) + factors.cumsum(axis=-1), out=log_e)
+        return log_e
 
 
-def non_inferiority_process(margin: float) -> EProcess:
-    """Return the test for non-inferiority: evidence that approval is above the baseline's minus `margin`."""
-    grid = (-margin / 2, *IMPROVEMENT_GRID)
-    return _fresh(margin, dict.fromkeys(grid, 1 / len(grid)), is_harm=False)
+def harm_test() -> ConditionalTest:
+    """Return the test for harm: evidence that users like the candidate less than the baseline."""
+    # At an approval of 0.80 these odds ratios stand for 17, 5 and 36 points less. Most of the evidence is on the first:
+    # ten points are found within 150 canary votes even so, and a few hostile voters, who look like two points, gain
+    # little. The second finds small harm in long runs, the third disasters (`ratchet simulate-gate`).
+    return ConditionalTest(0.0, {math.log(0.43): 0.87, math.log(0.75): 0.08, math.log(0.2): 0.05})
 
 
-def _fresh(margin: float, shares: Mapping[float, float], is_harm: bool) -> EProcess:
-    logs = tuple(math.log(share) for share in shares.values())
-    return EProcess(margin=margin, is_harm=is_harm, grid=tuple(shares), log_factors=logs)
+def non_inferiority_test(margin: float, approval: float) -> ConditionalTest:
+    """Return the test for non-inferiority: evidence that the candidate is not worse by the margin's odds ratio.
 
-
-def alpha_of_attempt(alpha: float, attempt: int) -> float:
-    """Return the share of `alpha` that attempt 1, 2, … of one comparison may spend; all shares sum to `alpha`."""
-    return 6 * alpha / (math.pi * attempt) ** 2
-
-
-@lru_cache(maxsize=1 << 16)  # evidence is recomputed from all votes, so the same blocks come back
-def reverse_projection(rate_a: float, rate_b: float, num_a: int, num_b: int, margin: float) -> float:
-    """Return the t that minimises num_a KL(rate_a || t) + num_b KL(rate_b || t - margin): the null's nearest point.
-
-    The sum is convex in t, and its slope changes sign between rate_a and rate_b + margin. Without a margin the nearest
-    point is the mean of all votes.
+    That is the odds ratio which lowers `approval` by `margin`, both chances.
     """
-    if margin == 0:
-        return (num_a * rate_a + num_b * rate_b) / (num_a + num_b)
-    ends = (rate_a, rate_b + margin)
-    low, high = max(min(ends), margin), min(max(ends), 1.0)
+    null = log_odds(approval - margin) - log_odds(approval)
+    return ConditionalTest(null, {0.0: 0.6, null / 2: 0.1, math.log(1.7): 0.2, math.log(4): 0.1})
+
+
+def log_odds(chance: float) -> float:
+    return math.log(chance / (1 - chance))
+
+
+def log_hypergeometric(votes: Ints, ups: Ints, canary: Ints, log_ratio: float) -> Floats:
+    """Return the log chance of each number of canary ups, 0 … max(votes): one row a stratum, one column a number.
+
+    Fisher's noncentral hypergeometric distribution with the odds ratio exp(`log_ratio`); -inf where impossible.
+    """
+    x = np.arange(votes.max(initial=0) + 1)
+    n, k, m = votes[:, None], ups[:, None], canary[:, None]
+    is_possible = (x <= m) & (x <= k) & (k - x <= n - m)
+    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, len(x) + 1)))])
+
+    def log_choose(total: Ints, chosen: Ints) -> Floats:
+        chosen = np.clip(chosen, 0, total)
+        chances: Floats = log_factorials[total] - log_factorials[chosen] - log_factorials[total - chosen]
+        return chances
+
+    logs = np.where(is_possible, log_choose(m, x) + log_choose(n - m, k - x) + x * log_ratio, -np.inf)
+    logs = logs - logs.max(axis=1, keepdims=True)
+    normalised: Floats = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
+    return normalised
+
+
+def capped_log_factors(votes: Ints, ups: Ints, canary: Ints, null: float, alternative: float) -> Floats:
+    """Return what each number of canary ups adds to the log evidence: log min(2.9, c * likelihood ratio).
+
+    c >= 1 gives back what the cap takes: the factor's mean under the null is 1.
+    """
+    under_null = log_hypergeometric(votes, ups, canary, null)
+    ratio = np.zeros_like(under_null)
+    np.subtract(
+        log_hypergeometric(votes, ups, canary, alternative), under_null, out=ratio, where=np.isfinite(under_null)
+    )
+    chances = np.exp(under_null)
+    low, high = np.zeros((len(votes), 1)), np.full((len(votes), 1), MAX_LOG_SCALE)
     for _ in range(BISECTIONS):
-        t = (low + high) / 2
-        s = t - margin
-        if num_a * (t - rate_a) * s * (1 - s) + num_b * (s - rate_b) * t * (1 - t) > 0:
-            high = t
-        else:
-            low = t
-    return (low + high) / 2
-
-
-def _log_ratios(rate: float, null_rate: float) -> tuple[float, float]:
-    return math.log(rate / null_rate), math.log((1 - rate) / (1 - null_rate))
-
-
-def _clip(rate: float) -> float:
-    return min(max(rate, CLIP), 1 - CLIP)
+        middle = (low + high) / 2
+        mean = (chances * np.exp(np.minimum(ratio + middle, LOG_CAP))).sum(axis=1, keepdims=True)
+        low, high = np.where(mean <= 1, middle, low), np.where(mean <= 1, high, middle)
+    is_certain = (np.isfinite(under_null).sum(axis=1) == 1)[:, None]  # the totals leave one outcome: no evidence
+    factors: Floats = np.where(is_certain, 0.0, np.minimum(ratio + low, LOG_CAP))
+    return factors

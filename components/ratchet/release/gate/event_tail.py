@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ratchet.events import Feedback, Interaction
 from ratchet.ingest import landing
-from ratchet.release.gate.evidence import ServedAnswer, Vote
+from ratchet.release.gate.votes import ServedAnswer, Vote
 from ratchet.store import Store
 
 LATE_S = 900  # between the time in a file's name and its landing: a writer gives up within seconds, clocks may differ
@@ -20,7 +20,7 @@ ALL_S = 600  # between two full listings
 
 
 class EventTail:
-    """Answers served and votes cast since `since` (Unix seconds) that had landed at the last `read`.
+    """Answers served and votes cast since `since` (Unix seconds) that landed, as `served` and `votes` until taken.
 
     A file that is not named by its time may be missed for ALL_S.
     """
@@ -42,6 +42,12 @@ class EventTail:
             self._take(line, self._take_answer)
         if is_all:
             self._saw_all_at = now
+
+    def take(self) -> tuple[list[ServedAnswer], list[Vote]]:
+        """Return what was read since the last call, which is then forgotten."""
+        taken = self.served, self.votes
+        self.served, self.votes = [], []
+        return taken
 
     def _take(self, line: bytes, parse: Callable[[bytes], None]) -> None:
         try:

@@ -1,76 +1,66 @@
 """Weigh served answers and votes into evidence about a canary: a pure function, so that recomputing gives the same.
 
-The unit is the first explicit vote of each person in a run. Its arm is the adapter digest that served the answer, not
-what the voter or the route says. Votes fill blocks first in, first out, and the blocks feed two e-processes: harm (the
-candidate is worse) and non-inferiority (it is not worse by the non-inferiority margin). A third test detects sample
-ratio mismatch (SRM): requests that do not arrive at the arms as the route's weights send them make votes incomparable,
-and so do voters who vote more often on one arm, as in brigading. No decision rests on one tenant: it must hold without
-the votes of any single tenant, unless one tenant casts most of the votes.
+Votes fill strata, and strata feed two e-processes: harm (users like the candidate less) and non-inferiority (they do
+not like it less by the margin). A stratum that was read stays as it was: votes that come, change or are taken back
+later are in the tallies, not in the evidence, so a decision that was made stays made. A third test detects sample ratio
+mismatch (SRM): requests that do not arrive at the arms as the route's weights send them, and voters who vote more often
+on one arm; it holds a promotion. No decision rests on one tenant: it stands, at the same look, without the votes of
+each.
 """
 
 import math
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ratchet.adapter_ref import AdapterDigest
-from ratchet.events import Feedback, Interaction
-from ratchet.release.gate.blocks import ARMS, Arm, CanaryDesign, CountedVote, Point, TestResults, Votes, run_tests
+import numpy as np
+
+from ratchet.release.gate.ballots import TESTS, Ballots, TestName
+from ratchet.release.gate.design import ARMS, Arm, CanaryDesign, alpha_of_attempt
+from ratchet.release.gate.eprocess import ConditionalTest, StratumCounts, harm_test, non_inferiority_test
+from ratchet.release.gate.strata import Stratum, counts_by_tenant, counts_of
+from ratchet.release.gate.votes import EXCLUDED
 
 Decision = Literal["fail", "pass", "undecided"]
-EXCLUDED = ("interaction_unknown", "served_outside_run", "other_adapter", "repeat_vote")
-LOWEST_UP, HIGHEST_DOWN = 4, 2  # ratings of 4 and 5 are up, 1 and 2 down; 3 is no vote
 # A false alarm stops a good release, so as rare as in common sample-ratio checks: one in a thousand.
 SRM_BOUND = math.log(1 / 0.001)
-MIN_TENANT_SHARE = 0.01  # of the votes; a smaller tenant decides nothing, and checking each would cost a test apiece
+TENANTS_AT_ONCE = 64  # bounds the memory of the tests without each tenant
+
+
+@dataclass(frozen=True)
+class Tally:
+    n: int = 0
+    up: int = 0
+
+
+Votes = dict[Arm, Tally]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServedAnswer:
-    """The fields of one served answer that the evidence depends on."""
+class Point:
+    """The evidence after a stratum of the test for harm; `t` in seconds since the run's start."""
 
-    interaction_id: str
-    digest: AdapterDigest
-    served_at: float
-    latency_s: float = 0.0
-    tenant: str = "default"
-
-    @classmethod
-    def of(cls, event: Interaction) -> "ServedAnswer":
-        return cls(
-            interaction_id=event.interaction_id,
-            digest=AdapterDigest(event.adapter_digest),
-            served_at=event.served_at,
-            latency_s=event.latency_ms / 1000,
-            tenant=event.tenant,
-        )
+    t: float
+    votes: Votes
+    harm: float
+    non_inferiority: float
+    weight: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Vote:
-    """One explicit human judgement, up or down."""
+@dataclass(frozen=True)
+class TestResult:
+    """One test after its strata."""
 
-    feedback_id: str
-    interaction_id: str
-    subject_id: str
-    is_up: bool
-    created_at: float
-
-    @classmethod
-    def of(cls, event: Feedback) -> "Vote | None":
-        """Return the vote in this feedback; None if it is none: another kind, a rating of 3, or not from a person."""
-        is_up = _is_up(event)
-        if is_up is None:
-            return None
-        return cls(
-            feedback_id=event.feedback_id,
-            interaction_id=event.interaction_id,
-            subject_id=event.subject_id,
-            is_up=is_up,
-            created_at=event.created_at,
-        )
+    log_e_max: float = 0.0
+    """Running maximum of the log evidence of all votes."""
+    votes: int = 0
+    """Votes that it has read."""
+    has_decided: bool = False
+    tenant: str | None = None
+    """The tenant without whose votes the evidence does not reach the bound."""
+    log_e: tuple[float, ...] = ()
+    """Running maximum after each stratum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +68,7 @@ class Evidence:
     """The evidence so far. `harm`, `non_inferiority`: running maxima of log E; a test has decided at `bound`."""
 
     votes: Votes
+    """Votes as they stand now, also those that no test has read yet or that came too late for it."""
     harm: float
     non_inferiority: float
     srm_log_e: float
@@ -89,118 +80,158 @@ class Evidence:
     why: str
     history: tuple[Point, ...] = ()
     excluded: dict[str, int] = field(default_factory=dict)
+    read: dict[TestName, int] = field(default_factory=dict)
+    """Votes that each test has read."""
 
     @property
     def has_srm_alarm(self) -> bool:
         return max(self.srm_log_e, self.vote_srm_log_e) >= SRM_BOUND
 
 
-def weigh(run: CanaryDesign, served: Iterable[ServedAnswer], votes: Iterable[Vote]) -> Evidence:
-    """Return the evidence on `run` in these events; their order does not matter."""
-    answers = {answer.interaction_id: answer for answer in sorted(served, key=lambda a: (-a.served_at, a.digest))}
-    counted, excluded = _first_votes(run, answers, votes)
-    cast = [CountedVote(vote.created_at, arm, vote.is_up, answers[vote.interaction_id].tenant) for arm, vote in counted]
-    results = run_tests(run, cast)
-    srm = _srm_log_e(run, answers.values())
-    vote_srm = _srm_log_e(run, (answers[vote.interaction_id] for _, vote in counted))
-    decision, why = _decide(run, cast, results, max(srm, vote_srm))
+Strata = Mapping[TestName, Sequence[Stratum]]
+
+
+@dataclass(frozen=True)
+class TestResults:
+    """Both tests after the strata that they have read."""
+
+    tests: dict[TestName, TestResult]
+    bound: float
+    history: tuple[Point, ...]
+
+
+def run_tests(run: CanaryDesign, strata: Strata) -> TestResults:
+    """Return both tests after `strata`."""
+    bound = math.log(1 / alpha_of_attempt(run.alpha, run.attempt))
+    tests: dict[TestName, ConditionalTest] = {
+        "harm": harm_test(),
+        "non_inferiority": non_inferiority_test(run.margin, run.reference_approval),
+    }
+    results = {name: run_test(tests[name], strata[name], run.trusted_tenants, bound) for name in TESTS}
+    return TestResults(results, bound, _history(run, strata, results))
+
+
+def weigh(run: CanaryDesign, ballots: Ballots, results: TestResults) -> Evidence:
+    """Return the evidence: the tests' results, with the votes as they stand now."""
+    voted = Counter[tuple[int, Arm]]()
+    sums = Counter[tuple[Arm, bool]]()
+    for (span, arm, is_up), num in ballots.standing.items():
+        voted[span, arm] += num
+        sums[arm, is_up] += num
+    votes: Votes = {arm: Tally(sums[arm, True] + sums[arm, False], sums[arm, True]) for arm in ARMS}
+    srm, vote_srm = _srm_log_e(run, ballots.served), _srm_log_e(run, voted)
+    decision, why = _decide(votes, results, max(srm, vote_srm))
     return Evidence(
-        votes=results.votes,
-        harm=results.harm.log_e_max,
-        non_inferiority=results.non_inferiority.log_e_max,
+        votes=votes,
+        harm=results.tests["harm"].log_e_max,
+        non_inferiority=results.tests["non_inferiority"].log_e_max,
         srm_log_e=srm,
         vote_srm_log_e=vote_srm,
-        bound=run.bound,
+        bound=results.bound,
         decision=decision,
         why=why,
         history=results.history,
-        excluded=excluded,
+        excluded={reason: ballots.excluded[reason] for reason in EXCLUDED},
+        read={name: result.votes for name, result in results.tests.items()},
     )
 
 
-def _first_votes(
-    run: CanaryDesign, answers: dict[str, ServedAnswer], votes: Iterable[Vote]
-) -> tuple[list[tuple[Arm, Vote]], dict[str, int]]:
-    counted: dict[str, tuple[Arm, Vote]] = {}
-    excluded = Counter(dict.fromkeys(EXCLUDED, 0))
-    unique = {vote.feedback_id: vote for vote in votes}.values()
-    for vote in sorted(unique, key=lambda vote: (vote.created_at, vote.feedback_id)):
-        answer = answers.get(vote.interaction_id)
-        if answer is None:
-            excluded["interaction_unknown"] += 1
-        elif answer.served_at < run.start:
-            excluded["served_outside_run"] += 1
-        elif (arm := run.arm_of(answer.digest)) is None:
-            excluded["other_adapter"] += 1
-        elif vote.subject_id in counted:
-            excluded["repeat_vote"] += 1
-        else:
-            counted[vote.subject_id] = (arm, vote)
-    return list(counted.values()), dict(excluded)
-
-
-def _srm_log_e(run: CanaryDesign, answers: Iterable[ServedAnswer]) -> float:
-    """Return the log evidence of sample ratio mismatch: requests did not arrive at the arms by the route's weights.
-
-    A Beta(1, 1) mixture against the weight, multiplied over spans of constant weight. Only answers that began and
-    ended within a span count, so that a request sent under one weight is not counted against the next.
-    """
-    counts = [Counter[Arm]() for _ in run.spans]
-    for answer in answers:
-        arm = run.arm_of(answer.digest)
-        i = bisect_right(run.spans, answer.served_at - answer.latency_s, key=lambda span: span.start) - 1
-        if arm is not None and i >= 0 and answer.served_at + answer.latency_s <= run.spans[i].end:
-            counts[i][arm] += 1
-    return sum(
-        _log_beta(1 + count["canary"], 1 + count["primary"])
-        - count["canary"] * math.log(span.weight / 100)
-        - count["primary"] * math.log(1 - span.weight / 100)
-        for span, count in zip(run.spans, counts, strict=True)
-        if 0 < span.weight < 100
+def run_test(test: ConditionalTest, strata: Sequence[Stratum], trusted: frozenset[str], bound: float) -> TestResult:
+    """Return the test's result: it decides once the evidence stands with all votes and without any one tenant's."""
+    if not strata:
+        return TestResult()
+    counts = counts_of(strata)
+    log_e = test.log_e(counts)
+    stands = log_e >= bound
+    resting_on = None
+    tenants = sorted({votes.tenant for stratum in strata for votes in stratum.tenants} - trusted)
+    for first in range(0, len(tenants), TENANTS_AT_ONCE):
+        if not stands.any():
+            break
+        some = tenants[first : first + TENANTS_AT_ONCE]
+        holds = stands_without(test, counts, counts_by_tenant(strata, some), bound)
+        if not (stands & holds.all(axis=0)).any():
+            last = np.flatnonzero(stands)[-1]
+            resting_on = next(tenant for tenant, held in zip(some, holds[:, last], strict=True) if not held)
+        stands &= holds.all(axis=0)
+    maxima = np.maximum.accumulate(np.maximum(log_e, 0.0))
+    return TestResult(
+        log_e_max=float(maxima[-1]),
+        votes=int(counts.votes.sum()),
+        has_decided=bool(stands.any()),
+        tenant=resting_on,
+        log_e=tuple(float(value) for value in maxima),
     )
 
 
-def _decide(run: CanaryDesign, cast: Sequence[CountedVote], results: TestResults, srm: float) -> tuple[Decision, str]:
-    tallies = ", ".join(f"{arm} {results.votes[arm].up} of {results.votes[arm].n} up" for arm in ARMS)
-    harm, non_inferiority, bound = results.harm.log_e_max, results.non_inferiority.log_e_max, run.bound
-    if harm >= bound:
-        if tenant := _rests_on(run, cast, lambda without: without.harm.log_e_max >= bound):
-            return "undecided", f"only the votes of tenant {tenant} speak for harm; {tallies}"
-        return "fail", f"users like the candidate less: {tallies}; log E(harm) {harm:.1f} of {bound:.1f}"
-    if srm >= SRM_BOUND:
-        return "undecided", f"requests or votes do not arrive as the route sends them (log E {srm:.1f}); {tallies}"
-    if non_inferiority >= bound:
-        if tenant := _rests_on(run, cast, lambda without: without.non_inferiority.log_e_max >= bound):
-            return "undecided", f"only the votes of tenant {tenant} speak for the candidate; {tallies}"
-        return (
-            "pass",
-            f"users like the candidate no less: {tallies}; log E(no worse) {non_inferiority:.1f} of {bound:.1f}",
-        )
-    return "undecided", f"{tallies}; log E of {bound:.1f}: harm {harm:.1f}, no worse {non_inferiority:.1f}"
-
-
-def _rests_on(run: CanaryDesign, cast: Sequence[CountedVote], holds: Callable[[TestResults], bool]) -> str | None:
-    """Return the tenant without whose votes the decision does not hold; None if it holds without any single tenant.
+def stands_without(
+    test: ConditionalTest, counts: StratumCounts, tenants: StratumCounts, bound: float
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":
+    """Return, per tenant and stratum, whether the evidence without the tenant's votes reaches the bound.
 
     The votes of all tenants but one are an experiment of their own, with the same error rate.
     """
-    votes = Counter(vote.tenant for vote in cast)
-    for tenant, n in votes.most_common():
-        is_checked = MIN_TENANT_SHARE <= n / len(cast) < run.max_tenant_share
-        if is_checked and not holds(run_tests(run, (vote for vote in cast if vote.tenant != tenant))):
-            return tenant
-    return None
+    without: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = test.log_e(counts.without(tenants)) >= bound
+    return without
 
 
-def _is_up(event: Feedback) -> bool | None:
-    if event.source != "human" or not isinstance(event.value, float):
-        return None
-    if event.kind == "thumb" and event.value in (1, -1):
-        return event.value == 1
-    if event.kind == "rating" and (event.value >= LOWEST_UP or event.value <= HIGHEST_DOWN):
-        return event.value >= LOWEST_UP
-    return None
+def _srm_log_e(run: CanaryDesign, answers: Mapping[tuple[int, Arm], int]) -> float:
+    """Return the log evidence of sample ratio mismatch: answers did not arrive at the arms by the route's weights.
+
+    A Beta(1, 1) mixture against the weight, multiplied over spans of constant weight. `answers`: by span and arm.
+    """
+    log_e = 0.0
+    for i, span in enumerate(run.spans):
+        if 0 < span.weight < 100:
+            canary, primary = answers.get((i, "canary"), 0), answers.get((i, "primary"), 0)
+            log_e += _log_beta(1 + canary, 1 + primary)
+            log_e -= canary * math.log(span.weight / 100) + primary * math.log(1 - span.weight / 100)
+    return log_e
 
 
 def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
+def _decide(votes: Votes, results: TestResults, srm: float) -> tuple[Decision, str]:
+    tallies = ", ".join(f"{arm} {votes[arm].up} of {votes[arm].n} up" for arm in ARMS)
+    harm, non_inferiority, bound = results.tests["harm"], results.tests["non_inferiority"], results.bound
+    if harm.has_decided:
+        return "fail", f"users like the candidate less: {tallies}; log E(harm) {harm.log_e_max:.1f} of {bound:.1f}"
+    if harm.tenant is not None:
+        return "undecided", f"only the votes of tenant {harm.tenant} speak for harm; {tallies}"
+    if srm >= SRM_BOUND:
+        return "undecided", f"requests or votes do not arrive as the route sends them (log E {srm:.1f}); {tallies}"
+    if non_inferiority.has_decided:
+        return "pass", (
+            f"users like the candidate no less: {tallies}; log E(no worse) "
+            f"{non_inferiority.log_e_max:.1f} of {bound:.1f}"
+        )
+    if non_inferiority.tenant is not None:
+        return "undecided", f"only the votes of tenant {non_inferiority.tenant} speak for the candidate; {tallies}"
+    return "undecided", (
+        f"{tallies}; {harm.votes} read for harm, {non_inferiority.votes} for promotion; "
+        f"log E of {bound:.1f}: harm {harm.log_e_max:.1f}, no worse {non_inferiority.log_e_max:.1f}"
+    )
+
+
+def _history(run: CanaryDesign, strata: Strata, tests: Mapping[TestName, TestResult]) -> tuple[Point, ...]:
+    """Return the evidence after each stratum of either test, in order of time."""
+    ends = sorted({stratum.last for name in TESTS for stratum in strata[name]})
+    points = []
+    read: dict[TestName, int] = dict.fromkeys(TESTS, 0)
+    sums: Counter[str] = Counter()
+    weight = 0
+    for end in ends:
+        for name in TESTS:
+            while read[name] < len(strata[name]) and strata[name][read[name]].last <= end:
+                stratum = strata[name][read[name]]
+                weight = stratum.weight
+                read[name] += 1
+                if name == "harm":
+                    for votes in stratum.tenants:
+                        sums.update(votes.model_dump(exclude={"tenant"}))
+        log_e = {name: tests[name].log_e[read[name] - 1] if read[name] else 0.0 for name in TESTS}
+        tallies: Votes = {arm: Tally(sums[arm], sums[f"{arm}_ups"]) for arm in ARMS}
+        points.append(Point(t=round(end[0] - run.start, 3), votes=tallies, weight=weight, **log_e))
+    return tuple(points)

@@ -10,9 +10,11 @@ from typing import Any
 
 from ratchet.adapter_ref import AdapterDigest
 from ratchet.config import Config
-from ratchet.release.gate.blocks import CanaryDesign
+from ratchet.release.gate.ballots import BEFORE_ALL, TESTS, Ballots, TestName
+from ratchet.release.gate.design import CanaryDesign
 from ratchet.release.gate.event_tail import EventTail
-from ratchet.release.gate.evidence import Evidence, weigh
+from ratchet.release.gate.evidence import Evidence, TestResults, run_tests, weigh
+from ratchet.release.gate.strata_log import StrataLog
 from ratchet.release.gate.traffic_log import TrafficLog
 from ratchet.release.gate.webhooks import ALWAYS, HOOKS, JUDGED_PHASES, GateView, HookAnswer, Limits, answer
 from ratchet.release.ledger import Ledger, LedgerRecord, is_aborted, open_request, quarantined
@@ -41,6 +43,9 @@ class GateState:
         """None until the canary of `request` has been seen to run."""
         self._events: EventTail
         self._route: TrafficLog
+        self._ballots: Ballots
+        self._strata: dict[TestName, StrataLog]
+        self._results: TestResults | None
         self.answers: dict[str, HookAnswer] = {}
         self.state: dict[str, Any] = {"decision": "undecided", "why": "the gate has not looked yet", "history": []}
         self.records: list[LedgerRecord] = []
@@ -89,6 +94,9 @@ class GateState:
         if request is not None:
             self._events = EventTail(self.store, since=request.at)
             self._route = TrafficLog(self.store, request.seq)
+            self._ballots = Ballots()
+            self._strata = {test: StrataLog(self.store, request.seq, test) for test in TESTS}
+            self._results = None
 
     def _gather(self, request: LedgerRecord, snapshot: ClusterSnapshot, now: float) -> None:
         """Take in the route's weight and the new events of this request's canary, and weigh all of them."""
@@ -107,10 +115,21 @@ class GateState:
             attempt=request.attempt,
             alpha=gate.alpha,
             margin=gate.non_inferiority_margin,
-            max_tenant_share=gate.max_tenant_share,
+            reference_approval=gate.reference_approval,
+            trusted_tenants=frozenset(gate.trusted_tenants),
+            harm_horizon_s=gate.harm_horizon_s,
+            promotion_horizon_s=gate.promotion_horizon_s,
             spans=spans,
         )
-        self.evidence = weigh(design, self._events.served, self._events.votes)
+        self._ballots.take(design, *self._events.take())
+        for test, log in self._strata.items():
+            new = self._ballots.read(test, design, log.strata[-1].last if log.strata else BEFORE_ALL, now)
+            if new:
+                log.append(new)
+                self._results = None
+        if self._results is None:  # both tests start anew from the log, and cost more the longer it is
+            self._results = run_tests(design, {test: log.strata for test, log in self._strata.items()})
+        self.evidence = weigh(design, self._ballots, self._results)
 
     def _view(self, snapshot: ClusterSnapshot, records: Sequence[LedgerRecord], now: float) -> GateView:
         request = self.request
@@ -155,6 +174,7 @@ def _evidence_state(evidence: Evidence) -> dict[str, Any]:
             "srm": evidence.srm_log_e,
             "vote_srm": evidence.vote_srm_log_e,
         },
+        "read": evidence.read,
         "bound": evidence.bound,
         "decision": evidence.decision,
         "excluded": evidence.excluded,

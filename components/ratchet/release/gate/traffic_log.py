@@ -9,7 +9,7 @@ from itertools import pairwise
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.errors import Conflict
-from ratchet.release.gate.blocks import WeightSpan
+from ratchet.release.gate.design import WeightSpan
 from ratchet.store import Store
 
 ROOT = "canaries"

@@ -1,14 +1,16 @@
 """Baselines for the gate on the same votes: Flagger's thresholds, Kayenta's judge, and textbook tests.
 
-Each gets the same draws as the gate and returns, per run, the block at which it rolls back.
+Each gets the same draws as the gate and returns, per run, the canary votes at which it rolls back; inf for never.
 """
 
 import numpy as np
 from scipy.stats import norm
 
-from ratchet.release.simulation.draws import NEVER, Draws, Floats, Ints
+from ratchet.release.gate.eprocess import Floats
+from ratchet.release.simulation.draws import Bools, Draws
 
 TICKS = 20  # looks of a scheduler over one canary
+PEEKS = 400  # looks of someone who cannot wait
 MIN_APPROVAL = 0.75  # Flagger's thresholdRange.min, five points below the truth that is simulated
 FAILED_CHECKS = 5  # Flagger's threshold: failed checks add up over the run and never reset
 CONFIDENCE = 0.98  # of the interval in Kayenta's NetflixACAJudge; its classifier's 0.25 of the estimate below
@@ -16,47 +18,43 @@ TOLERANCE = 0.25
 MIN_POINTS = 4  # with fewer points a side a 98 percent rank interval is everything
 
 
-def flagger_threshold(draws: Draws) -> Ints:
+def flagger_threshold(draws: Draws) -> Floats:
     """Flagger: each tick compares the window's approval with a minimum; FAILED_CHECKS failures roll back."""
-    _, ups_b = _ticks(draws)
-    approval = ups_b / (_blocks_a_tick(draws) * draws.num_b)
+    _, approval = _approval(draws, TICKS)
     failed = np.cumsum(approval < MIN_APPROVAL, axis=1)
-    return _first(failed >= FAILED_CHECKS, _blocks_a_tick(draws))
+    return _votes_at_first(failed >= FAILED_CHECKS, draws)
 
 
-def kayenta_judge(draws: Draws) -> Ints:
+def kayenta_judge(draws: Draws) -> Floats:
     """Kayenta: Mann-Whitney on the ticks' approvals so far, judged again each tick.
 
     Low, and so rolled back, when the upper end of the Hodges-Lehmann interval is below a quarter of its estimate
     under zero (kayenta, MannWhitneyClassifier.scala).
     """
-    ups_a, ups_b = _ticks(draws)
-    control = ups_a / (_blocks_a_tick(draws) * draws.num_a)
-    experiment = ups_b / (_blocks_a_tick(draws) * draws.num_b)
-    is_low = np.zeros((draws.num_runs, ups_a.shape[1]), dtype=bool)
-    for n in range(MIN_POINTS, ups_a.shape[1] + 1):
+    control, experiment = _approval(draws, TICKS)
+    is_low = np.zeros(control.shape, dtype=bool)
+    for n in range(MIN_POINTS, TICKS + 1):
         estimate, upper = _hodges_lehmann(experiment[:, :n], control[:, :n])
         is_low[:, n - 1] = upper < -TOLERANCE * np.abs(estimate)
-    return _first(is_low, _blocks_a_tick(draws))
+    return _votes_at_first(is_low, draws)
 
 
-def fixed_sample_test(draws: Draws) -> Ints:
+def fixed_sample_test(draws: Draws) -> Floats:
     """A one-sided two-proportion z-test at 5 percent, evaluated once, when all votes are in."""
-    is_worse = _z(draws)[:, -1] > norm.isf(0.05)
-    return np.where(is_worse, draws.num_blocks, NEVER)
+    return _votes_at_first(_z(draws, 1) > norm.isf(0.05), draws)
 
 
-def peeking_test(draws: Draws) -> Ints:
-    """The same z-test after every block, acting on the first rejection."""
-    return _first(_z(draws) > norm.isf(0.05), 1)
+def peeking_test(draws: Draws) -> Floats:
+    """The same z-test after every few votes, acting on the first rejection."""
+    return _votes_at_first(_z(draws, PEEKS) > norm.isf(0.05), draws)
 
 
-def _z(draws: Draws) -> Floats:
-    n_a, n_b = (num * np.arange(1, draws.num_blocks + 1) for num in (draws.num_a, draws.num_b))
-    p_a, p_b = np.cumsum(draws.ups_a, axis=1) / n_a, np.cumsum(draws.ups_b, axis=1) / n_b
-    pooled = (p_a * n_a + p_b * n_b) / (n_a + n_b)
-    spread = np.sqrt(pooled * (1 - pooled) * (1 / n_a + 1 / n_b))
-    z: Floats = np.divide(p_a - p_b, spread, out=np.zeros_like(spread), where=spread > 0)
+def _z(draws: Draws, looks: int) -> Floats:
+    n_a, up_a, n_b, up_b = (counts.cumsum(axis=1) for counts in _windows(draws, looks))
+    p_a, p_b = up_a / np.maximum(n_a, 1), up_b / np.maximum(n_b, 1)
+    pooled = (up_a + up_b) / np.maximum(n_a + n_b, 1)
+    spread = np.sqrt(pooled * (1 - pooled) * (1 / np.maximum(n_a, 1) + 1 / np.maximum(n_b, 1)))
+    z: Floats = np.divide(p_a - p_b, spread, out=np.zeros_like(spread), where=(spread > 0) & (n_a > 0) & (n_b > 0))
     return z
 
 
@@ -69,21 +67,33 @@ def _hodges_lehmann(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return np.median(differences, axis=1), differences[:, upper]
 
 
-def _blocks_a_tick(draws: Draws) -> int:
-    return max(1, draws.num_blocks // TICKS)
+def _approval(draws: Draws, looks: int) -> tuple[Floats, Floats]:
+    """Return both arms' approval in each window between two looks; 1 where nobody voted."""
+    n_a, up_a, n_b, up_b = _windows(draws, looks)
+    return np.where(n_a > 0, up_a / np.maximum(n_a, 1), 1.0), np.where(n_b > 0, up_b / np.maximum(n_b, 1), 1.0)
 
 
-def _ticks(draws: Draws) -> tuple[Ints, Ints]:
-    """Return the up votes of both arms by run and tick."""
-    width = _blocks_a_tick(draws)
-    num_ticks = draws.num_blocks // width
-    ups_a, ups_b = (
-        ups[:, : num_ticks * width].reshape(draws.num_runs, num_ticks, width).sum(axis=2)
-        for ups in (draws.ups_a, draws.ups_b)
-    )
-    return ups_a, ups_b
+def _windows(draws: Draws, looks: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return, per run and window, the baseline's votes and ups and the candidate's."""
+    edges = np.linspace(0, draws.is_up.shape[1], looks + 1).astype(np.int64)[:-1]
+
+    def sums(is_one: Bools) -> Floats:
+        counts: Floats = np.add.reduceat(is_one, edges, axis=1, dtype=np.float64)
+        return counts
+
+    is_a, is_b = draws.is_read & ~draws.is_canary, draws.is_read & draws.is_canary
+    return sums(is_a), sums(is_a & draws.is_up), sums(is_b), sums(is_b & draws.is_up)
 
 
-def _first(is_true: np.ndarray, width: int) -> Ints:
-    """Return the block at which a row is first true, given a column per `width` blocks; NEVER if none is."""
-    return np.where(is_true.any(axis=1), (is_true.argmax(axis=1) + 1) * width, NEVER)
+def _votes_at_first(is_true: Bools, draws: Draws) -> Floats:
+    _, _, canary, _ = _windows(draws, is_true.shape[1])
+    votes = np.take_along_axis(canary.cumsum(axis=1), is_true.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return np.where(is_true.any(axis=1), votes, np.inf)
+
+
+METHODS = {
+    "Flagger's threshold": flagger_threshold,
+    "Kayenta's Mann-Whitney": kayenta_judge,
+    "fixed-sample test": fixed_sample_test,
+    "the same, at every look": peeking_test,
+}

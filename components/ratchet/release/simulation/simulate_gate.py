@@ -1,40 +1,46 @@
-"""Estimate the gate's error rates, power and votes over thousands of simulated canaries, next to baselines.
+"""Estimate the gate's error rates, power and votes over thousands of simulated canaries of each scenario.
 
-Every method sees the same votes. A false rollback is one of a candidate as good as the baseline; a false promotion
-is one of a candidate that is worse by just the margin.
+The votes are drawn in arrays; strata are filled by the gate's rules, and the gate's own tests and decisions weigh them.
+Decisions are looked for after every stratum, which is as often as the gate's evidence changes.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ratchet.config import Gate
-from ratchet.release.gate.blocks import block_shape
-from ratchet.release.gate.eprocess import EProcess, alpha_of_attempt, harm_process, non_inferiority_process
-from ratchet.release.simulation import baselines
-from ratchet.release.simulation.draws import NEVER, Draws, Floats, Ints, Truth, draw, first_rejections
+from ratchet.release.gate.design import alpha_of_attempt
+from ratchet.release.gate.eprocess import ConditionalTest, Floats, Ints, StratumCounts, harm_test, non_inferiority_test
+from ratchet.release.gate.evidence import stands_without
+from ratchet.release.simulation.baselines import METHODS
+from ratchet.release.simulation.draws import draw, fill
+from ratchet.release.simulation.scenarios import Scenario, scenarios
 
-APPROVAL = 0.80  # about what assistants see
-DRIFT = 0.15  # swing of approval that both arms share, up and down
-BRIGADE = 0.005  # the cap for voters who belong to no tenant; those of one tenant cannot decide at all (evidence.py)
-DROPS = (0.03, 0.05, 0.10, 0.20)
-PROMOTE_WEIGHT = 50  # promotion is decided at the last traffic step
-Decide = Callable[[Draws], Ints]
+BATCH_RUNS = 1000  # bounds the memory
+GATE = "gate"
+CURVES = ("equal arms", "10 points worse")
+HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class ErrorRateRow:
-    """How often a method rolled back (or promoted), and after how many canary votes."""
+class SimulatedRow:
+    """How often a method decided in one scenario, and after how many canary votes."""
 
-    question: str
-    truth: str
+    name: str
     method: str
+    """`GATE`, or one of `baselines.METHODS`."""
+    question: str
+    runs: int
     share: float
+    """Of the canaries that were rolled back (promoted)."""
     low: float
     """Of the 95 percent Clopper-Pearson interval."""
     high: float
+    is_error: bool
+    """Whether the decision was wrong."""
+    has_attackers: bool
     median_votes: int | None
     """Canary votes at the decision, over all runs; None where less than half decide."""
 
@@ -43,41 +49,30 @@ class ErrorRateRow:
 class Simulated:
     num_runs: int
     num_votes: int
-    """Canary votes of a run that is never decided."""
+    """Canary votes of a run that is never decided, where a scenario names no number of votes."""
     weight: int
     alpha: float
     alpha_spent: float
     """Alpha that the first attempt of an adapter spends; only first attempts are simulated."""
     margin: float
-    rows: tuple[ErrorRateRow, ...]
+    rows: tuple[SimulatedRow, ...]
     looks: tuple[float, ...]
     """Canary votes at which `curves` are given."""
-    curves: dict[str, tuple[float, ...]]
-    """Share rolled back by then: method and truth."""
+    curves: dict[tuple[str, str], tuple[float, ...]]
+    """Share rolled back by then, by scenario and method."""
 
 
 def simulate(
     settings: Gate, num_runs: int, num_votes: int, weight: int, seed: int, advance: Callable[[], None] = lambda: None
 ) -> Simulated:
-    """Estimate every row, with `num_runs` canaries each."""
-    bound = math.log(1 / alpha_of_attempt(settings.alpha, 1))
-    methods = _methods(bound)
-    rows, curves = [], {}
-    shape = block_shape(weight)
+    """Estimate every row, with `num_runs` canaries each; `advance` is called after each."""
     looks = np.unique(np.geomspace(5, num_votes, 40).round())
-    for number, (question, name, truth) in enumerate(_truths()):
-        draws = draw(truth, shape, max(1, num_votes // shape[1]), num_runs, seed + number)
-        for method, decide in methods.items():
-            votes = _votes(decide(draws), draws)
-            rows.append(_row(question, name, method, votes))
-            if name in ("equal arms", "10 points worse"):
-                curves[f"{method}, {name}"] = tuple(float((votes <= look).mean()) for look in looks)
-        advance()
-    for number, (name, truth) in enumerate(_promotions(settings.non_inferiority_margin)):
-        draws = draw(truth, block_shape(PROMOTE_WEIGHT), num_votes, num_runs, seed + 100 + number)
-        process = non_inferiority_process(settings.non_inferiority_margin)
-        question = "promoted" if truth.drop == 0 else "false promotion"
-        rows.append(_row(question, name, "gate", _votes(first_rejections(process, draws, bound), draws)))
+    rows, curves = [], {}
+    for number, scenario in enumerate(_scenarios(settings)):
+        for method, votes in decide(scenario, settings, num_runs, num_votes, weight, [seed, number]).items():
+            rows.append(_row(scenario, method, votes))
+            if scenario.name in CURVES:
+                curves[scenario.name, method] = tuple(float((votes <= look).mean()) for look in looks)
         advance()
     return Simulated(
         num_runs=num_runs,
@@ -92,63 +87,97 @@ def simulate(
     )
 
 
-NUM_QUESTIONS = 3 + len(DROPS) + 3
+def decide(
+    scenario: Scenario, settings: Gate, num_runs: int, num_votes: int, weight: int, seed: Sequence[int]
+) -> dict[str, Floats]:
+    """Return, by method, the canary votes at each run's decision; inf for a run that is never decided."""
+    is_harm = scenario.question == "rollback"
+    test = harm_test() if is_harm else _non_inferiority_test(settings)
+    horizon_s = settings.harm_horizon_s if is_harm else settings.promotion_horizon_s
+    bound = math.log(1 / alpha_of_attempt(settings.alpha, 1))
+    methods = {GATE: lambda draws: first_decisions(test, fill(draws), bound)}
+    if scenario.is_compared:
+        methods |= METHODS
+    rng = np.random.default_rng(seed)
+    votes: dict[str, list[Floats]] = {method: [] for method in methods}
+    for first in range(0, num_runs, BATCH_RUNS):
+        runs = min(BATCH_RUNS, num_runs - first)
+        draws = draw(scenario, num_votes * 100 // weight, weight, horizon_s / HOUR_S, runs, rng)
+        for method, found in votes.items():
+            found.append(methods[method](draws))
+    return {method: np.concatenate(found) for method, found in votes.items()}
 
 
-def plain(simulated: Simulated) -> dict[str, object]:
-    """Return the result as plain values for JSON."""
-    return asdict(simulated)
+def first_decisions(test: ConditionalTest, by_tenant: StratumCounts, bound: float) -> Floats:
+    """Return the canary votes of each run at its first decision; inf if there is none. Axes: run, tenant, stratum."""
+    total = _map(by_tenant, lambda counts: counts.sum(axis=1))
+    stands = test.log_e(total) >= bound
+    some = np.flatnonzero(stands.any(axis=1))
+    if by_tenant.votes.shape[1] > 1 and len(some):
+        tenants = _map(by_tenant, lambda counts: counts[some])
+        without = stands_without(test, _map(total, lambda counts: counts[some][:, None]), tenants, bound)
+        stands[some] &= without.all(axis=1)
+    votes = np.take_along_axis(total.canary.cumsum(axis=1), stands.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return np.where(stands.any(axis=1), votes.astype(np.float64), np.inf)
 
 
-def _methods(bound: float) -> dict[str, Decide]:
-    def gate(draws: Draws) -> Ints:
-        process: EProcess = harm_process()
-        return first_rejections(process, draws, bound)
-
-    return {
-        "gate": gate,
-        "Flagger's threshold": baselines.flagger_threshold,
-        "Kayenta's Mann-Whitney": baselines.kayenta_judge,
-        "fixed-sample test": baselines.fixed_sample_test,
-        "the same, at every look": baselines.peeking_test,
-    }
+def _scenarios(settings: Gate) -> tuple[Scenario, ...]:
+    return scenarios(_non_inferiority_test(settings).null)
 
 
-def _truths() -> list[tuple[str, str, Truth]]:
-    false = [
-        ("equal arms", Truth(baseline=APPROVAL)),
-        (f"equal, drift of {100 * DRIFT:.0f} points", Truth(baseline=APPROVAL - 0.05, drift=DRIFT)),
-        (f"equal, {BRIGADE:.1%} brigade", Truth(baseline=APPROVAL, brigade=BRIGADE)),
-    ]
-    worse = [(f"{100 * drop:.0f} points worse", Truth(baseline=APPROVAL, drop=drop)) for drop in DROPS]
-    return [("false rollback", *each) for each in false] + [("rolled back", *each) for each in worse]
+def _non_inferiority_test(settings: Gate) -> ConditionalTest:
+    return non_inferiority_test(settings.non_inferiority_margin, settings.reference_approval)
 
 
-def _promotions(margin: float) -> list[tuple[str, Truth]]:
-    worse = f"{100 * margin:.0f} points worse"
-    return [
-        (worse, Truth(baseline=APPROVAL, drop=margin)),
-        (f"{worse}, drift of {100 * DRIFT:.0f} points", Truth(baseline=APPROVAL - 0.05, drop=margin, drift=DRIFT)),
-        ("equal arms", Truth(baseline=APPROVAL)),
-    ]
+def _map(counts: StratumCounts, change: Callable[[Ints], Ints]) -> StratumCounts:
+    return StratumCounts(*(change(each) for each in (counts.votes, counts.ups, counts.canary, counts.canary_ups)))
 
 
-def _votes(blocks: Ints, draws: Draws) -> Floats:
-    return np.where(blocks == NEVER, np.inf, blocks * float(draws.num_b))
-
-
-def _row(question: str, truth: str, method: str, votes: Floats) -> ErrorRateRow:
+def _row(scenario: Scenario, method: str, votes: Floats) -> SimulatedRow:
     from scipy.stats import binomtest
 
     decided = int(np.isfinite(votes).sum())
     interval = binomtest(decided, len(votes)).proportion_ci(confidence_level=0.95, method="exact")
     median = float(np.median(votes))
-    return ErrorRateRow(
-        question=question,
-        truth=truth,
+    return SimulatedRow(
+        name=scenario.name,
         method=method,
+        question=scenario.question,
+        runs=len(votes),
         share=decided / len(votes),
         low=float(interval.low),
         high=float(interval.high),
+        is_error=scenario.is_error,
+        has_attackers=scenario.attackers is not None,
         median_votes=int(median) if math.isfinite(median) else None,
     )
+
+
+def num_scenarios(settings: Gate) -> int:
+    """Return how many scenarios `simulate` goes through."""
+    return len(_scenarios(settings))
+
+
+def plain(simulated: Simulated) -> list[dict[str, object]]:
+    """Return the gate's rows for JSON: an error's rate as `false_rollback` or `false_promotion`, else `power`."""
+    return [_plain_row(row) for row in simulated.rows if row.method == GATE]
+
+
+def _plain_row(row: SimulatedRow) -> dict[str, object]:
+    measure = f"false_{row.question}" if row.is_error else "power"
+    return {
+        "name": row.name,
+        "runs": row.runs,
+        measure: row.share,
+        "low": row.low,
+        "high": row.high,
+        "median_votes": row.median_votes,
+        "has_attackers": row.has_attackers,
+    }
+
+
+def decision_of(row: SimulatedRow) -> str:
+    """Return the decision that the row counts, in words."""
+    if row.is_error:
+        return f"false {row.question}"
+    return "rolled back" if row.question == "rollback" else "promoted"
