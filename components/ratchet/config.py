@@ -339,6 +339,20 @@ class ReleaseAdapter(Section):
     force: bool = Field(False, description="Release although the offline verdict is not a pass; the ledger records it")
 
 
+class Duels(Section):
+    """Both arms answer a share of a canary's prompts in the shadow; the judge of evaluate_adapter compares them."""
+
+    share: float = Field(
+        0.0, ge=0, le=1, description="Share of served answers whose prompts are used, with consent; 0: no duels"
+    )
+    max_duels: int = Field(2000, gt=0, description="Most duels of one canary")
+    margin: float = Field(
+        0.05, gt=0, lt=0.5, description="How far below one half the candidate's mean score may be and still pass"
+    )
+    budget_tokens: int = Field(5_000_000, ge=0, description="Most tokens of the judge that one canary uses")
+    budget_usd: float = Field(20, ge=0, description="Most US dollars of the judge that one canary spends")
+
+
 class Gate(Section):
     """The statistical gate that judges a canary on users' votes."""
 
@@ -371,6 +385,7 @@ class Gate(Section):
     min_votes: int = Field(4, ge=0, description="Canary votes needed for each traffic step; 0: none")
     max_minutes: float = Field(24 * 60, gt=0, description="Minutes after which an undecided canary is rolled back")
     refresh_s: float = Field(1.0, gt=0, description="Seconds between two readings of new votes")
+    duels: Duels = Duels()
 
 
 class Config(Section):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
+from typing import Any
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
@@ -53,6 +54,8 @@ class Candidate:
     adapter: AdapterRef
     verdict: str
     is_forced: bool
+    judge: dict[str, Any]
+    """The judge of the offline gate and its agreement with people, if it had one: `ratchet.release.gate.duel_log`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +75,21 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
         uri=f"{store.root}/{registered['adapter_uri']}",
         digest=registered["adapter_digest"],
     )
-    candidate = Candidate(adapter=adapter, verdict=registered["verdict"], is_forced=config.release_adapter.force)
+    candidate = Candidate(
+        adapter=adapter,
+        verdict=registered["verdict"],
+        is_forced=config.release_adapter.force,
+        judge=_judge_facts(inputs["evaluate_adapter"].facts.get("judge")),
+    )
     timeline = Timeline(time.time(), adapter.digest)
     result = _release(config, store, candidate, timeline)
     return _publish(config, store, candidate, result, timeline)
+
+
+def _judge_facts(facts: dict[str, Any] | None) -> dict[str, Any]:
+    if not facts:
+        return {}
+    return {"style": facts["style"], "model": facts["model"], "kappa_low": facts["calibration"]["kappa_low"]}
 
 
 def _release(config: Config, store: Store, candidate: Candidate, timeline: Timeline) -> ReleaseResult:
@@ -148,6 +162,7 @@ class _ReleaseSession:
             verdict=self.candidate.verdict,
             forced=self.candidate.verdict != "pass",
             applied_spec=snapshot.last_applied_spec,
+            evidence={"judge": self.candidate.judge} if self.candidate.judge else {},
         )
         return request(self.targets.ledger, entry)
 

@@ -49,6 +49,7 @@ PANELS: dict[str, dict[str, Command]] = {
         "serve-model": services.serve_model,
         "serve-syncer": services.serve_syncer,
         "serve-gate": services.serve_gate,
+        "hold-duels": services.hold_duels,
         "reconcile": services.reconcile,
         "drift": services.drift,
     },

@@ -43,10 +43,10 @@ def simulate_gate(
         print(json.dumps(simulation.plain(study), indent=1))
         return
     table = Table(box=None)
-    for heading in ("canary", "method", "decision", "share", "95% interval", "median canary votes"):
-        table.add_column(heading, justify="right" if heading in ("share", "median canary votes") else "left")
+    for heading in ("canary", "method", "decision", "share", "95% interval", "median votes, or hours"):
+        table.add_column(heading, justify="right" if heading in ("share", "median votes, or hours") else "left")
     for row in study.rows:
-        interval, median = f"{row.low:.2%} to {row.high:.2%}", str(row.median_votes or "–")
+        interval, median = f"{row.low:.2%} to {row.high:.2%}", simulation.median_of(row)
         table.add_row(row.name, row.method, simulation.decision_of(row), f"{row.share:.2%}", interval, median)
     Console().print(table)
     say.print(

@@ -52,6 +52,19 @@ def serve_gate(lake: Lake = "lake", config: ConfigFile = None, host: Host = "127
     serve(settings(config), open_store(lake), host, port)
 
 
+def hold_duels(
+    lake: Lake = "lake",
+    config: ConfigFile = None,
+    pool_url: Annotated[
+        str, typer.Option(metavar="URL", help="The model server with both adapters.")
+    ] = "http://127.0.0.1:8000",
+) -> None:
+    """Let both arms answer a share of a canary's prompts in the shadow, and judge the answers, until it is stopped."""
+    from ratchet.duels import hold_duels as hold
+
+    hold(settings(config), open_store(lake), pool_url)
+
+
 def reconcile(
     lake: Lake = "lake",
     config: ConfigFile = None,

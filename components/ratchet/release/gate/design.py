@@ -33,6 +33,8 @@ class CanaryDesign:
     margin: float
     reference_approval: float = 0.8
     """Approval at which the margin, in points, is turned into an odds ratio."""
+    duel_margin: float = 0.05
+    """How far below one half the mean score of duels may be."""
     trusted_tenants: frozenset[str] = frozenset({"default"})
     """Tenants whose votes may decide alone."""
     harm_horizon_s: float = 0.0

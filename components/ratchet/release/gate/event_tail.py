@@ -22,11 +22,11 @@ ALL_S = 600  # between two full listings
 class EventTail:
     """Answers served and votes cast since `since` (Unix seconds) that landed, as `served` and `votes` until taken.
 
-    A file that is not named by its time may be missed for ALL_S.
+    `keep` gets each answer with its texts. A file that is not named by its time may be missed for ALL_S.
     """
 
-    def __init__(self, store: Store, since: float) -> None:
-        self.store, self.since = store, since
+    def __init__(self, store: Store, since: float, keep: Callable[[Interaction], None] = lambda served: None) -> None:
+        self.store, self.since, self._keep = store, since, keep
         self.served: list[ServedAnswer] = []
         self.votes: list[Vote] = []
         self.num_malformed = 0
@@ -61,7 +61,9 @@ class EventTail:
             self.votes.append(vote)
 
     def _take_answer(self, line: bytes) -> None:
-        self.served.append(ServedAnswer.of(Interaction.model_validate_json(line)))
+        served = Interaction.model_validate_json(line)
+        self._keep(served)
+        self.served.append(ServedAnswer.of(served))
 
     def _new_lines(self, event_type: landing.EventType, now: float, is_all: bool) -> Iterator[bytes]:
         for day in _days(self.since, now):

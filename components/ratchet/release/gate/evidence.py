@@ -18,7 +18,8 @@ import numpy as np
 
 from ratchet.release.gate.ballots import TESTS, Ballots, TestName
 from ratchet.release.gate.design import ARMS, Arm, CanaryDesign, alpha_of_attempt
-from ratchet.release.gate.eprocess import ConditionalTest, StratumCounts, harm_test, non_inferiority_test
+from ratchet.release.gate.duels import Duel, DuelTest, harm_duels, mix, non_inferiority_duels
+from ratchet.release.gate.eprocess import ConditionalTest, Floats, Ints, harm_test, non_inferiority_test
 from ratchet.release.gate.strata import Stratum, counts_by_tenant, counts_of
 from ratchet.release.gate.votes import EXCLUDED
 
@@ -100,14 +101,21 @@ class TestResults:
     history: tuple[Point, ...]
 
 
-def run_tests(run: CanaryDesign, strata: Strata) -> TestResults:
-    """Return both tests after `strata`."""
+def run_tests(run: CanaryDesign, strata: Strata, duels: Sequence[Duel] | None = None) -> TestResults:
+    """Return both tests after `strata` and `duels`, in the order judged; None: votes are the only evidence."""
     bound = math.log(1 / alpha_of_attempt(run.alpha, run.attempt))
-    tests: dict[TestName, ConditionalTest] = {
-        "harm": harm_test(),
-        "non_inferiority": non_inferiority_test(run.margin, run.reference_approval),
+    horizons: dict[TestName, float] = {"harm": run.harm_horizon_s, "non_inferiority": run.promotion_horizon_s}
+    experiments: dict[TestName, tuple[ConditionalTest, DuelTest]] = {
+        "harm": (harm_test(), harm_duels()),
+        "non_inferiority": (
+            non_inferiority_test(run.margin, run.reference_approval),
+            non_inferiority_duels(run.duel_margin),
+        ),
     }
-    results = {name: run_test(tests[name], strata[name], run.trusted_tenants, bound) for name in TESTS}
+    results = {
+        name: run_test(Experiment(*experiments[name], strata[name], duels, horizons[name]), run.trusted_tenants, bound)
+        for name in TESTS
+    }
     return TestResults(results, bound, _history(run, strata, results))
 
 
@@ -136,20 +144,60 @@ def weigh(run: CanaryDesign, ballots: Ballots, results: TestResults) -> Evidence
     )
 
 
-def run_test(test: ConditionalTest, strata: Sequence[Stratum], trusted: frozenset[str], bound: float) -> TestResult:
-    """Return the test's result: it decides once the evidence stands with all votes and without any one tenant's."""
-    if not strata:
+class Experiment:
+    """One test's strata and duels, with or without the votes of some tenants."""
+
+    def __init__(
+        self,
+        votes: ConditionalTest,
+        duels: DuelTest,
+        strata: Sequence[Stratum],
+        judged: Sequence[Duel] | None,
+        horizon_s: float,
+    ) -> None:
+        self.votes_test, self.duels_test, self.strata, self.judged = votes, duels, strata, judged
+        self.counts = counts_of(strata)
+        self.tenants = {votes.tenant for stratum in strata for votes in stratum.tenants}
+        self.tenants |= {duel.tenant for duel in judged or ()}
+        ends = [stratum.last[0] + horizon_s for stratum in strata]
+        moments = sorted([*ends, *(duel.judged_at for duel in judged or ())])
+        self.num_strata = np.searchsorted(ends, moments, side="right")
+        self.num_duels = np.searchsorted([duel.judged_at for duel in judged or ()], moments, side="right")
+
+    def log_e(self, without: Sequence[str] | None = None) -> Floats:
+        """Return the log evidence at each moment: after a stratum or a duel; one row for each tenant of `without`."""
+        counts = self.counts if without is None else self.counts.without(counts_by_tenant(self.strata, without))
+        votes = self.votes_test.log_e(counts)
+        votes = np.concatenate([np.zeros((*votes.shape[:-1], 1)), votes], axis=-1)
+        if self.judged is None:
+            return votes[..., self.num_strata]
+        names = np.array([duel.tenant for duel in self.judged])
+        kept = np.ones(len(names)) if without is None else (names != np.array(without)[:, None]).astype(float)
+        duels = self.duels_test.log_e(np.array([duel.score for duel in self.judged]), kept)
+        return mix(votes, duels, self.num_strata, self.num_duels)
+
+    @property
+    def after_strata(self) -> Ints:
+        """The moment at which each stratum was read."""
+        return np.searchsorted(self.num_strata, np.arange(1, len(self.strata) + 1), side="left")
+
+
+def run_test(experiment: Experiment, trusted: frozenset[str], bound: float) -> TestResult:
+    """Return the test's result: it decides once the evidence stands with all votes and without any one tenant's.
+
+    The votes of all tenants but one are an experiment of their own, with the same error rate.
+    """
+    log_e = experiment.log_e()
+    if not len(log_e):
         return TestResult()
-    counts = counts_of(strata)
-    log_e = test.log_e(counts)
     stands = log_e >= bound
     resting_on = None
-    tenants = sorted({votes.tenant for stratum in strata for votes in stratum.tenants} - trusted)
+    tenants = sorted(experiment.tenants - trusted)
     for first in range(0, len(tenants), TENANTS_AT_ONCE):
         if not stands.any():
             break
         some = tenants[first : first + TENANTS_AT_ONCE]
-        holds = stands_without(test, counts, counts_by_tenant(strata, some), bound)
+        holds = experiment.log_e(without=some) >= bound
         if not (stands & holds.all(axis=0)).any():
             last = np.flatnonzero(stands)[-1]
             resting_on = next(tenant for tenant, held in zip(some, holds[:, last], strict=True) if not held)
@@ -157,22 +205,11 @@ def run_test(test: ConditionalTest, strata: Sequence[Stratum], trusted: frozense
     maxima = np.maximum.accumulate(np.maximum(log_e, 0.0))
     return TestResult(
         log_e_max=float(maxima[-1]),
-        votes=int(counts.votes.sum()),
+        votes=int(experiment.counts.votes.sum()),
         has_decided=bool(stands.any()),
         tenant=resting_on,
-        log_e=tuple(float(value) for value in maxima),
+        log_e=tuple(float(maxima[moment]) for moment in experiment.after_strata),
     )
-
-
-def stands_without(
-    test: ConditionalTest, counts: StratumCounts, tenants: StratumCounts, bound: float
-) -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":
-    """Return, per tenant and stratum, whether the evidence without the tenant's votes reaches the bound.
-
-    The votes of all tenants but one are an experiment of their own, with the same error rate.
-    """
-    without: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = test.log_e(counts.without(tenants)) >= bound
-    return without
 
 
 def _srm_log_e(run: CanaryDesign, answers: Mapping[tuple[int, Arm], int]) -> float:

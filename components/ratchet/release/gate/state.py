@@ -12,6 +12,7 @@ from ratchet.adapter_ref import AdapterDigest
 from ratchet.config import Config
 from ratchet.release.gate.ballots import BEFORE_ALL, TESTS, Ballots, TestName
 from ratchet.release.gate.design import CanaryDesign
+from ratchet.release.gate.duel_log import DuelLog, is_judged
 from ratchet.release.gate.event_tail import EventTail
 from ratchet.release.gate.evidence import Evidence, TestResults, run_tests, weigh
 from ratchet.release.gate.strata_log import StrataLog
@@ -45,6 +46,8 @@ class GateState:
         self._route: TrafficLog
         self._ballots: Ballots
         self._strata: dict[TestName, StrataLog]
+        self._duels: DuelLog | None
+        """None if votes are the only evidence."""
         self._results: TestResults | None
         self.answers: dict[str, HookAnswer] = {}
         self.state: dict[str, Any] = {"decision": "undecided", "why": "the gate has not looked yet", "history": []}
@@ -96,6 +99,7 @@ class GateState:
             self._route = TrafficLog(self.store, request.seq)
             self._ballots = Ballots()
             self._strata = {test: StrataLog(self.store, request.seq, test) for test in TESTS}
+            self._duels = DuelLog(self.store, request.seq) if is_judged(self.config, request) else None
             self._results = None
 
     def _gather(self, request: LedgerRecord, snapshot: ClusterSnapshot, now: float) -> None:
@@ -116,6 +120,7 @@ class GateState:
             alpha=gate.alpha,
             margin=gate.non_inferiority_margin,
             reference_approval=gate.reference_approval,
+            duel_margin=gate.duels.margin,
             trusted_tenants=frozenset(gate.trusted_tenants),
             harm_horizon_s=gate.harm_horizon_s,
             promotion_horizon_s=gate.promotion_horizon_s,
@@ -127,8 +132,11 @@ class GateState:
             if new:
                 log.append(new)
                 self._results = None
-        if self._results is None:  # both tests start anew from the log, and cost more the longer it is
-            self._results = run_tests(design, {test: log.strata for test, log in self._strata.items()})
+        if self._duels is not None and self._duels.read():
+            self._results = None
+        if self._results is None:  # both tests start anew from the logs, and cost more the longer they are
+            strata = {test: log.strata for test, log in self._strata.items()}
+            self._results = run_tests(design, strata, self._duels.duels if self._duels else None)
         self.evidence = weigh(design, self._ballots, self._results)
 
     def _view(self, snapshot: ClusterSnapshot, records: Sequence[LedgerRecord], now: float) -> GateView:

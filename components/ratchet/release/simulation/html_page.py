@@ -4,7 +4,7 @@ import io
 from html import escape
 from typing import TYPE_CHECKING
 
-from ratchet.release.simulation.simulate_gate import Simulated, decision_of
+from ratchet.release.simulation.simulate_gate import Simulated, decision_of, median_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ def page(simulated: Simulated) -> str:
     """Return the page."""
     rows = "".join(
         f"<tr><td>{escape(row.name)}</td><td>{escape(row.method)}</td><td>{decision_of(row)}</td>"
-        f"<td>{row.share:.2%}</td><td>{row.low:.2%} to {row.high:.2%}</td><td>{row.median_votes or '–'}</td></tr>"
+        f"<td>{row.share:.2%}</td><td>{row.low:.2%} to {row.high:.2%}</td><td>{median_of(row)}</td></tr>"
         for row in simulated.rows
     )
     facts = (
@@ -36,7 +36,8 @@ def page(simulated: Simulated) -> str:
         f"<title>The gate, simulated</title><style>{STYLE}</style><h1>The gate, simulated</h1><p>{facts}</p>"
         f'<div class="charts">{_chart(simulated, "equal arms", "Rolled back although both arms are equal")}'
         f"{_chart(simulated, '10 points worse', 'Rolled back when the candidate is 10 points worse')}</div>"
-        '<div class="rows"><table><tr><th>canary<th>method<th>decision<th>share<th>95% interval<th>median canary votes'
+        '<div class="rows"><table><tr><th>canary<th>method<th>decision<th>share<th>95% interval'
+        "<th>median canary votes, or hours"
         f"</tr>{rows}</table></div></html>"
     )
 

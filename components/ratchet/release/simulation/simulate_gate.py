@@ -13,13 +13,14 @@ import numpy as np
 from ratchet.config import Gate
 from ratchet.release.gate.design import alpha_of_attempt
 from ratchet.release.gate.eprocess import ConditionalTest, Floats, Ints, StratumCounts, harm_test, non_inferiority_test
-from ratchet.release.gate.evidence import stands_without
 from ratchet.release.simulation.baselines import METHODS
 from ratchet.release.simulation.draws import draw, fill
 from ratchet.release.simulation.scenarios import Scenario, scenarios
+from ratchet.release.simulation.sparse_votes import SparseVotes, hours_to_rollback, sparse_scenarios
 
 BATCH_RUNS = 1000  # bounds the memory
 GATE = "gate"
+SPARSE = 1  # keeps the seeds of sparse votes apart
 CURVES = ("equal arms", "10 points worse")
 HOUR_S = 3600.0
 
@@ -42,7 +43,9 @@ class SimulatedRow:
     """Whether the decision was wrong."""
     has_attackers: bool
     median_votes: int | None
-    """Canary votes at the decision, over all runs; None where less than half decide."""
+    """Canary votes at the decision, over all runs; None where less than half decide, or where hours are counted."""
+    median_hours: float | None = None
+    """Hours until the decision, where votes are sparse."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,11 @@ def simulate(
             rows.append(_row(scenario, method, votes))
             if scenario.name in CURVES:
                 curves[scenario.name, method] = tuple(float((votes <= look).mean()) for look in looks)
+        advance()
+    bound = math.log(1 / alpha_of_attempt(settings.alpha, 1))
+    for number, sparse in enumerate(sparse_scenarios(weight)):
+        hours = hours_to_rollback(sparse, num_runs, bound, np.random.default_rng([seed, SPARSE, number]))
+        rows.append(_sparse_row(sparse, hours))
         advance()
     return Simulated(
         num_runs=num_runs,
@@ -115,7 +123,7 @@ def first_decisions(test: ConditionalTest, by_tenant: StratumCounts, bound: floa
     some = np.flatnonzero(stands.any(axis=1))
     if by_tenant.votes.shape[1] > 1 and len(some):
         tenants = _map(by_tenant, lambda counts: counts[some])
-        without = stands_without(test, _map(total, lambda counts: counts[some][:, None]), tenants, bound)
+        without = test.log_e(_map(total, lambda counts: counts[some][:, None]).without(tenants)) >= bound
         stands[some] &= without.all(axis=1)
     votes = np.take_along_axis(total.canary.cumsum(axis=1), stands.argmax(axis=1)[:, None], axis=1)[:, 0]
     return np.where(stands.any(axis=1), votes.astype(np.float64), np.inf)
@@ -134,28 +142,50 @@ def _map(counts: StratumCounts, change: Callable[[Ints], Ints]) -> StratumCounts
 
 
 def _row(scenario: Scenario, method: str, votes: Floats) -> SimulatedRow:
-    from scipy.stats import binomtest
-
-    decided = int(np.isfinite(votes).sum())
-    interval = binomtest(decided, len(votes)).proportion_ci(confidence_level=0.95, method="exact")
-    median = float(np.median(votes))
+    share, low, high, median = _summary(votes)
     return SimulatedRow(
         name=scenario.name,
         method=method,
         question=scenario.question,
         runs=len(votes),
-        share=decided / len(votes),
-        low=float(interval.low),
-        high=float(interval.high),
+        share=share,
+        low=low,
+        high=high,
         is_error=scenario.is_error,
         has_attackers=scenario.attackers is not None,
         median_votes=int(median) if math.isfinite(median) else None,
     )
 
 
+def _sparse_row(scenario: SparseVotes, hours: Floats) -> SimulatedRow:
+    share, low, high, median = _summary(hours)
+    return SimulatedRow(
+        name=scenario.name,
+        method=GATE,
+        question="rollback",
+        runs=len(hours),
+        share=share,
+        low=low,
+        high=high,
+        is_error=not scenario.drop,
+        has_attackers=False,
+        median_votes=None,
+        median_hours=round(median, 1) if math.isfinite(median) else None,
+    )
+
+
+def _summary(decisions: Floats) -> tuple[float, float, float, float]:
+    """Return the share that is finite, its 95 percent interval, and the median of all."""
+    from scipy.stats import binomtest
+
+    decided = int(np.isfinite(decisions).sum())
+    interval = binomtest(decided, len(decisions)).proportion_ci(confidence_level=0.95, method="exact")
+    return decided / len(decisions), float(interval.low), float(interval.high), float(np.median(decisions))
+
+
 def num_scenarios(settings: Gate) -> int:
     """Return how many scenarios `simulate` goes through."""
-    return len(_scenarios(settings))
+    return len(_scenarios(settings)) + len(sparse_scenarios(1))
 
 
 def plain(simulated: Simulated) -> list[dict[str, object]]:
@@ -172,6 +202,7 @@ def _plain_row(row: SimulatedRow) -> dict[str, object]:
         "low": row.low,
         "high": row.high,
         "median_votes": row.median_votes,
+        "median_hours": row.median_hours,
         "has_attackers": row.has_attackers,
     }
 
@@ -181,3 +212,10 @@ def decision_of(row: SimulatedRow) -> str:
     if row.is_error:
         return f"false {row.question}"
     return "rolled back" if row.question == "rollback" else "promoted"
+
+
+def median_of(row: SimulatedRow) -> str:
+    """Return the row's median time to the decision, for a table."""
+    if row.median_hours is not None:
+        return f"{row.median_hours:g} h"
+    return str(row.median_votes or "–")
