@@ -82,14 +82,16 @@ def test_unknown_field_is_refused() -> None:
         vote("thumb", 1, subject_id="somebody else")
 
 
-def test_an_id_is_one_a_subject_and_kind_and_what_the_sender_calls_it() -> None:
+def test_the_same_vote_again_has_the_same_id_and_any_other_its_own() -> None:
     first = vote("thumb", 1).event(TICKET, 0).feedback_id
-    assert vote("thumb", -1).event(TICKET, 9).feedback_id == first
+    assert vote("thumb", 1).event(TICKET, 9).feedback_id == first
     others = [
+        vote("thumb", -1).event(TICKET, 0),
+        vote("thumb", 1, is_retracted=True).event(TICKET, 0),
         vote("rating", 1).event(TICKET, 0),
         vote("thumb", 1).event(replace(TICKET, subject_id="other"), 0),
         vote("thumb", 1).event(replace(TICKET, interaction_id="j"), 0),
         vote("thumb", 1, feedback_id="mine").event(TICKET, 0),
         vote("thumb", 1, feedback_id="mine").event(replace(TICKET, subject_id="other"), 0),
     ]
-    assert len({first, *(other.feedback_id for other in others)}) == 6
+    assert len({first, *(other.feedback_id for other in others)}) == 8

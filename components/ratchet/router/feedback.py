@@ -16,8 +16,8 @@ MAX_TEXT_CHARS = 32_000
 class VoteRequest(BaseModel):
     """The body of POST /v1/feedback; `value` by kind as in `ratchet.events.Feedback`. Its token says the rest.
 
-    The same person's vote of one kind on one answer is one vote, however often it is sent; `feedback_id` tells apart
-    those that are meant to be several.
+    The same vote of a person on one answer counts once, however often it is sent. Another value of the same kind replaces
+    it, and `is_retracted` takes it back; `feedback_id` tells apart votes that are meant to be several.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +26,7 @@ class VoteRequest(BaseModel):
     value: float | Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
     is_tie: bool = False
     source: Source = "human"
+    is_retracted: bool = False
     feedback_id: Id | None = None
 
     @model_validator(mode="after")
@@ -38,7 +39,9 @@ class VoteRequest(BaseModel):
         """Return the vote as the feedback of the ticket's subject on its answer. Raises ValueError if they mismatch."""
         if self.kind == "preference" and self.value == ticket.interaction_id:
             raise ValueError("a preference is the id of the interaction that lost, not of the one that won")
-        own_id = [ticket.interaction_id, ticket.subject_id, self.kind, self.feedback_id]
+        # A changed vote is an event of its own: gate and datasets both take a person's last one on an answer.
+        meant = [self.kind, self.feedback_id, self.value, self.is_tie, self.is_retracted]
+        own_id = [ticket.interaction_id, ticket.subject_id, *meant]
         served = {"tenant": ticket.tenant, "adapter_digest": ticket.adapter_digest, "arm": ticket.arm}
         return Feedback(
             **self.model_dump(exclude={"feedback_id"}),
