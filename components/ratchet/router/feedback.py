@@ -16,8 +16,8 @@ MAX_TEXT_CHARS = 32_000
 class VoteRequest(BaseModel):
     """The body of POST /v1/feedback; `value` by kind as in `ratchet.events.Feedback`. Its token says the rest.
 
-    The same vote of a person on one answer counts once, however often it is sent. Another value of the same kind replaces
-    it, and `is_retracted` takes it back; `feedback_id` tells apart votes that are meant to be several.
+    The same vote of a person on one answer counts once, however often it is sent. Another value of the same kind
+    replaces it, and `is_retracted` takes it back; `feedback_id` tells apart votes that are meant to be several.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -2,7 +2,6 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.triplet_factory import START_S, frame, triplet
 
 from ratchet.adapter_ref import AdapterDigest
 from ratchet.config import BuildDatasets
@@ -11,6 +10,7 @@ from ratchet.datasets.interning import intern
 from ratchet.events import Feedback
 from ratchet.release.gate.design import CanaryDesign, WeightSpan
 from ratchet.release.gate.votes import ServedAnswer, Vote, personal_vote
+from support.triplet_factory import START_S, frame, triplet
 
 RUN = CanaryDesign(
     candidate=AdapterDigest("b" * 64),
