@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
+from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import one_of
 from schemathesis.generation import GenerationMode
@@ -30,16 +31,23 @@ NUM_EXAMPLES = 20
 
 
 @pytest.fixture(scope="module")
-def pool(config: Config) -> Iterator[str]:
+def server(config: Config) -> FastAPI:
     """A model server of its own: what is sent may load and unload adapters."""
-    with running(model_server(config)) as url:
+    return model_server(config)
+
+
+@pytest.fixture(scope="module")
+def pool(server: FastAPI) -> Iterator[str]:
+    with running(server) as url:
         yield url
 
 
-def fuzz(url: str, bearer: str = "") -> dict[str, set[int]]:
+def fuzz(app: FastAPI, url: str, bearer: str = "") -> dict[str, set[int]]:
     """The statuses that each operation answered."""
     headers = {"authorization": f"Bearer {bearer}"} if bearer else {}
-    operations = [found.ok() for found in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations()]
+    described = schemathesis.openapi.from_dict(app.openapi())
+    described.config.update(base_url=url)
+    operations = [found.ok() for found in described.get_all_operations()]
     return {operation.label: statuses_of(operation, headers) for operation in operations}
 
 
@@ -59,19 +67,20 @@ def statuses_of(operation: Any, headers: dict[str, str]) -> set[int]:
 
 
 def test_router_holds(serve: Serve, lake: LocalStore, pool: str) -> None:
-    known = RouterSettings(pool_url=pool, lake=lake.root, secret=SECRET, votes_per_minute=1_000_000)
-    url = serve(router(known, lake))
-    assert 401 in fuzz(url)["POST /v1/feedback"]
+    app = router(RouterSettings(pool_url=pool, lake=lake.root, secret=SECRET, votes_per_minute=1_000_000), lake)
+    url = serve(app)
+    assert 401 in fuzz(app, url)["POST /v1/feedback"]
     ticket = Ticket(interaction_id="i", subject_id="u", tenant="t", adapter_digest="d", arm="primary")
-    assert {200, 422} <= fuzz(url, Signer([SECRET]).sign(ticket))["POST /v1/feedback"]
+    assert {200, 422} <= fuzz(app, url, Signer([SECRET]).sign(ticket))["POST /v1/feedback"]
 
 
-def test_model_server_holds(pool: str) -> None:
-    assert {400, 404} & fuzz(pool)["POST /v1/load_lora_adapter"]
+def test_model_server_holds(server: FastAPI, pool: str) -> None:
+    assert {400, 404} & fuzz(server, pool)["POST /v1/load_lora_adapter"]
 
 
 def test_syncer_holds(serve: Serve, lake: LocalStore, tmp_path: Path) -> None:
-    url = serve(syncer(Syncer(Ledger(lake), AdapterPool("http://127.0.0.1:9", tmp_path), 4), poll_s=60))
+    app = syncer(Syncer(Ledger(lake), AdapterPool("http://127.0.0.1:9", tmp_path), 4), poll_s=60)
+    url = serve(app)
     while httpx.get(f"{url}/readyz").status_code != 200:  # with nothing to load, the first pass makes it ready
         time.sleep(0.01)
-    assert fuzz(url)["GET /readyz"] == {200}
+    assert fuzz(app, url)["GET /readyz"] == {200}

@@ -18,6 +18,7 @@ Start = Callable[..., httpx.Client]
 SECRET = "the secret of every router in these tests"
 NOWHERE = "http://127.0.0.1:9"
 SERVED = {"interaction_id": "i", "subject_id": "u1", "tenant": "t1", "adapter_digest": "d1", "arm": "canary"}
+OPERATOR = {"x-operator-token": "any: only this machine can ask"}
 LEFT = {"adapter_name": "left", "adapter_version": "1", "adapter_digest": "d1"}
 
 
