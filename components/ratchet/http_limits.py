@@ -23,6 +23,7 @@ HEAD_S = 10.0  # from a connection, or the first byte of a request, to the end o
 CLIENT_LEFT = 499  # nginx's status of a request whose client went away; nobody receives it
 VALUE_BYTES = 200  # of memory that a parsed value may take, its share of dicts and models included
 HOLD = "ratchet.hold"  # the scope's key of the function by which a request counts more memory
+LARGE_NUMBER = re.compile(rb"[0-9]{200}|[0-9][eE]\+?[0-9]{3}")  # no number without these overflows
 MARKS = (b",", b":", b"[", b"{")
 STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 STATUS_431 = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -190,12 +191,15 @@ class BoundedProtocol(HttpToolsProtocol):
 def parse_json(body: bytes) -> Any:
     """Parse strict JSON. Raises JSONDecodeError, also for what Python would take and others cannot.
 
-    That is: NaN and Infinity, half of a surrogate pair, nesting beyond 200, numbers of thousands of digits.
+    That is: NaN, Infinity and 1e999, half of a surrogate pair, nesting beyond 200, numbers of thousands of digits.
     """
     try:
-        return from_json(body, allow_inf_nan=False)
+        value = from_json(body, allow_inf_nan=False)
+        if LARGE_NUMBER.search(body):
+            json.dumps(value, allow_nan=False)
     except ValueError as error:
         raise json.JSONDecodeError(str(error), "", 0) from None
+    return value
 
 
 def num_values(body: bytes) -> int:

@@ -177,7 +177,7 @@ class Relay:
             raise RequestRefused(404, f"The model `{printable(request.model, 64)}` does not exist; it is `{public}`.")
         if self.log.is_full:
             raise self._not_stored()
-        reply = await self.upstream.chat(body)
+        reply = await self.upstream.chat(_as_recorded(body, request))
         return reply, b"" if request.stream and reply.is_success else await reply.read()
 
     def _leave(self, request: ChatRequest, body: dict[str, Any], ticket: Ticket, started: float) -> None:
@@ -341,6 +341,15 @@ class Relay:
             if reply.is_fallback:
                 headers["x-fallback"] = BASE_NAME
         return headers
+
+
+def _as_recorded(body: dict[str, Any], request: ChatRequest) -> dict[str, Any]:
+    """Return the body with the parts of a content put together here, so that the pool reads what is recorded."""
+    messages = [
+        {**given, "content": message.content} if isinstance(given.get("content"), list) else given
+        for given, message in zip(body["messages"], request.messages, strict=True)
+    ]
+    return {**body, "messages": messages}
 
 
 async def _unless(client_left: Coroutine[Any, Any, None], work: Coroutine[Any, Any, Result]) -> Result:
