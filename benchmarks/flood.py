@@ -132,9 +132,10 @@ ATTACKS: dict[str, Attack] = {
 async def slowest_probe(router: Router, attack: Attack) -> float:
     """Attack, and return the longest time in seconds that /healthz took meanwhile."""
     waits: list[float] = []
+    is_over = asyncio.Event()
 
     async def probe() -> None:
-        while True:
+        while not is_over.is_set():
             started = time.monotonic()
             reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
             writer.write(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
@@ -147,9 +148,8 @@ async def slowest_probe(router: Router, attack: Attack) -> float:
     probing = asyncio.create_task(probe())
     await attack(router)
     await asyncio.sleep(0.2)
-    if probing.done():
-        probing.result()
-    probing.cancel()
+    is_over.set()
+    await probing
     return max(waits)
 
 
