@@ -147,18 +147,19 @@ def bearer_of(headers: Mapping[str, str]) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def run_server(create_app: Callable[[], FastAPI], host: str, port: int, name: str) -> None:
-    """Serve until SIGTERM or SIGINT; port 0 takes a free port. Raises UserError where the port is taken.
+def run_server(create_app: Callable[[], FastAPI], host: str, port: int, name: str, grace_s: int = GRACE_S) -> None:
+    """Serve until SIGTERM or SIGINT, and then open requests for `grace_s`; port 0 takes a free port.
 
-    It listens before `create_app` is called, so that a taken port fails before a model is loaded.
+    Raises UserError where the port is taken. It listens before `create_app` is called, so that a taken port fails
+    before a model is loaded.
     """
     with listen(host, port) as listener:
         app = create_app()
         print(f"{name}: http://{host}:{listener.getsockname()[1]}", file=sys.stderr, flush=True)
-        uvicorn.Server(server_settings(app)).run(sockets=[listener])
+        uvicorn.Server(server_settings(app, grace_s=grace_s)).run(sockets=[listener])
 
 
-def server_settings(app: FastAPI, log_level: str = "warning") -> uvicorn.Config:
+def server_settings(app: FastAPI, log_level: str = "warning", grace_s: int = GRACE_S) -> uvicorn.Config:
     """Return uvicorn's settings, with our limits on connections and heads."""
     return uvicorn.Config(
         app,
@@ -167,7 +168,7 @@ def server_settings(app: FastAPI, log_level: str = "warning") -> uvicorn.Config:
         log_level=log_level,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=grace_s,
     )
 
 

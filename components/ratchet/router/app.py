@@ -37,6 +37,7 @@ from ratchet.store import Store, open_store
 
 LIMITS = Limits(body_bytes=4 << 20, held_bytes=64 << 20)
 MAX_VOTE_VALUES = 64
+GRACE_S = 144  # for open answers; the chart's pods are killed after 150
 OPERATOR_HEADER = "x-operator-token"
 
 api_key_header = HTTPBearer(
@@ -162,7 +163,7 @@ def main() -> None:
     """Serve until SIGTERM, as the environment configures. Raises UserError for a wrong configuration."""
     settings = RouterSettings.from_env(os.environ)
     store = open_store(settings.lake)
-    run_server(lambda: create_app(settings, store), settings.host, settings.port, "router")
+    run_server(lambda: create_app(settings, store), settings.host, settings.port, "router", GRACE_S)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ class RouterMetrics:
 
     def __init__(self, arm: str) -> None:
         self.registry, self.arm = CollectorRegistry(), arm
-        self._requests = self._counter("ratchet_requests", "Chats that were answered or failed", "status")
-        self._refused_requests = Counter(
+        self.requests = self._counter("ratchet_requests", "Chats that were answered or failed", "status")
+        self.refused_requests = Counter(
             "ratchet_refused_requests", "Chats that their client got wrong or left", ("status",), registry=self.registry
         )
         self.votes = self._counter("ratchet_votes", "Feedback accepted", "kind", "value")
@@ -31,9 +31,9 @@ class RouterMetrics:
     def count_request(self, status: int) -> None:
         """Count a chat at its end; a stream that breaks off has the status of its error event."""
         if 400 <= status < 500:
-            self._refused_requests.labels(status).inc()
+            self.refused_requests.labels(status).inc()
         else:
-            self._requests.labels(self.arm, status).inc()
+            self.requests.labels(self.arm, status).inc()
 
     def count_vote(self, vote: VoteRequest) -> None:
         value = str(vote.value) if vote.kind in ("thumb", "rating") else ""  # the others have too many values
