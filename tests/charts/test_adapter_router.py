@@ -66,6 +66,22 @@ def test_network_policy_is_for_the_routers() -> None:
     assert Chart("model-pool").values()["name"] == policy["egress"][1]["to"][0]["podSelector"]["matchLabels"]["app"]
 
 
+def test_routers_of_both_arms_reach_each_other_where_conversations_stay_on_their_arm() -> None:
+    objects = rendered(affinity={"enabled": True})
+    [container] = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
+    [peer] = [entry["value"] for entry in container["env"] if entry["name"] == "RATCHET_PEER_URL"]
+    assert {peer.format(arm=arm) for arm in ("primary", "canary")} == {
+        "http://adapter-router-primary", "http://adapter-router-canary"
+    }  # fmt: skip
+    assert objects["Canary"]["spec"]["service"]["port"] == 80, "which the address does not name"
+    policy = objects["NetworkPolicy"]["spec"]
+    selector = {"podSelector": policy["podSelector"]}
+    assert any(selector in rule["from"] for rule in policy["ingress"])
+    assert any(selector in rule.get("to", ()) for rule in policy["egress"])
+    [container] = rendered()["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert "RATCHET_PEER_URL" not in [entry["name"] for entry in container["env"]]
+
+
 def test_a_drained_node_leaves_a_primary_and_an_autoscaler_of_two_pods_or_more_brings_it_back() -> None:
     objects = rendered(autoscaling={"minReplicas": 3, "maxReplicas": 9})
     budget, scaler = objects["PodDisruptionBudget"]["spec"], objects["HorizontalPodAutoscaler"]

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,16 +11,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from ratchet.store import LocalStore
-from support.router_client import NOWHERE, Start, ask, body, interactions, message, stub, token
+from support.router_client import NOWHERE, Start, ask, body, interactions, message, stub, token, until
 
 WHOLE = {"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}
-
-
-def until(holds: Callable[[], bool], timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def counted(router: httpx.Client, name: str) -> dict[str, float]:

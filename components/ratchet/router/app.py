@@ -9,6 +9,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request, Security
@@ -58,7 +59,7 @@ def create_app(settings: RouterSettings, store: Store) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with relay.upstream, log:
+        async with relay.upstream, relay.peer, log:
             yield
             await relay.close()
 
@@ -86,14 +87,18 @@ def _add_routes(app: FastAPI, relay: Relay, settings: RouterSettings) -> None:
         try:
             asks = tenant(key)
             body = await read_json(request)  # whole, for the pool; the router reads a part of it
-            shows_arm = is_operator(settings, request.headers.get(OPERATOR_HEADER))
-            response = await relay.chat(in_shape(body, ChatRequest), body, asks, _left(request), shows_arm=shows_arm)
+            asked, headers = in_shape(body, ChatRequest), request.headers
+            left = partial(_left, request)
+            begun, response = await relay.keep_on_its_arm(asked, asks, await request.body(), headers, left)
+            if response is None:
+                shows_arm = is_operator(settings, headers.get(OPERATOR_HEADER))
+                response = await relay.chat(asked, body, asks, left, begun=begun, shows_arm=shows_arm)
             status, is_stream = response.status_code, isinstance(response, StreamingResponse)
         except RequestRefused as error:
             status = error.status
             raise
         finally:
-            if not is_stream:  # a stream is counted at its end
+            if not is_stream:  # a stream is counted at its end, and what went to the other arm is counted there
                 metrics.count_request(status)
         return response
 

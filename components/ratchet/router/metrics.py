@@ -19,6 +19,7 @@ class RouterMetrics:
         self.refused_requests = Counter(
             "ratchet_refused_requests", "Chats that their client got wrong or left", ("status",), registry=self.registry
         )
+        self.forwarded = self._counter("ratchet_forwarded_requests", "Chats that went on to the other arm, as begun")
         self.votes = self._counter("ratchet_votes", "Feedback accepted", "kind", "value")
         self.refused_votes = self._counter("ratchet_refused_votes", "Feedback refused", "status")
         self.not_stored = self._counter("ratchet_events_not_stored", "Events that the lake did not take")

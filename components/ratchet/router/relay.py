@@ -5,7 +5,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,6 +17,7 @@ from pydantic import BaseModel, FailFast, Field, model_validator
 from ratchet.events import Interaction, Message
 from ratchet.http_limits import CLIENT_LEFT, RequestRefused
 from ratchet.http_service import error_body, printable
+from ratchet.router.affinity import FORWARDED, MISDIRECTED, Peer
 from ratchet.router.completion_parsing import (
     EventRenamer,
     ParsedCompletion,
@@ -96,6 +97,8 @@ class Exchange:
     is_fallback: bool
     ticket: Ticket
     started: float
+    is_kept: bool = False
+    """Whether an earlier turn chose the arm, not the route."""
     is_recorded: bool = False
 
 
@@ -114,6 +117,7 @@ class Relay:
             on_retry=self.metrics.retries.labels(settings.arm).inc,
         )
         self._signer = Signer.of(settings.secret)
+        self.peer = Peer(settings, self._signer)
         self._limit = RateLimit(settings.votes_per_minute, settings.votes_per_minute, time.monotonic)
         anonymous = settings.votes_per_minute * ANONYMOUS_VOTERS
         self._anonymous_limit = RateLimit(anonymous, anonymous, time.monotonic)
@@ -125,19 +129,23 @@ class Relay:
         request: ChatRequest,
         body: dict[str, Any],
         tenant: str | None,
-        client_left: Coroutine[Any, Any, None],
+        client_left: Callable[[], Coroutine[Any, Any, None]],
         *,
+        begun: Ticket | None = None,
         shows_arm: bool = False,
     ) -> Response:
         """Return the pool's answer once its interaction is durable; a stream's last chunk waits for that.
 
         `tenant` None: requests are not authenticated. `client_left` returns when the client has gone: the pool then
-        stops, and the interaction is recorded as abandoned. `shows_arm`: headers name the adapter and the arm.
+        stops, and the interaction is recorded as abandoned. `begun`: of an earlier answer to the same person, by this
+        adapter. `shows_arm`: headers name the adapter and the arm.
         """
         started = time.monotonic()
-        ticket = self._ticket(request, tenant)
+        ticket = self.new_ticket(request, tenant)
+        if begun:
+            ticket = replace(ticket, assigned_at=begun.assigned_at)
         try:
-            reply, content = await _unless(client_left, self._answer(request, body))
+            reply, content = await _unless(client_left(), self._answer(request, body))
         except ClientLeft:
             self._leave(request, body, ticket, started)
             raise
@@ -158,6 +166,7 @@ class Relay:
             is_fallback=reply.is_fallback,
             ticket=ticket,
             started=started,
+            is_kept=begun is not None,
         )
         headers = self._headers(reply, ticket, shows_arm)
         if request.stream:
@@ -169,6 +178,41 @@ class Relay:
             raise RequestRefused(502, "the model pool's answer is no chat completion") from None
         await self._record(exchange, answer)
         return Response(with_model(content, self.settings.public_model), headers=headers)
+
+    async def keep_on_its_arm(
+        self,
+        request: ChatRequest,
+        tenant: str | None,
+        body: bytes,
+        headers: Mapping[str, str],
+        client_left: Callable[[], Coroutine[Any, Any, None]],
+    ) -> tuple[Ticket | None, Response | None]:
+        """Return the ticket of the conversation's earlier answer if its adapter is ours, or the other arm's answer.
+
+        Neither without an earlier answer to the same person, or if the other arm does not serve its adapter any more.
+        Raises RequestRefused with 421 for a request of the other arm's routers that is not for our adapter.
+        """
+        is_forwarded = FORWARDED in headers and self._signer.is_proof(headers[FORWARDED])
+        begun = self._earlier(headers)
+        if begun is None and not is_forwarded:
+            return None, None
+        ours = self.new_ticket(request, tenant)
+        if begun and (begun.tenant, begun.subject_id) == (ours.tenant, ours.subject_id):
+            if begun.adapter_digest == ours.adapter_digest:
+                return begun, None
+            if begun.arm != ours.arm and not is_forwarded:
+                answer = await _unless(client_left(), self.peer.ask(body, headers))
+                self.metrics.forwarded.labels(self.metrics.arm).inc(answer is not None)
+                return None, answer
+        if is_forwarded:
+            raise RequestRefused(MISDIRECTED, "this adapter is not served here")
+        return None, None
+
+    def _earlier(self, headers: Mapping[str, str]) -> Ticket | None:
+        try:
+            return self._signer.read(headers["x-feedback-token"])
+        except (KeyError, ValueError):
+            return None
 
     async def _answer(self, request: ChatRequest, body: dict[str, Any]) -> tuple[Reply, bytes]:
         """Ask the pool; return its reply, and the reply's content if it is no stream."""
@@ -216,7 +260,8 @@ class Relay:
         if self._recording:
             await asyncio.wait(self._recording)
 
-    def _ticket(self, request: ChatRequest, tenant: str | None) -> Ticket:
+    def new_ticket(self, request: ChatRequest, tenant: str | None) -> Ticket:
+        """Return the ticket of the answer to come."""
         interaction_id = secrets.token_hex(16)
         # Whoever is not named is one person for a conversation, and no more: not everybody who is not named.
         user = request.user or f"{ANONYMOUS}{request.metadata.conversation_id or interaction_id}"
@@ -226,6 +271,7 @@ class Relay:
             tenant=tenant or request.metadata.tenant,
             adapter_digest=self.settings.adapter_digest,
             arm=self.settings.arm,
+            assigned_at=time.time(),
         )
 
     async def _stream(self, exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
@@ -282,6 +328,7 @@ class Relay:
         request, ticket, settings = exchange.request, exchange.ticket, self.settings
         is_fallback = exchange.is_fallback
         latency_s = time.monotonic() - exchange.started
+        kept: dict[str, Any] = {"assigned_at": ticket.assigned_at} if exchange.is_kept else {}
         await self._store(
             Interaction(
                 interaction_id=ticket.interaction_id,
@@ -302,6 +349,7 @@ class Relay:
                 finish_reason=answer.finish_reason,
                 served_at=time.time(),
                 consent_training=settings.consent_training,
+                **kept,
             )
         )
         self.metrics.latency.labels(self.metrics.arm).observe(time.monotonic() - exchange.started)

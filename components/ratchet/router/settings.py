@@ -51,6 +51,9 @@ class RouterSettings:
     fallback: Fallback = "none"
     """`base`: the base model answers if the adapter does not; headers and records show it."""
 
+    peer_url: str = ""
+    """Where the other arm's routers answer, with `{arm}` for its name: conversations then stay on their arm."""
+
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
         """Read the settings. Raises UserError for a missing or invalid variable."""
@@ -68,6 +71,8 @@ class RouterSettings:
         for name, known in CHOICES.items():
             if name in given and given[name] not in known:
                 raise UserError(f"{_variable(name)} = {given[name]!r}: known are {', '.join(known)}")
+        if given.get("peer_url", "{arm}").count("{arm}") != 1:
+            raise UserError(f"{_variable('peer_url')} = {given['peer_url']!r} needs {{arm}} in it, once")
         # The variable holds the pod's `app` label, which Flagger ends in "-primary" on the primary.
         given["arm"] = "primary" if given.get("arm", "primary").endswith("primary") else "canary"
         settings = cls(**given)

@@ -16,6 +16,7 @@ from typing import Self
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 PURPOSE = b"ratchet feedback token\0"
+ROUTER, PROOF_S = b"a router's own request", 60
 WIDTHS = {"adapter_digest": 64, "arm": 7}  # padded to these, so that a token's length tells nothing of its arm
 
 
@@ -28,6 +29,8 @@ class Ticket:
     tenant: str
     adapter_digest: str
     arm: str
+    assigned_at: float = 0.0
+    """Unix seconds at which the route chose the arm: of the first turn, for a conversation that is kept on its arm."""
 
 
 class Signer:
@@ -42,7 +45,7 @@ class Signer:
         return cls(split_secrets(comma_separated))
 
     def sign(self, ticket: Ticket) -> str:
-        values = [value.ljust(WIDTHS.get(name, 0)) for name, value in asdict(ticket).items()]
+        values = [value.ljust(WIDTHS[name]) if name in WIDTHS else value for name, value in asdict(ticket).items()]
         return self._fernet.encrypt(json.dumps(values, separators=(",", ":")).encode()).decode()
 
     def read(self, token: str) -> Ticket:
@@ -53,6 +56,17 @@ class Signer:
             raise ValueError("the feedback token was not issued here") from None
         named = zip(Ticket.__dataclass_fields__, values, strict=True)
         return Ticket(**{name: value.rstrip() if name in WIDTHS else value for name, value in named})
+
+    def prove(self) -> str:
+        """Return a proof, good for a minute, that its sender has the secret: for other routers, and never for users."""
+        return self._fernet.encrypt(ROUTER).decode()
+
+    def is_proof(self, given: str) -> bool:
+        """Return whether another router made this."""
+        try:
+            return self._fernet.decrypt(given.encode(errors="replace"), ttl=PROOF_S) == ROUTER
+        except InvalidToken:
+            return False
 
 
 def split_secrets(comma_separated: str) -> list[str]:
