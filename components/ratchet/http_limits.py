@@ -1,7 +1,7 @@
 """Bound what one client can make a service hold or do, before anything that it sent is parsed.
 
 `BoundedProtocol` bounds connections, heads and the time that they take, `BoundedRequests` bodies, one by one and in
-sum. The values in a body count too (`num_values`): as Python objects they take up to 25 times the room.
+sum. The tokens in a body count too (`num_tokens`): as Python objects they take up to 25 times the room.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from fastapi.exceptions import HTTPException
@@ -21,11 +22,11 @@ MAX_HEAD_BYTES = 32 << 10
 MAX_HEADERS = 100
 HEAD_S = 10.0  # from a connection, or the first byte of a request, to the end of its head
 CLIENT_LEFT = 499  # nginx's status of a request whose client went away; nobody receives it
-VALUE_BYTES = 200  # of memory that a parsed value may take, its share of dicts and models included
+TOKEN_BYTES = 100  # of memory by token of a parsed body, its share of dicts and models included
 HOLD = "ratchet.hold"  # the scope's key of the function by which a request counts more memory
 LARGE_NUMBER = re.compile(rb"[0-9]{200}|[0-9][eE]\+?[0-9]{3}")  # no number without these overflows
-MARKS = (b",", b":", b"[", b"{")
-STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
+MARKS = (b'"', b",", b":", b"[", b"{")
+TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)|[,:\[{]', re.DOTALL)
 STATUS_431 = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -202,9 +203,9 @@ def parse_json(body: bytes) -> Any:
     return value
 
 
-def num_values(body: bytes) -> int:
-    """Return a bound on the values in a JSON text, from the marks between them: exact, and slower, above 1,000."""
-    num_marks = sum(map(body.count, MARKS))
-    if num_marks <= 1000:
-        return num_marks
-    return sum(map(STRINGS.sub(b"", body).count, MARKS))
+def num_tokens(body: bytes, enough: int) -> int:
+    """Return how many strings and marks a JSON text holds, exactly from 1,000 on; it stops counting above `enough`."""
+    at_most = sum(map(body.count, MARKS))
+    if at_most <= 1000:
+        return at_most
+    return sum(1 for _ in islice(TOKEN.finditer(body), enough + 1))

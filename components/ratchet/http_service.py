@@ -20,18 +20,18 @@ from starlette.exceptions import HTTPException
 from ratchet.errors import UserError
 from ratchet.http_limits import (
     HOLD,
-    VALUE_BYTES,
+    TOKEN_BYTES,
     BoundedProtocol,
     BoundedRequests,
     Limits,
     RequestRefused,
-    num_values,
+    num_tokens,
     parse_json,
 )
 
 BACKLOG = 1024
 SMALL = Limits()
-MAX_VALUES = 50_000  # in a JSON body
+MAX_TOKENS = 100_000  # strings and marks in a JSON body
 GRACE_S = 25  # for open requests; Kubernetes kills after 30
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 Shape = TypeVar("Shape", bound=BaseModel)
@@ -70,7 +70,7 @@ def new_service(
 
 class _StrictRequest(Request):
     async def json(self) -> Any:
-        return parse_json(await bounded_body(self, MAX_VALUES))
+        return parse_json(await bounded_body(self, MAX_TOKENS))
 
 
 class _StrictRoute(APIRoute):
@@ -85,21 +85,21 @@ class _StrictRoute(APIRoute):
         return strict
 
 
-async def read_json(request: Request, max_values: int = MAX_VALUES) -> Any:
+async def read_json(request: Request, max_tokens: int = MAX_TOKENS) -> Any:
     """Read and parse a body, in a route that has something to check before. Raises RequestRefused with 422."""
     try:
-        return parse_json(await bounded_body(request, max_values))
+        return parse_json(await bounded_body(request, max_tokens))
     except json.JSONDecodeError as error:
         raise RequestRefused(422, f"not JSON: {error.msg}") from None
 
 
-async def bounded_body(request: Request, max_values: int) -> bytes:
-    """Read a JSON body that is safe to parse. Raises RequestRefused: 413 for more values, 429 if memory is short."""
+async def bounded_body(request: Request, max_tokens: int) -> bytes:
+    """Read a JSON body that is safe to parse. Raises RequestRefused: 413 for more tokens, 429 if memory is short."""
     body = await request.body()
-    count = num_values(body)
-    if count > max_values:
-        raise RequestRefused(413, f"the body holds {count} values, more than {max_values}")
-    request.scope[HOLD](count * VALUE_BYTES)
+    count = num_tokens(body, enough=max_tokens)
+    if count > max_tokens:
+        raise RequestRefused(413, f"the body holds more than {max_tokens} values, names and marks")
+    request.scope[HOLD](count * TOKEN_BYTES)
     return body
 
 

@@ -132,15 +132,25 @@ def test_no_body_that_a_client_can_send_is_a_failure_of_the_router(
     ticket = Ticket(interaction_id="i", subject_id="u", tenant="t", adapter_digest="d", arm="primary")
     headers = {"authorization": f"Bearer {Signer([SECRET]).sign(ticket)}"} | OPERATOR
     with httpx.Client(base_url=serve(router(known, lake)), headers=headers, timeout=TIMEOUT_S) as client:
-
-        @settings(max_examples=NUM_BODIES, suppress_health_check=list(HealthCheck), database=None, deadline=None)
-        @given(body=bodies(usual))
-        def send(body: bytes) -> None:
-            response = client.post(path, content=body, headers={"content-type": "application/json"})
-            assert response.status_code < 500, f"{response.status_code} {response.text[:300]} to {body[:300]!r}"
-            assert len(response.content) < 10_000
-
-        send()
+        send_bodies(client, path, usual)
         metrics = client.get("/metrics").text
     assert 'ratchet_events_not_stored_total{arm="primary"}' not in metrics
     assert not [line for line in metrics.splitlines() if line.startswith("ratchet_requests_total") and '"5' in line]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/load_lora_adapter"])
+def test_no_body_that_a_client_can_send_is_a_failure_of_the_model_server(pool: str, config: Config, path: str) -> None:
+    model = f'"{config.base_model.model}"'.encode()
+    with httpx.Client(base_url=pool, timeout=TIMEOUT_S) as client:
+        send_bodies(client, path, {**ASKED, "model": model, "lora_name": b'"x"', "lora_path": b'"/nowhere"'})
+
+
+def send_bodies(client: httpx.Client, path: str, usual: dict[str, bytes]) -> None:
+    @settings(max_examples=NUM_BODIES, suppress_health_check=list(HealthCheck), database=None, deadline=None)
+    @given(body=bodies(usual))
+    def send(body: bytes) -> None:
+        response = client.post(path, content=body, headers={"content-type": "application/json"})
+        assert response.status_code < 500, f"{response.status_code} {response.text[:300]} to {body[:300]!r}"
+        assert len(response.content) < 10_000
+
+    send()

@@ -31,7 +31,7 @@ from ratchet.release.ledger import LedgerRecord, request_abort
 from ratchet.release.reconciler.kubernetes import ClusterReader
 from ratchet.store import Store
 
-MAX_VALUES = 500  # in a webhook's body; Flagger sends some ten
+MAX_TOKENS = 1000  # in a webhook's body; Flagger sends some fifty
 BOARD_HEADERS = {
     "content-security-policy": "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -79,7 +79,7 @@ def _add_hooks(app: FastAPI, gate: GateState, token: str) -> None:
     @app.post("/hooks/{hook}", responses={403: {"description": "no"}}, openapi_extra=openapi_body(HookCall))
     async def hooks(hook: str, request: Request) -> JSONResponse:
         try:
-            call = in_shape(await read_json(request, MAX_VALUES), HookCall)
+            call = in_shape(await read_json(request, MAX_TOKENS), HookCall)
         except RequestRefused as error:
             return _response("body", HookAnswer(False, error.message))
         if not is_secret(call.metadata.get(METADATA_KEY, ""), token):
@@ -122,7 +122,7 @@ def _add_operator_routes(app: FastAPI, gate: GateState, token: str) -> None:
         responses={409: {"description": "no release is under way"}},
     )
     async def abort(request: Request) -> LedgerRecord:
-        requested = in_shape(await read_json(request, MAX_VALUES), Abort)
+        requested = in_shape(await read_json(request, MAX_TOKENS), Abort)
         record = await asyncio.to_thread(request_abort, gate.ledger, requested.who, time.time(), requested.why)
         if record is None:
             raise RequestRefused(409, "no release is under way")
