@@ -50,7 +50,7 @@ def new_service(
 
     @app.exception_handler(RequestRefused)
     async def refused(request: Request, error: RequestRefused) -> JSONResponse:
-        response = error_response(error.status, error.message)
+        response = error_response(error.status, printable(error.message, 1000))
         if error.retry_after_s is not None:
             response.headers["retry-after"] = str(math.ceil(error.retry_after_s))
         if error.status == 401:

@@ -36,7 +36,7 @@ from ratchet.router.settings import RouterSettings
 from ratchet.router.tokens import by_digest, parse_keys, tenant_of
 from ratchet.store import Store, open_store
 
-LIMITS = Limits(body_bytes=4 << 20, held_bytes=64 << 20)
+LIMITS = Limits(body_bytes=4 << 20, held_bytes=128 << 20)
 MAX_VOTE_TOKENS = 200
 GRACE_S = 144  # for open answers; the chart's pods are killed after 150
 OPERATOR_HEADER = "x-operator-token"
