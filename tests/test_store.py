@@ -183,7 +183,13 @@ def test_failed_write_leaves_no_litter(tmp_path: Path, monkeypatch: pytest.Monke
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-CLIMBING = ["..", "a/../../b", "a/./b", "a//b", "/etc/passwd", "a/..", "", "a/", "a\0b"]
+def test_empty_prefix_lists_the_whole_store(store: Store):
+    store.create("a", b"1")
+    store.create("folder/b", b"2")
+    assert [key for key in store.list("") if not key.startswith(".")] == ["a", "folder/b"]
+
+
+CLIMBING = ["..", "a/../../b", "a/./b", "a//b", "/etc/passwd", "a/..", "/", "a/", "a\0b"]
 USES: dict[str, Callable[[Store, str], object]] = {
     "read": lambda store, key: store.read(key),
     "exists": lambda store, key: store.exists(key),

@@ -53,7 +53,10 @@ class Store(ABC):
 
     @abstractmethod
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
-        """Return the keys under the folder `prefix`, sorted; with `after`, only those that sort after that key."""
+        """Return the keys under the folder `prefix`, sorted; with `after`, only those that sort after that key.
+
+        An empty prefix is the whole store.
+        """
 
     @abstractmethod
     def create(self, key: str, data: bytes) -> None:
@@ -142,7 +145,7 @@ class LocalStore(Store):
         return self._path(key).exists()
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
-        base = self._path(prefix)
+        base = self._path(prefix) if prefix else self.path
         files = (path for path in base.rglob("*") if path.is_file() and not path.name.startswith("."))
         keys = (path.relative_to(self.path).as_posix() for path in files)
         return iter(sorted(key for key in keys if key > after))
@@ -269,12 +272,13 @@ class S3Store(Store):
 
     def exists(self, key: str) -> bool:
         # "a-b" sorts before "a/b", so the first key that starts with "a" does not show whether the folder "a" exists.
-        return self._is_object(key) or self._first(self._full(key).rstrip("/") + "/") is not None
+        return self._is_object(key) or self._first(f"{self._full(key)}/") is not None
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
         start = {"StartAfter": self._full(after)} if after else {}
+        folder = self._full(prefix) if prefix else self.prefix
         pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self._full(prefix).rstrip("/") + "/", **start
+            Bucket=self.bucket, Prefix=f"{folder}/" if folder else "", **start
         )
         skip = len(self.prefix) + 1 if self.prefix else 0
         keys = sorted(entry["Key"][skip:] for page in pages for entry in page.get("Contents", []))
