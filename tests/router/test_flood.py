@@ -19,7 +19,7 @@ def router() -> Iterator[flood.Router]:
 @pytest.mark.parametrize("attack", flood.ATTACKS.values(), ids=flood.ATTACKS)
 def test_attack_costs_neither_memory_nor_the_others_time(router: flood.Router, attack: flood.Attack) -> None:
     waited_s = asyncio.run(flood.slowest_probe(router, attack))
-    assert waited_s < 5, "the chart's liveness probe waits 1 s, and six of them must fail"
+    assert waited_s < 20, "the chart's liveness probe kills a router after six failures in a row, in 50 s or more"
     assert router.peak_mib < flood.limit_mib()
 
 
