@@ -27,7 +27,7 @@ def arms(start: Start, serve: Callable[[FastAPI], str]) -> Callable[..., tuple[h
 
     def arms(canary: dict[str, Any] = CANARY, **settings: Any) -> tuple[httpx.Client, httpx.Client]:
         pool_url = serve(stub(lambda: JSONResponse(WHOLE)))
-        there = start(pool_url=pool_url, **{**canary, "api_keys": "acme=k1,other=k2"})
+        there = start(**{"pool_url": pool_url, **canary, "api_keys": "acme=k1,other=k2"})
         here = {"pool_url": pool_url, "peer_url": str(there.base_url), "api_keys": "acme=k1,other=k2", **PRIMARY}
         return start(**{**here, **settings}), there
 
@@ -86,6 +86,25 @@ def test_a_forwarded_stream_arrives_whole_and_shows_a_user_no_arm(
     assert {name: later.headers[name] for name in later.headers if name not in varying} == {
         name: own.headers[name] for name in own.headers if name not in varying
     }
+
+
+def test_a_forwarded_answer_looks_like_any_other(arms: Any, serve: Callable[[FastAPI], str]) -> None:
+    primary, canary = arms()
+    for router in (primary, canary):
+        del router.headers["x-operator-token"]
+    whole = [turn(primary), turn(primary, turn(canary))]
+    full = {"pool_url": serve(stub(lambda: JSONResponse(WHOLE, 503))), "retries": 0}
+    first = turn(canary)
+    primary, canary = arms({**CANARY, **full}, **full)
+    del primary.headers["x-operator-token"]
+    failed = [turn(primary), turn(primary, first)]
+    assert failed[0].content == failed[1].content
+    for own, forwarded in (whole, failed):
+        names = [[name for name, _ in answer.headers.raw] for answer in (own, forwarded)]
+        assert names[0] == names[1]
+        assert [own.status_code, own.headers["content-length"]] == [
+            forwarded.status_code, forwarded.headers["content-length"]
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("fields", [{"user": "u2"}, {"key": "k2"}], ids=["another person", "another tenant"])

@@ -19,7 +19,7 @@ from ratchet.router.tokens import Signer
 FORWARDED = "x-ratchet-forwarded"  # a proof that another router sent it: to users the answer would tell arms apart
 MISDIRECTED = 421
 THERE = ("authorization", "content-type", "x-feedback-token", "x-operator-token")
-BACK = ("content-type", "retry-after", "www-authenticate")  # and whatever begins with x-
+BACK = (b"content-type", b"content-length", b"retry-after")  # and whatever begins with x-
 
 
 class Peer:
@@ -58,9 +58,20 @@ class Peer:
         if response.status == MISDIRECTED:
             response.close()
             return None
-        told = {name.lower(): value for name, value in response.headers.items()}
-        told = {name: value for name, value in told.items() if name in BACK or name.startswith("x-")}
-        return StreamingResponse(_parts(response), response.status, headers=told)
+        # As it came, header by header: a forwarded answer that looked otherwise would tell the arms apart.
+        is_whole = "content-length" in response.headers
+        answer = Response(await _whole(response)) if is_whole else StreamingResponse(_parts(response))
+        answer.status_code = response.status
+        raw = [(name.lower(), value) for name, value in response.raw_headers]
+        answer.raw_headers = [(name, value) for name, value in raw if name in BACK or name.startswith(b"x-")]
+        return answer
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    try:
+        return await response.read()
+    except (aiohttp.ClientError, TimeoutError):
+        raise RequestRefused(502, "the model pool broke off its answer") from None
 
 
 async def _parts(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -83,7 +83,7 @@ def _add_routes(app: FastAPI, relay: Relay, settings: RouterSettings) -> None:
 
     @app.post("/v1/chat/completions", openapi_extra=openapi_body(ChatRequest))
     async def chat(request: Request, key: ApiKey) -> Response:
-        status, is_stream = 500, False
+        status, is_counted = 500, False
         try:
             asks = tenant(key)
             body = await read_json(request)  # whole, for the pool; the router reads a part of it
@@ -93,12 +93,15 @@ def _add_routes(app: FastAPI, relay: Relay, settings: RouterSettings) -> None:
             if response is None:
                 shows_arm = is_operator(settings, headers.get(OPERATOR_HEADER))
                 response = await relay.chat(asked, body, asks, left, begun=begun, shows_arm=shows_arm)
-            status, is_stream = response.status_code, isinstance(response, StreamingResponse)
+                is_counted = isinstance(response, StreamingResponse)  # at its end
+            else:
+                is_counted = True  # by the other arm
+            status = response.status_code
         except RequestRefused as error:
             status = error.status
             raise
         finally:
-            if not is_stream:  # a stream is counted at its end, and what went to the other arm is counted there
+            if not is_counted:
                 metrics.count_request(status)
         return response
 
