@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+# Those that time nothing beside another are run by name only, such as `flood`.
 BENCHMARKS = {  # by module, and function where it is not `run`
     "training": "DPO, pairs/min (8 pairs of PandaLM, embedded model)",
     "data": "votes to datasets, rows/s (6M events)",

@@ -20,7 +20,7 @@ from ratchet.http_service import free_ports, run_server
 from ratchet.ingest.landing import land
 from ratchet.release.gate.app import build_app
 from ratchet.release.gate.state import GateState
-from ratchet.release.gate.tokens import hook_token
+from ratchet.release.gate.tokens import bearer, hook_token
 from ratchet.release.ledger import ROOT, Ledger, LedgerEntry, LedgerRecord, request
 from ratchet.release.reconciler.kubernetes import ClusterSnapshot
 from ratchet.store import Store, open_store
@@ -87,7 +87,7 @@ def _say(name: str, taken: list[float]) -> None:
 def _wait(client: httpx.Client) -> None:
     while True:
         try:
-            votes = client.get("/metrics").text
+            votes = client.get("/metrics", headers=bearer(TOKEN)).text
         except httpx.HTTPError:
             votes = ""
         if 'adapter_votes_total{arm="canary"' in votes:

@@ -130,7 +130,7 @@ async def _ask(arm: Arm, reader: asyncio.StreamReader, writer: asyncio.StreamWri
 def _started(stack: ExitStack, folder: Path) -> Iterator[Arm]:
     stub, ours, theirs = 8181, 8182, 8183
     pool = f"http://127.0.0.1:{stub}"
-    process = stack.enter_context(_running([sys.executable, "-m", STUB, str(stub)], f"{pool}/v1/models"))
+    process = stack.enter_context(running([sys.executable, "-m", STUB, str(stub)], f"{pool}/v1/models"))
     floor = Arm("stub alone", stub, "base-model", process)
     environment = {
         "RATCHET_POOL_URL": pool,
@@ -139,7 +139,7 @@ def _started(stack: ExitStack, folder: Path) -> Iterator[Arm]:
         "RATCHET_SECRET": "s" * 32,
     }
     command = [sys.executable, "-m", "ratchet.router.app"]
-    process = stack.enter_context(_running(command, f"http://127.0.0.1:{ours}/readyz", **environment))
+    process = stack.enter_context(running(command, f"http://127.0.0.1:{ours}/readyz", **environment))
     yield Arm("ours", ours, "assistant", process)
     config = folder / "litellm.json"
     parameters = {"model": "openai/base-model", "api_base": f"{pool}/v1", "api_key": "none"}
@@ -147,7 +147,7 @@ def _started(stack: ExitStack, folder: Path) -> Iterator[Arm]:
     config.write_text(json.dumps({**settings, "litellm_settings": {"telemetry": False}}))
     command = [str(_peer()), "--config", str(config), "--host", "127.0.0.1", "--port", str(theirs)]
     environment = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    process = stack.enter_context(_running(command, f"http://127.0.0.1:{theirs}/health/liveliness", **environment))
+    process = stack.enter_context(running(command, f"http://127.0.0.1:{theirs}/health/liveliness", **environment))
     yield Arm("LiteLLM", theirs, "assistant", process)
     yield floor
 
@@ -163,7 +163,7 @@ def _peer() -> Path:
 
 
 @contextmanager
-def _running(command: list[str], probe: str, **environment: str) -> Iterator[psutil.Process]:
+def running(command: list[str], probe: str, **environment: str) -> Iterator[psutil.Process]:
     process = subprocess.Popen(
         command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

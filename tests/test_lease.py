@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ratchet.config import Config
-from ratchet.lease import acquire, exclusive, new_holder, release
+from ratchet.lease import Watch, acquire, exclusive, new_holder, release
 from ratchet.manifest import Artifact, StepOutput
 from ratchet.step import Step, run_step
 from ratchet.store import LocalStore, Store
@@ -72,6 +72,18 @@ def test_a_holder_that_renews_keeps_the_lease_and_one_that_is_gone_loses_it(lake
     assert not acquire(lake, KEY, there, now=15.0, lease_s=10)
     assert acquire(lake, KEY, there, now=17.0, lease_s=10)
     assert not acquire(lake, KEY, here, now=18.0, lease_s=10)
+
+
+def test_a_holder_whose_clock_was_an_hour_ahead_keeps_nobody_waiting_once_it_is_gone(lake: Store) -> None:
+    ahead, waiting, watch = "another-host:1:ahead", "one-host:1:waiting", Watch()
+    assert acquire(lake, KEY, ahead, now=3600.0, lease_s=0.3)
+    for renewed_at in (3600.2, 3600.4):  # while it lives, it renews, and keeps it
+        time.sleep(0.2)
+        assert acquire(lake, KEY, ahead, now=renewed_at, lease_s=0.3)
+        assert not acquire(lake, KEY, waiting, now=1.0, lease_s=0.3, watch=watch)
+    time.sleep(0.35)
+    assert acquire(lake, KEY, waiting, now=1.0, lease_s=0.3, watch=watch)
+    assert not acquire(lake, KEY, ahead, now=1.1, lease_s=0.3)
 
 
 def test_a_lease_that_is_let_go_is_free_at_once_and_only_by_its_holder(lake: Store) -> None:

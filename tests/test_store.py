@@ -1,11 +1,14 @@
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ratchet.adapter_ref import AdapterRef
 from ratchet.digest import digest_tree
 from ratchet.errors import Conflict, UserError
+from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.store import LocalStore, S3Store, Store, open_store
 from ratchet_pipelines.rehearse.memory import MemoryStore
 from support.s3_server import s3_server
@@ -178,3 +181,93 @@ def test_failed_write_leaves_no_litter(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(OSError, match="No space"):
         store.create("a/b", b"data")
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_empty_prefix_lists_the_whole_store(store: Store):
+    store.create("a", b"1")
+    store.create("folder/b", b"2")
+    assert [key for key in store.list("") if not key.startswith(".")] == ["a", "folder/b"]
+
+
+CLIMBING = ["..", "a/../../b", "a/./b", "a//b", "/etc/passwd", "a/..", "/", "a/", "a\0b"]
+USES: dict[str, Callable[[Store, str], object]] = {
+    "read": lambda store, key: store.read(key),
+    "exists": lambda store, key: store.exists(key),
+    "list": lambda store, key: list(store.list(key)),
+    "create": lambda store, key: store.create(key, b"x"),
+    "replace": lambda store, key: store.replace(key, b"x", expected=b""),
+    "put_tree": lambda store, key: store.put_tree(Path(__file__).parent / "support", key),
+    "remove": lambda store, key: store.remove(key),
+    "local": lambda store, key: store.local(key),
+    "delta_uri": lambda store, key: store.delta_uri(key),
+}
+
+
+@pytest.mark.parametrize("key", CLIMBING)
+@pytest.mark.parametrize("use", USES)
+def test_key_that_climbs_is_refused_by_every_method(store: Store, use: str, key: str):
+    with pytest.raises(UserError, match="no key of a store"):
+        USES[use](store, key)
+
+
+@pytest.mark.usefixtures("s3")
+def test_keys_that_others_planted_on_s3_lead_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    store = S3Store("s3://lake/planted")
+    store.cache = tmp_path / "deep" / "down" / "cache"
+    store.create("events/good.parquet", b"good")
+    for planted in ("events/../../../../climbed", "events/../sibling", "events/a//b", "events/./dot", "events/"):
+        store.client.put_object(Bucket="lake", Key=f"planted/{planted}", Body=b"bad")
+    assert list(store.list("events")) == ["events/good.parquet"]
+    assert list(store.list("events")) == ["events/good.parquet"]
+    folder = store.local("events")
+    assert [path.name for path in folder.iterdir()] == ["good.parquet"]
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"good.parquet"}
+    assert caplog.text.count("5 keys are left out") == 1, "said, and said once"
+    store.remove("events")
+    store.client.close()
+
+
+@pytest.mark.usefixtures("s3")
+def test_syncer_writes_no_file_of_an_adapter_outside_its_folder(tmp_path: Path):
+    adapter = tmp_path / "made"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    store = S3Store("s3://lake/hostile")
+    store.cache = tmp_path / "cache"
+    uri, digest = store.publish_tree(adapter, "adapters")
+    store.client.put_object(Bucket="lake", Key=f"hostile/{uri}/../../../climbed", Body=b"bad")
+    pool = AdapterPool("http://127.0.0.1:9", tmp_path / "pods" / "folder")
+    with pytest.raises(UserError, match="does not answer"):  # which is after its files were copied and verified
+        pool.ensure(AdapterRef(name="a", version="1", uri=f"s3://lake/hostile/{uri}", digest=digest))
+    assert [path.name for path in (tmp_path / "pods" / "folder" / digest).iterdir()] == ["adapter_config.json"]
+    assert not list(tmp_path.rglob("climbed"))
+    pool.close()
+    store.client.close()
+
+
+def test_whatever_leads_to_a_new_file_is_on_the_disk_before_it_is_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    synced: list[Path] = []
+    sync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        sync(descriptor)
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    monkeypatch.setattr(os, "fsync", watched)
+    store = LocalStore(tmp_path)
+    store.create("events/feedback/dt=1/file", b"data")
+    folders = [tmp_path / place for place in ("", "events", "events/feedback", "events/feedback/dt=1")]
+    assert set(folders) <= set(synced)
+    assert synced[-1] == folders[-1], "the name of the file comes last"
+    synced.clear()
+    store.replace("events/feedback/dt=1/file", b"more", expected=b"data")
+    assert synced[-1] == folders[-1]
+    synced.clear()
+    made = tmp_path / "made"
+    (made / "inner").mkdir(parents=True)
+    (made / "inner" / "weights").write_bytes(b"weights")
+    store.put_tree(made, "adapters/a")
+    assert {"a", "inner", "weights"} <= {path.name for path in synced}
+    assert synced[-1] == tmp_path / "adapters"

@@ -1,38 +1,56 @@
-"""What every HTTP service shares: errors in OpenAI's shape, listening sockets, serving until a signal."""
+"""What every HTTP service shares: limits, errors in OpenAI's shape, listening sockets, serving until a signal."""
 
+import hmac
+import json
 import math
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack
+from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from ratchet.errors import UserError
+from ratchet.http_limits import (
+    HOLD,
+    TOKEN_BYTES,
+    BoundedProtocol,
+    BoundedRequests,
+    Limits,
+    RequestRefused,
+    num_tokens,
+    parse_json,
+)
 
 BACKLOG = 1024
+SMALL = Limits()
+MAX_TOKENS = 100_000  # strings and marks in a JSON body
 GRACE_S = 25  # for open requests; Kubernetes kills after 30
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+Shape = TypeVar("Shape", bound=BaseModel)
 
 
-class RequestRefused(Exception):
-    """A request that gets an error status and a message for its sender, who may come back after `retry_after_s`."""
+def new_service(
+    title: str, *, invalid_status: int, limits: Limits = SMALL, lifespan: Lifespan | None = None
+) -> FastAPI:
+    """Return an app without routes, within `limits`, that answers errors in OpenAI's format.
 
-    def __init__(self, status: int, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.retry_after_s = status, message, retry_after_s
-
-
-def answer_errors(app: FastAPI, invalid_status: int) -> None:
-    """Answer `RequestRefused`, and bodies of the wrong shape with `invalid_status`, in OpenAI's error format."""
+    Bodies of the wrong shape get `invalid_status`. It does not describe itself: no /docs, no /openapi.json.
+    """
+    app = FastAPI(title=title, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.router.route_class = _StrictRoute
+    app.add_middleware(BoundedRequests, limits=limits)
 
     @app.exception_handler(RequestRefused)
     async def refused(request: Request, error: RequestRefused) -> JSONResponse:
-        response = error_response(error.status, error.message)
+        response = error_response(error.status, printable(error.message, 1000))
         if error.retry_after_s is not None:
             response.headers["retry-after"] = str(math.ceil(error.retry_after_s))
         if error.status == 401:
@@ -41,24 +59,117 @@ def answer_errors(app: FastAPI, invalid_status: int) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        faults = [f"{'.'.join(str(part) for part in fault['loc'][1:])}: {fault['msg']}" for fault in error.errors()]
-        return error_response(invalid_status, "; ".join(faults))
+        return error_response(invalid_status, _first_fault(error))
 
     @app.exception_handler(HTTPException)
     async def not_served(request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(error_body(error.status_code, error.detail), error.status_code, error.headers)
+        return JSONResponse(error_body(error.status_code, printable(error.detail)), error.status_code, error.headers)
+
+    return app
 
 
-def run_server(create_app: Callable[[], FastAPI], host: str, port: int, name: str) -> None:
-    """Serve until SIGTERM or SIGINT; port 0 takes a free port. Raises UserError where the port is taken.
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        return parse_json(await bounded_body(self, MAX_TOKENS))
 
-    It listens before `create_app` is called, so that a taken port fails before a model is loaded.
+
+class _StrictRoute(APIRoute):
+    """A route that parses bodies with `parse_json`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            return await handler(_StrictRequest(request.scope, request.receive))
+
+        return strict
+
+
+async def read_json(request: Request, max_tokens: int = MAX_TOKENS) -> Any:
+    """Read and parse a body, in a route that has something to check before. Raises RequestRefused with 422."""
+    try:
+        return parse_json(await bounded_body(request, max_tokens))
+    except json.JSONDecodeError as error:
+        raise RequestRefused(422, f"not JSON: {error.msg}") from None
+
+
+async def bounded_body(request: Request, max_tokens: int) -> bytes:
+    """Read a JSON body that is safe to parse. Raises RequestRefused: 413 for more tokens, 429 if memory is short."""
+    body = await request.body()
+    count = num_tokens(body, enough=max_tokens)
+    if count > max_tokens:
+        raise RequestRefused(413, f"the body holds more than {max_tokens} values, names and marks")
+    request.scope[HOLD](count * TOKEN_BYTES)
+    return body
+
+
+def in_shape(body: Any, shape: type[Shape]) -> Shape:
+    """Return a parsed body as a model. Raises RequestRefused with 422 and the first fault."""
+    try:
+        return shape.model_validate(body)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise RequestRefused(422, _told(fault["loc"], fault["msg"])) from None
+
+
+def openapi_body(shape: type[BaseModel]) -> dict[str, Any]:
+    """Describe the body of a route that reads it by itself, for `openapi_extra`."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": shape.model_json_schema()}}}}
+
+
+def _first_fault(error: RequestValidationError) -> str:
+    """Return the first fault alone: a body may have as many as it has values."""
+    fault = error.errors()[0]
+    if fault["type"] == "json_invalid":
+        return printable(f"not JSON: {fault['ctx']['error']}")
+    return _told(fault["loc"][1:], fault["msg"])
+
+
+def _told(place: Sequence[object], reason: str) -> str:
+    return printable(f"{'.'.join(map(str, place))}: {reason}" if place else reason)
+
+
+def printable(text: object, max_chars: int = 500) -> str:
+    """Return `text` on one line, shortened, without control characters: fit for an answer or a log."""
+    start = str(text)[: max_chars + 1]
+    plain = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in start)
+    return plain if len(start) <= max_chars else f"{plain[:max_chars]}…"
+
+
+def is_secret(given: str, secret: str) -> bool:
+    """Compare in constant time."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), secret.encode())
+
+
+def bearer_of(headers: Mapping[str, str]) -> str:
+    """Return the token of `authorization: Bearer TOKEN`; empty without one."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def run_server(create_app: Callable[[], FastAPI], host: str, port: int, name: str, grace_s: int = GRACE_S) -> None:
+    """Serve until SIGTERM or SIGINT, and then open requests for `grace_s`; port 0 takes a free port.
+
+    Raises UserError where the port is taken. It listens before `create_app` is called, so that a taken port fails
+    before a model is loaded.
     """
     with listen(host, port) as listener:
         app = create_app()
         print(f"{name}: http://{host}:{listener.getsockname()[1]}", file=sys.stderr, flush=True)
-        settings = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S)
-        uvicorn.Server(settings).run(sockets=[listener])
+        uvicorn.Server(server_settings(app, grace_s=grace_s)).run(sockets=[listener])
+
+
+def server_settings(app: FastAPI, log_level: str = "warning", grace_s: int = GRACE_S) -> uvicorn.Config:
+    """Return uvicorn's settings, with our limits on connections and heads."""
+    return uvicorn.Config(
+        app,
+        http=BoundedProtocol,
+        ws="none",
+        log_level=log_level,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=grace_s,
+    )
 
 
 def listen(host: str, port: int, option: str = "") -> socket.socket:

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from ratchet.errors import Conflict
@@ -32,8 +33,25 @@ def new_holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
-def acquire(store: Store, key: str, holder: str, now: float, lease_s: float) -> bool:
-    """Take, renew or take over the lease for `lease_s` seconds from `now`; False while another holds it."""
+@dataclass
+class Watch:
+    """What a waiter saw of a lease, and since when by its own clock: the holder's may be hours ahead of it."""
+
+    held: bytes = b""
+    since: float = 0.0
+
+    def is_over(self, held: bytes, lease_s: float) -> bool:
+        """Return whether the lease has stayed as it is for `lease_s`, in which its holder would have renewed it."""
+        if held != self.held:
+            self.held, self.since = held, time.monotonic()
+        return time.monotonic() - self.since > lease_s
+
+
+def acquire(store: Store, key: str, holder: str, now: float, lease_s: float, watch: Watch | None = None) -> bool:
+    """Take, renew or take over the lease for `lease_s` seconds from `now`; False while another holds it.
+
+    With the same `watch` in each call, a lease that is not renewed is taken over whatever its holder's clock said.
+    """
     fresh = json.dumps({"holder": holder, "expires_at": now + lease_s}).encode()
     try:
         if not store.exists(key):
@@ -41,7 +59,8 @@ def acquire(store: Store, key: str, holder: str, now: float, lease_s: float) -> 
             return True
         held = store.read(key)
         lease = json.loads(held)
-        if lease["holder"] != holder and lease["expires_at"] > now and not _is_dead(lease["holder"]):
+        is_over = watch is not None and watch.is_over(held, lease_s)
+        if lease["holder"] != holder and lease["expires_at"] > now and not is_over and not _is_dead(lease["holder"]):
             return False
         if lease["holder"] != holder or lease["expires_at"] < now + lease_s / 2:
             store.replace(key, fresh, expected=held)
@@ -74,9 +93,9 @@ def holder_of(store: Store, key: str) -> str:
 @contextmanager
 def exclusive(store: Store, name: str) -> Iterator[None]:
     """Hold the lease of `name` inside the block; wait for it first, with one line in the log."""
-    key, holder = f"queue/{name}.json", new_holder()
+    key, holder, watch = f"queue/{name}.json", new_holder(), Watch()
     is_logged = False
-    while not acquire(store, key, holder, time.time(), LEASE_S):
+    while not acquire(store, key, holder, time.time(), LEASE_S, watch):
         if not is_logged:
             log.warning("%s: %s is at work on %s; waiting", name, holder_of(store, key), store.root)
             is_logged = True

@@ -4,6 +4,7 @@ Everything durable goes through `create` (fails if the key exists) or `replace` 
 the key still holds what was read). Both are atomic: a reader sees all of an object or none of it.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from ratchet.errors import Conflict, UserError
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
+logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 5  # of one S3 call, while the server is busy, drops the connection or does not answer
 
 
@@ -32,7 +34,12 @@ class PublishedTree(NamedTuple):
 
 
 class Store(ABC):
-    """Bytes by key under one root. Keys are relative, with `/` between parts."""
+    """Bytes by key under one root.
+
+    Keys are relative, with `/` between parts. A part that is empty, `.` or `..` could lead out of the root, so every
+    method raises UserError for such a key, and `list` leaves it out: on S3, whoever may write to one folder can make
+    a key that climbs to another.
+    """
 
     root: str
 
@@ -46,7 +53,10 @@ class Store(ABC):
 
     @abstractmethod
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
-        """Return the keys under the folder `prefix`, sorted; with `after`, only those that sort after that key."""
+        """Return the keys under the folder `prefix`, sorted; with `after`, only those that sort after that key.
+
+        An empty prefix is the whole store.
+        """
 
     @abstractmethod
     def create(self, key: str, data: bytes) -> None:
@@ -89,6 +99,18 @@ class Store(ABC):
         return PublishedTree(uri, digest)
 
 
+def is_safe(key: str) -> bool:
+    """Return whether a key names a place under its root, however it is joined to a path."""
+    return "\0" not in key and not {"", ".", ".."} & set(key.split("/"))
+
+
+def checked(key: str) -> str:
+    """Return the key. Raises UserError for one that is not safe."""
+    if not is_safe(key):
+        raise UserError(f"{key!r} is no key of a store: no part of it may be empty, `.` or `..`")
+    return key
+
+
 def open_store(root: str | Path) -> Store:
     """Open the store at a folder or at `s3://bucket/prefix`."""
     if str(root).startswith("s3://"):
@@ -115,21 +137,21 @@ class LocalStore(Store):
 
     def read(self, key: str) -> bytes:
         try:
-            return (self.path / key).read_bytes()
+            return self._path(key).read_bytes()
         except FileNotFoundError:
             raise UserError(f"{self.path / key} does not exist; is {self.path} the right lake?") from None
 
     def exists(self, key: str) -> bool:
-        return (self.path / key).exists()
+        return self._path(key).exists()
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
-        base = self.path / prefix
+        base = self._path(prefix) if prefix else self.path
         files = (path for path in base.rglob("*") if path.is_file() and not path.name.startswith("."))
         keys = (path.relative_to(self.path).as_posix() for path in files)
         return iter(sorted(key for key in keys if key > after))
 
     def create(self, key: str, data: bytes) -> None:
-        target = self.path / key
+        target = self._path(key)
         temporary = self._write_temporary(target, data)
         try:
             os.link(temporary, target)  # unlike rename, refuses to replace
@@ -137,11 +159,12 @@ class LocalStore(Store):
             raise Conflict(f"{target} exists") from None
         finally:
             temporary.unlink()
+        _sync(target.parent)
 
     def replace(self, key: str, data: bytes, expected: bytes) -> None:
         import fcntl
 
-        target = self.path / key
+        target = self._path(key)
         if not target.parent.is_dir():
             raise Conflict(f"{target} is gone")
         with (target.parent / f".{target.name}.lock").open("w") as lock:
@@ -149,16 +172,20 @@ class LocalStore(Store):
             if not target.exists() or target.read_bytes() != expected:
                 raise Conflict(f"{target} has changed")
             self._write_temporary(target, data).replace(target)
+            _sync(target.parent)
 
     def put_tree(self, folder: Path, key: str) -> None:
-        target = self.path / key
+        target = self._path(key)
         if target.exists():
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         temporary = Path(tempfile.mkdtemp(prefix=".", dir=target.parent))
         try:
-            shutil.copytree(folder, temporary / target.name)
-            (temporary / target.name).rename(target)
+            copy = shutil.copytree(folder, temporary / target.name)
+            for path in (copy, *copy.rglob("*")):
+                _sync(path)
+            copy.rename(target)
+            _sync(target.parent)
         except OSError:
             if not target.exists():
                 raise
@@ -166,20 +193,23 @@ class LocalStore(Store):
             shutil.rmtree(temporary, ignore_errors=True)
 
     def remove(self, key: str) -> None:
-        target = self.path / key
+        target = self._path(key)
         if target.is_dir():
             shutil.rmtree(target)
         else:
             target.unlink(missing_ok=True)
 
     def local(self, key: str) -> Path:
-        return self.path / key
+        return self._path(key)
 
     def delta_uri(self, key: str) -> tuple[str, dict[str, str]]:
-        return str(self.path / key), {}
+        return str(self._path(key)), {}
+
+    def _path(self, key: str) -> Path:
+        return self.path / checked(key)
 
     def _write_temporary(self, target: Path, data: bytes) -> Path:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         handle, name = tempfile.mkstemp(prefix=".", dir=target.parent)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -190,6 +220,23 @@ class LocalStore(Store):
             Path(name).unlink()
             raise
         return Path(name)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and its parents, each of them durable: a file is only as durable as the names that lead to it."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    """Write a folder's entries, or a file, through to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 class S3Store(Store):
@@ -211,7 +258,7 @@ class S3Store(Store):
         self.client: Any = boto3.client("s3", endpoint_url=os.environ.get("AWS_ENDPOINT_URL"), config=settings)
         location = f"{self.client.meta.endpoint_url} {self.root}"  # two servers may hold buckets of one name
         self.cache = Path(tempfile.gettempdir()) / "ratchet" / digest_bytes(location.encode())[:16]
-        self._conditions_hold = False
+        self._conditions_hold = self._has_refused = False
 
     def __reduce__(self) -> tuple[type[Self], tuple[str]]:
         """Pickle as the root alone: connections cannot be sent, so another process opens its own."""
@@ -225,15 +272,21 @@ class S3Store(Store):
 
     def exists(self, key: str) -> bool:
         # "a-b" sorts before "a/b", so the first key that starts with "a" does not show whether the folder "a" exists.
-        return self._is_object(key) or self._first(self._full(key).rstrip("/") + "/") is not None
+        return self._is_object(key) or self._first(f"{self._full(key)}/") is not None
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
         start = {"StartAfter": self._full(after)} if after else {}
+        folder = self._full(prefix) if prefix else self.prefix
         pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self._full(prefix).rstrip("/") + "/", **start
+            Bucket=self.bucket, Prefix=f"{folder}/" if folder else "", **start
         )
         skip = len(self.prefix) + 1 if self.prefix else 0
-        return iter(sorted(entry["Key"][skip:] for page in pages for entry in page.get("Contents", [])))
+        keys = sorted(entry["Key"][skip:] for page in pages for entry in page.get("Contents", []))
+        refused = [key for key in keys if not is_safe(key)]
+        if refused and not self._has_refused:
+            logger.warning("%s: %d keys are left out, such as %r", self.root, len(refused), refused[0][:200])
+            self._has_refused = True
+        return iter(key for key in keys if is_safe(key))
 
     def create(self, key: str, data: bytes) -> None:
         self._require_conditions()
@@ -258,11 +311,11 @@ class S3Store(Store):
     def remove(self, key: str) -> None:
         for member in self.list(key) if not self._is_object(key) else [key]:
             self.client.delete_object(Bucket=self.bucket, Key=self._full(member))
-        shutil.rmtree(self.cache / key, ignore_errors=True)
+        shutil.rmtree(self.cache / checked(key), ignore_errors=True)
 
     def local(self, key: str) -> Path:
         for member in self.list(key) if not self._is_object(key) else [key]:
-            target = self.cache / member
+            target = self.cache / checked(member)
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self.client.download_file(self.bucket, self._full(member), str(target))
@@ -272,10 +325,10 @@ class S3Store(Store):
         options = {"aws_conditional_put": "etag"}
         if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
             options |= {"aws_endpoint": endpoint, "aws_allow_http": "true"}
-        return f"{self.root}/{key}", options
+        return f"{self.root}/{checked(key)}", options
 
     def _full(self, key: str) -> str:
-        return f"{self.prefix}/{key}" if self.prefix else key
+        return f"{self.prefix}/{checked(key)}" if self.prefix else checked(key)
 
     def _get(self, key: str) -> Any:
         return self.client.get_object(Bucket=self.bucket, Key=self._full(key))

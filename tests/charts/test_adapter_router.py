@@ -9,7 +9,9 @@ import yaml
 from ratchet.errors import UserError
 from ratchet.rehearsal.argo import OVERLAY, merge
 from ratchet.rehearsal.canary_spec import read_canary
+from ratchet.router.app import GRACE_S, create_app
 from ratchet.router.settings import RouterSettings
+from ratchet_pipelines.rehearse.memory import MemoryStore
 from support import crd_schemas
 from support.helm_chart import Chart, check_unprivileged, check_valid
 
@@ -18,6 +20,7 @@ ADAPTER = {"name": "adapter", "version": "3", "uri": "s3://lake/adapters/x", "di
 WATCHED = {
     "prometheus": {"address": "http://prometheus:9090"}, "podMonitor": {"enabled": True}, "alerts": {"enabled": True},
 }  # fmt: skip
+NOBODY = {"pool_url": "http://127.0.0.1:9", "lake": "memory", "secret": "s" * 32}
 rendered = CHART.kinds
 
 
@@ -49,24 +52,74 @@ def test_metrics_name_templates_of_the_chart_and_say_over_how_long() -> None:
 
 def test_routers_environment_is_what_the_router_reads() -> None:
     template = rendered(adapter=ADAPTER, pool={"retries": 2, "fallback": "base"})["Deployment"]["spec"]["template"]
-    known = {"RATCHET_SECRET": "s" * 32, "RATCHET_API_KEYS": "acme=key", "RATCHET_ARM": "adapter-router"}
+    secrets = {"RATCHET_SECRET": "s" * 32, "RATCHET_API_KEYS": "acme=" + "k" * 16, "RATCHET_OPERATOR_TOKEN": "o" * 16}
+    known = {**secrets, "RATCHET_ARM": "adapter-router"}
     given = {entry["name"]: entry.get("value") for entry in template["spec"]["containers"][0]["env"]}
     settings = RouterSettings.from_env({name: value or known[name] for name, value in given.items()})
     assert (settings.retries, settings.fallback, settings.pool_model) == (2, "base", "adapter@v3")
     assert settings.timeout_s < 120, "the gateway's own timeout would hide what was late"
 
 
-def test_disruption_budget_and_network_policy_are_for_the_routers() -> None:
-    objects = rendered()
-    assert objects["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == {"app": "adapter-router-primary"}
-    policy = objects["NetworkPolicy"]["spec"]
+def test_network_policy_is_for_the_routers() -> None:
+    policy = rendered()["NetworkPolicy"]["spec"]
     assert policy["podSelector"]["matchExpressions"][0]["values"] == ["adapter-router", "adapter-router-primary"]
     assert Chart("model-pool").values()["name"] == policy["egress"][1]["to"][0]["podSelector"]["matchLabels"]["app"]
 
 
+def test_routers_of_both_arms_reach_each_other_where_conversations_stay_on_their_arm() -> None:
+    objects = rendered(affinity={"enabled": True})
+    [container] = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
+    [peer] = [entry["value"] for entry in container["env"] if entry["name"] == "RATCHET_PEER_URL"]
+    assert {peer.format(arm=arm) for arm in ("primary", "canary")} == {
+        "http://adapter-router-primary", "http://adapter-router-canary"
+    }  # fmt: skip
+    assert objects["Canary"]["spec"]["service"]["port"] == 80, "which the address does not name"
+    policy = objects["NetworkPolicy"]["spec"]
+    selector = {"podSelector": policy["podSelector"]}
+    assert any(selector in rule["from"] for rule in policy["ingress"])
+    assert any(selector in rule.get("to", ()) for rule in policy["egress"])
+    [container] = rendered()["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert "RATCHET_PEER_URL" not in [entry["name"] for entry in container["env"]]
+
+
+def test_a_drained_node_leaves_a_primary_and_an_autoscaler_of_two_pods_or_more_brings_it_back() -> None:
+    objects = rendered(autoscaling={"minReplicas": 3, "maxReplicas": 9})
+    budget, scaler = objects["PodDisruptionBudget"]["spec"], objects["HorizontalPodAutoscaler"]
+    assert (budget["minAvailable"], budget["selector"]["matchLabels"]) == (2, {"app": "adapter-router-primary"})
+    reference = objects["Canary"]["spec"]["autoscalerRef"]
+    assert reference["primaryScalerReplicas"] == {"minReplicas": 3, "maxReplicas": 9}
+    assert (reference["kind"], reference["name"]) == (scaler["kind"], scaler["metadata"]["name"])
+    assert scaler["spec"]["scaleTargetRef"]["name"] == objects["Canary"]["spec"]["targetRef"]["name"]
+
+
+def test_without_an_autoscaler_no_budget_keeps_a_node_from_being_drained() -> None:
+    objects = rendered(autoscaling={"enabled": False})
+    assert set(objects) == {"Deployment", "Canary", "NetworkPolicy"}
+    assert "autoscalerRef" not in objects["Canary"]["spec"]
+
+
+def test_pods_of_each_arm_are_spread_by_labels_that_both_arms_have() -> None:
+    template = rendered()["Deployment"]["spec"]["template"]
+    for spread in template["spec"]["topologySpreadConstraints"]:
+        assert spread["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        assert "app" not in spread["labelSelector"]["matchLabels"], "Flagger renames it on the primary"
+        assert "app" in spread["matchLabelKeys"]
+
+
+def test_probes_are_the_routers_own_and_its_grace_fits_into_the_pods() -> None:
+    pod = rendered()["Deployment"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    paths = {route.path for route in create_app(RouterSettings(**NOBODY), MemoryStore()).routes}
+    assert {container[probe]["httpGet"]["path"] for probe in ("readinessProbe", "livenessProbe")} <= paths
+    wait_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert GRACE_S + wait_s < pod["terminationGracePeriodSeconds"]
+
+
 def test_flagger_owns_replicas_services_and_routes() -> None:
     manifests = rendered()
-    assert set(manifests) == {"Deployment", "Canary", "PodDisruptionBudget", "NetworkPolicy"}
+    assert set(manifests) == {
+        "Deployment", "Canary", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"
+    }  # fmt: skip
     assert "replicas" not in manifests["Deployment"]["spec"]
 
 
@@ -136,6 +189,8 @@ def test_hook_timeouts_fit_into_an_interval() -> None:
         ({"prometheus": {"address": "prometheus:9090"}}, "/prometheus/address"),
         ({"alerts": {"errorPercent": 101}}, "/alerts/errorPercent"),
         ({"networkPolicy": {"from": []}}, "/networkPolicy/from"),
+        ({"autoscaling": {"minReplicas": 1}}, "/autoscaling/minReplicas"),
+        ({"autoscaling": {"minReplicas": 9}}, "must not be below minReplicas"),
         ({"replicas": 2}, "replicas"),
     ],
 )

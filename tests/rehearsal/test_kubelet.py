@@ -19,6 +19,7 @@ from ratchet.rehearsal.flagger import Readiness
 from ratchet.rehearsal.flagger_io import readiness
 from ratchet.rehearsal.kubelet import Kubelet, resolve
 from support.rehearsal_fakes import FakePool, served
+from support.router_client import OPERATOR
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "adapter-router"
 NAME = "adapter-router"
@@ -93,7 +94,8 @@ def digest_served(node: Node) -> str | None:
     if url is None:
         return None
     body = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}
-    return httpx.post(f"{url}/v1/chat/completions", json=body, trust_env=False).headers["x-adapter-digest"]
+    answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=OPERATOR, trust_env=False)
+    return answer.headers["x-adapter-digest"]
 
 
 def test_new_template_takes_over_without_a_gap_and_the_old_adapter_is_unloaded(serving: Node) -> None:

@@ -20,6 +20,7 @@ from ratchet.digest import digest_tree
 from ratchet.http_service import free_ports
 from ratchet.rehearsal.__main__ import main
 from support.rehearsal_fakes import FakeGate, FakePool, served
+from support.router_client import OPERATOR
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "adapter-router"
@@ -74,7 +75,7 @@ class Stage:
 
     def ask(self) -> httpx.Response:
         body = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}
-        return self.users.post("/v1/chat/completions", json=body)
+        return self.users.post("/v1/chat/completions", json=body, headers=OPERATOR)
 
     def routers(self) -> list[psutil.Process]:
         return [child for child in psutil.Process(self.process.pid).children() if "ratchet.router.app" in cmd(child)]

@@ -40,11 +40,13 @@ def test_answer_is_the_adapters_and_its_interaction_is_in_the_lake(start: Start,
 
 def test_router_without_adapter_serves_the_base(start: Start, lake: LocalStore, config: Any) -> None:
     router = start()
-    assert router.get("/readyz").json() == {"status": "ready", "model": config.base_model.model}
+    assert router.get("/readyz").json() == {"status": "ready"}
+    assert router.get("/poolz").json() == {"status": "serving", "model": config.base_model.model}
     assert ask(router).status_code == 200
     [stored] = interactions(lake)
-    assert (stored.base_model, stored.adapter_name, stored.subject_id) == (config.base_model.model, "base", "anonymous")
+    assert (stored.base_model, stored.adapter_name) == (config.base_model.model, "base")
     assert stored.conversation_id == stored.interaction_id
+    assert stored.subject_id == f"anonymous/{stored.interaction_id}", "who is not named is not everybody"
 
 
 WHOLE = {"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}
@@ -61,12 +63,16 @@ def test_busy_pool_is_asked_again_and_the_answer_says_so(
     assert len(interactions(lake)) == 1
 
 
-def test_pool_that_stays_busy_is_a_502(start: Start, serve: Callable[[FastAPI], str]) -> None:
-    pool = stub(lambda: Response("starting", status_code=503))
-    response = ask(start(pool_url=serve(pool), retries=2))
-    assert response.status_code == 502
-    assert "answers 503: b'starting'" in message(response)
+def test_pool_that_stays_busy_is_a_503_that_says_when_to_come_back(
+    start: Start, serve: Callable[[FastAPI], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = stub(lambda: Response("starting", status_code=503, headers={"retry-after": "7"}))
+    router = start(pool_url=serve(pool), retries=2)
+    response = ask(router)
+    assert (response.status_code, response.headers["retry-after"]) == (503, "7")
     assert pool.state.asked == ["base-model"] * 3
+    assert 'ratchet_upstream_retries_total{arm="primary"} 2.0' in router.get("/metrics").text, "they count in vain too"
+    assert "starting" in caplog.text
 
 
 def test_late_answer_is_not_asked_for_twice(start: Start, serve: Callable[[FastAPI], str]) -> None:
@@ -75,12 +81,12 @@ def test_late_answer_is_not_asked_for_twice(start: Start, serve: Callable[[FastA
     assert pool.state.asked == ["base-model"]
 
 
+@pytest.mark.parametrize("status", [Response(status_code=404), Response(status_code=500)], ids=["lost", "dying"])
 def test_base_model_stands_in_where_that_is_wanted_and_everything_says_so(
-    start: Start, serve: Callable[[FastAPI], str], lake: LocalStore
+    start: Start, serve: Callable[[FastAPI], str], lake: LocalStore, status: Response
 ) -> None:
-    answers = iter([Response(status_code=500), Response(status_code=404), JSONResponse(WHOLE)])
+    answers = iter([status, JSONResponse(WHOLE)])
     router = start(pool_url=serve(stub(lambda: next(answers))), **LEFT, fallback="base", retries=0)
-    assert ask(router).status_code == 500, "what the pool answers is passed on"
     response = ask(router)
     assert response.status_code == 200
     told = {name: response.headers[f"x-{name}"] for name in ("fallback", "adapter-name", "adapter-digest")}
@@ -88,6 +94,16 @@ def test_base_model_stands_in_where_that_is_wanted_and_everything_says_so(
     [stored] = interactions(lake)
     assert (stored.adapter_name, stored.adapter_version, stored.adapter_digest) == ("base", "0", "base")
     assert 'ratchet_fallbacks_total{arm="primary"} 1.0' in router.get("/metrics").text
+
+
+def test_pool_that_fails_before_its_first_byte_is_asked_again(start: Start, serve: Callable[[FastAPI], str]) -> None:
+    """VLLM answers 500 to what is open when it dies, and to all that is new while it drains."""
+    answers = iter(
+        [Response(status_code=500), JSONResponse(WHOLE), Response(status_code=500), Response(status_code=500)]
+    )
+    router = start(pool_url=serve(stub(lambda: next(answers))), retries=1)
+    assert ask(router).status_code == 200
+    assert ask(router).status_code == 502
 
 
 def test_only_the_public_name_is_served(start: Start, lake: LocalStore) -> None:
@@ -129,10 +145,11 @@ def test_pool_that_takes_too_long_is_a_504(start: Start, serve: Callable[[FastAP
     assert interactions(lake) == []
 
 
-def test_pool_that_talks_nonsense_is_a_502(start: Start, serve: Callable[[FastAPI], str], lake: LocalStore) -> None:
-    response = ask(start(pool_url=serve(stub(lambda: Response("<html>")))))
-    assert response.status_code == 502
-    assert "<html>" in message(response)
+def test_pool_that_talks_nonsense_is_a_502(
+    start: Start, serve: Callable[[FastAPI], str], lake: LocalStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert ask(start(pool_url=serve(stub(lambda: Response("<html>"))))).status_code == 502
+    assert "<html>" in caplog.text
     assert interactions(lake) == []
 
 
@@ -142,7 +159,9 @@ def test_pool_without_a_model_list_is_not_ready(
 ) -> None:
     app = FastAPI()
     app.get("/v1/models")(lambda: models)
-    response = start(pool_url=serve(app)).get("/readyz")
+    router = start(pool_url=serve(app))
+    assert router.get("/readyz").status_code == 503
+    response = router.get("/poolz")
     assert response.status_code == 503
     assert "lists no" in message(response)
 
@@ -151,17 +170,25 @@ def test_adapter_that_the_pool_lacks_is_not_ready_until_it_is_loaded(
     start: Start, pool: str, adapters: dict[str, Path]
 ) -> None:
     router = start(adapter_name="late", adapter_version="2")
-    assert "late@v2" in message(router.get("/readyz"))
+    assert router.get("/readyz").status_code == 503
+    assert "late@v2" in message(router.get("/poolz"))
     assert ask(router).status_code == 502
     named = {"lora_name": "late@v2", "lora_path": str(adapters["right"])}
     httpx.post(f"{pool}/v1/load_lora_adapter", json=named).raise_for_status()
     assert router.get("/readyz").status_code == 200
     assert ask(router).status_code == 200
     httpx.post(f"{pool}/v1/unload_lora_adapter", json=named).raise_for_status()
-    assert router.get("/readyz").status_code == 503
+    assert "late@v2" in message(router.get("/poolz"))
     response = ask(router)
     assert response.status_code == 502
-    assert "late@v2" in message(response)
+    assert "late" not in message(response)
+    assert router.get("/readyz").status_code == 200, "it was ready once, and votes need no pool"
+
+
+def test_fallback_answers_while_the_adapter_is_lost_and_the_router_stays_in_service(start: Start, pool: str) -> None:
+    router = start(adapter_name="never", adapter_version="1", fallback="base")
+    assert ask(router).status_code == 200
+    assert router.get("/poolz").status_code == 503
 
 
 def test_body_without_end_is_refused(start: Start) -> None:

@@ -87,9 +87,32 @@ def test_router_without_credentials_does_not_start_where_others_reach_it() -> No
         RouterSettings.from_env({**env, "RATCHET_HOST": "0.0.0.0"})
     with pytest.raises(UserError, match="RATCHET_API_KEYS cannot be read: write tenant=key"):
         RouterSettings.from_env({**env, "RATCHET_API_KEYS": "justakey"})
-    settings = RouterSettings.from_env({**env, "RATCHET_HOST": "0.0.0.0", "RATCHET_API_KEYS": "acme=hidden"})
+    key = "hidden-and-long-enough"
+    settings = RouterSettings.from_env({**env, "RATCHET_HOST": "0.0.0.0", "RATCHET_API_KEYS": f"acme={key}"})
     assert SECRET not in repr(settings)
-    assert "hidden" not in repr(settings)
+    assert key not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"SECRET": " " * 40}, "RATCHET_SECRET must have 32 characters"),
+        ({"SECRET": f"{SECRET}," + " " * 40}, "RATCHET_SECRET must have 32 characters"),
+        (
+            {"API_KEYS": "acme=a-key-of-two-tenants,other=a-key-of-two-tenants"},
+            "acme and other have the same key",
+        ),
+        ({"HOST": "0.0.0.0", "API_KEYS": "acme=k"}, "the key of acme has fewer than 16 characters"),
+        (
+            {"HOST": "0.0.0.0", "API_KEYS": "acme=" + "k" * 16, "OPERATOR_TOKEN": "o"},
+            "OPERATOR_TOKEN has fewer",
+        ),
+    ],
+)
+def test_credentials_that_can_be_guessed_or_confused_are_refused(given: dict[str, str], complaint: str) -> None:
+    env = {"POOL_URL": "http://pool", "LAKE": "s3://lake", "SECRET": SECRET, **given}
+    with pytest.raises(UserError, match=complaint):
+        RouterSettings.from_env({f"RATCHET_{name}": value for name, value in env.items()})
 
 
 def test_router_imports_nothing_that_touches_a_model() -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from ratchet.http_service import listen
+from ratchet.http_service import listen, server_settings
 
 Serve = Callable[[FastAPI], str]
 
@@ -16,7 +16,7 @@ Serve = Callable[[FastAPI], str]
 def running(app: FastAPI) -> Iterator[str]:
     """The app's address, served over real HTTP from a thread."""
     with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False))
+        server = uvicorn.Server(server_settings(app, log_level="critical"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

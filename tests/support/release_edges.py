@@ -2,14 +2,11 @@
 
 import random
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 
 from ratchet.adapter_ref import PREFIX, AdapterRef
@@ -17,6 +14,7 @@ from ratchet.events import Feedback, Interaction, Message
 from ratchet.ingest.landing import land
 from ratchet.release.ledger import Ledger, LedgerEntry, LedgerRecord, request
 from ratchet.store import Store
+from support.http_server import running
 
 VALUES = """\
 # What serves. Written by machines.
@@ -83,21 +81,7 @@ class FakeCluster:
         return {"spec": {"rules": [{"backendRefs": refs}]}}
 
 
-@contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """The app on a free loopback port, in a thread, stopped in the end."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            thread.join(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
+serving = running
 
 
 def git(*arguments: str, cwd: Path) -> str:

@@ -1,6 +1,7 @@
 """What the tests of the router share: how to ask and vote, what the lake then holds, a pool that answers as told."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ Start = Callable[..., httpx.Client]
 SECRET = "the secret of every router in these tests"
 NOWHERE = "http://127.0.0.1:9"
 SERVED = {"interaction_id": "i", "subject_id": "u1", "tenant": "t1", "adapter_digest": "d1", "arm": "canary"}
+OPERATOR = {"x-operator-token": "any: only this machine can ask"}
 LEFT = {"adapter_name": "left", "adapter_version": "1", "adapter_digest": "d1"}
 
 
@@ -55,6 +57,13 @@ def token(**served: str) -> dict[str, str]:
 
 def like(router: httpx.Client, headers: dict[str, str], **fields: Any) -> httpx.Response:
     return router.post("/v1/feedback", json={"kind": "thumb", "value": 1, **fields}, headers=headers)
+
+
+def until(holds: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def stub(answer: Callable[[], Response], pause_s: float = 0) -> FastAPI:

@@ -14,7 +14,7 @@ from ratchet.router.app import create_app
 from ratchet.router.settings import RouterSettings
 from ratchet.store import LocalStore
 from support.http_server import Serve, running
-from support.router_client import SECRET, Start
+from support.router_client import OPERATOR, SECRET, Start
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +94,7 @@ def start(serve: Callable[[FastAPI], str], lake: LocalStore, request: pytest.Fix
         known = {"lake": store.root, "secret": SECRET, **settings}
         known = known if "pool_url" in known else {**known, "pool_url": request.getfixturevalue("pool")}
         url = serve(create_app(RouterSettings(**known), store))
-        clients.append(httpx.Client(base_url=url, timeout=60))
+        clients.append(httpx.Client(base_url=url, timeout=60, headers=OPERATOR))
         return clients[-1]
 
     yield start

@@ -23,11 +23,14 @@ from pydantic import BaseModel, Field
 from ratchet.base_model import load_base
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.http_service import RequestRefused, answer_errors, run_server
+from ratchet.http_limits import Limits, RequestRefused
+from ratchet.http_service import new_service, run_server
 from ratchet.inference.batching import GenerationRow, stop_tokens
 from ratchet.inference.engine import MAX_CELLS, Engine
 from ratchet.inference.metrics import EngineMetrics
 from ratchet.inference.openai_api import ChatRequest, Stream, completion
+
+LIMITS = Limits(body_bytes=4 << 20)
 
 
 class LoadRequest(BaseModel):
@@ -147,8 +150,7 @@ def create_app(config: Config) -> FastAPI:
         yield
         await asyncio.to_thread(pool.engine.close)
 
-    app = FastAPI(title="Ratchet model server", lifespan=lifespan)
-    answer_errors(app, invalid_status=400)
+    app = new_service("Ratchet model server", invalid_status=400, limits=LIMITS, lifespan=lifespan)
 
     _add_probes(app, pool, metrics)
 

@@ -18,7 +18,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import UserError
-from ratchet.http_service import RequestRefused, answer_errors, run_server
+from ratchet.http_limits import RequestRefused
+from ratchet.http_service import new_service, run_server
 from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.release.ledger import SERVING, Ledger, LedgerRecord
 from ratchet.store import open_store
@@ -80,8 +81,7 @@ def create_app(syncer: Syncer, poll_s: float) -> FastAPI:
             await work
         syncer.pool.close()
 
-    app = FastAPI(title="Ratchet adapter syncer", lifespan=lifespan)
-    answer_errors(app, invalid_status=422)
+    app = new_service("Ratchet adapter syncer", invalid_status=422, lifespan=lifespan)
 
     @app.get("/healthz")
     async def alive() -> dict[str, str]:

@@ -45,6 +45,7 @@ class Pod:
     is_ready: bool = False
     failures: int = 0
     probe_at: float = 0.0
+    sync_at: float = 0.0
     stop_at: float = 0.0
     kill_at: float = float("inf")
 
@@ -167,8 +168,7 @@ class Kubelet:
                 pod.failures = 0 if answers else pod.failures + 1
                 pod.is_ready = pod.failures == 0 or (pod.is_ready and pod.failures < FAILURE_THRESHOLD)
                 pod.probe_at = time.monotonic() + (PROBE_S if pod.is_ready else PASS_S)
-                if pod.failures:
-                    self._resync(name, workload, pod)
+                self._resync(name, workload, pod)
         if workload.coming and workload.coming.is_ready:
             old, workload.serving, workload.coming = workload.serving, workload.coming, None
             if old:
@@ -177,10 +177,10 @@ class Kubelet:
         self.cluster.set_endpoint(name, serving.url if serving and serving.is_ready else None)
 
     def _resync(self, name: str, workload: Workload, pod: Pod) -> None:
-        """Load the adapter again: a restarted pool has lost it, and the router is not ready without it."""
-        if pod.adapter is None or time.monotonic() < workload.retry_at:
+        """Load the adapter again if a restarted pool has lost it, as the pool's syncer does on a cluster."""
+        if pod.adapter is None or time.monotonic() < pod.sync_at:
             return
-        workload.retry_at = time.monotonic() + PROBE_S
+        pod.sync_at = time.monotonic() + PROBE_S
         try:
             self.pool.ensure(pod.adapter)
         except UserError as error:

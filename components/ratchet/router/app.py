@@ -7,28 +7,39 @@ Deployments of it, so it starts within a second or two and imports nothing that 
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated, Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Annotated
 
-from fastapi import FastAPI, Request, Security
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi import Depends, FastAPI, Request, Security
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ValidationError
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from ratchet.http_service import RequestRefused, answer_errors, exit_on_user_error, run_server
+from ratchet.http_limits import Limits, RequestRefused
+from ratchet.http_service import (
+    bearer_of,
+    exit_on_user_error,
+    in_shape,
+    is_secret,
+    new_service,
+    openapi_body,
+    read_json,
+    run_server,
+)
 from ratchet.router.event_log import EventLog
 from ratchet.router.feedback import VoteRequest
-from ratchet.router.pool_client import PoolClient
+from ratchet.router.pool_client import PoolFailed
 from ratchet.router.relay import ChatRequest, Relay
 from ratchet.router.settings import RouterSettings
-from ratchet.router.tokens import parse_keys, tenant_of
+from ratchet.router.tokens import by_digest, parse_keys, tenant_of
 from ratchet.store import Store, open_store
 
-MAX_BODY_BYTES = 4 << 20
+LIMITS = Limits(body_bytes=4 << 20, held_bytes=128 << 20)
+MAX_VOTE_TOKENS = 200
+GRACE_S = 144  # for open answers; the chart's pods are killed after 150
+OPERATOR_HEADER = "x-operator-token"
 
 api_key_header = HTTPBearer(
     scheme_name="ApiKey", auto_error=False, description="a tenant's API key, where the router has any"
@@ -44,27 +55,23 @@ def create_app(settings: RouterSettings, store: Store) -> FastAPI:
     """Return the router as an ASGI app that writes its events to `store`."""
     # The host tells pods apart, the random part the processes of one host.
     log = EventLog(store, f"{socket.gethostname()}-{secrets.token_hex(4)}")
-    upstream = PoolClient(
-        settings.pool_url, settings.pool_model, settings.timeout_s, settings.retries, settings.fallback
-    )
-    relay = Relay(settings, log, upstream)
+    relay = Relay(settings, log)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with upstream, log:
+        async with relay.upstream, relay.peer, log:
             yield
             await relay.close()
 
-    app = FastAPI(title="Ratchet router", lifespan=lifespan)
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
-    answer_errors(app, invalid_status=422)
-    _add_probes(app, relay)
-    _add_routes(app, relay, parse_keys(settings.api_keys))
+    app = new_service("Ratchet router", invalid_status=422, limits=LIMITS, lifespan=lifespan)
+    _add_probes(app, relay, settings)
+    _add_routes(app, relay, settings)
     return app
 
 
-def _add_routes(app: FastAPI, relay: Relay, tenants: dict[str, str]) -> None:
-    metrics = relay.metrics
+def _add_routes(app: FastAPI, relay: Relay, settings: RouterSettings) -> None:
+    """Add the routes of users. They read the body themselves: FastAPI would read it before the token."""
+    metrics, tenants = relay.metrics, by_digest(parse_keys(settings.api_keys))
 
     def tenant(key: HTTPAuthorizationCredentials | None) -> str | None:
         if not tenants:
@@ -74,67 +81,88 @@ def _add_routes(app: FastAPI, relay: Relay, tenants: dict[str, str]) -> None:
             raise RequestRefused(401, "send your tenant's key: authorization: Bearer KEY")
         return name
 
-    @app.post("/v1/chat/completions", openapi_extra=_json_body(ChatRequest))
+    @app.post("/v1/chat/completions", openapi_extra=openapi_body(ChatRequest))
     async def chat(request: Request, key: ApiKey) -> Response:
-        status = 500
+        status, is_counted = 500, False
         try:
             asks = tenant(key)
-            with _as_request_error():
-                body = await request.json()  # whole, for the pool; the router reads a part of it
-                parsed = ChatRequest.model_validate(body)
-            response = await relay.chat(parsed, body, asks)
+            body = await read_json(request)  # whole, for the pool; the router reads a part of it
+            asked, headers = in_shape(body, ChatRequest), request.headers
+            left = partial(_left, request)
+            begun, response = await relay.keep_on_its_arm(asked, asks, await request.body(), headers, left)
+            if response is None:
+                shows_arm = is_operator(settings, headers.get(OPERATOR_HEADER))
+                response = await relay.chat(asked, body, asks, left, begun=begun, shows_arm=shows_arm)
+                is_counted = isinstance(response, StreamingResponse)  # at its end
+            else:
+                is_counted = True  # by the other arm
             status = response.status_code
         except RequestRefused as error:
             status = error.status
             raise
-        except RequestValidationError:
-            status = 422
-            raise
         finally:
-            metrics.requests.labels(metrics.arm, status).inc()
+            if not is_counted:
+                metrics.count_request(status)
         return response
 
-    # Reads the body directly, as above: FastAPI's parsing would take a tenth of the time of a vote.
-    @app.post("/v1/feedback", openapi_extra=_json_body(VoteRequest))
+    @app.post("/v1/feedback", openapi_extra=openapi_body(VoteRequest))
     async def feedback(request: Request, token: Token) -> Response:
         try:
-            with _as_request_error():
-                vote = VoteRequest.model_validate_json(await request.body())
-            feedback_id = await relay.vote(vote, token.credentials if token else "")
+            ticket = relay.ticket(token.credentials if token else "")
+            vote = in_shape(await read_json(request, MAX_VOTE_TOKENS), VoteRequest)
+            feedback_id = await relay.vote(vote, ticket)
         except RequestRefused as error:
             metrics.refused_votes.labels(metrics.arm, error.status).inc()
             raise
         return JSONResponse({"feedback_id": feedback_id})
 
 
-@contextmanager
-def _as_request_error() -> Iterator[None]:
-    """Turn errors of parsing a body into FastAPI's validation error."""
-    try:
-        yield
-    except ValidationError as error:
-        raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]) from None
-    except (ValueError, RecursionError) as error:
-        raise RequestValidationError([{"loc": ("body",), "msg": f"not JSON: {error}"}]) from None
+async def _left(request: Request) -> None:
+    """Return when the client has gone; its body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
-def _json_body(model: type[BaseModel]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+def is_operator(settings: RouterSettings, given: str | None) -> bool:
+    """Return whether this token may see arms; without a token to compare, whether only this machine can ask."""
+    if given is None:
+        return False
+    return is_secret(given, settings.operator_token) if settings.operator_token else settings.is_local
 
 
-def _add_probes(app: FastAPI, relay: Relay) -> None:
+def _add_probes(app: FastAPI, relay: Relay, settings: RouterSettings) -> None:
+    was_seen = False
+
+    async def operator(request: Request) -> None:
+        given = request.headers.get(OPERATOR_HEADER) or bearer_of(request.headers)
+        if not is_operator(settings, given):
+            raise RequestRefused(401, "send the router's own token: authorization: Bearer $RATCHET_OPERATOR_TOKEN")
+
     @app.get("/healthz")
     async def alive() -> dict[str, str]:
         return {"status": "alive"}
 
+    # The router's own readiness. It begins when the pool first serves the adapter; from then on votes can be taken,
+    # and the fallback can answer, while the pool is away. That would otherwise take every router out of service.
     @app.get("/readyz")
     async def ready() -> dict[str, str]:
-        try:
-            return {"status": "ready", "model": (await relay.upstream.find()).model_id}
-        except RequestRefused as error:
-            raise RequestRefused(503, error.message) from None
+        nonlocal was_seen
+        if not was_seen:
+            try:
+                await relay.upstream.find()
+            except PoolFailed as error:
+                raise RequestRefused(503, f"not ready: {error.message}") from None
+            was_seen = True
+        return {"status": "ready"}
 
-    @app.get("/metrics")
+    @app.get("/poolz", dependencies=[Depends(operator)])
+    async def pool() -> dict[str, str]:
+        try:
+            return {"status": "serving", "model": (await relay.upstream.find()).model_id}
+        except PoolFailed as error:
+            raise RequestRefused(503, error.detail) from None
+
+    @app.get("/metrics", dependencies=[Depends(operator)])
     async def expose() -> Response:
         return Response(generate_latest(relay.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
@@ -143,7 +171,7 @@ def main() -> None:
     """Serve until SIGTERM, as the environment configures. Raises UserError for a wrong configuration."""
     settings = RouterSettings.from_env(os.environ)
     store = open_store(settings.lake)
-    run_server(lambda: create_app(settings, store), settings.host, settings.port, "router")
+    run_server(lambda: create_app(settings, store), settings.host, settings.port, "router", GRACE_S)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Parse a chat completion from its JSON or its server-sent events. Pure."""
+"""Parse a chat completion from its JSON or its server-sent events, and hide the model's name in it. Pure."""
 
 import json
 from collections.abc import Iterator
@@ -45,7 +45,39 @@ def read_part(body: bytes, ending: str) -> ParsedCompletion:
         texts = [choice["delta"].get("content") or "" for chunk in _chunks(whole) for choice in chunk["choices"]]
     except (ValueError, KeyError, TypeError):
         texts = []
-    return ParsedCompletion("".join(texts), ending, 0, 0)
+    return _answer("".join(texts), ending, {})
+
+
+def with_model(body: bytes, name: str) -> bytes:
+    """Return a whole completion with `name` as its model: the pool's own name says which adapter answered."""
+    return json.dumps({**json.loads(body), "model": name}, separators=(",", ":")).encode()
+
+
+class EventRenamer:
+    """Gives the events of a stream `name` as their model, piece by piece; whatever names no model stays as it is."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._incomplete = name, b""
+
+    def feed(self, part: bytes) -> bytes:
+        """Return the lines that are complete with this part of the stream."""
+        *lines, self._incomplete = (self._incomplete + part).split(b"\n")
+        return b"".join(self._renamed(line) + b"\n" for line in lines)
+
+    def rest(self) -> bytes:
+        """Return an incomplete last line."""
+        return self._renamed(self._incomplete)
+
+    def _renamed(self, line: bytes) -> bytes:
+        if not line.startswith(b"data:") or b'"model"' not in line:
+            return line
+        try:
+            event = json.loads(line.removeprefix(b"data:"))
+        except ValueError:
+            return line
+        if not isinstance(event, dict) or "model" not in event:
+            return line
+        return b"data: " + json.dumps({**event, "model": self._name}, separators=(",", ":")).encode()
 
 
 def _chunks(body: bytes) -> Iterator[Any]:
@@ -57,4 +89,6 @@ def _chunks(body: bytes) -> Iterator[Any]:
 
 def _answer(text: str | None, finish_reason: str, counted: dict[str, Any]) -> ParsedCompletion:
     usage = counted.get("usage") or {}
-    return ParsedCompletion(text or "", finish_reason, usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
+    # A token may hold half of a surrogate pair, which the lake could not store.
+    whole = (text or "").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return ParsedCompletion(whole, finish_reason, usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))

@@ -2,29 +2,53 @@
 
 import asyncio
 import json
+import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import quote
 
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, FailFast, Field, model_validator
 
 from ratchet.events import Interaction, Message
-from ratchet.http_service import RequestRefused, error_body
-from ratchet.router.completion_parsing import ParsedCompletion, read_answer, read_part, read_stream
+from ratchet.http_limits import CLIENT_LEFT, RequestRefused
+from ratchet.http_service import error_body, printable
+from ratchet.router.affinity import FORWARDED, MISDIRECTED, Peer
+from ratchet.router.completion_parsing import (
+    EventRenamer,
+    ParsedCompletion,
+    read_answer,
+    read_part,
+    read_stream,
+    with_model,
+)
 from ratchet.router.event_log import Event, EventLog, NotStored
 from ratchet.router.feedback import Id, VoteRequest
 from ratchet.router.metrics import RouterMetrics
-from ratchet.router.pool_client import PoolClient, Reply
+from ratchet.router.pool_client import PoolClient, PoolFailed, Reply, ServedModel
 from ratchet.router.rate_limit import RateLimit
 from ratchet.router.settings import BASE_NAME, RouterSettings
 from ratchet.router.tokens import Signer, Ticket
 
 PARAMS = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed")  # recorded with each interaction
+ANONYMOUS = "anonymous/"  # begins the subject of a request that names no user
+ANONYMOUS_VOTERS = 10  # as many full buckets do the anonymous voters of a tenant share
 RETRY_AFTER_S = 2  # for clients, while the lake does not take events
+
+
+Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
+
+
+class ClientLeft(RequestRefused):
+    """The client went away before its answer came."""
+
+    def __init__(self) -> None:
+        super().__init__(CLIENT_LEFT, "the client left before its answer came")
 
 
 class Metadata(BaseModel):
@@ -32,14 +56,34 @@ class Metadata(BaseModel):
     tenant: Id = "default"
 
 
+class ChatMessage(Message):
+    """One message; parts of text are joined by line breaks, as vLLM does, and no content beside tool calls is empty."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _content_as_text(cls, message: Any) -> Any:
+        if not isinstance(message, dict):
+            return message
+        content = message.get("content")
+        if content is None and message.get("tool_calls"):
+            return {**message, "content": ""}
+        if isinstance(content, list):
+            if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+                raise ValueError("content may hold parts of type text only")
+            return {**message, "content": "\n".join(str(part.get("text", "")) for part in content)}
+        return message
+
+
 class ChatRequest(BaseModel):
     """The part of a chat completion request that the router reads; the pool gets all of it."""
 
     model: str
-    messages: list[Message] = Field(min_length=1)
+    messages: Annotated[list[ChatMessage], FailFast(), Field(min_length=1)]
     n: Literal[1] | None = Field(None, description="one answer is one interaction")
     stream: bool = False
-    user: Id = "anonymous"
+    user: Id | None = None
     metadata: Metadata = Metadata()
 
 
@@ -49,60 +93,159 @@ class Exchange:
 
     request: ChatRequest
     body: dict[str, Any]
-    reply: Reply
+    served: ServedModel
+    is_fallback: bool
     ticket: Ticket
     started: float
+    is_kept: bool = False
+    """Whether an earlier turn chose the arm, not the route."""
     is_recorded: bool = False
 
 
 class Relay:
     """Forwards the chats of one adapter to one pool, and records its answers and the votes on them."""
 
-    def __init__(self, settings: RouterSettings, log: EventLog, upstream: PoolClient) -> None:
-        self.settings, self.log, self.upstream = settings, log, upstream
+    def __init__(self, settings: RouterSettings, log: EventLog) -> None:
+        self.settings, self.log = settings, log
         self.metrics = RouterMetrics(settings.arm)
+        self.upstream = PoolClient(
+            settings.pool_url,
+            settings.pool_model,
+            settings.timeout_s,
+            settings.retries,
+            settings.fallback,
+            on_retry=self.metrics.retries.labels(settings.arm).inc,
+        )
         self._signer = Signer.of(settings.secret)
+        self.peer = Peer(settings, self._signer)
         self._limit = RateLimit(settings.votes_per_minute, settings.votes_per_minute, time.monotonic)
+        anonymous = settings.votes_per_minute * ANONYMOUS_VOTERS
+        self._anonymous_limit = RateLimit(anonymous, anonymous, time.monotonic)
         self._recording: set[asyncio.Task[None]] = set()
+        self._last_trouble = ""
 
-    async def chat(self, request: ChatRequest, body: dict[str, Any], tenant: str | None) -> Response:
-        """Return the pool's answer unchanged once its interaction is durable; a stream's last chunk waits for that.
+    async def chat(
+        self,
+        request: ChatRequest,
+        body: dict[str, Any],
+        tenant: str | None,
+        client_left: Callable[[], Coroutine[Any, Any, None]],
+        *,
+        begun: Ticket | None = None,
+        shows_arm: bool = False,
+    ) -> Response:
+        """Return the pool's answer once its interaction is durable; a stream's last chunk waits for that.
 
-        `tenant` None: requests are not authenticated.
+        `tenant` None: requests are not authenticated. `client_left` returns when the client has gone: the pool then
+        stops, and the interaction is recorded as abandoned. `begun`: of an earlier answer to the same person, by this
+        adapter. `shows_arm`: headers name the adapter and the arm.
         """
-        if request.model != self.settings.public_model:
-            raise RequestRefused(
-                404, f"The model `{request.model}` does not exist; it is `{self.settings.public_model}`."
-            )
-        if self.log.is_full:
-            raise self._not_stored("too many events are waiting for the lake")
         started = time.monotonic()
-        reply = await self.upstream.chat(body)
-        self.metrics.retries.labels(self.metrics.arm).inc(reply.attempts - 1)
+        ticket = self.new_ticket(request, tenant)
+        if begun:
+            ticket = replace(ticket, assigned_at=begun.assigned_at)
+        try:
+            reply, content = await _unless(client_left(), self._answer(request, body))
+        except ClientLeft:
+            self._leave(request, body, ticket, started)
+            raise
+        except PoolFailed as error:
+            self._log_trouble(error.detail)
+            raise
+        self._last_trouble = ""
         self.metrics.fallbacks.labels(self.metrics.arm).inc(reply.is_fallback)
         if not reply.is_success:
-            return Response(await reply.read(), headers=self._headers(reply, None), status_code=reply.response.status)
+            hidden = content.replace(reply.served.model_id.encode(), self.settings.public_model.encode())
+            return Response(hidden, headers=self._headers(reply, None, shows_arm), status_code=reply.response.status)
+        if reply.is_fallback:
+            ticket = replace(ticket, adapter_digest=BASE_NAME)
         exchange = Exchange(
-            request=request, body=body, reply=reply, ticket=self._ticket(request, reply, tenant), started=started
+            request=request,
+            body=body,
+            served=reply.served,
+            is_fallback=reply.is_fallback,
+            ticket=ticket,
+            started=started,
+            is_kept=begun is not None,
         )
-        headers = self._headers(reply, exchange.ticket)
+        headers = self._headers(reply, ticket, shows_arm)
         if request.stream:
-            return StreamingResponse(self._stream(exchange), headers=headers)
-        content = await reply.read()
+            return StreamingResponse(self._stream(exchange, reply), headers=headers)
         try:
             answer = read_answer(content)
         except ValueError as error:
-            raise RequestRefused(502, f"the pool's answer is {error}") from None
+            self._log_trouble(f"the pool's answer is {error}")
+            raise RequestRefused(502, "the model pool's answer is no chat completion") from None
         await self._record(exchange, answer)
-        return Response(content, headers=headers)
+        return Response(with_model(content, self.settings.public_model), headers=headers)
 
-    async def vote(self, vote: VoteRequest, token: str) -> str:
-        """Store the vote; return its id in the lake."""
+    async def keep_on_its_arm(
+        self,
+        request: ChatRequest,
+        tenant: str | None,
+        body: bytes,
+        headers: Mapping[str, str],
+        client_left: Callable[[], Coroutine[Any, Any, None]],
+    ) -> tuple[Ticket | None, Response | None]:
+        """Return the ticket of the conversation's earlier answer if its adapter is ours, or the other arm's answer.
+
+        Neither without an earlier answer to the same person, or if the other arm does not serve its adapter any more.
+        Raises RequestRefused with 421 for a request of the other arm's routers that is not for our adapter.
+        """
+        is_forwarded = FORWARDED in headers and self._signer.is_proof(headers[FORWARDED])
+        begun = self._earlier(headers)
+        if begun is None and not is_forwarded:
+            return None, None
+        ours = self.new_ticket(request, tenant)
+        if begun and (begun.tenant, begun.subject_id) == (ours.tenant, ours.subject_id):
+            if begun.adapter_digest == ours.adapter_digest:
+                return begun, None
+            if begun.arm != ours.arm and not is_forwarded:
+                answer = await _unless(client_left(), self.peer.ask(body, headers))
+                self.metrics.forwarded.labels(self.metrics.arm).inc(answer is not None)
+                return None, answer
+        if is_forwarded:
+            raise RequestRefused(MISDIRECTED, "this adapter is not served here")
+        return None, None
+
+    def _earlier(self, headers: Mapping[str, str]) -> Ticket | None:
         try:
-            ticket = self._signer.read(token)
+            return self._signer.read(headers["x-feedback-token"])
+        except (KeyError, ValueError):
+            return None
+
+    async def _answer(self, request: ChatRequest, body: dict[str, Any]) -> tuple[Reply, bytes]:
+        """Ask the pool; return its reply, and the reply's content if it is no stream."""
+        if request.model != self.settings.public_model:
+            public = self.settings.public_model
+            raise RequestRefused(404, f"The model `{printable(request.model, 64)}` does not exist; it is `{public}`.")
+        if self.log.is_full:
+            raise self._not_stored()
+        reply = await self.upstream.chat(_as_recorded(body, request))
+        return reply, b"" if request.stream and reply.is_success else await reply.read()
+
+    def _leave(self, request: ChatRequest, body: dict[str, Any], ticket: Ticket, started: float) -> None:
+        """Record that the client left before it was sent anything."""
+        self.metrics.unfinished.labels(self.metrics.arm, "abandoned").inc()
+        if served := self.upstream.known:
+            exchange = Exchange(
+                request=request, body=body, served=served, is_fallback=False, ticket=ticket, started=started
+            )
+            self._record_later(exchange, ParsedCompletion("", "abandoned", 0, 0))
+
+    def ticket(self, token: str) -> Ticket:
+        """Return the ticket of a vote's token. Raises RequestRefused for a token that was not issued here."""
+        try:
+            return self._signer.read(token)
         except ValueError:
             raise RequestRefused(401, "send the answer's x-feedback-token: authorization: Bearer TOKEN") from None
-        if wait_s := self._limit.wait_s(ticket.subject_id):
+
+    async def vote(self, vote: VoteRequest, ticket: Ticket) -> str:
+        """Store the vote; return its id in the lake."""
+        wait_s = self._limit.wait_s(ticket.subject_id)
+        if not wait_s and ANONYMOUS in ticket.subject_id:
+            wait_s = self._anonymous_limit.wait_s(ticket.tenant)
+        if wait_s:
             raise RequestRefused(429, "too many votes", retry_after_s=wait_s)
         try:
             event = vote.event(ticket, created_at=time.time())
@@ -117,41 +260,62 @@ class Relay:
         if self._recording:
             await asyncio.wait(self._recording)
 
-    def _ticket(self, request: ChatRequest, reply: Reply, tenant: str | None) -> Ticket:
+    def new_ticket(self, request: ChatRequest, tenant: str | None) -> Ticket:
+        """Return the ticket of the answer to come."""
+        interaction_id = secrets.token_hex(16)
+        # Whoever is not named is one person for a conversation, and no more: not everybody who is not named.
+        user = request.user or f"{ANONYMOUS}{request.metadata.conversation_id or interaction_id}"
         return Ticket(
-            interaction_id=secrets.token_hex(16),
-            subject_id=f"{tenant}/{request.user}" if tenant else request.user,
+            interaction_id=interaction_id,
+            subject_id=f"{tenant}/{user}" if tenant else user,
             tenant=tenant or request.metadata.tenant,
-            adapter_digest=BASE_NAME if reply.is_fallback else self.settings.adapter_digest,
+            adapter_digest=self.settings.adapter_digest,
             arm=self.settings.arm,
+            assigned_at=time.time(),
         )
 
-    async def _stream(self, exchange: Exchange) -> AsyncIterator[bytes]:
-        """Yield the pool's bytes, the last chunk only when the interaction is durable."""
+    async def _stream(self, exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
+        """Yield the pool's events, the last of them only when the interaction is durable."""
         seen: list[bytes] = []
-        ending = "abandoned"
+        renamer, held = EventRenamer(self.settings.public_model), b""
+        ending, status = "abandoned", CLIENT_LEFT
         try:
-            async with aclosing(exchange.reply.chunks()) as chunks:
+            async with aclosing(reply.chunks()) as chunks:
                 async for chunk in chunks:
-                    if seen:
-                        yield seen[-1]
-                    else:
+                    if held:
+                        yield held
+                    if not seen:
                         self.metrics.first_byte.labels(self.metrics.arm).observe(time.monotonic() - exchange.started)
                     seen.append(chunk)
+                    held = renamer.feed(chunk)
             await self._record(exchange, read_stream(b"".join(seen)))
+            status = 200
         except (RequestRefused, ValueError) as error:
-            ending = "broken_off"
-            yield b"data: " + json.dumps(error_body(502, str(error))).encode() + b"\n\n"
+            refusal = self._broken_off(error)
+            ending, status = "broken_off", refusal.status
+            yield b"data: " + json.dumps(error_body(refusal.status, refusal.message)).encode() + b"\n\n"
         else:
-            yield seen[-1]
+            yield held + renamer.rest()
         finally:
-            if not exchange.is_recorded and len(seen) > 1:
-                # Record the part that the user saw, in a new task, since this one may be cancelled.
-                part = read_part(b"".join(seen[:-1]), ending)
-                self.metrics.unfinished.labels(self.metrics.arm, part.finish_reason).inc()
-                task = asyncio.create_task(self._record_quietly(exchange, part))
-                self._recording.add(task)
-                task.add_done_callback(self._recording.discard)
+            self.metrics.count_request(status)
+            if not exchange.is_recorded:
+                self.metrics.unfinished.labels(self.metrics.arm, ending).inc()
+                if len(seen) > 1:
+                    self._record_later(exchange, read_part(b"".join(seen[:-1]), ending))
+
+    def _broken_off(self, error: RequestRefused | ValueError) -> RequestRefused:
+        if isinstance(error, PoolFailed):
+            self._log_trouble(error.detail)
+        elif isinstance(error, ValueError):
+            self._log_trouble(f"the pool sent {error}")
+            return RequestRefused(502, "the model pool broke off its answer")
+        return error
+
+    def _record_later(self, exchange: Exchange, part: ParsedCompletion) -> None:
+        """Record the part that the user saw, in a task of its own, since the client's is cancelled when it leaves."""
+        task = asyncio.create_task(self._record_quietly(exchange, part))
+        self._recording.add(task)
+        task.add_done_callback(self._recording.discard)
 
     async def _record_quietly(self, exchange: Exchange, answer: ParsedCompletion) -> None:
         try:
@@ -162,8 +326,9 @@ class Relay:
     async def _record(self, exchange: Exchange, answer: ParsedCompletion) -> None:
         exchange.is_recorded = True
         request, ticket, settings = exchange.request, exchange.ticket, self.settings
-        is_fallback = exchange.reply.is_fallback
+        is_fallback = exchange.is_fallback
         latency_s = time.monotonic() - exchange.started
+        kept: dict[str, Any] = {"assigned_at": ticket.assigned_at} if exchange.is_kept else {}
         await self._store(
             Interaction(
                 interaction_id=ticket.interaction_id,
@@ -172,7 +337,7 @@ class Relay:
                 tenant=ticket.tenant,
                 messages=request.messages,
                 response=answer.text,
-                base_model=exchange.reply.served.base_model,
+                base_model=exchange.served.base_model,
                 adapter_name=BASE_NAME if is_fallback else settings.adapter_name,
                 adapter_version="0" if is_fallback else settings.adapter_version,
                 adapter_digest=ticket.adapter_digest,
@@ -184,6 +349,7 @@ class Relay:
                 finish_reason=answer.finish_reason,
                 served_at=time.time(),
                 consent_training=settings.consent_training,
+                **kept,
             )
         )
         self.metrics.latency.labels(self.metrics.arm).observe(time.monotonic() - exchange.started)
@@ -191,29 +357,57 @@ class Relay:
     async def _store(self, event: Event) -> None:
         try:
             await self.log.append(event)
-        except NotStored as error:
-            raise self._not_stored(str(error)) from None
+        except NotStored:  # the event log has logged why
+            raise self._not_stored() from None
 
-    def _not_stored(self, why: str) -> RequestRefused:
+    def _not_stored(self) -> RequestRefused:
         self.metrics.not_stored.labels(self.metrics.arm).inc()
-        return RequestRefused(503, f"not stored, try again: {why}", retry_after_s=RETRY_AFTER_S)
+        return RequestRefused(503, "not stored, try again", retry_after_s=RETRY_AFTER_S)
 
-    def _headers(self, reply: Reply, ticket: Ticket | None) -> dict[str, str]:
-        """Return the response headers: content type, the adapter that answered, ids, retries and fallback."""
+    def _log_trouble(self, detail: str) -> None:
+        """Log why the pool did not answer, once while it stays the same."""
+        if detail != self._last_trouble:
+            logger.warning("%s", printable(detail))
+        self._last_trouble = detail
+
+    def _headers(self, reply: Reply, ticket: Ticket | None, shows_arm: bool) -> dict[str, str]:
+        """Return the response headers: content type and ids; for callers who may know it, what answered and how."""
         settings, got = self.settings, reply.response.headers
-        headers = {
-            "content-type": got.get("content-type", "application/json"),
-            "x-adapter-name": BASE_NAME if reply.is_fallback else settings.adapter_name,
-            "x-adapter-version": "0" if reply.is_fallback else settings.adapter_version,
-            "x-adapter-digest": BASE_NAME if reply.is_fallback else settings.adapter_digest,
-            "x-arm": settings.arm,
-        }
-        if ticket:
-            headers |= {"x-interaction-id": ticket.interaction_id, "x-feedback-token": self._signer.sign(ticket)}
-        if reply.attempts > 1:
-            headers["x-upstream-attempts"] = str(reply.attempts)
-        if reply.is_fallback:
-            headers["x-fallback"] = BASE_NAME
+        headers = {"content-type": got.get("content-type", "application/json")}
         if "retry-after" in got:
             headers["retry-after"] = got["retry-after"]
+        if ticket:
+            headers |= {"x-interaction-id": ticket.interaction_id, "x-feedback-token": self._signer.sign(ticket)}
+        if shows_arm:
+            headers |= {
+                "x-adapter-name": quote(BASE_NAME if reply.is_fallback else settings.adapter_name),
+                "x-adapter-version": "0" if reply.is_fallback else settings.adapter_version,
+                "x-adapter-digest": BASE_NAME if reply.is_fallback else settings.adapter_digest,
+                "x-arm": settings.arm,
+                "x-upstream-attempts": str(reply.attempts),
+            }
+            if reply.is_fallback:
+                headers["x-fallback"] = BASE_NAME
         return headers
+
+
+def _as_recorded(body: dict[str, Any], request: ChatRequest) -> dict[str, Any]:
+    """Return the body with the parts of a content put together here, so that the pool reads what is recorded."""
+    messages = [
+        {**given, "content": message.content} if isinstance(given.get("content"), list) else given
+        for given, message in zip(body["messages"], request.messages, strict=True)
+    ]
+    return {**body, "messages": messages}
+
+
+async def _unless(client_left: Coroutine[Any, Any, None], work: Coroutine[Any, Any, Result]) -> Result:
+    """Return the result of `work`; cancel it and raise ClientLeft if the client leaves first."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(client_left)
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientLeft
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()

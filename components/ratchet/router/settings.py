@@ -7,11 +7,12 @@ from typing import Any, Literal, Self, get_args
 from ratchet.adapter_ref import BASE_DIGEST
 from ratchet.errors import UserError
 from ratchet.events import Consent
-from ratchet.router.tokens import parse_keys
+from ratchet.router.tokens import parse_keys, split_secrets
 
 BASE_NAME = "base"  # as the adapter's name: no adapter, the base model
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 MIN_SECRET_CHARS = 32
+MIN_KEY_CHARS = 16  # of keys and tokens that can be tried from elsewhere
 NUMBERS: dict[str, type[int] | type[float]] = {
     "port": int, "votes_per_minute": int, "retries": int, "timeout_s": float,
 }  # fmt: skip
@@ -37,9 +38,11 @@ class RouterSettings:
     host: str = "127.0.0.1"
     port: int = 8080
     secret: str = field(repr=False)
-    """Signs feedback tokens; the same on every router of a lake. `new,old` during a rotation."""
+    """Encrypts feedback tokens; the same on every router of a lake. `new,old` during a rotation."""
     api_keys: str = field(default="", repr=False)
     """`tenant=key,tenant=key`; without keys, requests are not authenticated."""
+    operator_token: str = field(default="", repr=False)
+    """Opens /metrics and /poolz, and shows the arm of an answer. Without one they are open, on loopback only."""
     votes_per_minute: int = 60
     """Votes of one subject in one process; also the burst."""
     timeout_s: float = 300.0  # between two bytes of an answer; on a CPU the first may take long
@@ -47,6 +50,9 @@ class RouterSettings:
     """Retries of a pool that cannot be reached or is busy."""
     fallback: Fallback = "none"
     """`base`: the base model answers if the adapter does not; headers and records show it."""
+
+    peer_url: str = ""
+    """Where the other arm's routers answer, with `{arm}` for its name: conversations then stay on their arm."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -65,6 +71,8 @@ class RouterSettings:
         for name, known in CHOICES.items():
             if name in given and given[name] not in known:
                 raise UserError(f"{_variable(name)} = {given[name]!r}: known are {', '.join(known)}")
+        if given.get("peer_url", "{arm}").count("{arm}") != 1:
+            raise UserError(f"{_variable('peer_url')} = {given['peer_url']!r} needs {{arm}} in it, once")
         # The variable holds the pod's `app` label, which Flagger ends in "-primary" on the primary.
         given["arm"] = "primary" if given.get("arm", "primary").endswith("primary") else "canary"
         settings = cls(**given)
@@ -76,20 +84,35 @@ class RouterSettings:
         """The pool's name of the adapter; None for the base model."""
         return None if self.adapter_name == BASE_NAME else f"{self.adapter_name}@v{self.adapter_version}"
 
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the router."""
+        return self.host in LOOPBACK
+
     def _check_credentials(self) -> None:
-        if min(map(len, self.secret.split(","))) < MIN_SECRET_CHARS:
+        if min(map(len, split_secrets(self.secret))) < MIN_SECRET_CHARS:
             raise UserError(
                 f"{_variable('secret')} must have {MIN_SECRET_CHARS} characters or more, the same on every router: "
-                "it signs what lets users vote; `openssl rand -hex 32` makes one"
+                "it encrypts what lets users vote; `openssl rand -hex 32` makes one"
             )
         try:
             tenants = parse_keys(self.api_keys)
         except ValueError as error:
             raise UserError(f"{_variable('api_keys')} cannot be read: {error}") from None
-        if not tenants and self.host not in LOOPBACK:
+        if self.is_local:
+            return
+        if not tenants:
             raise UserError(
                 f"{_variable('api_keys')} is empty, and {self.host} can be reached from elsewhere: anyone could "
                 f"ask, and vote, as anyone. Give tenants keys, or serve on {LOOPBACK[0]}"
+            )
+        guessable = [tenant for key, tenant in tenants.items() if len(key) < MIN_KEY_CHARS]
+        if self.operator_token and len(self.operator_token) < MIN_KEY_CHARS:
+            guessable.append(_variable("operator_token"))
+        if guessable:
+            raise UserError(
+                f"the key of {' and '.join(guessable)} has fewer than {MIN_KEY_CHARS} characters, and {self.host} can "
+                "be reached from elsewhere: it could be guessed; `openssl rand -hex 32` makes one"
             )
 
 

@@ -1,17 +1,23 @@
-"""Authenticate tenants by key, and votes by a signed ticket that comes with each answer. Pure.
+"""Authenticate tenants by key, and votes by an encrypted ticket that comes with each answer. Pure.
 
 A tenant's key identifies whose users ask. The ticket (x-feedback-token) names the answer, its subject and its adapter;
-its holder may vote on that answer as that subject, and nothing else. Routers that share the secret accept each other's
-tickets, so a vote may arrive at either arm.
+its holder may vote on that answer as that subject, and nothing else. It is encrypted, because whoever knows which arm
+answered can vote against an arm. Routers that share the secret accept each other's tickets, so a vote may arrive at
+either arm.
 """
 
-import hmac
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Self
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+PURPOSE = b"ratchet feedback token\0"
+ROUTER, PROOF_S = b"a router's own request", 60
+WIDTHS = {"adapter_digest": 64, "arm": 7}  # padded to these, so that a token's length tells nothing of its arm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,43 +29,66 @@ class Ticket:
     tenant: str
     adapter_digest: str
     arm: str
+    assigned_at: float = 0.0
+    """Unix seconds at which the route chose the arm: of the first turn, for a conversation that is kept on its arm."""
 
 
 class Signer:
-    """Signs tickets with the first secret and accepts those of any, so that secrets can be rotated."""
+    """Encrypts and authenticates tickets with the first secret; accepts those of any, so that it can be rotated."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        self._secrets = [secret.encode() for secret in secrets]
+        keys = [urlsafe_b64encode(sha256(PURPOSE + secret.encode()).digest()) for secret in secrets]
+        self._fernet = MultiFernet([Fernet(key) for key in keys])
 
     @classmethod
     def of(cls, comma_separated: str) -> Self:
-        return cls(part.strip() for part in comma_separated.split(","))
+        return cls(split_secrets(comma_separated))
 
     def sign(self, ticket: Ticket) -> str:
-        payload = _encode(json.dumps(list(asdict(ticket).values()), separators=(",", ":")).encode())
-        return f"{payload}.{_signature(self._secrets[0], payload)}"
+        values = [value.ljust(WIDTHS[name]) if name in WIDTHS else value for name, value in asdict(ticket).items()]
+        return self._fernet.encrypt(json.dumps(values, separators=(",", ":")).encode()).decode()
 
     def read(self, token: str) -> Ticket:
-        """Return the token's ticket. Raises ValueError for a token that was not signed with one of the secrets."""
-        payload, _, signature = token.partition(".")
-        claimed = signature.encode(errors="replace")
-        if not any([hmac.compare_digest(_signature(secret, payload).encode(), claimed) for secret in self._secrets]):
-            raise ValueError("the feedback token was not issued here")
-        names = Ticket.__dataclass_fields__
-        return Ticket(
-            **dict(zip(names, json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4))), strict=True))
-        )
+        """Return the token's ticket. Raises ValueError for a token that was not made with one of the secrets."""
+        try:
+            values = json.loads(self._fernet.decrypt(token.encode(errors="replace")))
+        except InvalidToken:
+            raise ValueError("the feedback token was not issued here") from None
+        named = zip(Ticket.__dataclass_fields__, values, strict=True)
+        return Ticket(**{name: value.rstrip() if name in WIDTHS else value for name, value in named})
+
+    def prove(self) -> str:
+        """Return a proof, good for a minute, that its sender has the secret: for other routers, and never for users."""
+        return self._fernet.encrypt(ROUTER).decode()
+
+    def is_proof(self, given: str) -> bool:
+        """Return whether another router made this."""
+        try:
+            return self._fernet.decrypt(given.encode(errors="replace"), ttl=PROOF_S) == ROUTER
+        except InvalidToken:
+            return False
+
+
+def split_secrets(comma_separated: str) -> list[str]:
+    """Return the secrets of `new,old`, without the spaces around them."""
+    return [part.strip() for part in comma_separated.split(",")]
 
 
 def parse_keys(text: str) -> dict[str, str]:
-    """Parse `tenant=key,tenant=key` into tenants by the digest of their key. Raises ValueError for anything else."""
-    tenants = {}
-    for part in filter(None, text.split(",")):
-        tenant, equals, key = part.strip().partition("=")
+    """Parse `tenant=key,tenant=key` into tenants by key. Raises ValueError for anything else and for shared keys."""
+    tenants: dict[str, str] = {}
+    for part in filter(None, split_secrets(text)):
+        tenant, equals, key = (piece.strip() for piece in part.partition("="))
         if not (tenant and equals and key):
             raise ValueError("write tenant=key, with commas between")
-        tenants[_digest(key)] = tenant
+        if tenants.setdefault(key, tenant) != tenant:
+            raise ValueError(f"{tenants[key]} and {tenant} have the same key: nobody could tell whose users ask")
     return tenants
+
+
+def by_digest(tenants: Mapping[str, str]) -> dict[str, str]:
+    """Return tenants by the digest of their key, for `tenant_of`."""
+    return {_digest(key): tenant for key, tenant in tenants.items()}
 
 
 def tenant_of(key: str, tenants: Mapping[str, str]) -> str | None:
@@ -67,13 +96,5 @@ def tenant_of(key: str, tenants: Mapping[str, str]) -> str | None:
     return tenants.get(_digest(key))
 
 
-def _signature(secret: bytes, payload: str) -> str:
-    return _encode(hmac.digest(secret, payload.encode(errors="replace"), "sha256"))
-
-
 def _digest(key: str) -> str:
     return sha256(key.encode(errors="replace")).hexdigest()
-
-
-def _encode(data: bytes) -> str:
-    return urlsafe_b64encode(data).decode().rstrip("=")

@@ -108,6 +108,8 @@ class Crowd:
                     "tenant": BRIGADE if is_brigade else "default",
                 },
             },
+            # Users do not see which arm answered. The brigade does, as if the operators' token had leaked.
+            headers={"x-operator-token": "leaked"} if is_brigade else {},
         )
         served.raise_for_status()
         answer = served.json()["choices"][0]["message"]["content"]

@@ -189,7 +189,7 @@ def test_an_unknown_hook_is_refused_and_metrics_are_served(gate: str, lake: Stor
     land_votes(lake, 10, 1.0, 1.0)
     until(gate, lambda state: state["votes"]["canary"]["n"] == 5)
     assert ask(gate, "no-such-hook").status_code == 403
-    text = httpx.get(f"{gate}/metrics").text
+    text = httpx.get(f"{gate}/metrics", headers=KNOWN).text
     assert 'adapter_votes_total{arm="canary",is_up="true"} 5.0' in text
     assert 'adapter_gate_log_e{test="harm"}' in text
     assert httpx.get(f"{gate}/healthz").status_code == 200
@@ -212,6 +212,7 @@ def test_without_the_operators_token_nothing_is_told_or_aborted(gate: str, lake:
     open_release(lake)
     assert httpx.get(f"{gate}/state", headers=header).status_code == 401
     assert httpx.get(f"{gate}/releases", headers=header).status_code == 401
+    assert httpx.get(f"{gate}/metrics", headers=header).status_code == 401
     assert httpx.post(f"{gate}/abort", headers=header, json={"why": "no right to"}).status_code == 401
     assert [record.event for record in read_ledger(lake)] == ["requested"]
 

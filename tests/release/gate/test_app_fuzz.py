@@ -5,6 +5,7 @@ import time
 import httpx
 import pytest
 import schemathesis
+from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,24 +19,29 @@ from ratchet.store import Store
 from support.release_edges import NEW, OLD, TOKEN, FakeCluster, serving
 
 EXAMPLES = settings(max_examples=15, suppress_health_check=list(HealthCheck), deadline=None)
-OPEN = {"/", "/healthz", "/metrics", "/openapi.json"}
+OPEN = {"/", "/healthz"}
 
 
 @pytest.fixture
-def gate(config: Config, lake: Store, cluster: FakeCluster):
+def app(config: Config, lake: Store, cluster: FakeCluster):
     entry = LedgerEntry(event="requested", at=time.time(), who="t", adapter=NEW, baseline=OLD, verdict="pass")
     request(Ledger(lake), entry)
     cluster.start_run(weight=50)
-    with (
-        ClusterReader(cluster.url, "ratchet", "adapter-router") as seen,
-        serving(build_app(GateState(config, lake, seen), TOKEN)) as url,
-    ):
+    with ClusterReader(cluster.url, "ratchet", "adapter-router") as seen:
+        yield build_app(GateState(config, lake, seen), TOKEN)
+
+
+@pytest.fixture
+def gate(app: FastAPI):
+    with serving(app) as url:
         yield url
 
 
 @pytest.fixture
-def described(gate: str):
-    return schemathesis.openapi.from_url(f"{gate}/openapi.json")
+def described(app: FastAPI, gate: str):
+    schema = schemathesis.openapi.from_dict(app.openapi())
+    schema.config.update(base_url=gate)
+    return schema
 
 
 def operations(described) -> list:

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.exception_handlers import http_exception_handler
-from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CollectorRegistry, generate_latest
@@ -24,14 +22,23 @@ from pydantic import BaseModel, Field
 
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.http_service import RequestRefused, answer_errors, error_response, run_server
+from ratchet.http_limits import RequestRefused
+from ratchet.http_service import in_shape, is_secret, new_service, openapi_body, printable, read_json, run_server
 from ratchet.release.gate.state import GateState
-from ratchet.release.gate.tokens import METADATA_KEY, gate_token, hook_token, is_token
+from ratchet.release.gate.tokens import METADATA_KEY, gate_token, hook_token
 from ratchet.release.gate.webhooks import HookAnswer
 from ratchet.release.ledger import LedgerRecord, request_abort
 from ratchet.release.reconciler.kubernetes import ClusterReader
 from ratchet.store import Store
 
+MAX_TOKENS = 1000  # in a webhook's body; Flagger sends some fifty
+BOARD_HEADERS = {
+    "content-security-policy": "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "x-frame-options": "DENY",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
 BOARD = Path(__file__).with_name("board.html")
 log = logging.getLogger("ratchet.gate")
 
@@ -60,56 +67,43 @@ def build_app(gate: GateState, token: str) -> FastAPI:
         yield
         task.cancel()
 
-    app = FastAPI(title="Ratchet gate", lifespan=refreshing, docs_url=None, redoc_url=None)
-    answer_errors(app, invalid_status=422)
+    app = new_service("Ratchet gate", invalid_status=422, lifespan=refreshing)
     _add_hooks(app, gate, hook_token(token))
     _add_operator_routes(app, gate, token)
-    _add_probes(app, gate)
     return app
 
 
 def _add_hooks(app: FastAPI, gate: GateState, token: str) -> None:
     """Add Flagger's webhooks. They answer 200 or 403 and nothing else: Flagger knows only passed and not passed."""
 
-    @app.post("/hooks/{hook}", responses={403: {"description": "no"}, 422: {"description": "never: 403"}})
-    async def hooks(hook: str, call: HookCall) -> JSONResponse:
-        if not is_token(call.metadata.get(METADATA_KEY, ""), token):
+    @app.post("/hooks/{hook}", responses={403: {"description": "no"}}, openapi_extra=openapi_body(HookCall))
+    async def hooks(hook: str, request: Request) -> JSONResponse:
+        try:
+            call = in_shape(await read_json(request, MAX_TOKENS), HookCall)
+        except RequestRefused as error:
+            return _response("body", HookAnswer(False, error.message))
+        if not is_secret(call.metadata.get(METADATA_KEY, ""), token):
             return _response(hook, HookAnswer(False, f"metadata.{METADATA_KEY} is not the gate's hook token"))
         try:
             hook_answer = gate.answer(hook, time.time())
         except Exception:
-            log.exception("%s: cannot answer", hook)
+            log.exception("%s: cannot answer", printable(hook, 64))
             hook_answer = HookAnswer(False, "the gate failed; see its log")
         return _response(hook, hook_answer)
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        places = (".".join(str(part) for part in fault["loc"][1:]) for fault in error.errors())
-        return refused(request, 422, f"the body's shape is wrong: {', '.join(places)}")
-
-    @app.exception_handler(HTTPException)
-    async def unreadable(request: Request, error: HTTPException) -> Response:
-        if error.status_code != 400:
-            return await http_exception_handler(request, error)
-        return refused(request, 400, str(error.detail))
-
-    def refused(request: Request, status: int, why: str) -> Response:
-        is_hook = request.url.path.startswith("/hooks/")
-        return _response("body", HookAnswer(False, why)) if is_hook else error_response(status, why)
-
 
 def _response(hook: str, given: HookAnswer) -> JSONResponse:
-    log.info("%s: %s, %s", hook, "yes" if given.is_yes else "no", given.why)
-    return JSONResponse({"hook": hook, "is_yes": given.is_yes, "why": given.why}, 200 if given.is_yes else 403)
+    hook, why = printable(hook, 64), printable(given.why)
+    log.info("%s: %s, %s", hook, "yes" if given.is_yes else "no", why)
+    return JSONResponse({"hook": hook, "is_yes": given.is_yes, "why": why}, 200 if given.is_yes else 403)
 
 
 def _add_operator_routes(app: FastAPI, gate: GateState, token: str) -> None:
     """Add the routes of people and of our own services, which send the token."""
+    bearer = HTTPBearer(auto_error=False)
 
-    async def authorised(
-        given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
-    ) -> None:
-        if given is None or not is_token(given.credentials, token):
+    async def authorised(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+        if given is None or not is_secret(given.credentials, token):
             raise RequestRefused(401, "send the gate's token: Authorization: Bearer $RATCHET_GATE_TOKEN")
 
     @app.get("/state", dependencies=[Depends(authorised)])
@@ -120,29 +114,34 @@ def _add_operator_routes(app: FastAPI, gate: GateState, token: str) -> None:
     async def releases() -> list[LedgerRecord]:
         return gate.records
 
-    @app.post("/abort", dependencies=[Depends(authorised)], responses={409: {"description": "no release is under way"}})
-    async def abort(requested: Abort) -> LedgerRecord:
+    # Reads its body by itself: FastAPI would read it before the token.
+    @app.post(
+        "/abort",
+        dependencies=[Depends(authorised)],
+        openapi_extra=openapi_body(Abort),
+        responses={409: {"description": "no release is under way"}},
+    )
+    async def abort(request: Request) -> LedgerRecord:
+        requested = in_shape(await read_json(request, MAX_TOKENS), Abort)
         record = await asyncio.to_thread(request_abort, gate.ledger, requested.who, time.time(), requested.why)
         if record is None:
             raise RequestRefused(409, "no release is under way")
         return record
 
-    @app.get("/", response_class=HTMLResponse)
-    async def board() -> str:
-        return BOARD.read_text(encoding="utf-8")
-
-
-def _add_probes(app: FastAPI, gate: GateState) -> None:
     registry = CollectorRegistry()
     registry.register(_Metrics(gate))
+
+    @app.get("/metrics", dependencies=[Depends(authorised)])
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
     @app.get("/healthz")
     async def healthz() -> dict[str, bool]:
         return {"ok": True}
 
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+    @app.get("/", response_class=HTMLResponse)
+    async def board() -> HTMLResponse:
+        return HTMLResponse(BOARD.read_text(encoding="utf-8"), headers=BOARD_HEADERS)
 
 
 async def _refresh_forever(gate: GateState) -> None:

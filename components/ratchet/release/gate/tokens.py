@@ -31,11 +31,6 @@ def hook_token(token: str) -> str:
     return hmac.new(token.encode(), b"flagger webhooks", hashlib.sha256).hexdigest()[:32]
 
 
-def is_token(given: str, wanted: str) -> bool:
-    """Compare in constant time."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), wanted.encode())
-
-
 def bearer(token: str) -> dict[str, str]:
     """Return the header that carries `token`."""
     return {"Authorization": f"Bearer {token}"}

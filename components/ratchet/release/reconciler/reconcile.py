@@ -46,7 +46,7 @@ class ReconcileResult:
 
 def reconcile(targets: Targets, now: float) -> ReconcileResult:
     """Make one pass. Changes nothing while another reconciler holds the lease, or a place does not answer."""
-    is_holder = acquire(targets.store, LEASE, targets.holder, now, targets.lease_s)
+    is_holder = acquire(targets.store, LEASE, targets.holder, now, targets.lease_s, targets.watch)
     state = targets.gate_state()
     records = (
         targets.ledger.records()

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import httpx
 
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.lease import new_holder, release
+from ratchet.lease import Watch, new_holder, release
 from ratchet.registry.aliases import Registry, RegistryWriter
 from ratchet.release.gate.tokens import VARIABLE, bearer
 from ratchet.release.ledger import Ledger
@@ -53,6 +53,8 @@ class Targets:
     """Our name on the reconciler's lease."""
     lease_s: float
     clock: Callable[[], float] = time.time
+    watch: Watch = field(default_factory=Watch)
+    """What we saw of another's lease."""
 
     def guarded(self) -> Writers:
         """Return the writing side of registry and Git; each write raises LeaseLost once the lease is not ours."""
