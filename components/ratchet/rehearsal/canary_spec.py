@@ -9,7 +9,14 @@ from ratchet.errors import UserError
 
 TOTAL_WEIGHT = 100
 MIN_INTERVAL_S = 10.0  # Flagger's floor
-NOT_MODELLED = ("iterations", "match", "mirror", "sessionAffinity")
+NOT_MODELLED = (
+    "iterations",
+    "match",
+    "mirror",
+    "sessionAffinity",
+    "primaryReadyThreshold",
+    "canaryReadyThreshold",
+)
 UNITS_S = {"s": 1.0, "m": 60.0}
 
 
@@ -52,6 +59,8 @@ class Canary:
     step_weight_promotion: int = 0
     hooks: tuple[Hook, ...] = ()
     metrics: tuple[Metric, ...] = ()
+    autoscaler: str | None = None
+    """Name of the HorizontalPodAutoscaler of the target."""
     skip_analysis: bool = False
     is_suspended: bool = False
 
@@ -94,6 +103,7 @@ def read_canary(resource: dict[str, Any]) -> Canary:
         step_weight_promotion=analysis.get("stepWeightPromotion", 0),
         hooks=tuple(_hook(plain) for plain in analysis.get("webhooks", ())),
         metrics=tuple(_metric(plain) for plain in analysis.get("metrics", ())),
+        autoscaler=spec.get("autoscalerRef", {}).get("name"),
         skip_analysis=spec.get("skipAnalysis", False),
         is_suspended=spec.get("suspend", False),
     )
@@ -125,5 +135,5 @@ def _metric(plain: dict[str, Any]) -> Metric:
             f"analysis.metrics, {name}: give it a templateRef and an interval; Flagger's own queries read series that "
             f"routers do not export, and a template without an interval fails at every look"
         )
-    limits = plain.get("thresholdRange", {})
+    limits = plain.get("thresholdRange", {"max": plain.get("threshold", 0.0)})  # by default nothing above zero passes
     return Metric(name, limits.get("min", -math.inf), limits.get("max", math.inf))

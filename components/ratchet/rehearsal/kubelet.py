@@ -21,7 +21,8 @@ from ratchet.errors import UserError
 from ratchet.http_service import free_ports
 from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.rehearsal import child_process
-from ratchet.rehearsal.cluster import Cluster, Object, spec_hash, timestamp
+from ratchet.rehearsal.cluster import Cluster, Object
+from ratchet.rehearsal.workloads import spec_hash
 
 HOST = "127.0.0.1"
 PASS_S = 0.1
@@ -200,7 +201,7 @@ class Kubelet:
             "updatedReplicas": len(updated),
             "readyReplicas": len(available),
             "availableReplicas": len(available),
-            "conditions": [_progressing(deployment, is_complete, is_late)],
+            "conditions": [_progressing(deployment, is_complete, is_late, self.cluster.now())],
         }
         if deployment["status"] != status:
             self.cluster.update("Deployment", name, lambda stored: stored.update(status=status))
@@ -253,10 +254,10 @@ def _value(entry: Object, known: Mapping[str, str]) -> str:
     return known[path]
 
 
-def _progressing(deployment: Object, is_complete: bool, is_late: bool) -> dict[str, Any]:
+def _progressing(deployment: Object, is_complete: bool, is_late: bool, now: str) -> dict[str, Any]:
     reason = "NewReplicaSetAvailable" if is_complete else "ReplicaSetUpdated"
     if is_late:
         reason = "ProgressDeadlineExceeded"
     before: Object = next(iter(deployment["status"].get("conditions", ())), {})
-    since = before["lastUpdateTime"] if before.get("reason") == reason else timestamp()
+    since = before["lastUpdateTime"] if before.get("reason") == reason else now
     return {"type": "Progressing", "status": str(not is_late), "reason": reason, "lastUpdateTime": since}
