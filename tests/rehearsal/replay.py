@@ -1,4 +1,6 @@
-"""Play recordings of Flagger itself through the model, and print what differs: `python tests/rehearsal/replay.py FILE…`
+"""Play recordings of Flagger itself through the model, and print what differs.
+
+    python tests/rehearsal/replay.py FILE…
 
 A recording is a header line and a line for each tick, as JSON; a file (.jsonl, or .jsonl.gz) holds one or more of them.
 The header names the Canary's settings and the state before the first tick. A tick says what was done before it (`do`),
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.rehearsal import http_route, workloads
-from ratchet.rehearsal.canary_spec import Canary, Hook, Metric
+from ratchet.rehearsal.canary_spec import Hook, Metric
 from ratchet.rehearsal.canary_status import Phase, Status, read_status
 from ratchet.rehearsal.cluster import Cluster, Object
 from ratchet.rehearsal.flagger import Readiness, take_up, tick
@@ -67,7 +69,8 @@ def play(recording: Recording, look: Callable[["Script"], None] | None = None) -
         script.tick(turn["tick"], turn.get("do", {}))
         place = f"tick {turn['tick']}"
         found += _differences(f"{place}: steps", script.steps, turn["steps"])
-        found += _differences(f"{place}: calls", [step["call"] for step in script.steps if "call" in step], turn["calls"])
+        calls = [step["call"] for step in script.steps if "call" in step]
+        found += _differences(f"{place}: calls", calls, turn["calls"])
         found += _differences(place, script.state(), turn["state"])
     return found
 
@@ -76,7 +79,7 @@ def _differences(place: str, ours: Any, theirs: Any) -> Iterator[str]:
     """Yield each leaf at which two JSON values differ."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in sorted(ours.keys() | theirs.keys()):
-            yield from _differences(f"{place}: {key}", ours.get(key), theirs.get(key))
+            yield from _differences(f"{place}: {key}", ours.get(key, "absent"), theirs.get(key, "absent"))
     elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         for number, (mine, its) in enumerate(zip(ours, theirs, strict=True)):
             yield from _differences(f"{place}: {number}", mine, its)
@@ -93,9 +96,7 @@ class Script:
 
     header: dict[str, Any]
     now: int = -1
-    readiness: dict[str, Readiness] = field(
-        default_factory=lambda: dict.fromkeys((NAME, PRIMARY), Readiness.READY)
-    )
+    readiness: dict[str, Readiness] = field(default_factory=lambda: dict.fromkeys((NAME, PRIMARY), Readiness.READY))
     is_accepted: bool = True
     refuse: list[str] = field(default_factory=list)
     fire: list[str] = field(default_factory=list)
@@ -161,7 +162,7 @@ class Script:
         if deployment is None:
             return None
         arm = {"template": _letter(deployment), "replicas": deployment["spec"]["replicas"]}
-        for (_, secret) in workloads.config_refs(deployment["spec"]["template"]):
+        for _, secret in workloads.config_refs(deployment["spec"]["template"]):
             stored = self.cluster.get("Secret", secret)
             arm |= {"secret": secret, "configs": stored["data"]["state"] if stored else None}
         return arm
@@ -335,7 +336,10 @@ def main(paths: Iterable[str]) -> int:
     recordings = [recording for path in paths for recording in read(Path(path))]
     num_equal = 0
     for recording in recordings:
-        found = play(recording)
+        try:
+            found = play(recording)
+        except Exception as error:
+            found = [f"the model breaks: {error!r}"]
         num_equal += not found
         for line in found:
             print(f"{recording.name}: {line}")

@@ -16,8 +16,8 @@ from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.rehearsal.argo import OVERLAY, merge, render
 from ratchet.rehearsal.cluster import Cluster
 from ratchet.rehearsal.flagger import Readiness
-from ratchet.rehearsal.flagger_io import readiness
 from ratchet.rehearsal.kubelet import Kubelet, resolve
+from ratchet.rehearsal.workloads import readiness
 from support.rehearsal_fakes import FakePool, served
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "adapter-router"

@@ -18,6 +18,7 @@ from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Manifest, StepOutput
 from ratchet.registry import aliases
 from ratchet.registry.mlflow_store import connect
+from ratchet.release.gate.traffic_log import TrafficLog
 from ratchet.release.ledger import Ledger, LedgerEntry, close, read_ledger, request
 from ratchet.release.reconciler.gitops import adapter_in
 from ratchet.release.release_adapter import STEP
@@ -116,7 +117,8 @@ def test_the_same_release_again_does_nothing_and_gives_the_same(
 def test_a_rolled_back_adapter_is_not_tried_again(
     config: Config, released_lake: LocalStore, repository: Path, cluster: FakeCluster
 ) -> None:
-    script(cluster, repository, weighted(cluster, 20), cluster.fail)
+    gate_sees = TrafficLog(released_lake, 1)  # without requests it may be tried again
+    script(cluster, repository, weighted(cluster, 20), lambda: gate_sees.observe(time.time(), 20), cluster.fail)
     first = release(config, released_lake)
     again = release(config, released_lake)
     assert again.facts["outcome"] == "rolled_back"

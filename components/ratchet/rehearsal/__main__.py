@@ -56,8 +56,9 @@ class Rehearsal:
         due = time.monotonic()
         while not stop.wait(max(0.0, due - time.monotonic())):
             canary = self.world.spec()
-            if canary is None:
-                raise UserError(f"{self.argo.chart} renders no Canary {self.world.name}; keep its `name` as it is")
+            if canary is None:  # its wave comes once the Deployment is healthy
+                due = time.monotonic() + MIN_POLL_S
+                continue
             tick(self.world, canary)
             due = max(due + canary.interval_s / self.speed, time.monotonic())
 
@@ -92,6 +93,8 @@ def main(
             cluster = Cluster(namespace, state)
             argo = Argo(cluster, git_url, branch, values_path, chart, scratch / "clone.git", parameters)
             argo.sync()
+            if not argo.renders("Canary", CANARY):
+                raise UserError(f"{chart} renders no Canary {CANARY}; keep its `name` as it is")
             kubelet = Kubelet(cluster, AdapterPool(pool_url), logs)
             rehearsal = Rehearsal(cluster, argo, kubelet, ClusterWorld(cluster, CANARY), speed, git_poll_s)
             asyncio.run(serve(rehearsal, {for_api: api(cluster), for_users: gateway(cluster, CANARY, seed)}))

@@ -33,7 +33,7 @@ def primary_template(target: Object, tracked: set[tuple[str, str]], rollout: str
 
     `rollout` is Flagger's own annotation, by which it forces a rolling update.
     """
-    made = copy.deepcopy(target["spec"]["template"])
+    made: Object = copy.deepcopy(target["spec"]["template"])
     name = target["metadata"]["name"]
     made["metadata"].setdefault("labels", {})[LABEL] = name + PRIMARY
     made["metadata"].setdefault("annotations", {})["flagger-id"] = rollout
@@ -100,19 +100,15 @@ def _refs(template: Object) -> Iterator[tuple[str, str, Object]]:
     spec = template["spec"]
     for volume in spec.get("volumes", []):
         for source in (volume, *volume.get("projected", {}).get("sources", [])):
-            if "configMap" in source:
-                yield "ConfigMap", "name", source["configMap"]
-            if "secret" in source:
-                yield "Secret", "secretName" if "secretName" in source["secret"] else "name", source["secret"]
+            yield from _named(source, ("configMap", "secret"))
     for container in (*spec.get("containers", []), *spec.get("initContainers", [])):
         for variable in container.get("env", []):
-            origin = variable.get("valueFrom", {})
-            if "configMapKeyRef" in origin:
-                yield "ConfigMap", "name", origin["configMapKeyRef"]
-            if "secretKeyRef" in origin:
-                yield "Secret", "name", origin["secretKeyRef"]
+            yield from _named(variable.get("valueFrom", {}), ("configMapKeyRef", "secretKeyRef"))
         for origin in container.get("envFrom", []):
-            if "configMapRef" in origin:
-                yield "ConfigMap", "name", origin["configMapRef"]
-            if "secretRef" in origin:
-                yield "Secret", "name", origin["secretRef"]
+            yield from _named(origin, ("configMapRef", "secretRef"))
+
+
+def _named(source: Object, keys: tuple[str, str]) -> Iterator[tuple[str, str, Object]]:
+    for kind, key in zip(("ConfigMap", "Secret"), keys, strict=True):
+        if key in source:
+            yield kind, "secretName" if "secretName" in source[key] else "name", source[key]

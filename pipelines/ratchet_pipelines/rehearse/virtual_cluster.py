@@ -3,7 +3,7 @@
 import copy
 from dataclasses import dataclass, field
 
-from ratchet.adapter_ref import PREFIX, AdapterRef
+from ratchet.adapter_ref import PREFIX
 from ratchet.rehearsal import http_route, workloads
 from ratchet.rehearsal.canary_spec import Canary, Hook, Metric, read_canary
 from ratchet.rehearsal.canary_status import Phase
@@ -71,31 +71,17 @@ class VirtualCluster(ClusterWorld):
         made = copy.deepcopy(self.manifests.deployment)
         annotations = made["spec"]["template"]["metadata"].setdefault("annotations", {})
         annotations |= {PREFIX + key: value for key, value in self.git.adapter.model_dump().items()}
-        if self.git.nonce:
-            annotations[NONCE] = self.git.nonce
+        if self.git.values.nonce:
+            annotations[NONCE] = self.git.values.nonce
         self.cluster.apply(made)
 
     def sync_canary(self) -> None:
-        spec = self.manifests.canary["spec"] | {"skipAnalysis": self.git.skip_analysis}
+        spec = self.manifests.canary["spec"] | {"skipAnalysis": self.git.values.skip_analysis}
         self.cluster.apply({**self.manifests.canary, "spec": spec})
 
     def look(self) -> ClusterSnapshot:
         names = (("Canary", self.name), ("Deployment", self.name), ("Deployment", self.primary))
         return snapshot_of(*(self._get(kind, name) for kind, name in (*names, ("HTTPRoute", self.name))))
-
-    @property
-    def weight(self) -> int:
-        """Percent of traffic on the canary."""
-        return self.look().weight
-
-    @property
-    def target(self) -> AdapterRef:
-        return self.look().target
-
-    @property
-    def serving(self) -> AdapterRef:
-        """The adapter that the primary runs."""
-        return self.look().primary
 
     def call_hook(self, hook: Hook, phase: Phase, checksum: str) -> bool:
         return False

@@ -25,9 +25,9 @@ class Change(BaseModel):
     weight: int
 
 
-def was_seen(store: Store, request: int) -> bool:
-    """Return whether a gate has seen this release's canary run."""
-    return store.exists(f"{ROOT}/{request:08d}")
+def had_traffic(store: Store, request: int) -> bool:
+    """Return whether this release's canary ever took requests, which Flagger sends to none that is not ready."""
+    return TrafficLog(store, request).num_steps > 0
 
 
 class TrafficLog:

@@ -36,21 +36,21 @@ class ClusterSnapshot:
     """Percent of traffic on the canary by the Canary's status, which a route that was written anew does not follow."""
     last_applied_spec: str
     last_promoted_spec: str
-    condition_at: str
-    """When the phase was entered: `lastUpdateTime` of the condition `Promoted`, which ticks within a phase keep."""
-    skip_analysis: bool
-    interval_s: float
-    """Between two ticks of Flagger."""
     target: AdapterRef
     primary: AdapterRef
-    target_nonce: str
-    primary_nonce: str
-    is_target_up: bool
-    """The target has replicas, and all of them are available."""
-    is_primary_up: bool
-    """All of the primary's replicas run its template and are available."""
     weight: int
     """Percent of requests that the route sends to the canary now."""
+    condition_at: str = ""
+    """When the phase was entered: `lastUpdateTime` of the condition `Promoted`, which ticks within a phase keep."""
+    skip_analysis: bool = False
+    interval_s: float = DEFAULT_INTERVAL_S
+    """Between two ticks of Flagger."""
+    target_nonce: str = ""
+    primary_nonce: str = ""
+    is_target_up: bool = True
+    """The target has replicas, and all of them are available."""
+    is_primary_up: bool = True
+    """All of the primary's replicas run its template and are available."""
 
 
 class Cluster(Protocol):
