@@ -147,13 +147,14 @@ SCALER = {
 
 def test_with_an_autoscaler_replicas_are_its_and_primary_gets_one_of_its_own(world: ClusterWorld) -> None:
     world.cluster.apply(SCALER)
-    ref = {"autoscalerRef": {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "name": NAME}}
-    world.cluster.update("Canary", NAME, lambda stored: stored["spec"].update(ref))
+    ref = {"kind": "HorizontalPodAutoscaler", "name": NAME, "primaryScalerReplicas": {"maxReplicas": 9}}
+    world.cluster.update("Canary", NAME, lambda stored: stored["spec"].update(autoscalerRef=ref))
     world.create_primary()
     world.reconcile_scaler(is_update=False)
     made = world.cluster.get("HorizontalPodAutoscaler", PRIMARY)
     assert made
     assert made["spec"]["scaleTargetRef"]["name"] == PRIMARY
+    assert (made["spec"]["minReplicas"], made["spec"]["maxReplicas"]) == (2, 9)
     world.cluster.apply({**SCALER, "spec": SCALER["spec"] | {"minReplicas": 3}})
     world.reconcile_scaler(is_update=False)
     assert world.cluster.get("HorizontalPodAutoscaler", PRIMARY) == made

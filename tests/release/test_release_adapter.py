@@ -126,6 +126,22 @@ def test_a_rolled_back_adapter_is_not_tried_again(
     assert len(subjects(repository)) == 3
 
 
+def test_a_repository_that_is_away_at_the_start_is_waited_for(
+    config: Config, released_lake: LocalStore, repository: Path, cluster: FakeCluster
+) -> None:
+    away, looks = repository.rename(repository.with_suffix(".away")), iter(range(100))
+
+    def come_back_later() -> None:
+        if next(looks) == 3:
+            away.rename(repository)
+            script(cluster, repository, weighted(cluster, 20), cluster.succeed)
+
+    cluster.before_look = come_back_later
+    done = release(config, released_lake)
+    assert done.facts["outcome"] == "promoted"
+    assert any("git clone of" in entry["text"] for entry in done.facts["log"])
+
+
 def test_time_runs_out_and_a_later_run_takes_the_release_up(
     config: Config, released_lake: LocalStore, repository: Path, cluster: FakeCluster
 ) -> None:

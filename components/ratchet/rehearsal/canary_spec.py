@@ -59,8 +59,6 @@ class Canary:
     step_weight_promotion: int = 0
     hooks: tuple[Hook, ...] = ()
     metrics: tuple[Metric, ...] = ()
-    autoscaler: str | None = None
-    """Name of the HorizontalPodAutoscaler of the target."""
     skip_analysis: bool = False
     is_suspended: bool = False
 
@@ -103,7 +101,6 @@ def read_canary(resource: dict[str, Any]) -> Canary:
         step_weight_promotion=analysis.get("stepWeightPromotion", 0),
         hooks=tuple(_hook(plain) for plain in analysis.get("webhooks", ())),
         metrics=tuple(_metric(plain) for plain in analysis.get("metrics", ())),
-        autoscaler=spec.get("autoscalerRef", {}).get("name"),
         skip_analysis=spec.get("skipAnalysis", False),
         is_suspended=spec.get("suspend", False),
     )

@@ -94,7 +94,8 @@ class ClusterWorld:
             return
         name = scaler["metadata"]["name"] + workloads.PRIMARY
         aim = scaler["spec"]["scaleTargetRef"] | {"name": self.primary}
-        spec = scaler["spec"] | {"scaleTargetRef": aim}
+        ref = self._get("Canary", self.name)["spec"]["autoscalerRef"]
+        spec = scaler["spec"] | {"scaleTargetRef": aim} | ref.get("primaryScalerReplicas", {})
         known = self.cluster.get(scaler["kind"], name)
         if known is None:
             self.cluster.create({**scaler, "metadata": {"name": name}, "spec": spec, "status": {}})

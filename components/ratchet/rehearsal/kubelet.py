@@ -4,6 +4,7 @@ A change of the pod template starts a new process, waits until it is ready, poin
 stops the old one. A Deployment's replicas count as one if above zero.
 """
 
+import base64
 import os
 import subprocess
 import threading
@@ -140,7 +141,7 @@ class Kubelet:
     def _spawn(self, name: str, template: Object, adapter: AdapterRef | None) -> Pod:
         [port] = free_ports(1, HOST)
         log = self.logs / f"{name}.log"
-        environment = os.environ | resolve(template) | {"RATCHET_HOST": HOST, "RATCHET_PORT": str(port)}
+        environment = os.environ | resolve(template, self.cluster) | {"RATCHET_HOST": HOST, "RATCHET_PORT": str(port)}
         with log.open("ab") as output:
             process = child_process.start("ratchet.router.app", output=output, env=environment)
         return Pod(spec_hash(template), adapter, f"http://{HOST}:{port}", log, process)
@@ -238,20 +239,38 @@ def adapter_of(template: Object) -> AdapterRef | None:
     return None if adapter.is_base else adapter
 
 
-def resolve(template: Object) -> Mapping[str, str]:
-    """Return the first container's environment: literals, and labels by the downward API."""
+def resolve(template: Object, cluster: Cluster) -> Mapping[str, str]:
+    """Return the first container's environment: literals, labels by the downward API, keys of Secrets and ConfigMaps.
+
+    Raises UserError for anything else, and for a key that is missing and not optional.
+    """
     labels: Mapping[str, str] = template["metadata"].get("labels", {})
     known = {f"metadata.labels['{key}']": value for key, value in labels.items()}
-    return {entry["name"]: _value(entry, known) for entry in template["spec"]["containers"][0].get("env", ())}
+    entries = template["spec"]["containers"][0].get("env", ())
+    values = {entry["name"]: _value(entry, known, cluster) for entry in entries}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _value(entry: Object, known: Mapping[str, str]) -> str:
+def _value(entry: Object, known: Mapping[str, str], cluster: Cluster) -> str | None:
     if "valueFrom" not in entry:
         return str(entry.get("value", ""))
-    path = entry["valueFrom"].get("fieldRef", {}).get("fieldPath")
+    origin = entry["valueFrom"]
+    for kind, key in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
+        if key in origin:
+            return _data(kind, origin[key], cluster)
+    path = origin.get("fieldRef", {}).get("fieldPath")
     if path not in known:
-        raise UserError(f"env {entry['name']}: the rehearsal resolves literals and labels, not {entry['valueFrom']}")
+        raise UserError(f"env {entry['name']}: the rehearsal resolves literals, labels and Secrets, not {origin}")
     return known[path]
+
+
+def _data(kind: str, ref: Object, cluster: Cluster) -> str | None:
+    data = (cluster.get(kind, ref["name"]) or {}).get("data", {})
+    if ref["key"] in data:
+        return base64.b64decode(data[ref["key"]]).decode() if kind == "Secret" else str(data[ref["key"]])
+    if ref.get("optional"):
+        return None
+    raise UserError(f"{kind} {ref['name']} has no key {ref['key']}, which a router's environment names")
 
 
 def _progressing(deployment: Object, is_complete: bool, is_late: bool, now: str) -> dict[str, Any]:

@@ -28,7 +28,8 @@ def request_rollback(
 ) -> LedgerRecord:
     """Open the release that goes back to `version` (`base` or 0: the base model).
 
-    A release that an operator gave up, and one whose promotion failed, is closed for it. Raises UserError for a version
+    A release that an operator gave up, one whose promotion failed, and a rollback to another version are closed for it.
+    Raises UserError for a version
     that never served, is quarantined or serves already, and while another release is open.
     """
     back = _known(ledger, version)
@@ -48,7 +49,8 @@ def request_rollback(
     )
     records = ledger.records()
     under_way = open_request(records)
-    if under_way is not None and _is_given_up(records, under_way, snapshot):
+    is_same = under_way is not None and under_way.restores and under_way.adapter.digest == back.digest
+    if under_way is not None and not is_same and _is_given_up(records, under_way, snapshot):
         close(ledger, under_way, "refused", at=at, who=who, why=f"an operator goes back to {back} instead: {why}")
     opened = request(ledger, entry)
     if opened is None:

@@ -1,6 +1,7 @@
 """Tabulate rehearsals of several faults: how each release ended, how often, after how long, and why."""
 
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -106,12 +107,15 @@ def _real_row(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _killer(fault: Fault) -> Any:
-    """Return an observer that kills the reconciler once, when the gate has a verdict, if the fault asks for it."""
+    """Return an observer that kills what the fault asks for: the reconciler once, at a verdict; the gate for good."""
     killed: list[str] = []
+    started = time.monotonic()
 
     def on_look(supervisor: Any, state: dict[str, Any]) -> None:
         if fault.kills_reconciler and state.get("rollback") and not killed:
             killed.append("reconciler")
             supervisor.services["reconciler"].kill()
+        if 0 < fault.gate_minutes * 60 < time.monotonic() - started:
+            supervisor.stop("gate")
 
     return on_look

@@ -80,12 +80,17 @@ class Rehearsal(VirtualCluster):
         return self._result(opened, action)
 
     def look_as_gate(self) -> None:
-        if not self.fault.is_gate_dead:
+        if not self.is_gate_away:
             self.gate.refresh(self.now)
+
+    @property
+    def is_gate_away(self) -> bool:
+        is_lost = 0 < self.fault.gate_minutes * 60 < self.now
+        return self.fault.is_gate_dead or is_lost
 
     def call_hook(self, hook: Hook, phase: Phase, checksum: str) -> bool:
         asker = (self.canary, self.cluster.namespace)
-        return not self.fault.is_gate_dead and self.gate.answer(hook.type, self.now, asker).is_yes
+        return not self.is_gate_away and self.gate.answer(hook.type, self.now, asker).is_yes
 
     def measure(self, metric: Metric) -> float | None:
         """Return the candidate's metric since the last tick; 0 without traffic, as the chart's templates do."""
@@ -171,7 +176,7 @@ class Rehearsal(VirtualCluster):
             values=self.git,
             registry=self.registry,
             model="adapter",
-            gate_state=lambda: {} if self.fault.is_gate_dead else self.gate.state,
+            gate_state=lambda: {} if self.is_gate_away else self.gate.state,
             holder="rehearsal",
             lease_s=4 * self.interval_s,
             clock=lambda: self.now,

@@ -23,6 +23,7 @@ QUICK = Config.model_validate({"gate": {"max_minutes": 60}})
         ("erroring", "rolled_back", "do not arrive as the route sends them"),
         ("slow", "rolled_back", "do not arrive as the route sends them"),
         ("dead-gate", "open", ""),
+        ("lost-gate", "open", ""),
         ("dead-s3", "rolled_back", "inconclusive"),
         ("no-votes", "rolled_back", "inconclusive"),
         ("killed-reconciler", "rolled_back", "like the candidate less"),
@@ -68,6 +69,27 @@ def test_a_gate_that_cannot_look_grants_nothing_however_good_the_candidate_is() 
     assert (ended.outcome, seen.phase, seen.weight) == ("open", "Progressing", 20)
     refusal = rehearsal.gate.answer("confirm-traffic-increase", rehearsal.now)
     assert (refusal.is_yes, "last saw cluster and lake" in refusal.why) == (False, True)
+
+
+class GateAwayForTenTicks(Rehearsal):
+    """The gate dies with its yes to confirm-rollout, and is back after ten ticks."""
+
+    num_away = 0
+
+    @property
+    def is_gate_away(self) -> bool:
+        return self.status().phase == "Progressing" and self.num_away < 10
+
+    def tick(self) -> None:
+        self.num_away += self.is_gate_away
+        super().tick()
+
+
+def test_a_gate_that_is_away_while_the_canary_starts_rolls_nothing_back() -> None:
+    manifests = manifests_of(CHART, None)
+    rehearsal = GateAwayForTenTicks(manifests, MemoryGit(CHAMPION), config=QUICK, fault=FAULTS["better"])
+    ended = rehearsal.play()
+    assert (rehearsal.num_away, ended.outcome, ended.agrees) == (10, "promoted", True)
 
 
 class LooksAtEveryThirdTick(Rehearsal):
