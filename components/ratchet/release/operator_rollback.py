@@ -29,8 +29,7 @@ def request_rollback(
     """Open the release that goes back to `version` (`base` or 0: the base model).
 
     A release that an operator gave up, one whose promotion failed, and a rollback to another version are closed for it.
-    Raises UserError for a version
-    that never served, is quarantined or serves already, and while another release is open.
+    Raises UserError for a version that never served, is quarantined or serves already, and while another is open.
     """
     back = _known(ledger, version)
     if back.digest == snapshot.primary.digest:

@@ -71,7 +71,9 @@ RESTORED = replace(SKIPPING, git=Revision(NEW, "1-a"), target=Revision(NEW, "1-a
         # Synced between the last check and the promotion: promoted without having been analysed.
         (replace(SUCCEEDED, git=R_ELSE, target=R_ELSE, primary=R_ELSE), "refuse"),
         (replace(FAILED, git=R_ELSE, target=R_ELSE), "refuse"),
-        (replace(FAILED, primary=R_NEW), "refuse"),
+        # Primary was deleted during the run, or the canary broke while primary took over.
+        (replace(FAILED, primary=R_NEW), "page"),
+        (replace(FAILED, primary=R_NEW, is_aborted=True), "skip_analysis"),
         # Promoted without an analysis: its pods may not be up yet, and the old ones still serve.
         (replace(SUCCEEDED, is_primary_up=False), "wait"),
         # Another image came with the promotion, and waits; the release is complete.

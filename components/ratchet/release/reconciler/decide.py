@@ -12,7 +12,7 @@ ActionKind = Literal["nothing", "wait", "skip_analysis", "name_again", "promote"
 RUNNING = ("Progressing", "WaitingPromotion", "Promoting", "Finalising")
 IN_FLIGHT = ("Initializing", "Waiting", *RUNNING)
 AWAY = "`ratchet abort` goes back to what served"
-FAILED_YET_SERVING = "the canary failed, and yet primary runs the adapter: a person has to look"
+FAILED_YET_SERVING = f"the canary failed, and yet primary runs the adapter: {AWAY}"
 
 
 class Revision(NamedTuple):
@@ -161,7 +161,7 @@ def _when_serving(seen: Observed) -> Action:
         case "Waiting" if seen.is_settled:  # for another revision of the same adapter
             return Action("promote", f"every place names {_short(seen.primary)}")
         case "Failed" if seen.has_started:
-            return Action("refuse", FAILED_YET_SERVING)
+            return Action("page", FAILED_YET_SERVING)
         case phase:
             return Action("wait", f"the canary is {phase}")
 
@@ -177,7 +177,7 @@ def _by_phase(seen: Observed, requested: AdapterDigest) -> Action:
         case _ if not seen.has_started:
             return Action("refuse", withdrawn) if seen.is_withdrawn else _before_the_start(seen, requested)
         case "Failed" if seen.primary.adapter == requested:
-            return Action("refuse", FAILED_YET_SERVING)
+            return Action("page", FAILED_YET_SERVING)
         case "Failed" if seen.target.adapter in (requested, seen.primary.adapter):  # the latter: put back already
             return Action("roll_back", "the canary failed")
         case "Failed":
