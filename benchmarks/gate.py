@@ -59,7 +59,7 @@ def run() -> dict[str, float]:
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
                 _wait(client)
-                body = {"metadata": {"token": hook_token(TOKEN)}}
+                body = {"name": "adapter-router", "namespace": "ratchet", "metadata": {"token": hook_token(TOKEN)}}
                 hooks = _timed(lambda: client.post("/hooks/rollback", json=body))
                 floor = _timed(lambda: client.get("/healthz"))
         finally:

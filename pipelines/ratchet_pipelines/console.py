@@ -1,12 +1,14 @@
 """Print progress, step results and errors at the terminal or into a log."""
 
 import errno
+import sys
+import traceback
 from collections.abc import Callable
 
 from rich.console import Console
 from rich.markup import escape
 
-from ratchet.errors import UserError
+from ratchet.errors import UserError, without_credentials
 from ratchet.step import Step, StepResult
 
 say = Console(stderr=True, highlight=False)
@@ -34,7 +36,10 @@ def describe(step: Step, ran: StepResult) -> str:
 
 
 def guarded(program: Callable[[], None]) -> None:
-    """Run a program; turn an error that the user can fix into one message on stderr and exit code 2."""
+    """Run a program; turn an error that the user can fix into one message on stderr and exit code 2.
+
+    Any other error is a traceback and exit code 1. Neither tells credentials of URLs.
+    """
     try:
         program()
     except UserError as error:
@@ -44,11 +49,12 @@ def guarded(program: Callable[[], None]) -> None:
             message = f"the disk is full or failing ({error}). Free some space and run again; finished steps are kept."
         elif isinstance(error, OSError) and error.errno in PATH_ERRNOS and error.filename is not None:
             message = f"{error.filename}: {error.strerror}; choose another path or change its permissions"
-        else:
-            raise
+        else:  # libraries name the addresses that they were given, passwords included
+            sys.stderr.write(without_credentials(traceback.format_exc()))
+            raise SystemExit(1) from None
     else:
         return
-    say.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
+    say.print(f"[red]error:[/red] {escape(without_credentials(message))}", soft_wrap=True)
     raise SystemExit(2)
 
 

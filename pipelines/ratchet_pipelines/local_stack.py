@@ -35,6 +35,7 @@ adapter:
 START_TIMEOUT_S = 180
 GRACE_S = 15
 CLOCK_SPEED = 30  # a look of Flagger every 30 s becomes one every second
+REFRESH_S = 0.25  # of the gate
 CLI = "ratchet_pipelines.cli"
 
 
@@ -101,7 +102,7 @@ def running(lake: Path, config: Config, seed: int) -> Iterator[Stack]:
 
 
 def released_to(config: Config, stack: Stack, *, force: bool = False) -> Config:
-    """Return the configuration with the addresses of this stack."""
+    """Return the configuration with the addresses of this stack, and a gate that looks often enough for its ticks."""
     release = config.release_adapter.model_copy(
         update={
             "git_url": stack.git_url,
@@ -111,7 +112,8 @@ def released_to(config: Config, stack: Stack, *, force: bool = False) -> Config:
             "force": force,
         }
     )
-    return config.model_copy(update={"release_adapter": release})
+    gate = config.gate.model_copy(update={"refresh_s": min(REFRESH_S, config.gate.refresh_s)})
+    return config.model_copy(update={"release_adapter": release, "gate": gate})
 
 
 @dataclass(frozen=True)

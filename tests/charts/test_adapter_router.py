@@ -126,7 +126,7 @@ def test_flagger_owns_replicas_services_and_routes() -> None:
 def test_pod_template_follows_the_adapter_and_the_nonce_and_nothing_else() -> None:
     before = rendered(adapter=ADAPTER)["Deployment"]["spec"]["template"]
     unrelated = {
-        "gate": {"url": "http://other:1"},
+        "gate": {"url": "http://other.place:1"},
         "analysis": {"interval": "5m", "threshold": 9, "stepWeights": [1]},
         "gateway": {"hosts": ["other.example.com"]},
         "skipAnalysis": True,
@@ -162,6 +162,31 @@ def test_deleting_the_canary_is_made_hard() -> None:
     assert canary["spec"]["revertOnDeletion"] is True
 
 
+def test_gateway_refs_are_rendered_whole_so_that_argo_cd_sees_no_difference() -> None:
+    refs = rendered(gateway={"refs": [{"name": "ratchet", "namespace": "ratchet"}]})["Canary"]["spec"]["service"]
+    kind = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
+    assert refs["gatewayRefs"] == [{**kind, "name": "ratchet", "namespace": "ratchet"}]
+
+
+def test_no_hook_whose_refusal_is_a_failed_check_asks_the_gate() -> None:
+    """A refused or unreachable pre-rollout or rollout hook counts towards a rollback."""
+    kinds = {hook["type"] for hook in rendered()["Canary"]["spec"]["analysis"]["webhooks"]}
+    assert kinds == {
+        "confirm-rollout", "rollback", "confirm-traffic-increase", "confirm-promotion", "post-rollout", "event",
+    }  # fmt: skip
+
+
+def test_a_failed_canary_is_told_by_the_series_that_flagger_exports_and_for_an_hour() -> None:
+    rules = CHART.objects(**WATCHED)["PrometheusRule", "adapter-router"]["spec"]["groups"][0]["rules"]
+    (expression,) = [rule["expr"] for rule in rules if rule["alert"] == "RatchetCanaryFailed"]
+    series = 'flagger_canary_status{name="adapter-router",'
+    now, before = expression.split("unless")
+    for half in (now, before):
+        assert half.count(series) == 2
+        assert half.count("exported_namespace=") == 1
+    assert before.count("offset 1h") == 2
+
+
 def test_hook_timeouts_fit_into_an_interval() -> None:
     canary = read_canary(rendered()["Canary"])
     assert sum(hook.timeout_s for hook in canary.hooks) < canary.interval_s
@@ -184,6 +209,7 @@ def test_hook_timeouts_fit_into_an_interval() -> None:
         ({"image": {"tag": "latest"}}, "/image/tag"),
         ({"pool": {"url": "pool:8000"}}, "/pool/url"),
         ({"pool": {"fallback": "other"}}, "/pool/fallback"),
+        ({"gate": {"url": "http://gate:8000"}}, "/gate/url"),  # Flagger asks from another namespace
         ({"credentials": {"secretName": "Not A Name"}}, "/credentials/secretName"),
         ({"votesPerMinute": 0}, "/votesPerMinute"),
         ({"prometheus": {"address": "prometheus:9090"}}, "/prometheus/address"),

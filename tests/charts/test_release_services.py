@@ -41,9 +41,12 @@ def test_the_config_map_holds_a_whole_valid_ratchet_yaml(tmp_path: Path) -> None
 
 def test_the_gate_is_where_flagger_and_reconciler_look_for_it(tmp_path: Path) -> None:
     objects = rendered()
-    url = f"http://gate:{objects['Service', 'gate']['spec']['ports'][0]['port']}"
+    gate = objects["Service", "gate"]
+    url = f"http://gate.ratchet.svc:{gate['spec']['ports'][0]['port']}"
+    assert gate["metadata"]["namespace"] == "ratchet"
     assert settings(tmp_path, objects).release_adapter.gate_url == url
-    assert Chart("adapter-router").values()["gate"]["url"] == url
+    canary = Chart("adapter-router").kinds()["Canary"]
+    assert {hook["url"].rpartition("/hooks/")[0] for hook in canary["spec"]["analysis"]["webhooks"]} == {url}
 
 
 def test_commands_are_ratchets_own() -> None:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import httpx
 import kubernetes_validate
 import pytest
 import yaml
@@ -15,7 +16,7 @@ import yaml
 from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config, load_config
 from ratchet.rehearsal.argo import merge, render
-from ratchet.release.reconciler.gitops import adapter_in, with_adapter
+from ratchet.release.reconciler.gitops import ReleaseValues, adapter_in, with_values
 from support import crd_schemas
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,14 +132,33 @@ def test_the_root_follows_the_same_branch_as_its_children(environment: str) -> N
 
 
 @both
-def test_our_project_allows_the_kinds_that_we_make_and_no_others(environment: str) -> None:
+def test_our_project_allows_the_kinds_that_any_values_make_and_no_others(environment: str) -> None:
     project = projects(environment)["ratchet"]
-    made = {each["kind"] for name in OURS for each in rendered(environment, name).values()}
-    made |= {each["kind"] for each in read(environment, "foundation.yaml")}
-    made |= {yaml.safe_load(path.read_text())["kind"] for path in (ARGOCD / "workflows").glob("ratchet-*.yaml")}
-    allowed = {each["kind"] for each in project["namespaceResourceWhitelist"]}
+    objects = [each for name in OURS for each in with_everything(environment, name)] + read(
+        environment, "foundation.yaml"
+    )
+    objects += [yaml.safe_load(path.read_text()) for path in (ARGOCD / "workflows").glob("ratchet-*.yaml")]
+    made = {(group_of(each), each["kind"]) for each in objects}
+    allowed = {(each["group"], each["kind"]) for each in project["namespaceResourceWhitelist"]}
     assert made == allowed
     assert project["clusterResourceWhitelist"] == []
+
+
+def with_everything(environment: str, name: str) -> Objects:
+    """One of our charts with every option on."""
+
+    def switched_on(plain: dict[str, Any]) -> dict[str, Any]:
+        inner = {key: switched_on(value) for key, value in plain.items() if isinstance(value, dict)}
+        return plain | inner | ({"enabled": True} if "enabled" in plain else {})
+
+    given = switched_on(values(environment, name))
+    if "prometheus" in given:
+        given["prometheus"] |= {"address": "http://prometheus.monitoring:9090"}
+    return render(ROOT / source(environment, name)["path"], given, "ratchet")
+
+
+def group_of(document: dict[str, Any]) -> str:
+    return str(document["apiVersion"]).rpartition("/")[0]
 
 
 @both
@@ -170,7 +190,8 @@ def test_the_file_that_a_release_writes_is_the_one_that_argo_cd_renders(environm
     text = files[-1].read_text()
     assert adapter_in(text, release.values_path).digest == "base"
     adapter = AdapterRef(name="adapter", version="3", uri="s3://lake/adapters/x", digest="a" * 64)
-    layered = merge(values(environment, "adapter-router"), yaml.safe_load(with_adapter(text, adapter, "adapter.yaml")))
+    written = with_values(text, ReleaseValues(adapter), "adapter.yaml")
+    layered = merge(values(environment, "adapter-router"), yaml.safe_load(written))
     deployment = next(each for each in render(ROOT / place["path"], layered, "ratchet") if each["kind"] == "Deployment")
     assert AdapterRef.of_annotations(deployment["spec"]["template"]["metadata"]["annotations"]) == adapter
 
@@ -180,9 +201,48 @@ def test_services_find_each_other(environment: str, tmp_path: Path) -> None:
     release, router = settings(environment, tmp_path).release_adapter, values(environment, "adapter-router")
     pool, gate = rendered(environment, "model-pool"), rendered(environment, "release-services")
     assert router["pool"]["url"] == url(pool, "model-pool")
-    assert router["gate"]["url"] == release.gate_url == url(gate, "gate")
+    for namespace in ("ratchet", "kubeflow"):
+        assert resolved(str(release.gate_url), namespace) == (service(gate, "gate"), 8000)
     assert ("Canary", release.canary) in rendered(environment, "adapter-router")
     assert release.namespace == applications(environment)["adapter-router"]["spec"]["destination"]["namespace"]
+
+
+@both
+def test_flagger_reaches_the_gate_from_its_own_namespace(environment: str) -> None:
+    gate = rendered(environment, "release-services")
+    flagger = applications(environment)["flagger"]["spec"]["destination"]["namespace"]
+    canary = rendered(environment, "adapter-router")["Canary", "adapter-router"]
+    hooks = canary["spec"]["analysis"]["webhooks"]
+    assert hooks
+    for hook in hooks:
+        assert resolved(hook["url"], flagger) == (service(gate, "gate"), 8000)
+    (rule,) = gate["NetworkPolicy", "gate"]["spec"]["ingress"]
+    admitted = [each["namespaceSelector"]["matchLabels"] for each in rule["from"] if "namespaceSelector" in each]
+    assert {"kubernetes.io/metadata.name": flagger} in admitted
+    assert {"kubernetes.io/metadata.name": "kubeflow"} in admitted
+
+
+def test_the_profile_for_clusters_names_the_gates_service() -> None:
+    profile = yaml.safe_load((ROOT / "pipelines" / "ratchet_pipelines" / "profiles" / "gpu.yaml").read_text())
+    gate = rendered("production", "release-services")
+    assert resolved(profile["release_adapter"]["gate_url"], "kubeflow") == (service(gate, "gate"), 8000)
+
+
+def resolved(address: str, namespace: str) -> tuple[str, int]:
+    """The Service that a pod of this namespace reaches, by the search list of its resolv.conf; and the port."""
+    host, port = httpx.URL(address).host, httpx.URL(address).port
+    search = (f"{namespace}.svc.cluster.local", "svc.cluster.local", "cluster.local")
+    names = {f"{host}.{domain}" for domain in search} | {host}
+    (found,) = names & SERVICES
+    return found, port or 80
+
+
+SERVICES = {f"{name}.ratchet.svc.cluster.local" for name in ("gate", "model-pool", "mlflow", "adapter-router")}
+
+
+def service(objects: dict[tuple[str, str], dict[str, Any]], name: str) -> str:
+    assert objects["Service", name]["spec"]["ports"][0]["port"] == 8000
+    return f"{name}.ratchet.svc.cluster.local"
 
 
 def url(objects: dict[tuple[str, str], dict[str, Any]], service: str) -> str:

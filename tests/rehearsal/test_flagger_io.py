@@ -2,19 +2,23 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ratchet.http_service import free_ports
+from ratchet.rehearsal import workloads
 from ratchet.rehearsal.argo import merge, render
 from ratchet.rehearsal.canary_spec import Hook
+from ratchet.rehearsal.canary_status import Status
 from ratchet.rehearsal.cluster import Cluster
-from ratchet.rehearsal.flagger import Readiness, Status
+from ratchet.rehearsal.flagger import ClusterError, Readiness
 from ratchet.rehearsal.flagger_io import ClusterWorld
 from support.rehearsal_fakes import FakeGate, served
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "adapter-router"
 NAME, PRIMARY = "adapter-router", "adapter-router-primary"
+NO_SECRET = {"credentials": {"secretName": ""}}
 
 
 @pytest.fixture
@@ -30,12 +34,21 @@ def gate_url(gate: FakeGate) -> Iterator[str]:
 
 @pytest.fixture
 def world(gate_url: str) -> Iterator[ClusterWorld]:
-    cluster = Cluster("ratchet")
-    for manifest in render(CHART, {"gate": {"url": gate_url}}, "ratchet"):
-        cluster.apply(manifest)
-    made = ClusterWorld(cluster, NAME)
+    made = ClusterWorld(cluster_of({"gate": {"url": gate_url}}), NAME)
     yield made
     made.client.close()
+
+
+def cluster_of(values: dict[str, Any], state: Path | None = None) -> Cluster:
+    cluster = Cluster("ratchet", state)
+    sync(cluster, values)
+    return cluster
+
+
+def sync(cluster: Cluster, values: dict[str, Any]) -> None:
+    for manifest in render(CHART, merge(NO_SECRET, values), "ratchet"):
+        if manifest["kind"] in ("Deployment", "Canary"):
+            cluster.apply(manifest)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +98,7 @@ def test_events_carry_message_type_and_time(world: ClusterWorld, gate: FakeGate)
 def test_promotion_copies_the_template_under_the_primarys_label(world: ClusterWorld) -> None:
     world.create_primary()
     adapter = {"name": "adapter", "version": "2", "uri": "/lake/adapters/x", "digest": "b" * 64}
-    for manifest in render(CHART, {"adapter": adapter}, "ratchet"):
-        world.cluster.apply(manifest)
+    sync(world.cluster, {"adapter": adapter})
     world.promote()
     target, primary = (world.cluster.get("Deployment", name) for name in (NAME, PRIMARY))
     assert target and primary
@@ -98,10 +110,9 @@ def test_promotion_copies_the_template_under_the_primarys_label(world: ClusterWo
 
 
 def test_sync_keeps_flaggers_replicas_and_the_objects_identity(world: ClusterWorld) -> None:
-    world.scale_target(0)
+    world.scale_target_to_zero()
     before = world.cluster.get("Deployment", NAME)
-    for manifest in render(CHART, {"rolloutNonce": "again"}, "ratchet"):
-        world.cluster.apply(manifest)
+    sync(world.cluster, {"rolloutNonce": "again"})
     after = world.cluster.get("Deployment", NAME)
     assert before and after
     assert after["spec"]["replicas"] == 0
@@ -112,8 +123,7 @@ def test_sync_keeps_flaggers_replicas_and_the_objects_identity(world: ClusterWor
 def test_going_back_in_git_gives_back_the_spec_hash(world: ClusterWorld) -> None:
     before = world.target_spec()
     for nonce in ("again", ""):
-        for manifest in render(CHART, {"rolloutNonce": nonce}, "ratchet"):
-            world.cluster.apply(manifest)
+        sync(world.cluster, {"rolloutNonce": nonce})
         assert (world.target_spec() == before) is (nonce == "")
 
 
@@ -127,6 +137,66 @@ def test_status_says_whether_the_revision_was_promoted(world: ClusterWorld) -> N
         assert canary["status"]["failedChecks"] == 1
 
 
+SCALER = {
+    "apiVersion": "autoscaling/v2",
+    "kind": "HorizontalPodAutoscaler",
+    "metadata": {"name": NAME},
+    "spec": {"scaleTargetRef": {"kind": "Deployment", "name": NAME}, "minReplicas": 2, "maxReplicas": 5},
+}
+
+
+def test_with_an_autoscaler_replicas_are_its_and_primary_gets_one_of_its_own(world: ClusterWorld) -> None:
+    world.cluster.apply(SCALER)
+    ref = {"kind": "HorizontalPodAutoscaler", "name": NAME, "primaryScalerReplicas": {"maxReplicas": 9}}
+    world.cluster.update("Canary", NAME, lambda stored: stored["spec"].update(autoscalerRef=ref))
+    world.create_primary()
+    world.reconcile_scaler(is_update=False)
+    made = world.cluster.get("HorizontalPodAutoscaler", PRIMARY)
+    assert made
+    assert made["spec"]["scaleTargetRef"]["name"] == PRIMARY
+    assert (made["spec"]["minReplicas"], made["spec"]["maxReplicas"]) == (2, 9)
+    world.cluster.apply({**SCALER, "spec": SCALER["spec"] | {"minReplicas": 3}})
+    world.reconcile_scaler(is_update=False)
+    assert world.cluster.get("HorizontalPodAutoscaler", PRIMARY) == made
+    world.reconcile_scaler(is_update=True)
+    again = world.cluster.get("HorizontalPodAutoscaler", PRIMARY)
+    assert again
+    assert again["spec"]["minReplicas"] == 3
+    world.scale_target_to_zero()
+    world.scale_target_up()
+    assert replicas(world, NAME) == 3
+    world.cluster.update("Deployment", PRIMARY, lambda stored: stored["spec"].update(replicas=4))
+    world.promote()
+    assert replicas(world, PRIMARY) == 4
+
+
+def replicas(world: ClusterWorld, name: str) -> int:
+    deployment = world.cluster.get("Deployment", name)
+    assert deployment
+    return int(deployment["spec"]["replicas"])
+
+
+def test_tracked_secrets_are_copied_for_primary_and_untracked_ones_are_left(world: ClusterWorld) -> None:
+    sync(world.cluster, {"credentials": {"secretName": "router"}, "env": [TRACKED]})
+    with pytest.raises(ClusterError, match=r"Secret router\.ratchet get query error"):
+        world.target_configs()
+    for name, annotations in (("router", {"flagger.app/config-tracking": "disabled"}), ("extra", {})):
+        metadata = {"name": name, "annotations": annotations}
+        world.cluster.apply({"kind": "Secret", "metadata": metadata, "data": {"key": "1"}})
+    assert set(world.target_configs()) == {"secret/extra"}
+    world.create_primary()
+    copied = world.cluster.get("Secret", "extra-primary")
+    assert copied
+    assert copied["data"] == {"key": "1"}
+    primary = world.cluster.get("Deployment", PRIMARY)
+    assert primary
+    named = {name for _, name in workloads.config_refs(primary["spec"]["template"])}
+    assert named == {"router", "extra-primary"}
+
+
+TRACKED = {"name": "EXTRA", "valueFrom": {"secretKeyRef": {"name": "extra", "key": "key"}}}
+
+
 def test_layers_merge_as_helm_merges_them() -> None:
     below = {"analysis": {"interval": "60s", "stepWeights": [10, 50]}, "lake": "a"}
     assert merge(below, {"analysis": {"stepWeights": [20]}}, {"lake": "b"}) == {
@@ -137,16 +207,15 @@ def test_layers_merge_as_helm_merges_them() -> None:
 
 def test_a_cluster_that_is_killed_goes_on_where_it_was(tmp_path: Path, gate_url: str) -> None:
     state = tmp_path / "cluster.json"
-    first = Cluster("ratchet", state)
-    for manifest in render(CHART, {"gate": {"url": gate_url}}, "ratchet"):
-        first.apply(manifest)
-    world = ClusterWorld(first, NAME)
+    world = ClusterWorld(cluster_of({"gate": {"url": gate_url}}, state), NAME)
     world.create_primary()
-    world.set_route(20)
-    world.publish(Status("Progressing", 1, 20, "b", "a"))
+    world.reconcile_route()
+    world.set_weights(80, 20)
+    before = Status("Progressing", 1, 20, last_applied_spec="b", last_promoted_spec="a", tracked_configs={})
+    world.publish(before)
     world.client.close()
     again = ClusterWorld(Cluster("ratchet", state), NAME)
-    assert again.status() == Status("Progressing", 1, 20, "b", "a")
-    assert again.canary_weight() == 20
+    assert again.status() == before
+    assert again.weights() == (80, 20)
     assert again.primary_readiness() is Readiness.WAITING  # its pods ended with it
     again.client.close()

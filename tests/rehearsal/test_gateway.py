@@ -6,8 +6,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from ratchet.http_service import free_ports
+from ratchet.rehearsal import http_route
 from ratchet.rehearsal.cluster import Cluster
-from ratchet.rehearsal.flagger_io import ClusterWorld
 from ratchet.rehearsal.gateway import choose, gateway
 from support.rehearsal_fakes import FakePool, served
 
@@ -24,9 +24,9 @@ def upstream() -> Iterator[str]:
 
 
 def route(cluster: Cluster, canary_weight: int) -> None:
-    world = ClusterWorld(cluster, "router")
-    world.set_route(canary_weight)
-    world.client.close()
+    canary = {"kind": "Canary", "metadata": {"name": "router"}, "spec": {"targetRef": {"name": "router"}}}
+    spec = http_route.route_spec(canary, *http_route.whole(canary_weight))
+    cluster.apply({"kind": "HTTPRoute", "metadata": {"name": "router"}, "spec": spec})
 
 
 def test_share_of_the_canary_is_the_routes_weight(cluster: Cluster) -> None:

@@ -16,8 +16,8 @@ from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.rehearsal.argo import OVERLAY, merge, render
 from ratchet.rehearsal.cluster import Cluster
 from ratchet.rehearsal.flagger import Readiness
-from ratchet.rehearsal.flagger_io import readiness
 from ratchet.rehearsal.kubelet import Kubelet, resolve
+from ratchet.rehearsal.workloads import readiness
 from support.rehearsal_fakes import FakePool, served
 from support.router_client import OPERATOR
 
@@ -137,11 +137,15 @@ def test_adapter_that_is_not_what_its_digest_says_never_serves(node: Node) -> No
     wait_for(lambda: node.readiness("tampered") is Readiness.READY, "at zero replicas nothing is missing")
 
 
-def test_environment_is_literals_and_labels() -> None:
+def test_environment_is_literals_labels_and_secrets() -> None:
+    cluster = Cluster("ratchet")
+    cluster.apply({"kind": "Secret", "metadata": {"name": "s"}, "data": {"k": "c2VjcmV0"}})
     path = {"fieldRef": {"fieldPath": "metadata.labels['app']"}}
     env = [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": path}]
     template = {"metadata": {"labels": {"app": "router-primary"}}, "spec": {"containers": [{"env": env}]}}
-    assert resolve(template) == {"A": "1", "B": "router-primary"}
     env.append({"name": "C", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}})
-    with pytest.raises(UserError, match="env C"):
-        resolve(template)
+    env.append({"name": "D", "valueFrom": {"secretKeyRef": {"name": "s", "key": "none", "optional": True}}})
+    assert resolve(template, cluster) == {"A": "1", "B": "router-primary", "C": "secret"}
+    for name, origin in (("E", {"secretKeyRef": {"name": "none", "key": "k"}}), ("F", {"resourceFieldRef": {}})):
+        with pytest.raises(UserError, match=r"Secret none has no key k|env F"):
+            resolve({**template, "spec": {"containers": [{"env": [{"name": name, "valueFrom": origin}]}]}}, cluster)

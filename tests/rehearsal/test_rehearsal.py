@@ -154,7 +154,7 @@ def is_up(stage: Stage) -> bool:
     assert stage.process.poll() is None, "the rehearsal ended"
     try:
         return stage.phase() == "Initialized"
-    except httpx.TransportError:
+    except (httpx.TransportError, httpx.HTTPStatusError):  # the Canary comes a wave later
         return False
 
 

@@ -18,6 +18,7 @@ from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Manifest, StepOutput
 from ratchet.registry import aliases
 from ratchet.registry.mlflow_store import connect
+from ratchet.release.gate.traffic_log import TrafficLog
 from ratchet.release.ledger import Ledger, LedgerEntry, close, read_ledger, request
 from ratchet.release.reconciler.gitops import adapter_in
 from ratchet.release.release_adapter import STEP
@@ -116,12 +117,29 @@ def test_the_same_release_again_does_nothing_and_gives_the_same(
 def test_a_rolled_back_adapter_is_not_tried_again(
     config: Config, released_lake: LocalStore, repository: Path, cluster: FakeCluster
 ) -> None:
-    script(cluster, repository, weighted(cluster, 20), cluster.fail)
+    gate_sees = TrafficLog(released_lake, 1)  # without requests it may be tried again
+    script(cluster, repository, weighted(cluster, 20), lambda: gate_sees.observe(time.time(), 20), cluster.fail)
     first = release(config, released_lake)
     again = release(config, released_lake)
     assert again.facts["outcome"] == "rolled_back"
     assert again.outputs == first.outputs
     assert len(subjects(repository)) == 3
+
+
+def test_a_repository_that_is_away_at_the_start_is_waited_for(
+    config: Config, released_lake: LocalStore, repository: Path, cluster: FakeCluster
+) -> None:
+    away, looks = repository.rename(repository.with_suffix(".away")), iter(range(100))
+
+    def come_back_later() -> None:
+        if next(looks) == 3:
+            away.rename(repository)
+            script(cluster, repository, weighted(cluster, 20), cluster.succeed)
+
+    cluster.before_look = come_back_later
+    done = release(config, released_lake)
+    assert done.facts["outcome"] == "promoted"
+    assert any("git clone of" in entry["text"] for entry in done.facts["log"])
 
 
 def test_time_runs_out_and_a_later_run_takes_the_release_up(

@@ -38,7 +38,10 @@ class FakeCluster:
     def __init__(self) -> None:
         self.phase, self.weight, self.canary_weight, self.failed_checks = "Initialized", 0, 0, 0
         self.applied, self.promoted = "spec-0", "spec-0"
+        self.condition_at = "2026-01-01T00:00:00Z"
         self.target, self.primary = OLD, OLD
+        self.nonces = {"target": "", "primary": ""}
+        self.skip_analysis, self.is_primary_up = False, True
         self.before_look: Callable[[], None] = lambda: None
         self.url = ""
         self.app = FastAPI()
@@ -48,14 +51,23 @@ class FakeCluster:
         self.app.get(base + "/httproutes/adapter-router")(self._route)
 
     def start_run(self, weight: int = 0) -> None:
-        self.target, self.phase, self.weight = NEW, "Progressing", weight
+        self.target, self.weight = NEW, weight
+        self.enter("Progressing")
         self.applied = f"spec-of-{NEW.digest[:4]}"
 
     def succeed(self) -> None:
-        self.primary, self.phase, self.weight, self.promoted = self.target, "Succeeded", 0, self.applied
+        self.primary, self.weight, self.promoted = self.target, 0, self.applied
+        self.nonces["primary"] = self.nonces["target"]
+        self.enter("Succeeded")
 
     def fail(self) -> None:
-        self.phase, self.weight, self.canary_weight = "Failed", 0, 0
+        self.weight, self.canary_weight = 0, 0
+        self.enter("Failed")
+
+    def enter(self, phase: str) -> None:
+        """Move to a phase, as Flagger does: the condition's clock moves with it."""
+        self.phase = phase
+        self.condition_at = f"{self.condition_at[:-3]}{int(self.condition_at[-3:-1]) + 1:02}Z"
 
     async def _canary(self) -> dict[str, Any]:
         import asyncio
@@ -67,13 +79,20 @@ class FakeCluster:
             "canaryWeight": self.canary_weight,
             "lastAppliedSpec": self.applied,
             "lastPromotedSpec": self.promoted,
+            "conditions": [{"type": "Promoted", "reason": self.phase, "lastUpdateTime": self.condition_at}],
         }
-        return {"metadata": {"name": "adapter-router", "uid": "u-1"}, "status": status}
+        spec = {"skipAnalysis": self.skip_analysis, "analysis": {"interval": "10s"}}
+        return {"metadata": {"name": "adapter-router", "uid": "u-1"}, "spec": spec, "status": status}
 
     async def _deployment(self, name: str) -> dict[str, Any]:
-        adapter = self.primary if name.endswith("-primary") else self.target
+        is_primary = name.endswith("-primary")
+        adapter = self.primary if is_primary else self.target
         annotations = {PREFIX + key: value for key, value in adapter.model_dump().items()}
-        return {"spec": {"template": {"metadata": {"annotations": annotations}}}}
+        annotations["ratchet.dev/rollout-nonce"] = self.nonces["primary" if is_primary else "target"]
+        num_up = 1 if self.is_primary_up or not is_primary else 0
+        status = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": num_up}
+        spec = {"replicas": 1, "template": {"metadata": {"annotations": annotations}}}
+        return {"metadata": {"name": name, "generation": 1}, "spec": spec, "status": status}
 
     async def _route(self) -> dict[str, Any]:
         weights = {"adapter-router-primary": 100 - self.weight, "adapter-router-canary": self.weight}

@@ -23,7 +23,7 @@ from ratchet.http_service import listen
 from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.rehearsal.argo import Argo
 from ratchet.rehearsal.cluster import Cluster, api
-from ratchet.rehearsal.flagger import Scheduler
+from ratchet.rehearsal.flagger import tick
 from ratchet.rehearsal.flagger_io import ClusterWorld
 from ratchet.rehearsal.gateway import gateway
 from ratchet.rehearsal.kubelet import HOST, Kubelet
@@ -53,14 +53,13 @@ class Rehearsal:
 
     def _run_flagger(self, stop: threading.Event) -> None:
         """Tick once per interval, divided by the speed; a late tick is dropped, as Go's ticker does."""
-        scheduler = Scheduler(self.world)
-        scheduler.status = self.world.status()
         due = time.monotonic()
         while not stop.wait(max(0.0, due - time.monotonic())):
-            canary = self.world.canary()
-            if canary is None:
-                raise UserError(f"{self.argo.chart} renders no Canary {self.world.name}; keep its `name` as it is")
-            scheduler.tick(canary)
+            canary = self.world.spec()
+            if canary is None:  # its wave comes once the Deployment is healthy
+                due = time.monotonic() + MIN_POLL_S
+                continue
+            tick(self.world, canary)
             due = max(due + canary.interval_s / self.speed, time.monotonic())
 
 
@@ -94,6 +93,8 @@ def main(
             cluster = Cluster(namespace, state)
             argo = Argo(cluster, git_url, branch, values_path, chart, scratch / "clone.git", parameters)
             argo.sync()
+            if not argo.renders("Canary", CANARY):
+                raise UserError(f"{chart} renders no Canary {CANARY}; keep its `name` as it is")
             kubelet = Kubelet(cluster, AdapterPool(pool_url), logs)
             rehearsal = Rehearsal(cluster, argo, kubelet, ClusterWorld(cluster, CANARY), speed, git_poll_s)
             asyncio.run(serve(rehearsal, {for_api: api(cluster), for_users: gateway(cluster, CANARY, seed)}))

@@ -1,7 +1,8 @@
-"""A small model of Argo CD: follow a branch, render the chart with its values file, apply the result.
+"""A small model of Argo CD: follow a branch, render the chart with its values file, apply the result in waves.
 
 Like an Application with values files and parameters: chart defaults, then the overlay in the chart, then the file in
-Git, then parameters.
+Git, then parameters. As in Argo CD a wave waits for the health of the one before it, and meanwhile no other commit is
+synced: so the Deployment changes before the Canary does. Left out: self-healing and pruning.
 """
 
 import functools
@@ -16,9 +17,12 @@ import yaml
 
 from ratchet.errors import UserError
 from ratchet.rehearsal.cluster import Cluster, Object
+from ratchet.rehearsal.flagger import Readiness
+from ratchet.rehearsal.workloads import readiness
 
 OVERLAY = "values-local.yaml"
-APPLIED = ("Deployment", "Canary")
+APPLIED = ("Secret", "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "Canary")  # in Argo CD's order
+WAVE = "argocd.argoproj.io/sync-wave"
 GIT_TIMEOUT_S = 60.0
 
 
@@ -35,6 +39,10 @@ class Argo:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     synced: str = ""
     """The last commit that was read, applied or refused."""
+    waves: list[list[Object]] = field(default_factory=list)
+    """Of the sync under way: what is still to be applied."""
+    applied: list[str] = field(default_factory=list)
+    """Of the sync under way: the Deployments that were."""
     last_log: str = ""
 
     def run(self, stop: threading.Event, poll_s: float) -> None:
@@ -45,7 +53,20 @@ class Argo:
                 self._log_once(f"not synced: {error}")
 
     def sync(self) -> None:
-        """Apply the branch's head if it is new. Raises UserError if Git or the values are unusable."""
+        """Begin to apply the branch's head if it is new, or go on with the sync under way.
+
+        Raises UserError if Git or the values are unusable.
+        """
+        if not self.waves:
+            self._begin()
+        while self.waves and self._is_healthy():
+            for manifest in self.waves.pop(0):
+                self.cluster.apply(manifest)
+                self.applied += [manifest["metadata"]["name"]] if manifest["kind"] == "Deployment" else []
+            if not self.waves:
+                self._log_once(f"synced {self.synced[:10]}")
+
+    def _begin(self) -> None:
         if not self.clone.exists():
             self._git("init", "--bare", "--quiet", str(self.clone))
         self._git("-C", str(self.clone), "fetch", "--quiet", self.git_url, f"refs/heads/{self.branch}")
@@ -57,10 +78,22 @@ class Argo:
         text = self._git("-C", str(self.clone), "show", f"{commit}:{self.values_path}")
         in_git = _mapping(text, f"{self.values_path} at {commit[:10]}")
         values = merge(overlay, in_git, self.parameters)
-        for manifest in render(self.chart, values, self.cluster.namespace):
-            if manifest["kind"] in APPLIED:
-                self.cluster.apply(manifest)
-        self._log_once(f"synced {commit[:10]}")
+        self.waves, self.applied = in_waves(render(self.chart, values, self.cluster.namespace)), []
+
+    def _is_healthy(self) -> bool:
+        """Return whether the next wave may come. Ends the sync if a Deployment is past its deadline."""
+        found = (self.cluster.get("Deployment", name) for name in self.applied)
+        health = {deployment["metadata"]["name"]: readiness(deployment) for deployment in found if deployment}
+        if late := [name for name, state in health.items() if state is Readiness.STUCK]:
+            self.waves, self.synced = [], ""  # and the next look tries again
+            self._log_once(f"not synced: Deployment {late[0]} is past its deadline")
+        return all(state is Readiness.READY for state in health.values())
+
+    def renders(self, kind: str, name: str) -> bool:
+        """Return whether the cluster holds the object, or the sync under way is to bring it."""
+        coming = [each for wave in self.waves for each in wave]
+        is_coming = any((each["kind"], each["metadata"]["name"]) == (kind, name) for each in coming)
+        return is_coming or self.cluster.get(kind, name) is not None
 
     def _git(self, *arguments: str) -> str:
         try:
@@ -91,6 +124,20 @@ def render(chart: Path, values: Mapping[str, Any], namespace: str) -> list[Objec
         raise UserError(f"{chart} cannot be rendered: {error}") from None
     manifests = (manifest for _, text in sorted(files.items()) for manifest in yaml.safe_load_all(text))
     return [manifest for manifest in manifests if manifest]
+
+
+def in_waves(manifests: list[Object]) -> list[list[Object]]:
+    """Return the objects in the order in which Argo CD applies them: by wave, then by kind, then by name."""
+    waves: dict[int, list[Object]] = {}
+    for manifest in manifests:
+        if manifest["kind"] in APPLIED:
+            wave = int(manifest["metadata"].get("annotations", {}).get(WAVE, 0))
+            waves.setdefault(wave, []).append(manifest)
+    by_kind = {kind: number for number, kind in enumerate(APPLIED)}
+    return [
+        sorted(waves[wave], key=lambda each: (by_kind[each["kind"]], each["metadata"]["name"]))
+        for wave in sorted(waves)
+    ]
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:

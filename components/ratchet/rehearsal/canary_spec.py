@@ -9,7 +9,14 @@ from ratchet.errors import UserError
 
 TOTAL_WEIGHT = 100
 MIN_INTERVAL_S = 10.0  # Flagger's floor
-NOT_MODELLED = ("iterations", "match", "mirror", "sessionAffinity")
+NOT_MODELLED = (
+    "iterations",
+    "match",
+    "mirror",
+    "sessionAffinity",
+    "primaryReadyThreshold",
+    "canaryReadyThreshold",
+)
 UNITS_S = {"s": 1.0, "m": 60.0}
 
 
@@ -125,5 +132,5 @@ def _metric(plain: dict[str, Any]) -> Metric:
             f"analysis.metrics, {name}: give it a templateRef and an interval; Flagger's own queries read series that "
             f"routers do not export, and a template without an interval fails at every look"
         )
-    limits = plain.get("thresholdRange", {})
+    limits = plain.get("thresholdRange", {"max": plain.get("threshold", 0.0)})  # by default nothing above zero passes
     return Metric(name, limits.get("min", -math.inf), limits.get("max", math.inf))

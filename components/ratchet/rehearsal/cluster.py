@@ -8,14 +8,13 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from ratchet.digest import digest_json
-
 Object = dict[str, Any]
+Write = Literal["apply", "create", "update", "patch", "status", "delete"]
 KINDS = {
     ("flagger.app", "v1beta1", "canaries"): "Canary",
     ("apps", "v1", "deployments"): "Deployment",
@@ -24,13 +23,16 @@ KINDS = {
 
 
 class Cluster:
-    """Objects by kind and name, endpoints by Deployment, and a log. Thread-safe; reads are copies.
+    """Objects by kind and name, endpoints by Deployment, and a log. Thread-safe.
 
-    With a `state` file the objects survive a restart of the process, as they do in etcd.
+    A write replaces the object, so that what was read never changes: readers must not change it either. With a `state`
+    file the objects survive a restart of the process, as they do in etcd.
     """
 
-    def __init__(self, namespace: str, state: Path | None = None) -> None:
-        self.namespace, self.state = namespace, state
+    def __init__(self, namespace: str, state: Path | None = None, clock: Callable[[], float] = time.time) -> None:
+        self.namespace, self.state, self.clock = namespace, state, clock
+        self.on_write: list[Callable[[Write, Object], None]] = []
+        """Called after each write, inside of whatever makes it: so a reader can look between any two writes."""
         self._objects: dict[tuple[str, str], Object] = _load(state)
         self._endpoints: dict[str, str] = {}
         self._log: list[Object] = []
@@ -39,36 +41,68 @@ class Cluster:
 
     def get(self, kind: str, name: str) -> Object | None:
         with self._lock:
-            return copy.deepcopy(self._objects.get((kind, name)))
+            return self._objects.get((kind, name))
 
     def names(self, kind: str) -> list[str]:
         with self._lock:
             return sorted(name for stored_kind, name in self._objects if stored_kind == kind)
 
+    def now(self) -> str:
+        """Return the time as Kubernetes writes it: in whole seconds."""
+        return datetime.fromtimestamp(self.clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
     def apply(self, manifest: Object) -> None:
         """Create or change an object as a sync does: the status and Flagger's replicas stay."""
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         with self._lock:
-            if (kind, name) not in self._objects:
-                self._create(manifest)
+            before = self._objects.get((kind, name))
+            if before is None:
+                self.create(manifest)
                 return
-            replicas = self._objects[kind, name]["spec"].get("replicas")
-            spec = copy.deepcopy(manifest["spec"])
-            if replicas is not None:
-                spec.setdefault("replicas", replicas)
-            self.update(kind, name, lambda stored: stored.update(spec=spec))
-            kept = self._objects[kind, name]["metadata"]
-            kept.update({key: manifest["metadata"].get(key, {}) for key in ("labels", "annotations")})
-            self._save()
+            made = copy.deepcopy(manifest)
+            if "replicas" in before.get("spec", {}):
+                made["spec"].setdefault("replicas", before["spec"]["replicas"])
 
-    def update(self, kind: str, name: str, change: Callable[[Object], None]) -> None:
-        """Change one object in place; a changed spec raises its generation."""
+            def change(stored: Object) -> None:
+                stored.update({key: made[key] for key in ("spec", "data") if key in made})
+                stored["metadata"].update({key: made["metadata"].get(key, {}) for key in ("labels", "annotations")})
+
+            self.update(kind, name, change, "apply")
+
+    def create(self, manifest: Object) -> None:
+        made = copy.deepcopy(manifest)
+        made["metadata"] |= {"uid": str(uuid.uuid4()), "generation": 1, "creationTimestamp": self.now()}
+        made["metadata"]["namespace"] = self.namespace
+        made.setdefault("status", {})
+        if made["kind"] == "Deployment":
+            made["spec"].setdefault("replicas", 1)
+        self._put(made, "create")
+
+    def update(self, kind: str, name: str, change: Callable[[Object], None], write: Write = "update") -> None:
+        """Change a copy of one object and store it; a changed spec raises its generation."""
         with self._lock:
             stored = self._objects[kind, name]
-            spec = copy.deepcopy(stored["spec"])
-            change(stored)
-            stored["metadata"]["generation"] += stored["spec"] != spec
-            self._save()
+            made = copy.deepcopy(stored)
+            change(made)
+            made["metadata"]["generation"] += made.get("spec") != stored.get("spec")
+            self._put(made, write)
+
+    def update_or_create(self, manifest: Object) -> None:
+        """Update, and create where that finds nothing: the API server sees both attempts."""
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        with self._lock:
+            if (kind, name) in self._objects:
+                self.update(kind, name, lambda stored: stored.update(data=manifest["data"]))
+            else:
+                self._tell("update", manifest)
+                self.create(manifest)
+
+    def delete(self, kind: str, name: str) -> None:
+        with self._lock:
+            gone = self._objects.pop((kind, name), None)
+            if gone is not None:
+                self._save()
+                self._tell("delete", gone)
 
     def endpoint(self, deployment: str) -> str | None:
         """Return the URL of the Deployment's ready pod; None without one."""
@@ -91,15 +125,15 @@ class Cluster:
         with self._lock:
             return list(self._log)
 
-    def _create(self, manifest: Object) -> None:
-        made = copy.deepcopy(manifest)
-        made["metadata"] |= {"uid": str(uuid.uuid4()), "generation": 1, "creationTimestamp": timestamp()}
-        made["metadata"]["namespace"] = self.namespace
-        made["status"] = {"phase": ""} if made["kind"] == "Canary" else {}
-        if made["kind"] == "Deployment":
-            made["spec"].setdefault("replicas", 1)
-        self._objects[made["kind"], made["metadata"]["name"]] = made
-        self._save()
+    def _put(self, made: Object, write: Write) -> None:
+        with self._lock:
+            self._objects[made["kind"], made["metadata"]["name"]] = made
+            self._save()
+            self._tell(write, made)
+
+    def _tell(self, write: Write, made: Object) -> None:
+        for listener in self.on_write:
+            listener(write, made)
 
     def _save(self) -> None:
         if self.state is not None:
@@ -116,15 +150,6 @@ def _load(state: Path | None) -> dict[tuple[str, str], Object]:
         if resource["kind"] == "Deployment":
             resource["status"] = {}  # its pods ended with the process that ran them
     return {(resource["kind"], resource["metadata"]["name"]): resource for resource in stored}
-
-
-def timestamp() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def spec_hash(template: Object) -> str:
-    """Return a stable hash of a pod template. Flagger computes another one; only equality matters."""
-    return digest_json(template)[:10]
 
 
 def api(cluster: Cluster) -> FastAPI:

@@ -1,32 +1,18 @@
 """A small model of Flagger's canary scheduler: one tick as a sequence of guards, with its surroundings injected.
 
-A model for rehearsal, not a rollout engine. It follows Flagger v1.44, `pkg/controller/scheduler.go`: the order of the
-checks, the hooks and their phases, failed checks that only add up, and the places where Flagger surprises (kept on
-purpose, and listed in tests/rehearsal/scenarios.yaml). Left out, and refused: iterations, A/B matching,
-mirroring.
+A model for rehearsal, not a rollout engine. It follows Flagger v1.44, `pkg/controller/scheduler.go`: the order of
+reads, writes, webhooks and events within a tick, failed checks that only add up, and the places where Flagger
+surprises. `tests/rehearsal/replay.py` holds it against recordings of Flagger itself. Left out, and refused:
+iterations, A/B matching, mirroring, session affinity, readiness thresholds.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
 from ratchet.rehearsal.canary_spec import TOTAL_WEIGHT, Canary, Hook, Metric
-
-Phase = Literal[
-    "",
-    "Initializing",
-    "Initialized",
-    "Waiting",
-    "Progressing",
-    "WaitingPromotion",
-    "Promoting",
-    "Finalising",
-    "Succeeded",
-    "Failed",
-]
-RUNNING: tuple[Phase, ...] = ("Progressing", "WaitingPromotion", "Promoting", "Finalising")
-ANALYSING: tuple[Phase, ...] = ("Progressing", "WaitingPromotion")
+from ratchet.rehearsal.canary_status import ANALYSING, NEW, RUNNING, Phase, Status
 
 
 class Readiness(Enum):
@@ -36,39 +22,52 @@ class Readiness(Enum):
     """Past the progress deadline."""
 
 
-@dataclass(frozen=True)
-class Status:
-    """The Canary's status. `canary_weight` is what Flagger last wrote; the traffic follows the route."""
-
-    phase: Phase = ""
-    failed_checks: int = 0
-    canary_weight: int = 0
-    last_applied_spec: str = ""
-    last_promoted_spec: str = ""
+class ClusterError(Exception):
+    """An object that is missing or not ready. Flagger tells it, and the tick ends there."""
 
 
 class FlaggerCluster(Protocol):
-    """The surroundings that the scheduler reads and changes."""
+    """The surroundings that the scheduler reads and changes. Every method may raise ClusterError."""
+
+    def status(self) -> Status: ...
 
     def target_spec(self) -> str:
         """Hash of the target's live pod template."""
+
+    def target_configs(self) -> Mapping[str, str]:
+        """Checksums of the ConfigMaps and Secrets that the target's live pod template names."""
 
     def target_readiness(self) -> Readiness: ...
 
     def primary_readiness(self) -> Readiness: ...
 
-    def canary_weight(self) -> int:
-        """The canary's share in the route, of 100."""
+    def weights(self) -> tuple[int, int]:
+        """The primary's and the canary's share in the route, which the gateway has accepted."""
 
-    def set_route(self, canary_weight: int) -> None: ...
+    def create_arm_services(self) -> None: ...
 
-    def scale_target(self, replicas: int) -> None: ...
+    def create_apex_service(self) -> None: ...
 
     def create_primary(self) -> None:
-        """Make the primary Deployment from the target, unless there is one."""
+        """Make the primary Deployment from the target as it is now, unless there is one."""
+
+    def reconcile_scaler(self, is_update: bool) -> None:
+        """Make the primary's autoscaler if the Canary names one; with `is_update`, make it follow the target's."""
+
+    def reconcile_route(self) -> None:
+        """Make the route; write it whole, all traffic on the primary, where it differs in more than weights."""
+
+    def set_weights(self, primary: int, canary: int) -> None: ...
+
+    def scale_target_to_zero(self) -> None: ...
+
+    def scale_target_up(self) -> None: ...
 
     def promote(self) -> None:
-        """Copy the target's live pod template over the primary's."""
+        """Copy the target's live pod template, configs and replicas over the primary's."""
+
+    def publish(self, status: Status) -> None:
+        """Write the Canary's status."""
 
     def call_hook(self, hook: Hook, phase: Phase, checksum: str) -> bool:
         """Call the webhook; return whether it passed."""
@@ -79,21 +78,30 @@ class FlaggerCluster(Protocol):
     def record(self, text: str, phase: Phase, checksum: str, is_warning: bool) -> None:
         """An event, for people and for the event webhooks."""
 
-    def publish(self, status: Status) -> None:
-        """Write the Canary's status."""
+
+def take_up(cluster: FlaggerCluster) -> None:
+    """Give a Canary that has no status its first one, as Flagger does when it hears of it."""
+    if not cluster.status().phase:
+        cluster.publish(Status("Initializing"))
 
 
-class Scheduler:
-    """One Canary's scheduler. Call `tick` once every `canary.interval_s`; the state is `status`."""
+def tick(cluster: FlaggerCluster, canary: Canary) -> None:
+    """Run one tick. Flagger does so every `canary.interval_s`, and keeps nothing from one tick to the next."""
+    take_up(cluster)
+    _Tick(cluster, canary).run()
 
-    def __init__(self, cluster: FlaggerCluster) -> None:
-        self.cluster = cluster
-        self.status = Status()
 
-    def tick(self, canary: Canary) -> None:
-        """Run one tick. Each guard may act and end it; the order is Flagger's."""
-        self.canary = canary
-        if canary.is_suspended:
+class _Tick:
+    """One tick. It goes by the status that it read at its beginning, whatever it writes meanwhile."""
+
+    def __init__(self, cluster: FlaggerCluster, canary: Canary) -> None:
+        self.cluster, self.canary, self.status = cluster, canary, cluster.status()
+        self.primary_weight, self.weight = TOTAL_WEIGHT, 0
+
+    def run(self) -> None:
+        """Each guard may act and end the tick; the order is Flagger's."""
+        if self.canary.is_suspended:
+            self._say("skipping canary run as object is suspended")
             return
         guards: tuple[Callable[[], bool], ...] = (
             self._initialising,
@@ -109,66 +117,76 @@ class Scheduler:
             self._check_failed,
             self._traffic_increase_held,
         )
-        if not any(ends_tick() for ends_tick in guards):
-            self._advance()
+        try:
+            if not any(ends_tick() for ends_tick in guards):
+                self._advance()
+        except ClusterError as error:
+            self._warn(str(error))
 
     def _initialising(self) -> bool:
-        if self.status.phase not in ("", "Initializing"):
-            return False
-        self._publish(replace(self.status, phase="Initializing"))
+        """Make what is missing. All of it is looked after in every tick; only a new Canary is initialised."""
+        is_new, is_analysed = self.status.phase in NEW, not self.canary.skip_analysis
+        self.cluster.create_arm_services()
+        if is_new and is_analysed:
+            self._say("all the metrics providers are available!")
         self.cluster.create_primary()
-        if not self.canary.skip_analysis and self._primary_not_ready():
+        if is_new and self._primary_not_ready():
             return True
-        self.cluster.scale_target(0)
-        self.cluster.set_route(0)
-        self._sync("Initialized")
-        self._say(f"Initialization done! {self.canary}")
+        self.cluster.reconcile_scaler(is_update=False)
+        self.cluster.create_apex_service()
+        if is_new:
+            self.cluster.scale_target_to_zero()
+        self.cluster.reconcile_route()
+        if is_new:
+            self._sync("Initialized")
+            self.status = self.cluster.status()
+            self._say(f"Initialization done! {self.canary}")
         return False
 
     def _nothing_to_do(self) -> bool:
         if self.status.phase in RUNNING or self.status.phase == "Waiting":
             return False
-        is_changed = self._has_target_changed()
         if self.status.phase == "Failed":
             # Written before anything acts on it: if this tick then ends early, the revision never starts.
-            self._publish(replace(self.status, last_applied_spec=self.cluster.target_spec()))
-        return not is_changed
+            self.cluster.publish(replace(self.status, **self._live()))
+        return not self._is_revision_new()
 
     def _primary_not_ready(self) -> bool:
-        readiness = self.cluster.primary_readiness()
-        if self.canary.skip_analysis or readiness is Readiness.READY:
+        readiness = Readiness.READY if self.canary.skip_analysis else self.cluster.primary_readiness()
+        if readiness is Readiness.READY:
             return False
         self._warn(f"{self.canary.target}-primary.{self.canary.namespace} not ready: {readiness.value}")
-        if readiness is Readiness.STUCK:
-            if self.status.phase in ("Promoting", "Finalising"):
-                # The primary broke while it took over: the canary is the only healthy copy, so it keeps the traffic.
-                self.cluster.set_route(TOTAL_WEIGHT)
-                self._warn(f"Promotion failed! Routing all traffic to canary {self.canary}", "Failed")
-                self._sync("Failed", canary_weight=TOTAL_WEIGHT)
-                self._refused("post-rollout", "Failed")
-            else:
-                self._roll_back()
+        if readiness is Readiness.STUCK and self.status.phase in ("Promoting", "Finalising"):
+            # The primary broke while it took over: the canary is the only healthy copy, so it keeps the traffic.
+            self._warn(f"Promotion of {self.canary.target}.{self.canary.namespace} failed, primary not ready")
+            self.cluster.set_weights(0, TOTAL_WEIGHT)
+            self._sync("Failed", TOTAL_WEIGHT)
+            self._tell_end("Failed")
+        elif readiness is Readiness.STUCK:
+            self._roll_back()
         return True
 
     def _new_run(self) -> bool:
+        self.primary_weight, self.weight = self.cluster.weights()
         if self.status.phase in RUNNING:
             return False
+        self.status = self.cluster.status()
         if refused := self._refused("confirm-rollout", self.status.phase):
             if self.status.phase != "Waiting":
-                self._enter("Waiting")
+                self.cluster.publish(self.status.entering("Waiting"))
                 self._warn(f"Halt {self.canary} advancement waiting for approval {refused.name}")
             return True
         self._say(f"New revision detected! Scaling up {self.canary.target}.{self.canary.namespace}", "Progressing")
-        self.cluster.scale_target(1)
+        self.cluster.scale_target_up()
         self._sync("Progressing")
         return True
 
     def _revision_changed(self) -> bool:
-        if self.status.phase not in ANALYSING or not self._has_target_changed():
+        if self.status.phase not in ANALYSING or not self._is_revision_new():
             return False
-        self.cluster.set_route(0)
-        self._sync("Progressing")
         self._say(f"New revision detected! Restarting analysis for {self.canary.target}.{self.canary.namespace}")
+        self.cluster.set_weights(TOTAL_WEIGHT, 0)
+        self._sync("Progressing")
         return True
 
     def _canary_not_ready(self) -> bool:
@@ -183,31 +201,37 @@ class Scheduler:
     def _analysis_skipped(self) -> bool:
         if not self.canary.skip_analysis:
             return False
-        self.cluster.set_route(0)
+        self.cluster.set_weights(TOTAL_WEIGHT, 0)
         self._copy_template()
-        self.cluster.scale_target(0)
-        self._enter("Succeeded")
-        self._say(f"Promotion completed! Canary analysis was skipped for {self.canary}")
+        self.cluster.reconcile_scaler(is_update=True)
+        self.cluster.scale_target_to_zero()
+        self.cluster.publish(self.status.entering("Succeeded"))
+        self._tell_end("Succeeded", "Succeeded")
+        self._say(f"Promotion completed! Canary analysis was skipped for {self.canary}", "Succeeded")
         return True
 
     def _rollback_hook_fired(self) -> bool:
         if self.status.phase not in ANALYSING:
             return False
-        hooks = self.canary.hooks_of("rollback")
-        if not any(self.cluster.call_hook(hook, self.status.phase, self._checksum) for hook in hooks):
-            return False
-        self._warn(f"Rolling back {self.canary} manual webhook invoked")
-        self._roll_back()
-        return True
+        for hook in self.canary.hooks_of("rollback"):
+            if self.cluster.call_hook(hook, self.status.phase, self.status.checksum):
+                self._warn(f"Rollback check {hook.name} passed")
+                self._warn(f"Rolling back {self.canary} manual webhook invoked")
+                self._roll_back()
+                return True
+            self._say(f"Rollback hook {hook.name} not signaling a rollback")
+        return False
 
     def _promoting(self) -> bool:
         if self.status.phase == "Promoting":
+            self.cluster.reconcile_scaler(is_update=True)
             self._shift_back()
         elif self.status.phase == "Finalising":
-            self.cluster.scale_target(0)
-            self._enter("Succeeded")
-            self._refused("post-rollout", "Succeeded")
-            self._say(f"Promotion completed! Scaling down {self.canary.target}.{self.canary.namespace}")
+            self.cluster.scale_target_to_zero()
+            self.cluster.publish(self.status.entering("Succeeded"))
+            self._tell_end("Succeeded", "Succeeded")
+            target = f"{self.canary.target}.{self.canary.namespace}"
+            self._say(f"Promotion completed! Scaling down {target}", "Succeeded")
         return self.status.phase not in ANALYSING
 
     def _too_many_failed_checks(self) -> bool:
@@ -217,7 +241,8 @@ class Scheduler:
         return True
 
     def _check_failed(self) -> bool:
-        is_start = self.cluster.canary_weight() == 0
+        # At weight 0 while promotion waits, iterations are -1: a route that was written anew starts without a question.
+        is_start = self.weight == 0 and self.status.iterations == 0
         if is_start:
             self._say(f"Starting canary analysis for {self.canary.target}.{self.canary.namespace}")
         failed: Hook | Metric | None = self._refused("pre-rollout" if is_start else "rollout", "Progressing")
@@ -228,11 +253,11 @@ class Scheduler:
             return False
         check = "pre-rollout" if is_start else "external"
         self._warn(f"Halt {self.canary} advancement {check} check {failed.name} failed")
-        self._publish(replace(self.status, failed_checks=self.status.failed_checks + 1))
+        self.cluster.publish(replace(self.status, failed_checks=self.status.failed_checks + 1))
         return True
 
     def _traffic_increase_held(self) -> bool:
-        if self.canary.next_step(self.cluster.canary_weight()) <= 0:
+        if self.canary.next_step(self.weight) <= 0:
             return True
         if self.status.phase == "WaitingPromotion":
             return False
@@ -241,40 +266,52 @@ class Scheduler:
         return refused is not None
 
     def _advance(self) -> None:
-        weight = self.cluster.canary_weight()
-        if weight < self.canary.max_weight:
-            weight = min(TOTAL_WEIGHT, weight + self.canary.next_step(weight))
-            self.cluster.set_route(weight)
-            self._publish(replace(self.status, canary_weight=weight))
+        if self.weight < self.canary.max_weight:
+            step = self.canary.next_step(self.weight)
+            weight = min(TOTAL_WEIGHT, self.weight + step)
+            self.cluster.set_weights(max(0, self.primary_weight - step), weight)
+            self.cluster.publish(replace(self.status, canary_weight=weight))
             self._say(f"Advance {self.canary} canary weight {weight}")
         elif refused := self._refused("confirm-promotion", "Progressing"):
-            if self.status.phase != "WaitingPromotion":
-                self._enter("WaitingPromotion")
-                self._warn(f"Halt {self.canary} advancement waiting for promotion approval {refused.name}")
+            self._wait_for_promotion(refused)
         else:
             self._copy_template()
-            self._enter("Promoting")
+            self.cluster.publish(self.status.entering("Promoting"))
+
+    def _wait_for_promotion(self, refused: Hook) -> None:
+        if self.status.phase == "WaitingPromotion":
+            self.cluster.publish(replace(self.status, iterations=-1))
+            return
+        self.cluster.publish(self.status.entering("WaitingPromotion"))
+        self._warn(f"Halt {self.canary} advancement waiting for promotion approval {refused.name}")
 
     def _shift_back(self) -> None:
-        step = self.canary.step_weight_promotion or TOTAL_WEIGHT
-        weight = max(0, self.cluster.canary_weight() - step)
-        self.cluster.set_route(weight)
-        if weight == 0:
+        step = self.canary.step_weight_promotion
+        if not step:
             self._say("Routing all traffic to primary")
-            self._enter("Finalising")
-        else:
-            self._publish(replace(self.status, canary_weight=weight))
-            self._say(f"Advance {self.canary} primary weight {TOTAL_WEIGHT - weight}")
+            self.cluster.set_weights(TOTAL_WEIGHT, 0)
+            self.cluster.publish(self.status.entering("Finalising"))
+        elif self.weight > 0:  # else it stays in this phase for good
+            primary, weight = min(TOTAL_WEIGHT, self.primary_weight + step), max(0, self.weight - step)
+            self.cluster.set_weights(primary, weight)
+            self._say(f"Advance {self.canary} primary weight {primary}")
+            is_done = primary == TOTAL_WEIGHT
+            status = self.status.entering("Finalising") if is_done else replace(self.status, canary_weight=weight)
+            self.cluster.publish(status)
 
     def _roll_back(self) -> None:
         if self.status.failed_checks >= self.canary.threshold:
             self._warn(f"Rolling back {self.canary} failed checks threshold reached {self.status.failed_checks}")
-        self.cluster.set_route(0)
+        self.cluster.set_weights(TOTAL_WEIGHT, 0)
         # The event reports Failed before the status does; listeners must not take it for the state.
         self._warn(f"Canary failed! Scaling down {self.canary}", "Failed")
-        self.cluster.scale_target(0)
+        self.cluster.scale_target_to_zero()
         self._sync("Failed")
-        self._refused("post-rollout", "Failed")
+        self._tell_end("Failed")
+
+    def _tell_end(self, end: Phase, phase: Phase | None = None) -> None:
+        if refused := self._refused("post-rollout", end, phase):
+            self._warn(f"Post-rollout hook {refused.name} failed", phase)
 
     def _copy_template(self) -> None:
         # The live target, not the analysed one: what a sync brought in since this tick began is promoted with it.
@@ -282,40 +319,35 @@ class Scheduler:
         self._say(f"Copying {target}.{self.canary.namespace} template spec to {target}-primary.{self.canary.namespace}")
         self.cluster.promote()
 
-    def _has_target_changed(self) -> bool:
-        live = self.cluster.target_spec()
-        if not self.status.last_applied_spec:
+    def _is_revision_new(self) -> bool:
+        status, live = self.status, self.cluster.target_spec()
+        if not status.last_applied_spec:
             return True
-        return live not in (self.status.last_promoted_spec, self.status.last_applied_spec)
+        if live not in (status.last_promoted_spec, status.last_applied_spec):
+            return True
+        # Configs have no promoted state: going back to the promoted ones is a new revision, too.
+        return dict(self.cluster.target_configs()) != dict(status.tracked_configs or {})
 
-    def _refused(self, hook_type: str, phase: Phase) -> Hook | None:
+    def _refused(self, kind: str, phase: Phase, told: Phase | None = None) -> Hook | None:
         """Return the first webhook of this type that does not pass; later ones are not called."""
-        hooks = self.canary.hooks_of(hook_type)
-        return next((hook for hook in hooks if not self.cluster.call_hook(hook, phase, self._checksum)), None)
+        for hook in self.canary.hooks_of(kind):
+            if not self.cluster.call_hook(hook, phase, self.status.checksum):
+                return hook
+            if kind != "rollout":
+                self._say(f"{kind.capitalize()} check {hook.name} passed", told)
+        return None
 
     def _sync(self, phase: Phase, canary_weight: int = 0) -> None:
-        """Begin a phase: counters at zero, and the live template recorded as applied."""
-        live = self.cluster.target_spec()
-        promoted = live if phase == "Initialized" else self.status.last_promoted_spec
-        self._publish(Status(phase, 0, canary_weight, live, promoted))
+        """Begin a phase: counters at zero, and the live revision recorded as applied."""
+        live = self._live()
+        promoted = live["last_applied_spec"] if phase == "Initialized" else self.status.last_promoted_spec
+        self.cluster.publish(Status(phase, 0, canary_weight, last_promoted_spec=promoted, **live))
 
-    def _enter(self, phase: Phase) -> None:
-        """Move to a phase, keeping the counters; success makes the applied template the promoted one."""
-        promoted = self.status.last_applied_spec if phase == "Succeeded" else self.status.last_promoted_spec
-        weight = self.status.canary_weight if phase == "Waiting" else 0
-        self._publish(replace(self.status, phase=phase, canary_weight=weight, last_promoted_spec=promoted))
-
-    def _publish(self, status: Status) -> None:
-        if status != self.status:
-            self.status = status
-            self.cluster.publish(status)
-
-    @property
-    def _checksum(self) -> str:
-        return self.status.last_applied_spec
+    def _live(self) -> dict[str, Any]:
+        return {"last_applied_spec": self.cluster.target_spec(), "tracked_configs": self.cluster.target_configs()}
 
     def _say(self, text: str, phase: Phase | None = None) -> None:
-        self.cluster.record(text, phase or self.status.phase, self._checksum, is_warning=False)
+        self.cluster.record(text, phase or self.status.phase, self.status.checksum, is_warning=False)
 
     def _warn(self, text: str, phase: Phase | None = None) -> None:
-        self.cluster.record(text, phase or self.status.phase, self._checksum, is_warning=True)
+        self.cluster.record(text, phase or self.status.phase, self.status.checksum, is_warning=True)

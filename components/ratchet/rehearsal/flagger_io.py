@@ -1,25 +1,25 @@
-"""Connect the scheduler model to the rehearsal cluster: Deployments, the route, webhooks over HTTP."""
+"""Connect the scheduler model to the rehearsal cluster: Deployments, Services, the route, webhooks over HTTP."""
 
-import copy
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import httpx
 
-from ratchet.rehearsal.canary_spec import TOTAL_WEIGHT, Canary, Hook, Metric, read_canary
-from ratchet.rehearsal.cluster import Cluster, Object, spec_hash, timestamp
-from ratchet.rehearsal.flagger import Phase, Readiness, Status
+from ratchet.rehearsal import http_route, workloads
+from ratchet.rehearsal.canary_spec import Canary, Hook, Metric, read_canary
+from ratchet.rehearsal.canary_status import Phase, Status, read_status, written
+from ratchet.rehearsal.cluster import Cluster, Object
+from ratchet.rehearsal.flagger import ClusterError, Readiness
 from ratchet.rehearsal.prometheus import measure
 
 EVENT_TIMEOUT_S = 5.0
 PASSING = (200, 201, 202)  # 204 fails: Flagger compares with 202
 RETRIED_ABOVE, TOO_MANY_REQUESTS = 500, 429
-PROMOTED = {
-    "Initialized": ("True", "Deployment initialization completed."),
-    "Succeeded": ("True", "Canary analysis completed successfully, promotion finished."),
-    "Failed": ("False", "Canary analysis failed, Deployment scaled to zero."),
-}
+RETRY_WAIT_S = 1.0
+UNTRACKED = "flagger.app/config-tracking"
 
 
 class ClusterWorld:
@@ -29,66 +29,111 @@ class ClusterWorld:
         self.cluster = cluster
         self.name = name
         self.primary = f"{name}-primary"
-        self.client = httpx.Client(trust_env=False)
+        self.client = httpx.Client(trust_env=False, follow_redirects=True)
 
-    def canary(self) -> Canary | None:
+    def spec(self) -> Canary | None:
         resource = self.cluster.get("Canary", self.name)
         return read_canary(resource) if resource else None
 
     def status(self) -> Status:
-        """Return the Canary's status, from which a restarted scheduler resumes."""
-        canary = self.cluster.get("Canary", self.name)
-        known = canary["status"] if canary else {}
-        return Status(
-            phase=known.get("phase", ""),
-            failed_checks=known.get("failedChecks", 0),
-            canary_weight=known.get("canaryWeight", 0),
-            last_applied_spec=known.get("lastAppliedSpec", ""),
-            last_promoted_spec=known.get("lastPromotedSpec", ""),
-        )
+        return read_status(self._get("Canary", self.name))
+
+    def publish(self, status: Status) -> None:
+        now = self.cluster.now()
+
+        def change(stored: Object) -> None:
+            stored["status"] = written(status, stored["status"], now)
+
+        self.cluster.update("Canary", self.name, change, "status")
 
     def target_spec(self) -> str:
-        return spec_hash(self._deployment(self.name)["spec"]["template"])
+        return workloads.spec_hash(self._target()["spec"]["template"])
+
+    def target_configs(self) -> Mapping[str, str]:
+        tracked = self._tracked(self._target())
+        return {f"{kind.lower()}/{name}": workloads.checksum(config) for (kind, name), config in tracked.items()}
 
     def target_readiness(self) -> Readiness:
-        return readiness(self._deployment(self.name))
+        return workloads.readiness(self._target())
 
     def primary_readiness(self) -> Readiness:
-        return readiness(self._deployment(self.primary))
-
-    def canary_weight(self) -> int:
-        route = self.cluster.get("HTTPRoute", self.name)
-        return 0 if route is None else weights(route)[1]
-
-    def set_route(self, canary_weight: int) -> None:
-        self.cluster.apply(self._route(canary_weight))
-
-    def scale_target(self, replicas: int) -> None:
-        self.cluster.update("Deployment", self.name, lambda stored: stored["spec"].update(replicas=replicas))
+        return workloads.readiness(self._get("Deployment", self.primary))
 
     def create_primary(self) -> None:
-        if self.cluster.get("Deployment", self.primary):
-            return
-        target = self._deployment(self.name)
-        primary = {**target, "metadata": {"name": self.primary, "labels": {"app": self.primary}}}
-        primary["spec"] |= {
-            "replicas": max(1, target["spec"]["replicas"]),
-            "selector": {"matchLabels": {"app": self.primary}},
-            "template": self._primary_template(target["spec"]["template"]),
-        }
-        self.cluster.apply(primary)
-        # Flagger leaves the target running until the primary is ready. Here no user is served before that, and a
-        # second process would only slow down the first.
-        self.scale_target(0)
+        if not self.cluster.get("Deployment", self.primary):
+            target = self._target()
+            self.cluster.create(workloads.primary_of(target, self._primary_template(target)))
 
     def promote(self) -> None:
-        template = self._primary_template(self._deployment(self.name)["spec"]["template"])
-        self.cluster.update("Deployment", self.primary, lambda stored: stored["spec"].update(template=template))
+        target = self._target()
+        template = self._primary_template(target)
+        copied = {key: target["spec"][key] for key in workloads.COPIED if key in target["spec"]}
+        if self._scaler() is None:
+            copied["replicas"] = target["spec"]["replicas"]
+
+        def change(stored: Object) -> None:
+            stored["spec"] |= {**copied, "template": template}
+
+        self.cluster.update("Deployment", self.primary, change)
+
+    def scale_target_to_zero(self) -> None:
+        self._scale(0)
+
+    def scale_target_up(self) -> None:
+        """Give the target the replicas that it has, else those of its autoscaler or of the primary."""
+        if own := self._target()["spec"]["replicas"]:
+            self._scale(own)
+        elif scaler := self._scaler():
+            self._scale(scaler["spec"].get("minReplicas") or 1)
+        else:
+            self._scale(self._get("Deployment", self.primary)["spec"]["replicas"] or 1)
+
+    def reconcile_scaler(self, is_update: bool) -> None:
+        scaler = self._scaler()
+        if scaler is None:
+            return
+        name = scaler["metadata"]["name"] + workloads.PRIMARY
+        aim = scaler["spec"]["scaleTargetRef"] | {"name": self.primary}
+        ref = self._get("Canary", self.name)["spec"]["autoscalerRef"]
+        spec = scaler["spec"] | {"scaleTargetRef": aim} | ref.get("primaryScalerReplicas", {})
+        known = self.cluster.get(scaler["kind"], name)
+        if known is None:
+            self.cluster.create({**scaler, "metadata": {"name": name}, "spec": spec, "status": {}})
+        elif is_update and known["spec"] != spec:
+            self.cluster.update(scaler["kind"], name, lambda stored: stored.update(spec=spec))
+
+    def create_arm_services(self) -> None:
+        self._create_service(f"{self._apex()}-canary", self.name)
+        self._create_service(f"{self._apex()}-primary", self.primary)
+
+    def create_apex_service(self) -> None:
+        self._create_service(self._apex(), self.primary)
+
+    def reconcile_route(self) -> None:
+        canary, name = self._get("Canary", self.name), self._apex()
+        known, spec = self.cluster.get("HTTPRoute", name), http_route.route_spec(canary, *http_route.whole(0))
+        if known is None:
+            api = "gateway.networking.k8s.io/v1"
+            self.cluster.create({"apiVersion": api, "kind": "HTTPRoute", "metadata": {"name": name}, "spec": spec})
+        elif http_route.differs(known, canary):
+            self.cluster.update("HTTPRoute", name, lambda stored: stored.update(spec=spec))
+
+    def weights(self) -> tuple[int, int]:
+        route = self._get("HTTPRoute", self._apex())
+        if why := http_route.refusal(route):
+            raise ClusterError(why)
+        return http_route.weights(route)
+
+    def set_weights(self, primary: int, canary: int) -> None:
+        self._get("HTTPRoute", self._apex())
+        spec = http_route.route_spec(self._get("Canary", self.name), primary, canary)
+        self.cluster.update("HTTPRoute", self._apex(), lambda stored: stored.update(spec=spec))
 
     def call_hook(self, hook: Hook, phase: Phase, checksum: str) -> bool:
         place = {"name": self.name, "namespace": self.cluster.namespace}
         payload = place | {"phase": phase, "checksum": checksum, "metadata": dict(hook.metadata)}
-        for _ in range(1 + hook.retries):
+        for attempt in range(1 + hook.retries):
+            time.sleep(RETRY_WAIT_S if attempt else 0.0)
             try:
                 status = self.client.post(hook.url, json=payload, timeout=hook.timeout_s).status_code
             except httpx.TransportError as error:
@@ -107,87 +152,52 @@ class ClusterWorld:
 
     def record(self, text: str, phase: Phase, checksum: str, is_warning: bool) -> None:
         self.cluster.log("flagger", text)
-        canary = self.canary()
+        canary = self.spec()
         kind = "Warning" if is_warning else "Normal"
         event = {"eventMessage": text, "eventType": kind, "timestamp": str(time.time_ns() // 1_000_000)}
         for hook in canary.hooks_of("event") if canary else ():
             metadata = tuple((dict(hook.metadata) | event).items())
             self.call_hook(replace(hook, metadata=metadata, timeout_s=EVENT_TIMEOUT_S), phase, checksum)
 
-    def publish(self, status: Status) -> None:
-        self.cluster.update("Canary", self.name, lambda stored: _write_status(stored, status))
+    def _target(self) -> Object:
+        return self._get("Deployment", self.name)
 
-    def _deployment(self, name: str) -> Object:
-        deployment = self.cluster.get("Deployment", name)
-        if deployment is None:
-            raise LookupError(f"Deployment {name} is not in the rehearsal cluster")
-        return deployment
+    def _apex(self) -> str:
+        return http_route.apex_name(self._get("Canary", self.name))
 
-    def _primary_template(self, template: Object) -> Object:
-        primary = copy.deepcopy(template)
-        primary["metadata"]["labels"]["app"] = self.primary
-        # Flagger's own way to force a rolling update of the primary.
-        primary["metadata"].setdefault("annotations", {})["flagger-id"] = str(uuid.uuid4())
-        return primary
+    def _get(self, kind: str, name: str) -> Object:
+        found = self.cluster.get(kind, name)
+        if found is None:
+            raise ClusterError(f"{kind} {name}.{self.cluster.namespace} get query error: not found")
+        return found
 
-    def _route(self, canary_weight: int) -> Object:
-        canary = self.cluster.get("Canary", self.name)
-        service = canary["spec"]["service"] if canary else {}
-        shares = {self.primary: TOTAL_WEIGHT - canary_weight, f"{self.name}-canary": canary_weight}
-        backends = [
-            {"group": "", "kind": "Service", "name": name, "port": service.get("port", 80), "weight": weight}
-            for name, weight in shares.items()
-        ]
-        return {
-            "apiVersion": "gateway.networking.k8s.io/v1",
-            "kind": "HTTPRoute",
-            "metadata": {"name": self.name},
-            "spec": {
-                "parentRefs": service.get("gatewayRefs", []),
-                "hostnames": service.get("hosts", []),
-                "rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/"}}], "backendRefs": backends}],
-            },
-        }
+    def _scale(self, replicas: int) -> None:
+        self._target()
+        self.cluster.update("Deployment", self.name, lambda stored: stored["spec"].update(replicas=replicas), "patch")
 
+    def _scaler(self) -> Object | None:
+        ref = self._get("Canary", self.name)["spec"].get("autoscalerRef")
+        return self._get(ref["kind"], ref["name"]) if ref else None
 
-def weights(route: Object) -> tuple[int, int]:
-    """Return the primary's and the canary's weight in an HTTPRoute of Flagger's."""
-    primary, canary = route["spec"]["rules"][0]["backendRefs"]
-    return primary["weight"], canary["weight"]
+    def _tracked(self, deployment: Object) -> dict[tuple[str, str], Object]:
+        """Return the ConfigMaps and Secrets that the Deployment's pods read, but for those that say no to tracking."""
+        found = {}
+        for (kind, name), is_required in workloads.config_refs(deployment["spec"]["template"]).items():
+            config = self._get(kind, name) if is_required else self.cluster.get(kind, name)
+            annotations = config["metadata"].get("annotations", {}) if config else {}
+            if config and not str(annotations.get(UNTRACKED, "")).startswith("disable"):
+                found[kind, name] = config
+        return found
 
+    def _primary_template(self, target: Object) -> Object:
+        """Give the primary configs of its own, and return its pod template."""
+        tracked = self._tracked(target)
+        for (kind, name), config in tracked.items():
+            copied: dict[str, Any] = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name + workloads.PRIMARY}}
+            self.cluster.update_or_create(copied | {"data": config.get("data", {})})
+        return workloads.primary_template(target, set(tracked), str(uuid.uuid4()))
 
-def readiness(deployment: Object) -> Readiness:
-    """Return a Deployment's readiness by Flagger's rule: rolled out, old pods gone, available; or past its deadline."""
-    status, wanted = deployment["status"], deployment["spec"]["replicas"]
-    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
-        return Readiness.WAITING
-    if any(condition.get("reason") == "ProgressDeadlineExceeded" for condition in status.get("conditions", ())):
-        return Readiness.STUCK
-    counts = (status["replicas"], status["updatedReplicas"], status["availableReplicas"])
-    return Readiness.READY if counts == (wanted, wanted, wanted) else Readiness.WAITING
-
-
-def _write_status(canary: Object, status: Status) -> None:
-    promoted, message = PROMOTED.get(status.phase, ("Unknown", f"{status.phase}."))
-    now = timestamp()
-    before = canary["status"].get("conditions", [{}])[0]
-    since = before["lastTransitionTime"] if before.get("status") == promoted else now
-    canary["status"] = {
-        "phase": status.phase,
-        "failedChecks": status.failed_checks,
-        "canaryWeight": status.canary_weight,
-        "iterations": 0,
-        "lastAppliedSpec": status.last_applied_spec,
-        "lastPromotedSpec": status.last_promoted_spec,
-        "lastTransitionTime": now,
-        "conditions": [
-            {
-                "type": "Promoted",
-                "status": promoted,
-                "reason": status.phase,
-                "message": message,
-                "lastUpdateTime": now,
-                "lastTransitionTime": since,
-            }
-        ],
-    }
+    def _create_service(self, name: str, pods: str) -> None:
+        if not self.cluster.get("Service", name):
+            spec = {"selector": {workloads.LABEL: pods}}
+            self.cluster.create({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})

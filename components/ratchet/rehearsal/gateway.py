@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from ratchet.rehearsal.cluster import Cluster
-from ratchet.rehearsal.flagger_io import weights
+from ratchet.rehearsal.http_route import weights
 
 TIMEOUT_S = 120.0  # the chart's gateway.timeout
 KEEP_ALIVE_S = 2.0  # below the routers' own, so that a pooled connection is never one they have just closed

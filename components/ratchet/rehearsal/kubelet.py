@@ -4,6 +4,7 @@ A change of the pod template starts a new process, waits until it is ready, poin
 stops the old one. A Deployment's replicas count as one if above zero.
 """
 
+import base64
 import os
 import subprocess
 import threading
@@ -21,7 +22,8 @@ from ratchet.errors import UserError
 from ratchet.http_service import free_ports
 from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.rehearsal import child_process
-from ratchet.rehearsal.cluster import Cluster, Object, spec_hash, timestamp
+from ratchet.rehearsal.cluster import Cluster, Object
+from ratchet.rehearsal.workloads import spec_hash
 
 HOST = "127.0.0.1"
 PASS_S = 0.1
@@ -140,7 +142,7 @@ class Kubelet:
     def _spawn(self, name: str, template: Object, adapter: AdapterRef | None) -> Pod:
         [port] = free_ports(1, HOST)
         log = self.logs / f"{name}.log"
-        environment = os.environ | resolve(template) | {"RATCHET_HOST": HOST, "RATCHET_PORT": str(port)}
+        environment = os.environ | resolve(template, self.cluster) | {"RATCHET_HOST": HOST, "RATCHET_PORT": str(port)}
         with log.open("ab") as output:
             process = child_process.start("ratchet.router.app", output=output, env=environment)
         return Pod(spec_hash(template), adapter, f"http://{HOST}:{port}", log, process)
@@ -200,7 +202,7 @@ class Kubelet:
             "updatedReplicas": len(updated),
             "readyReplicas": len(available),
             "availableReplicas": len(available),
-            "conditions": [_progressing(deployment, is_complete, is_late)],
+            "conditions": [_progressing(deployment, is_complete, is_late, self.cluster.now())],
         }
         if deployment["status"] != status:
             self.cluster.update("Deployment", name, lambda stored: stored.update(status=status))
@@ -237,26 +239,44 @@ def adapter_of(template: Object) -> AdapterRef | None:
     return None if adapter.is_base else adapter
 
 
-def resolve(template: Object) -> Mapping[str, str]:
-    """Return the first container's environment: literals, and labels by the downward API."""
+def resolve(template: Object, cluster: Cluster) -> Mapping[str, str]:
+    """Return the first container's environment: literals, labels by the downward API, keys of Secrets and ConfigMaps.
+
+    Raises UserError for anything else, and for a key that is missing and not optional.
+    """
     labels: Mapping[str, str] = template["metadata"].get("labels", {})
     known = {f"metadata.labels['{key}']": value for key, value in labels.items()}
-    return {entry["name"]: _value(entry, known) for entry in template["spec"]["containers"][0].get("env", ())}
+    entries = template["spec"]["containers"][0].get("env", ())
+    values = {entry["name"]: _value(entry, known, cluster) for entry in entries}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _value(entry: Object, known: Mapping[str, str]) -> str:
+def _value(entry: Object, known: Mapping[str, str], cluster: Cluster) -> str | None:
     if "valueFrom" not in entry:
         return str(entry.get("value", ""))
-    path = entry["valueFrom"].get("fieldRef", {}).get("fieldPath")
+    origin = entry["valueFrom"]
+    for kind, key in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
+        if key in origin:
+            return _data(kind, origin[key], cluster)
+    path = origin.get("fieldRef", {}).get("fieldPath")
     if path not in known:
-        raise UserError(f"env {entry['name']}: the rehearsal resolves literals and labels, not {entry['valueFrom']}")
+        raise UserError(f"env {entry['name']}: the rehearsal resolves literals, labels and Secrets, not {origin}")
     return known[path]
 
 
-def _progressing(deployment: Object, is_complete: bool, is_late: bool) -> dict[str, Any]:
+def _data(kind: str, ref: Object, cluster: Cluster) -> str | None:
+    data = (cluster.get(kind, ref["name"]) or {}).get("data", {})
+    if ref["key"] in data:
+        return base64.b64decode(data[ref["key"]]).decode() if kind == "Secret" else str(data[ref["key"]])
+    if ref.get("optional"):
+        return None
+    raise UserError(f"{kind} {ref['name']} has no key {ref['key']}, which a router's environment names")
+
+
+def _progressing(deployment: Object, is_complete: bool, is_late: bool, now: str) -> dict[str, Any]:
     reason = "NewReplicaSetAvailable" if is_complete else "ReplicaSetUpdated"
     if is_late:
         reason = "ProgressDeadlineExceeded"
     before: Object = next(iter(deployment["status"].get("conditions", ())), {})
-    since = before["lastUpdateTime"] if before.get("reason") == reason else timestamp()
+    since = before["lastUpdateTime"] if before.get("reason") == reason else now
     return {"type": "Progressing", "status": str(not is_late), "reason": reason, "lastUpdateTime": since}

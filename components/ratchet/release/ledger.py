@@ -35,8 +35,12 @@ class LedgerEntry(BaseModel):
     restores: bool = Field(
         False, description="an operator goes back to an adapter that served before: no canary, no analysis"
     )
-    applied_spec: str = Field(
-        "", description="the Canary's lastAppliedSpec at the request: it changes once a run starts"
+    applied_spec: str = Field("", description="the Canary's lastAppliedSpec at the request")
+    condition_at: str = Field(
+        "", description="when the Canary entered the phase that it was in at the request: it moves once a run starts"
+    )
+    quarantines: bool = Field(
+        True, description="of `rolled_back`: the adapter took requests, and may not be released again"
     )
     evidence: dict[str, Any] = {}
     commit: str = ""
@@ -178,7 +182,7 @@ def quarantined(records: Iterable[LedgerRecord]) -> set[AdapterDigest]:
     """Return the digests that a canary or an operator rolled back, and that were not requested again since."""
     digests: set[AdapterDigest] = set()
     for record in records:
-        if record.event == "rolled_back":
+        if record.event == "rolled_back" and record.quarantines:
             digests.add(record.adapter.digest)
         elif record.event == "restored" and record.baseline:
             digests.add(record.baseline.digest)

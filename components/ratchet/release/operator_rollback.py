@@ -5,9 +5,21 @@ own: the adapter's keys in Git and `skipAnalysis`, until primary runs it. This m
 ledger; the reconciler carries it out, and completes it after a crash.
 """
 
+from collections.abc import Sequence
+
 from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import UserError
-from ratchet.release.ledger import Ledger, LedgerEntry, LedgerRecord, quarantined, request, served_before
+from ratchet.release.ledger import (
+    Ledger,
+    LedgerEntry,
+    LedgerRecord,
+    close,
+    is_aborted,
+    open_request,
+    quarantined,
+    request,
+    served_before,
+)
 from ratchet.release.reconciler.kubernetes import ClusterSnapshot
 
 
@@ -16,7 +28,8 @@ def request_rollback(
 ) -> LedgerRecord:
     """Open the release that goes back to `version` (`base` or 0: the base model).
 
-    Raises UserError for a version that never served, is quarantined or serves already, and while a release is open.
+    A release that an operator gave up, one whose promotion failed, and a rollback to another version are closed for it.
+    Raises UserError for a version that never served, is quarantined or serves already, and while another is open.
     """
     back = _known(ledger, version)
     if back.digest == snapshot.primary.digest:
@@ -30,12 +43,23 @@ def request_rollback(
         verdict="pass",  # it served before
         restores=True,
         applied_spec=snapshot.last_applied_spec,
+        condition_at=snapshot.condition_at,
         why=why,
     )
+    records = ledger.records()
+    under_way = open_request(records)
+    is_same = under_way is not None and under_way.restores and under_way.adapter.digest == back.digest
+    if under_way is not None and not is_same and _is_given_up(records, under_way, snapshot):
+        close(ledger, under_way, "refused", at=at, who=who, why=f"an operator goes back to {back} instead: {why}")
     opened = request(ledger, entry)
     if opened is None:
         raise UserError("rollback: a release is under way; `ratchet abort WHY` rolls that one back first")
     return opened
+
+
+def _is_given_up(records: Sequence[LedgerRecord], opened: LedgerRecord, snapshot: ClusterSnapshot) -> bool:
+    is_promotion_failed = snapshot.phase == "Failed" and snapshot.canary_weight == 100
+    return opened.restores or is_promotion_failed or is_aborted(records, opened)
 
 
 def _known(ledger: Ledger, version: str) -> AdapterRef:

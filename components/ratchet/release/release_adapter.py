@@ -14,7 +14,7 @@ from typing import Any
 from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
 from ratchet.digest import canonical_json, digest_bytes
-from ratchet.errors import UserError
+from ratchet.errors import UserError, without_credentials
 from ratchet.manifest import Artifact, StepOutput
 from ratchet.needs import (
     ENVIRONMENT_SECRET,
@@ -32,7 +32,8 @@ from ratchet.progress import show_progress
 from ratchet.registry.aliases import champion
 from ratchet.release.gate.design import alpha_of_attempt
 from ratchet.release.ledger import Ledger, LedgerEntry, LedgerRecord, closing, open_request, quarantined, request
-from ratchet.release.reconciler.actions import run_id
+from ratchet.release.reconciler.actions import first_values, run_id
+from ratchet.release.reconciler.gitops import GitUnavailable
 from ratchet.release.reconciler.kubernetes import ClusterUnavailable
 from ratchet.release.reconciler.reconcile import reconcile
 from ratchet.release.reconciler.targets import Targets, open_targets
@@ -115,7 +116,7 @@ class _ReleaseSession:
         deadline = time.monotonic() + timeout_s
         with show_progress(str(self.candidate.adapter), 100) as progress:
             while time.monotonic() < deadline:
-                if self.asked is None and (ended := self._ask(time.time())):
+                if self.asked is None and (ended := self._ask_unless_away(time.time())):
                     return ended
                 done = reconcile(self.targets, now := time.time())
                 self.timeline.add(now, done)
@@ -131,6 +132,18 @@ class _ReleaseSession:
             f"release of {self.candidate.adapter} has no end within release_adapter.timeout_s = {timeout_s:g} s; "
             "it stays open in the ledger, the reconciler goes on, and running this step again waits on"
         )
+
+    def _ask_unless_away(self, now: float) -> ReleaseResult | None:
+        """Open the release or resume it; while Git or MLflow is away, leave that to the next pass."""
+        try:
+            return self._ask(now)
+        except GitUnavailable as away:
+            self.timeline.note(now, "away", str(away), "{}")
+        except UserError:
+            raise
+        except Exception as error:  # MLflow has many
+            self.timeline.note(now, "away", without_credentials(f"{type(error).__name__}: {error}"), "{}")
+        return None
 
     def _ask(self, now: float) -> ReleaseResult | None:
         """Open the release or resume it; return a result if it has ended before."""
@@ -163,6 +176,7 @@ class _ReleaseSession:
             forced=self.candidate.verdict != "pass",
             applied_spec=snapshot.last_applied_spec,
             evidence={"judge": self.candidate.judge} if self.candidate.judge else {},
+            condition_at=snapshot.condition_at,
         )
         return request(self.targets.ledger, entry)
 
@@ -170,7 +184,7 @@ class _ReleaseSession:
         """Name the adapter in Git once per request, also if the step runs again or the release was rolled back."""
         run = run_id(self.targets.cluster.canary, opened)
         self.timeline.start = min(self.timeline.start, opened.at)
-        commit = self.targets.values.name_once(opened.adapter, f"Release adapter {opened.adapter}", run)
+        commit = self.targets.values.name_once(first_values(opened), f"Release adapter {opened.adapter}", run)
         if commit.is_new:
             self.timeline.add_line(now, f"Git: values name {opened.adapter} (commit {commit.sha[:10]})")
         self.asked = opened

@@ -19,6 +19,8 @@ class Fault:
     given_up: float = 0.0
     """Share of the candidate's users who do not wait for a slow answer, and so cast no vote."""
     is_gate_dead: bool = False
+    gate_minutes: float = 0.0
+    """Minutes after the request in which the gate answers before it is away for good; 0: it stays."""
     do_events_land: bool = True
     kills_reconciler: bool = False
     vote_factor: float = 1.0
@@ -33,6 +35,7 @@ FAULTS = {
     "slow": Fault(says="answers take 20 s, and 60% of its users give up", delay_s=20.0, given_up=0.6),
     "erroring": Fault(says="half of its requests fail", errors=0.5),
     "dead-gate": Fault(says="the gate answers nothing", is_gate_dead=True),
+    "lost-gate": Fault(says="the gate is away for good 90 s after the request", gate_minutes=1.5),
     "dead-s3": Fault(says="no event reaches the lake", do_events_land=False),
     "killed-reconciler": Fault(says="20 points worse, and the reconciler dies at each write", gain=-0.20,
                                kills_reconciler=True),

@@ -7,13 +7,13 @@ from pathlib import Path
 from ratchet.adapter_ref import AdapterRef
 from ratchet.registry.aliases import ModelVersion, RegisteredModel, Registry
 from ratchet.release.ledger import Ledger
-from ratchet.release.reconciler.gitops import Commit, DecideAdapter, Values
+from ratchet.release.reconciler.gitops import Commit, DecideValues, ReleaseValues, Values
 from ratchet.release.reconciler.targets import Targets
 from ratchet.store import Store
 
 
-class Killed(Exception):
-    """Stands for SIGKILL."""
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
 
 
 @dataclass
@@ -78,18 +78,16 @@ class KilledValues:
     def read_adapter(self) -> AdapterRef:
         return self.values.read_adapter()
 
-    def look(self, run: str) -> tuple[AdapterRef, bool]:
+    def look(self, run: str) -> tuple[ReleaseValues, bool]:
         return self.values.look(run)
 
-    def name_once(self, adapter: AdapterRef, subject: str, run: str) -> Commit:
+    def name_once(self, values: ReleaseValues, subject: str, run: str) -> Commit:
         self.countdown.write()
-        return self.values.name_once(adapter, subject, run)
+        return self.values.name_once(values, subject, run)
 
-    def write_adapter(
-        self, decide: DecideAdapter, subject: str, run: str, skip_analysis: bool | None = None, mark: bool = False
-    ) -> Commit:
+    def write(self, decide: DecideValues, subject: str, run: str, mark: bool = False) -> Commit:
         self.countdown.write()
-        return self.values.write_adapter(decide, subject, run, skip_analysis, mark)
+        return self.values.write(decide, subject, run, mark)
 
 
 class KilledStore(Store):

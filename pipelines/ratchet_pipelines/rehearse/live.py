@@ -25,7 +25,7 @@ from ratchet.http_service import free_ports
 from ratchet.rehearsal.stub_pool import BASE, Manner
 from ratchet.release.gate.tokens import VARIABLE
 from ratchet.release.ledger import CLOSING, LedgerEntry, LedgerRecord, request
-from ratchet.release.reconciler.actions import run_id
+from ratchet.release.reconciler.actions import first_values, run_id
 from ratchet.release.reconciler.gitops import GitUnavailable
 from ratchet.release.reconciler.kubernetes import ClusterUnavailable
 from ratchet.release.reconciler.targets import Targets, open_targets
@@ -287,10 +287,9 @@ def _release(config: Config, targets: Targets, folder: Path) -> LedgerRecord:
         baseline=snapshot.primary,
         verdict="pass",
         applied_spec=snapshot.last_applied_spec,
+        condition_at=snapshot.condition_at,
     )
     opened = request(targets.ledger, entry)
     assert opened is not None  # the ledger was empty
-    targets.values.write_adapter(
-        lambda named: adapter, f"Release adapter {adapter}", run_id(targets.cluster.canary, opened)
-    )
+    targets.values.name_once(first_values(opened), f"Release adapter {adapter}", run_id(targets.cluster.canary, opened))
     return opened

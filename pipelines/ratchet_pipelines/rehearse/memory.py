@@ -1,14 +1,12 @@
 """In-memory fakes of the services that a release writes to: object store, Git with one values file, MLflow."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import yaml
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.errors import Conflict, UserError
-from ratchet.release.reconciler.gitops import Commit, DecideAdapter, adapter_in, next_values, with_adapter
+from ratchet.release.reconciler.gitops import Commit, DecideValues, ReleaseValues, values_in, with_values
 from ratchet.store import Store
 
 VALUES = """\
@@ -68,45 +66,38 @@ class MemoryGit:
     PATH = "values.yaml"
 
     def __init__(self, adapter: AdapterRef) -> None:
-        self.text = ""
-        self.runs: list[str] = []
-        self._commit(with_adapter(VALUES, adapter, self.PATH))
+        self.text, self.runs = VALUES, list[str]()
+        self.values = values_in(VALUES, self.PATH)
+        self.push(adapter)
 
     @property
     def adapter(self) -> AdapterRef:
-        return self._adapter
-
-    @property
-    def skip_analysis(self) -> bool:
-        return self._skip_analysis
+        return self.values.adapter
 
     def read_adapter(self) -> AdapterRef:
-        return self._adapter
+        return self.values.adapter
 
-    def look(self, run: str) -> tuple[AdapterRef, bool]:
-        return self._adapter, run in self.runs
+    def look(self, run: str) -> tuple[ReleaseValues, bool]:
+        return self.values, run in self.runs
 
     def push(self, adapter: AdapterRef) -> None:
         """Name `adapter` in a commit of no release, as a person would."""
-        self._commit(with_adapter(self.text, adapter, self.PATH))
+        self._commit(replace(self.values, adapter=adapter))
 
-    def name_once(self, adapter: AdapterRef, subject: str, run: str) -> Commit:
-        return self.write_adapter(lambda named: None if run in self.runs else adapter, subject, run)
+    def name_once(self, values: ReleaseValues, subject: str, run: str) -> Commit:
+        return self.write(lambda now: now if run in self.runs else values, subject, run)
 
-    def write_adapter(
-        self, decide: DecideAdapter, subject: str, run: str, skip_analysis: bool | None = None, mark: bool = False
-    ) -> Commit:
-        wanted = next_values(self.text, self.PATH, decide, skip_analysis)
-        is_new = wanted != self.text or (mark and run not in self.runs)
+    def write(self, decide: DecideValues, subject: str, run: str, mark: bool = False) -> Commit:
+        wanted = decide(self.values)
+        is_new = wanted != self.values or (mark and run not in self.runs)
         self._commit(wanted)
         self.runs += [run] if is_new else []
         return Commit(f"commit-{len(self.runs)}", is_new)
 
-    def _commit(self, text: str) -> None:
-        if text != self.text:  # parsed once for each commit: the file is read far more often
-            self.text = text
-            self._adapter = adapter_in(text, self.PATH)
-            self._skip_analysis = bool(yaml.safe_load(text).get("skipAnalysis", False))
+    def _commit(self, wanted: ReleaseValues) -> None:
+        if wanted != self.values:  # parsed once for each commit: the file is read far more often
+            self.text = with_values(self.text, wanted, self.PATH)
+            self.values = values_in(self.text, self.PATH)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,13 @@ class Supervisor:
             self.services[name] = service
         return service
 
+    def stop(self, name: str) -> None:
+        """Kill a service for good; nothing happens if it is not there."""
+        with self._lock:
+            service = self.services.pop(name, None)
+        if service is not None:
+            service.kill()
+
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(LOOK_S):
             with self._lock:

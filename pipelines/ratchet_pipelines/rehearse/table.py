@@ -1,6 +1,7 @@
 """Tabulate rehearsals of several faults: how each release ended, how often, after how long, and why."""
 
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,29 +15,30 @@ from rich.table import Table
 
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.rehearsal.argo import render
-from ratchet.rehearsal.canary_spec import Canary, read_canary
+from ratchet.rehearsal.argo import merge, render
 from ratchet_pipelines.console import say
 from ratchet_pipelines.rehearse.faults import Fault, Public
 from ratchet_pipelines.rehearse.live import rehearse_on_real_clock
 from ratchet_pipelines.rehearse.virtual import VirtualClockResult, rehearse_once
+from ratchet_pipelines.rehearse.virtual_cluster import Manifests
 
 INTERVAL_S = 10.0  # Flagger's floor
 TIMEOUT_S = 480.0
+NO_SECRETS = {"credentials": {"secretName": ""}}  # the cluster in memory holds none
 
 
 def on_virtual_clock(
     config: Config, faults: Mapping[str, Fault], runs: int, seed: int, chart: Path, values: Path | None
 ) -> list[dict[str, Any]]:
     """Rehearse each fault `runs` times with the Canary that the chart renders from these values; one row per fault."""
-    canary = canary_of(chart, values)
+    manifests = manifests_of(chart, values)
     rows = []
     with Progress(console=say, disable=not say.is_terminal) as progress:
         task = progress.add_task("rehearsing", total=runs * len(faults))
         for name, fault in faults.items():
             ends = []
             for number in range(runs):
-                ends.append(rehearse_once(canary, config, fault, Public(), seed + number))
+                ends.append(rehearse_once(manifests, config, fault, Public(), seed + number))
                 progress.advance(task)
             rows.append({"fault": name, "says": fault.says, "runs": runs, **_virtual_row(ends)})
     return rows
@@ -56,14 +58,15 @@ def on_real_clock(config: Config, faults: Mapping[str, Fault], folder: Path | No
     return rows
 
 
-def canary_of(chart: Path, values: Path | None) -> Canary:
-    """Return the Canary that the chart renders. Raises UserError if it renders none."""
+def manifests_of(chart: Path, values: Path | None) -> Manifests:
+    """Return the Deployment and the Canary that the chart renders. Raises UserError if it does not render both."""
     given = (yaml.safe_load(values.read_text(encoding="utf-8")) or {}) if values else {}
-    manifests = render(chart, given, "ratchet")
-    resource = next((manifest for manifest in manifests if manifest["kind"] == "Canary"), None)
-    if resource is None:
-        raise UserError(f"{chart} renders no Canary; name the chart adapter-router with --chart")
-    return read_canary(resource)
+    rendered = {manifest["kind"]: manifest for manifest in render(chart, merge(NO_SECRETS, given), "ratchet")}
+    if missing := [kind for kind in ("Deployment", "Canary") if kind not in rendered]:
+        raise UserError(f"{chart} renders no {missing[0]}; name the chart adapter-router with --chart")
+    canary = rendered["Canary"]
+    canary["metadata"].setdefault("namespace", "ratchet")
+    return Manifests(rendered["Deployment"], canary)
 
 
 def shown(rows: list[dict[str, Any]]) -> Table:
@@ -104,12 +107,15 @@ def _real_row(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _killer(fault: Fault) -> Any:
-    """Return an observer that kills the reconciler once, when the gate has a verdict, if the fault asks for it."""
+    """Return an observer that kills what the fault asks for: the reconciler once, at a verdict; the gate for good."""
     killed: list[str] = []
+    started = time.monotonic()
 
     def on_look(supervisor: Any, state: dict[str, Any]) -> None:
         if fault.kills_reconciler and state.get("rollback") and not killed:
             killed.append("reconciler")
             supervisor.services["reconciler"].kill()
+        if 0 < fault.gate_minutes * 60 < time.monotonic() - started:
+            supervisor.stop("gate")
 
     return on_look

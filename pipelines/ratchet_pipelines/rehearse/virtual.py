@@ -11,17 +11,17 @@ from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
 from ratchet.events import Feedback, Interaction
 from ratchet.ingest.landing import land
-from ratchet.rehearsal.canary_spec import Canary, Hook, Metric
-from ratchet.rehearsal.flagger import Phase
+from ratchet.rehearsal.canary_spec import Hook, Metric
+from ratchet.rehearsal.canary_status import Phase
 from ratchet.release.gate.state import GateState
 from ratchet.release.ledger import CLOSING, Ledger, LedgerEntry, LedgerRecord, open_request, request
-from ratchet.release.reconciler.actions import run_id
+from ratchet.release.reconciler.actions import first_values, run_id
 from ratchet.release.reconciler.reconcile import reconcile
 from ratchet.release.reconciler.targets import Targets
 from ratchet_pipelines.rehearse.faults import Fault, Public
 from ratchet_pipelines.rehearse.killed_writes import Killed, killed_before_write
 from ratchet_pipelines.rehearse.memory import MemoryGit, MemoryRegistry, MemoryStore
-from ratchet_pipelines.rehearse.virtual_cluster import VirtualCluster
+from ratchet_pipelines.rehearse.virtual_cluster import Manifests, VirtualCluster
 
 CHAMPION = AdapterRef(name="adapter", version="1", uri="lake/adapters/1", digest="1" * 64)
 CANDIDATE = AdapterRef(name="adapter", version="2", uri="lake/adapters/2", digest="2" * 64)
@@ -52,7 +52,6 @@ class Rehearsal(VirtualCluster):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self.now = 0.0
         self.rng = random.Random(self.seed)
         self.store = MemoryStore()
         self.ledger = Ledger(self.store)
@@ -63,6 +62,9 @@ class Rehearsal(VirtualCluster):
         self.failures: list[bool] = []
         """Of the canary's requests since the last tick: which failed."""
         self.num_kills = 0
+        self.interval_s = self.manifests.spec.interval_s
+        self.weight, self.arms = 0, ("", "")
+        """Percent of traffic on the canary, and the digests of both arms, canary first, between the last two ticks."""
         super().__post_init__()
 
     def play(self) -> VirtualClockResult:
@@ -78,11 +80,17 @@ class Rehearsal(VirtualCluster):
         return self._result(opened, action)
 
     def look_as_gate(self) -> None:
-        if not self.fault.is_gate_dead:
+        if not self.is_gate_away:
             self.gate.refresh(self.now)
 
+    @property
+    def is_gate_away(self) -> bool:
+        is_lost = 0 < self.fault.gate_minutes * 60 < self.now
+        return self.fault.is_gate_dead or is_lost
+
     def call_hook(self, hook: Hook, phase: Phase, checksum: str) -> bool:
-        return not self.fault.is_gate_dead and self.gate.answer(hook.type, self.now).is_yes
+        asker = (self.canary, self.cluster.namespace)
+        return not self.is_gate_away and self.gate.answer(hook.type, self.now, asker).is_yes
 
     def measure(self, metric: Metric) -> float | None:
         """Return the candidate's metric since the last tick; 0 without traffic, as the chart's templates do."""
@@ -98,24 +106,28 @@ class Rehearsal(VirtualCluster):
             adapter=CANDIDATE,
             baseline=CHAMPION,
             verdict="pass",
-            applied_spec=self.status.last_applied_spec,
+            applied_spec=self.look().last_applied_spec,
+            condition_at=self.look().condition_at,
         )
         opened = request(self.ledger, entry)
         assert opened is not None  # the ledger was empty
-        self.git.name_once(CANDIDATE, "Release", run_id(self.canary, opened))
+        self.git.name_once(first_values(opened), "Release", run_id(self.canary, opened))
         return opened
 
     def _pass_time(self) -> None:
         """Let the gate see the last tick's moves; then requests and votes until the next tick, at a constant route."""
-        start, end = self.now, self.now + self.spec.interval_s
-        if self.gate.state.get("phase") != self.status.phase or self.gate.state.get("weight") != self.weight:
+        start, end = self.now, self.now + self.interval_s
+        seen = self.look()
+        self.weight = seen.weight
+        self.arms = (seen.target.digest, seen.primary.digest)
+        if self.gate.state.get("phase") != seen.phase or self.gate.state.get("weight") != seen.weight:
             # The gate looks every refresh_s. Between a look just after a tick that moved something and one just before
             # the next tick, further looks would change no answer.
             self.now = min(end, start + self.config.gate.refresh_s)
             self.look_as_gate()
         self.now = end
         self.failures.clear()
-        number = round(self.public.requests_a_minute * self.spec.interval_s / 60)
+        number = round(self.public.requests_a_minute * self.interval_s / 60)
         events: list[Interaction | Feedback] = []
         for at in sorted(self.rng.uniform(start, end) for _ in range(number)):
             events += self._request(at)
@@ -141,7 +153,7 @@ class Rehearsal(VirtualCluster):
             messages=[],
             response="",
             base_model="none",
-            adapter_digest=(self.target if is_canary else self.primary).digest,
+            adapter_digest=self.arms[not is_canary],
             latency_ms=1000 * (LATENCY_S + fault.delay_s * is_canary),
             served_at=at,
         )
@@ -164,9 +176,9 @@ class Rehearsal(VirtualCluster):
             values=self.git,
             registry=self.registry,
             model="adapter",
-            gate_state=lambda: {} if self.fault.is_gate_dead else self.gate.state,
+            gate_state=lambda: {} if self.is_gate_away else self.gate.state,
             holder="rehearsal",
-            lease_s=4 * self.spec.interval_s,
+            lease_s=4 * self.interval_s,
             clock=lambda: self.now,
         )
         if self.fault.kills_reconciler:  # before its first write, the next one before its second, and so on
@@ -178,7 +190,7 @@ class Rehearsal(VirtualCluster):
             return "killed"
 
     def _result(self, opened: LedgerRecord, action: str) -> VirtualClockResult:
-        last = self.ledger.records()[-1]
+        last, seen = self.ledger.records()[-1], self.look()
         outcome = last.event if last.event in CLOSING else "page" if action == "page" else "open"
         champion = CHAMPION if self.registry.aliases["champion"] == CHAMPION.version else CANDIDATE
         expected = CANDIDATE if outcome == "promoted" else CHAMPION
@@ -187,10 +199,10 @@ class Rehearsal(VirtualCluster):
             why=last.why,
             minutes=(self.now - opened.at) / 60,
             canary_votes=self.gate.evidence.votes["canary"].n if self.gate.evidence else 0,
-            agrees=self.weight == 0 and self.primary == self.git.adapter == champion == expected,
+            agrees=seen.weight == 0 and seen.primary == self.git.adapter == champion == expected,
         )
 
 
-def rehearse_once(canary: Canary, config: Config, fault: Fault, public: Public, seed: int) -> VirtualClockResult:
+def rehearse_once(manifests: Manifests, config: Config, fault: Fault, public: Public, seed: int) -> VirtualClockResult:
     """Return how one release of a candidate with this fault ends."""
-    return Rehearsal(canary, MemoryGit(CHAMPION), config=config, fault=fault, public=public, seed=seed).play()
+    return Rehearsal(manifests, MemoryGit(CHAMPION), config=config, fault=fault, public=public, seed=seed).play()

@@ -1,82 +1,87 @@
-"""The cluster in memory: what Flagger's scheduler model changes, and what gate and reconciler read."""
+"""The cluster in memory, on a clock of the caller's: what Flagger's model changes, and gate and reconciler read."""
 
-from dataclasses import dataclass, field, replace
+import copy
+from dataclasses import dataclass, field
 
-from ratchet.adapter_ref import AdapterRef
-from ratchet.rehearsal.canary_spec import Canary, Hook, Metric
-from ratchet.rehearsal.flagger import Phase, Readiness, Scheduler, Status
-from ratchet.release.reconciler.kubernetes import ClusterSnapshot
+from ratchet.adapter_ref import PREFIX
+from ratchet.rehearsal import http_route, workloads
+from ratchet.rehearsal.canary_spec import Canary, Hook, Metric, read_canary
+from ratchet.rehearsal.canary_status import Phase
+from ratchet.rehearsal.cluster import Cluster, Object
+from ratchet.rehearsal.flagger import Readiness, tick
+from ratchet.rehearsal.flagger_io import ClusterWorld
+from ratchet.release.reconciler.kubernetes import NONCE, ClusterSnapshot, snapshot_of
 from ratchet_pipelines.rehearse.memory import MemoryGit
 
 
-@dataclass
-class VirtualCluster:
-    """One Canary, its two Deployments and its route. It refuses every hook; a subclass overrides `call_hook`."""
+@dataclass(frozen=True)
+class Manifests:
+    """What the chart renders for one Canary; the adapter in it is replaced by the one that Git names."""
 
-    spec: Canary
+    deployment: Object
+    canary: Object
+
+    @property
+    def spec(self) -> Canary:
+        return read_canary(self.canary)
+
+
+@dataclass
+class VirtualCluster(ClusterWorld):
+    """One Canary, its Deployments and its route. It refuses every hook; a subclass overrides `call_hook`."""
+
+    manifests: Manifests
     git: MemoryGit
-    weight: int = 0
-    target: AdapterRef = field(init=False)
-    primary: AdapterRef = field(init=False)
-    status: Status = field(default_factory=Status)
+    is_route_accepted: bool = True
     readiness: dict[str, Readiness] = field(
         default_factory=lambda: dict.fromkeys(("target", "primary"), Readiness.READY)
     )
+    now: float = 0.0
 
     def __post_init__(self) -> None:
-        self.target = self.primary = self.git.adapter
-        self.canary = self.spec.name
-        self.scheduler = Scheduler(self)
-        self.tick()
+        spec = self.manifests.spec
+        super().__init__(Cluster(spec.namespace, clock=lambda: self.now), spec.name)
+        self.client.close()  # nothing is asked over HTTP
+        self.canary = spec.name
+        self.sync()
+        while self.status().phase not in ("Initialized", "Succeeded"):
+            self.tick()
 
     def tick(self) -> None:
-        self.scheduler.tick(self.spec)
+        """Let kubelet and gateway do their part, and Flagger tick once."""
+        self.settle()
+        spec = self.spec()
+        assert spec
+        tick(self, spec)
+
+    def settle(self) -> None:
+        """Write what kubelet and gateway write once they have seen everything."""
+        for name, arm in ((self.name, "target"), (self.primary, "primary")):
+            if deployment := self.cluster.get("Deployment", name):
+                self._put_status(deployment, workloads.kubelet_status(deployment, self.readiness[arm]))
+        if route := self.cluster.get("HTTPRoute", self.name):
+            self._put_status(route, http_route.gateway_status(route, self.is_route_accepted))
 
     def sync(self) -> None:
-        """Apply what Git names to the target and the Canary, as Argo CD does."""
-        self.target = self.git.adapter
-        self.spec = replace(self.spec, skip_analysis=self.git.skip_analysis)
+        """Apply what Git names, as Argo CD does: the Deployment's wave first, then the Canary's."""
+        self.sync_deployment()
+        self.sync_canary()
 
-    def restart_flagger(self) -> None:
-        self.scheduler = Scheduler(self)
-        self.scheduler.status = self.status
+    def sync_deployment(self) -> None:
+        made = copy.deepcopy(self.manifests.deployment)
+        annotations = made["spec"]["template"]["metadata"].setdefault("annotations", {})
+        annotations |= {PREFIX + key: value for key, value in self.git.adapter.model_dump().items()}
+        if self.git.values.nonce:
+            annotations[NONCE] = self.git.values.nonce
+        self.cluster.apply(made)
+
+    def sync_canary(self) -> None:
+        spec = self.manifests.canary["spec"] | {"skipAnalysis": self.git.values.skip_analysis}
+        self.cluster.apply({**self.manifests.canary, "spec": spec})
 
     def look(self) -> ClusterSnapshot:
-        return ClusterSnapshot(
-            uid="virtual",
-            phase=self.status.phase,
-            failed_checks=self.status.failed_checks,
-            canary_weight=self.status.canary_weight,
-            last_applied_spec=self.status.last_applied_spec,
-            last_promoted_spec=self.status.last_promoted_spec,
-            target=self.target,
-            primary=self.primary,
-            weight=self.weight,
-        )
-
-    # The scheduler's FlaggerCluster.
-
-    def target_spec(self) -> str:
-        return self.target.digest
-
-    def target_readiness(self) -> Readiness:
-        return self.readiness["target"]
-
-    def primary_readiness(self) -> Readiness:
-        return self.readiness["primary"]
-
-    def canary_weight(self) -> int:
-        return self.weight
-
-    def set_route(self, canary_weight: int) -> None:
-        self.weight = canary_weight
-
-    def scale_target(self, replicas: int) -> None: ...
-
-    def create_primary(self) -> None: ...
-
-    def promote(self) -> None:
-        self.primary = self.target
+        names = (("Canary", self.name), ("Deployment", self.name), ("Deployment", self.primary))
+        return snapshot_of(*(self._get(kind, name) for kind, name in (*names, ("HTTPRoute", self.name))))
 
     def call_hook(self, hook: Hook, phase: Phase, checksum: str) -> bool:
         return False
@@ -86,5 +91,7 @@ class VirtualCluster:
 
     def record(self, text: str, phase: Phase, checksum: str, is_warning: bool) -> None: ...
 
-    def publish(self, status: Status) -> None:
-        self.status = status
+    def _put_status(self, seen: Object, status: Object) -> None:
+        if seen["status"] != status:
+            name = seen["metadata"]["name"]
+            self.cluster.update(seen["kind"], name, lambda stored: stored.update(status=status), "status")

@@ -169,8 +169,10 @@ def test_a_path_without_permission_is_named(capsys: pytest.CaptureFixture[str]) 
     assert "/lake/x: Permission denied" in capsys.readouterr().err
 
 
-def test_a_bug_keeps_its_traceback() -> None:
+def test_a_bug_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     from ratchet_pipelines.console import guarded
 
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(SystemExit, match="1"):
         guarded(lambda: print(Path("/there/is/none").read_text()))
+    assert "Traceback" in (told := capsys.readouterr().err)
+    assert "FileNotFoundError" in told

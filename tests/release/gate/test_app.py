@@ -17,6 +17,7 @@ from ratchet.errors import UserError
 from ratchet.release.gate.app import build_app
 from ratchet.release.gate.state import GateState
 from ratchet.release.gate.tokens import VARIABLE, bearer, gate_token, hook_token
+from ratchet.release.gate.webhooks import ALWAYS
 from ratchet.release.ledger import Ledger, close, read_ledger, request_abort
 from ratchet.release.reconciler.kubernetes import ClusterReader
 from ratchet.store import Store
@@ -44,10 +45,11 @@ def until(url: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float = 
     raise AssertionError(f"did not come true: {state}")
 
 
-def ask(url: str, hook: str, token: str | None = None) -> httpx.Response:
+def ask(url: str, hook: str, token: str | None = None, **asker: str) -> httpx.Response:
     payload = {
         "name": "adapter-router",
         "namespace": "ratchet",
+        **asker,
         "phase": "Progressing",
         "checksum": "1",
         "metadata": {"token": hook_token(TOKEN) if token is None else token},
@@ -61,11 +63,10 @@ def is_at(weight: int) -> Callable[[dict[str, Any]], bool]:
 
 def test_votes_move_a_good_canary_to_promotion(gate: str, lake: Store, cluster: FakeCluster) -> None:
     until(gate, lambda state: state.get("phase") == "Initialized")
-    assert ask(gate, "confirm-rollout").status_code == 403
     open_release(lake)
     cluster.start_run()
     until(gate, is_at(0))
-    assert ask(gate, "pre-rollout").status_code == 200
+    assert ask(gate, "confirm-rollout").status_code == 200
     assert ask(gate, "confirm-traffic-increase").status_code == 200
     cluster.weight = 50
     until(gate, is_at(50))
@@ -81,20 +82,50 @@ def test_votes_move_a_good_canary_to_promotion(gate: str, lake: Store, cluster: 
     assert state["history"][-1]["log_e"]["non_inferiority"] == state["log_e"]["non_inferiority"]
 
 
-def test_a_step_is_granted_once_for_each_look(config: Config, lake: Store, cluster: FakeCluster) -> None:
+def test_no_two_ticks_are_granted_a_step_on_one_look(config: Config, lake: Store, cluster: FakeCluster) -> None:
     open_release(lake)
     cluster.start_run()
     with ClusterReader(cluster.url, "ratchet", "adapter-router") as seen:
         watch = GateState(config, lake, seen)
         now = time.time()
         watch.refresh(now)
-        answers = [watch.answer("confirm-traffic-increase", now + delay).is_yes for delay in (0.1, 0.2, 0.3)]
-        assert answers == [True, False, False]
-        watch.refresh(now + 1)  # the route is still at 0: Flagger did not take the step after all
-        assert watch.answer("confirm-traffic-increase", now + 1.1).is_yes
+        assert watch.answer("confirm-traffic-increase", now).is_yes
+        assert not watch.answer("confirm-traffic-increase", now + 9.9).is_yes  # Flagger's next tick, the same look
+        watch.refresh(now + 10)  # the route is still at 0: Flagger did not take the step after all
+        assert watch.answer("confirm-traffic-increase", now + 10.1).is_yes
         cluster.weight = 20
-        watch.refresh(now + 2)
-        assert not watch.answer("confirm-traffic-increase", now + 2.1).is_yes  # no votes at 20 yet
+        watch.refresh(now + 12)
+        assert not watch.answer("confirm-traffic-increase", now + 12.1).is_yes  # no votes at 20 yet
+
+
+def test_others_who_ask_take_no_step_from_flagger(config: Config, lake: Store, cluster: FakeCluster) -> None:
+    """The hook token stands in Git. Polling with it changes nothing."""
+    open_release(lake)
+    cluster.start_run()
+    with ClusterReader(cluster.url, "ratchet", "adapter-router") as seen:
+        watch, start = GateState(config, lake, seen), time.time()
+        granted = []
+        for tenth in range(600):
+            now = start + tenth / 10
+            if tenth % 10 == 0:
+                watch.refresh(now)
+            watch.answer("confirm-traffic-increase", now)  # somebody else, ten times a second
+            if tenth % 100 == 57:
+                granted.append(watch.answer("confirm-traffic-increase", now).is_yes)
+        assert granted == [True] * 6
+
+
+@pytest.mark.parametrize("asker", [{"name": "other"}, {"namespace": "prod"}, {"name": ""}])
+def test_hooks_of_another_canary_are_refused(
+    gate: str, lake: Store, cluster: FakeCluster, asker: dict[str, str]
+) -> None:
+    open_release(lake)
+    cluster.start_run()
+    until(gate, is_at(0))
+    for hook in ("confirm-rollout", "confirm-traffic-increase"):
+        assert ask(gate, hook).status_code == 200
+        refusal = ask(gate, hook, **asker)
+        assert (refusal.status_code, "judges adapter-router in ratchet" in refusal.json()["why"]) == (403, True)
 
 
 def test_votes_roll_a_bad_canary_back(gate: str, lake: Store, cluster: FakeCluster) -> None:
@@ -179,7 +210,7 @@ def test_a_gate_that_cannot_see_refuses_everything(config: Config, lake: Store, 
         assert watch.answer("rollback", time.time() + 6).is_yes
         stale = time.time() + 60
         yes = {hook for hook in watch.answers if watch.answer(hook, stale).is_yes}
-    assert yes == {"post-rollout", "event"}
+    assert yes == set(ALWAYS)
 
 
 def test_an_unknown_hook_is_refused_and_metrics_are_served(gate: str, lake: Store, cluster: FakeCluster) -> None:
@@ -237,7 +268,7 @@ def test_a_hook_whose_body_is_broken_is_refused_and_nothing_else(gate: str, body
 
 def test_a_gate_that_breaks_never_says_yes(config: Config, lake: Store, cluster: FakeCluster) -> None:
     class Broken(GateState):
-        def answer(self, hook: str, now: float) -> Any:
+        def answer(self, hook: str, now: float, asker: tuple[str, str] | None = None) -> Any:
             raise RuntimeError("a bug")
 
     with (

@@ -1,14 +1,15 @@
 """Each hook's answer, and the promise that matters: yes only on positive grounds."""
 
+from dataclasses import replace
+
 import pytest
 
 from ratchet.release.gate.evidence import Evidence, Tally
-from ratchet.release.gate.webhooks import HOOKS, GateView, Limits, answer
+from ratchet.release.gate.webhooks import ALWAYS, HOOKS, GateView, Limits, answer
 from ratchet.release.ledger import LedgerRecord
 from support.release_edges import NEW, OLD
 
 LIMITS = Limits(min_votes=4, max_minutes=60)
-ALWAYS = {"post-rollout", "event"}
 
 
 def evidence(decision="undecided", canary_votes: int = 20, split: float = 0.0) -> Evidence:
@@ -36,6 +37,7 @@ def view(**changes) -> GateView:
         "target": NEW.digest,
         "primary": OLD.digest,
         "weight": 20,
+        "is_target_up": True,
         "request": request(),
         "quarantined": frozenset(),
         "is_aborted": False,
@@ -46,19 +48,39 @@ def view(**changes) -> GateView:
     return GateView(**(fields | changes))
 
 
+def aborted() -> LedgerRecord:
+    return request(baseline=OLD.model_copy(update={"digest": "a" * 64}))
+
+
+SAME = view(target=OLD.digest, request=None, evidence=None)
+BACK_AS_CANDIDATE = view(primary=NEW.digest, evidence=evidence())
+
+
 @pytest.mark.parametrize(
     ("hook", "seen", "is_yes"),
     [
         ("confirm-rollout", view(), True),
-        ("confirm-rollout", view(request=None), True),
+        ("confirm-rollout", view(request=None), False),
         ("confirm-rollout", view(quarantined=frozenset({NEW.digest})), False),
-        ("confirm-rollout", view(target=OLD.digest), False),  # our look is older than the change it asks about
         ("confirm-rollout", view(target="c" * 64), False),  # one at a time
-        ("pre-rollout", view(), True),
-        ("pre-rollout", view(request=None), False),
-        ("pre-rollout", view(target="c" * 64), False),
-        ("pre-rollout", view(request=request(verdict="insufficient")), False),
-        ("pre-rollout", view(request=request(verdict="fail", forced=True)), True),
+        ("confirm-rollout", view(request=request(verdict="insufficient")), False),
+        ("confirm-rollout", view(request=request(verdict="fail", forced=True)), True),
+        ("confirm-rollout", view(target="a" * 64, request=aborted(), is_aborted=True), True),  # goes back
+        # The same adapter on both arms: a change of image, of the environment, of a Secret.
+        ("confirm-rollout", SAME, True),
+        ("rollback", SAME, False),
+        ("confirm-traffic-increase", SAME, True),
+        ("confirm-promotion", SAME, True),
+        ("confirm-promotion", replace(SAME, is_target_up=False), False),
+        ("confirm-rollout", replace(SAME, request=request()), True),  # a release that has yet to be synced
+        ("rollback", replace(SAME, request=request(), evidence=None), False),
+        # A primary that was deleted comes back as the candidate, which nobody has judged.
+        ("confirm-rollout", BACK_AS_CANDIDATE, False),
+        ("rollback", BACK_AS_CANDIDATE, True),
+        ("confirm-traffic-increase", BACK_AS_CANDIDATE, False),
+        ("confirm-promotion", BACK_AS_CANDIDATE, False),
+        ("confirm-promotion", replace(BACK_AS_CANDIDATE, evidence=evidence("pass")), True),
+        ("pre-rollout", view(request=None), True),  # of Canaries from before: a no would be a failed check
         ("rollback", view(), False),
         ("rollback", view(evidence=evidence("fail")), True),
         ("rollback", view(evidence=evidence("pass")), False),
@@ -70,6 +92,9 @@ def view(**changes) -> GateView:
         ("rollback", view(evidence=None, minutes=61.0), False),
         ("rollback", view(request=None, evidence=evidence("fail"), is_aborted=True), False),
         ("confirm-traffic-increase", view(weight=0, evidence=None), True),
+        ("confirm-traffic-increase", view(weight=0, evidence=None, request=None), False),
+        ("confirm-traffic-increase", view(weight=0, quarantined=frozenset({NEW.digest})), False),
+        ("confirm-traffic-increase", view(is_target_up=False), False),  # 0 of 0 replicas are ready to Flagger
         ("confirm-traffic-increase", view(evidence=None), False),
         ("confirm-traffic-increase", view(), True),
         ("confirm-traffic-increase", view(evidence=evidence(canary_votes=3)), False),
@@ -78,6 +103,7 @@ def view(**changes) -> GateView:
         ("confirm-traffic-increase", view(evidence=evidence("fail")), False),
         ("confirm-promotion", view(), False),
         ("confirm-promotion", view(evidence=evidence("pass")), True),
+        ("confirm-promotion", view(evidence=evidence("pass"), is_target_up=False), False),
         ("confirm-promotion", view(evidence=evidence("fail")), False),
         ("confirm-promotion", view(evidence=evidence("pass"), target=OLD.digest), False),  # reverted meanwhile
         ("confirm-promotion", view(evidence=evidence("pass"), is_aborted=True), False),
@@ -93,6 +119,6 @@ def test_each_answer(hook: str, seen: GateView, is_yes: bool) -> None:
 
 
 def test_without_a_release_nothing_moves() -> None:
-    empty = view(request=None, evidence=None, target=OLD.digest)
+    empty = view(request=None, evidence=None)
     yes = {hook for hook in HOOKS if answer(hook, empty, LIMITS).is_yes}
-    assert yes == ALWAYS
+    assert yes == set(ALWAYS)

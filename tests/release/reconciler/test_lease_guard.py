@@ -9,7 +9,7 @@ from ratchet.adapter_ref import AdapterRef
 from ratchet.lease import acquire
 from ratchet.registry.aliases import RegistryWriter
 from ratchet.release.ledger import Ledger
-from ratchet.release.reconciler.gitops import ValuesWriter
+from ratchet.release.reconciler.gitops import ReleaseValues, ValuesWriter
 from ratchet.release.reconciler.lease_guard import GuardedRegistry, GuardedValues, LeaseGuard, LeaseLost
 from ratchet.release.reconciler.targets import LEASE, Targets
 from ratchet_pipelines.rehearse.killed_writes import Killed, killed_before_write
@@ -18,8 +18,8 @@ from ratchet_pipelines.rehearse.memory import MemoryGit, MemoryRegistry, MemoryS
 LEASE_S = 10.0
 NEW = AdapterRef(name="adapter", version="1", uri="lake/1", digest="1" * 64)
 ARGUMENTS: dict[str, Any] = {
-    "name": "adapter", "version": "1", "key": "quarantined", "value": "true", "alias": "challenger", "adapter": NEW,
-    "subject": "Release", "run": "run/1", "decide": lambda named: NEW,
+    "name": "adapter", "version": "1", "key": "quarantined", "value": "true", "alias": "challenger",
+    "values": ReleaseValues(NEW), "subject": "Release", "run": "run/1", "decide": lambda now: ReleaseValues(NEW),
 }  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def _add_hooks(app: FastAPI, gate: GateState, token: str) -> None:
         if not is_secret(call.metadata.get(METADATA_KEY, ""), token):
             return _response(hook, HookAnswer(False, f"metadata.{METADATA_KEY} is not the gate's hook token"))
         try:
-            hook_answer = gate.answer(hook, time.time())
+            hook_answer = gate.answer(hook, time.time(), (call.name, call.namespace))
         except Exception:
             log.exception("%s: cannot answer", printable(hook, 64))
             hook_answer = HookAnswer(False, "the gate failed; see its log")

@@ -24,6 +24,7 @@ from ratchet.store import Store
 
 STALE_S = 10.0
 SETTLE_S = 0.5  # Flagger moves the route within the tick in which it got its yes
+NEXT_TICK = 0.75  # of Flagger's interval: what is asked after that is asked by its next tick
 MAX_HISTORY = 200  # points in /state; more are thinned out evenly
 
 
@@ -53,7 +54,9 @@ class GateState:
         self.state: dict[str, Any] = {"decision": "undecided", "why": "the gate has not looked yet", "history": []}
         self.records: list[LedgerRecord] = []
         self.refreshed_at = float("-inf")
-        self._stepped_at = float("-inf")
+        self._interval_s = 0.0
+        self._granted_at: list[float] = []
+        """Times at which a step was granted that the last look may not have seen."""
 
     def refresh(self, now: float) -> None:
         """Look once, at `now` (Unix seconds). Raises, and keeps what it knew, if a place cannot be read."""
@@ -65,29 +68,39 @@ class GateState:
         view = self._view(snapshot, records, now)
         self.answers = {hook: answer(hook, view, self.limits) for hook in HOOKS}
         self.state, self.records = _state(view, snapshot, self.answers["rollback"]), records
-        self.refreshed_at = now
+        self.refreshed_at, self._interval_s = now, snapshot.interval_s
 
-    def answer(self, hook: str, now: float) -> HookAnswer:
-        """Answer a hook from the last look; refuse if that look is too old. See `grant_step` for its side effect."""
+    def answer(self, hook: str, now: float, asker: tuple[str, str] | None = None) -> HookAnswer:
+        """Answer a hook from the last look; refuse if that look is too old, or if another Canary asks.
+
+        `asker` is the name and the namespace of the Canary.
+        """
+        release = self.config.release_adapter
+        if asker is not None and asker != (release.canary, release.namespace):
+            return HookAnswer(False, f"this gate judges {release.canary} in {release.namespace}, not {'/'.join(asker)}")
         if hook in ALWAYS:
             return HookAnswer(True, "noted")
         age_s = now - self.refreshed_at
         if age_s > max(STALE_S, 5 * self.config.gate.refresh_s):
             return HookAnswer(False, f"the gate last saw cluster and lake {age_s:.0f} s ago; see its log")
         if hook == "confirm-traffic-increase":
-            return self.grant_step(now)
+            return self._grant_step(now)
         return self.answers.get(hook, HookAnswer(False, f"no such hook; there are {', '.join(HOOKS)}"))
 
-    def grant_step(self, now: float) -> HookAnswer:
-        """Answer confirm-traffic-increase, and remember a yes: each step is granted once.
+    def _grant_step(self, now: float) -> HookAnswer:
+        """Answer confirm-traffic-increase: no two ticks of Flagger are granted a step on one look.
 
-        Until the gate has seen the route after a step, it knows only the votes and the weight from before it.
+        Until the gate has seen the route after a step, it knows only the votes and the weight from before it. Between
+        two questions of Flagger lies an interval: of two that are closer, one is somebody else's, and takes nothing.
         """
         granted = self.answers["confirm-traffic-increase"]
-        if granted.is_yes and self.refreshed_at < self._stepped_at + SETTLE_S:
+        if not granted.is_yes:
+            return granted
+        self._granted_at = [at for at in self._granted_at if at + SETTLE_S > self.refreshed_at]
+        if self._granted_at and now - self._granted_at[0] >= NEXT_TICK * self._interval_s:
             return HookAnswer(False, "the gate has not looked since the last step")
-        if granted.is_yes:
-            self._stepped_at = now
+        if not self._granted_at or now - self._granted_at[-1] >= SETTLE_S:
+            self._granted_at.append(now)
         return granted
 
     def _follow(self, request: LedgerRecord | None) -> None:
@@ -106,7 +119,8 @@ class GateState:
         """Take in the route's weight and the new events of this request's canary, and weigh all of them."""
         baseline = request.baseline.digest if request.baseline else AdapterDigest("")
         arms = (snapshot.target.digest, snapshot.primary.digest)
-        if snapshot.phase in JUDGED_PHASES and arms == (request.adapter.digest, baseline):
+        is_run = snapshot.phase in JUDGED_PHASES and arms == (request.adapter.digest, baseline)
+        if is_run and (snapshot.is_target_up or snapshot.weight == 0):  # a share of the traffic that pods can answer
             self._route.observe(now, snapshot.weight)
         spans = self._route.spans()
         if not spans:
@@ -147,6 +161,7 @@ class GateState:
             target=snapshot.target.digest,
             primary=snapshot.primary.digest,
             weight=snapshot.weight,
+            is_target_up=snapshot.is_target_up,
             request=request,
             quarantined=frozenset(quarantined(records)),
             is_aborted=request is not None and is_aborted(records, request),

@@ -1,10 +1,8 @@
 """Record the route's weight over time in the lake, so that a restarted gate knows the whole run.
 
-`canaries/{request:08d}/{n:04d}.json`, one object per change of weight. Between two changes the weight was constant,
-even while no gate was looking: Flagger does not raise it unless a gate agrees.
+`canaries/{request:08d}/{n:04d}.json`, one object per change of weight. Between two looks the weight is taken for
+constant: without a gate Flagger raises it in one case only, after a route was written anew while promotion waits.
 """
-
-from itertools import pairwise
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,9 +23,9 @@ class Change(BaseModel):
     weight: int
 
 
-def was_seen(store: Store, request: int) -> bool:
-    """Return whether a gate has seen this release's canary run."""
-    return store.exists(f"{ROOT}/{request:08d}")
+def had_traffic(store: Store, request: int) -> bool:
+    """Return whether this release's canary ever took requests, which Flagger sends to none that is not ready."""
+    return TrafficLog(store, request).num_steps > 0
 
 
 class TrafficLog:
@@ -59,9 +57,8 @@ class TrafficLog:
 
     @property
     def num_steps(self) -> int:
-        """Traffic steps taken: how often the weight rose."""
-        weights = [0, *(change.weight for change in self._changes)]
-        return sum(after > before for before, after in pairwise(weights))
+        """Traffic steps taken. One that is taken again, after the route was written anew, counts once."""
+        return len({change.weight for change in self._changes} - {0})
 
     def _load(self) -> None:
         self._changes = [Change.model_validate_json(self.store.read(key)) for key in self.store.list(self.folder)]

@@ -8,7 +8,8 @@ from ratchet.release.gate.evidence import Evidence
 from ratchet.release.ledger import LedgerRecord
 
 JUDGED_PHASES = ("Progressing", "WaitingPromotion")
-ALWAYS = ("post-rollout", "event")
+ALWAYS = ("pre-rollout", "post-rollout", "event")
+"""Answered yes, which moves nothing. Canaries of earlier charts ask pre-rollout; a no would be a failed check."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,8 @@ class GateView:
     """Digest in the canary's pod template."""
     primary: AdapterDigest
     weight: int
+    is_target_up: bool
+    """The canary has pods, and all are available."""
     request: LedgerRecord | None
     """The release under way."""
     quarantined: frozenset[AdapterDigest]
@@ -50,33 +53,53 @@ def answer(hook: str, view: GateView, limits: Limits) -> HookAnswer:
 
 
 def _confirm_rollout(view: GateView, limits: Limits) -> HookAnswer:
+    """Answer whether this revision may run at all. Asked again before its first traffic, on a newer look."""
+    request = view.request
     if view.target == view.primary:
-        return HookAnswer(False, "no new adapter in the pod template, as far as the gate has seen")
+        return _same_adapter(view)
     if view.target in view.quarantined:
         return HookAnswer(False, f"adapter {view.target[:12]} was rolled back and is quarantined")
-    if view.request is not None and view.request.adapter.digest != view.target:
-        return HookAnswer(False, f"the release of {view.request.adapter} is under way: one at a time")
-    return HookAnswer(True, "not quarantined")
-
-
-def _pre_rollout(view: GateView, limits: Limits) -> HookAnswer:
-    request = view.request
-    if request is None or request.adapter.digest != view.target:
+    if request is None:
         return HookAnswer(False, f"no open release request for adapter {view.target[:12]} in the ledger")
+    if view.is_aborted and request.baseline is not None and view.target == request.baseline.digest:
+        return HookAnswer(True, "an operator goes back to what served before")
+    if request.adapter.digest != view.target:
+        return HookAnswer(False, f"the release of {request.adapter} is under way: one at a time")
     if request.verdict != "pass" and not request.forced:
         return HookAnswer(False, f"the offline verdict is {request.verdict or 'missing'}, and it was not forced")
     return HookAnswer(True, "forced past the offline gate" if request.forced else "the offline verdict is pass")
 
 
+def _same_adapter(view: GateView) -> HookAnswer:
+    """Answer for a change of image, environment or secrets: there are no two adapters to compare; metrics decide."""
+    request = view.request
+    if request is not None and request.adapter.digest != view.target and view.evidence is not None:
+        # Flagger does not notice a revert during a run: it would go on, old against old, and succeed.
+        return HookAnswer(False, f"the canary runs {view.target[:12]}, not the requested {request.adapter}")
+    if request is not None and request.adapter.digest == view.primary and not _was_passed(view):
+        # A primary that was deleted comes back as the candidate; so does one that an operator goes back to.
+        is_known = request.restores or (request.baseline is not None and request.baseline.digest == view.primary)
+        if not is_known:
+            return HookAnswer(False, f"primary runs {view.primary[:12]} before it has passed")
+    return HookAnswer(True, "the same adapter on both arms: metrics alone decide")
+
+
+def _was_passed(view: GateView) -> bool:
+    return view.evidence is not None and view.evidence.decision == "pass"
+
+
 def _rollback(view: GateView, limits: Limits) -> HookAnswer:
     """Answer yes, which rolls back, only on positive grounds, never because of the gate's own failures."""
-    if view.request is None:
+    request = view.request
+    if request is None:
         return HookAnswer(False, "no release is under way")
     if view.is_aborted:
         return HookAnswer(True, "an operator asked for it")
-    if view.phase in JUDGED_PHASES and view.target != view.request.adapter.digest:
-        # Flagger does not notice a revert during a run: it would go on, old against old, and succeed.
-        return HookAnswer(True, f"the canary runs {view.target[:12]}, not the requested {view.request.adapter}")
+    if view.phase in JUDGED_PHASES and view.target == view.primary:
+        same = _same_adapter(view)
+        return HookAnswer(not same.is_yes, same.why)
+    if view.phase in JUDGED_PHASES and view.target != request.adapter.digest:
+        return HookAnswer(True, f"the canary runs {view.target[:12]}, not the requested {request.adapter}")
     if view.evidence is None:
         return HookAnswer(False, "the run has not begun")
     if view.evidence.decision == "fail":
@@ -87,8 +110,10 @@ def _rollback(view: GateView, limits: Limits) -> HookAnswer:
 
 
 def _confirm_traffic_increase(view: GateView, limits: Limits) -> HookAnswer:
-    if view.weight == 0:  # a refusal here would repeat pre-rollout every tick
-        return HookAnswer(True, "the canary has no traffic yet")
+    if not view.is_target_up:  # Flagger takes a canary without replicas for a ready one
+        return HookAnswer(False, "the canary has no pods that are available")
+    if view.target == view.primary or view.weight == 0:
+        return _confirm_rollout(view, limits)
     if view.evidence is None:
         return HookAnswer(False, "the gate knows nothing of this run")
     needed, has = limits.min_votes * view.num_steps, view.evidence.votes["canary"].n
@@ -100,13 +125,17 @@ def _confirm_traffic_increase(view: GateView, limits: Limits) -> HookAnswer:
 
 
 def _confirm_promotion(view: GateView, limits: Limits) -> HookAnswer:
+    if not view.is_target_up:
+        return HookAnswer(False, "the canary has no pods that are available; promotion would copy its replicas")
+    if view.is_aborted:
+        return HookAnswer(False, "an operator asked for a rollback")
+    if view.target == view.primary:
+        return _same_adapter(view)
     if view.request is None or view.evidence is None:
         return HookAnswer(False, "the gate knows nothing of this run")
     if view.target != view.request.adapter.digest:
         return HookAnswer(False, f"the canary runs {view.target[:12]}, not the requested {view.request.adapter}")
-    if view.is_aborted:
-        return HookAnswer(False, "an operator asked for a rollback")
-    return HookAnswer(view.evidence.decision == "pass", view.evidence.why)
+    return HookAnswer(_was_passed(view), view.evidence.why)
 
 
 def _always(view: GateView, limits: Limits) -> HookAnswer:
@@ -115,7 +144,7 @@ def _always(view: GateView, limits: Limits) -> HookAnswer:
 
 HOOKS: dict[str, Callable[[GateView, Limits], HookAnswer]] = {
     "confirm-rollout": _confirm_rollout,
-    "pre-rollout": _pre_rollout,
+    "pre-rollout": _always,
     "rollback": _rollback,
     "confirm-traffic-increase": _confirm_traffic_increase,
     "confirm-promotion": _confirm_promotion,

@@ -1,12 +1,13 @@
 """Change registry, Git and ledger at the end of a release. Each effect may be repeated; the ledger comes last."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.registry import aliases
 from ratchet.release.ledger import EventName, LedgerRecord, close
+from ratchet.release.reconciler.gitops import Commit, DecideValues, ReleaseValues
 from ratchet.release.reconciler.kubernetes import ClusterSnapshot
 from ratchet.release.reconciler.targets import Targets, Writers
 
@@ -22,6 +23,12 @@ class Outcome:
     why: str
     evidence: dict[str, Any]
     now: float
+    wanted: AdapterRef
+    """The adapter that all places are to name: the requested one, or the one that is gone back to."""
+    nonce: str
+    """Of the next revision of it."""
+    quarantines: bool
+    """Whether a rollback quarantines: the canary of an ordinary release took requests."""
 
 
 def run_id(canary: str, opened: LedgerRecord) -> str:
@@ -29,19 +36,31 @@ def run_id(canary: str, opened: LedgerRecord) -> str:
     return f"{canary}/{opened.adapter.digest}/{opened.attempt}"
 
 
-def restore(targets: Targets, writers: Writers, outcome: Outcome) -> list[str]:
-    """Name in Git the adapter that an operator goes back to, for Flagger to take without a canary.
+def first_values(opened: LedgerRecord) -> ReleaseValues:
+    """Return the values that start a release. A second attempt has a nonce: else Flagger may know its revision."""
+    return ReleaseValues(opened.adapter, nonce="" if opened.attempt <= 1 else f"attempt-{opened.attempt}")
+
+
+def skip_analysis(targets: Targets, writers: Writers, outcome: Outcome) -> list[str]:
+    """Have Flagger promote without a canary, in a commit that changes nothing else."""
+    subject = f"Skip the analysis, to go back to what served: {outcome.why}"
+    commit = _write(targets, writers, outcome, lambda now: replace(now, skip_analysis=True), subject)
+    return [f"Git: values skip the analysis (commit {commit.sha[:10]})"]
+
+
+def name_again(targets: Targets, writers: Writers, outcome: Outcome) -> list[str]:
+    """Name the adapter in Git as a revision that Flagger has never seen: under a new nonce.
 
     The release stays open until primary runs that adapter.
     """
-    opened = outcome.opened
-    commit = writers.values.write_adapter(
-        lambda named: opened.adapter,
-        f"Go back to adapter {opened.adapter}: {opened.why}",
-        run_id(targets.cluster.canary, opened),
-        skip_analysis=True,
-    )
-    return [f"Git: values name {opened.adapter}, without analysis (commit {commit.sha[:10]})"]
+    wanted, nonce = outcome.wanted, outcome.nonce
+
+    def name(now: ReleaseValues) -> ReleaseValues:
+        is_ours = now.skip_analysis or now.adapter.digest == wanted.digest  # else somebody pushed another meanwhile
+        return replace(now, adapter=wanted, nonce=nonce) if is_ours else now
+
+    commit = _write(targets, writers, outcome, name, f"Serve adapter {wanted}: {outcome.why}")
+    return [f"Git: values name {wanted} under the nonce {nonce} (commit {commit.sha[:10]})"]
 
 
 def promote(targets: Targets, writers: Writers, outcome: Outcome) -> list[str]:
@@ -58,30 +77,35 @@ def promote(targets: Targets, writers: Writers, outcome: Outcome) -> list[str]:
 
 
 def roll_back(targets: Targets, writers: Writers, outcome: Outcome) -> list[str]:
-    """Name in Git what primary runs, and quarantine the version. The champion alias was never moved."""
-    opened, back, version = outcome.opened, outcome.snapshot.primary, outcome.opened.adapter.version
-    commit = writers.values.write_adapter(
-        lambda named: back if named.digest == opened.adapter.digest else None,
-        f"Put back adapter {back}: the canary of {opened.adapter} failed",
-        run_id(targets.cluster.canary, opened),
-        skip_analysis=False if opened.restores else None,
-        mark=True,  # a release step that has yet to name the aborted release in Git finds that it is over
-    )
-    _quarantine(targets, writers, opened.adapter)
+    """Name in Git what primary runs. Quarantine the version if it took requests; the champion alias was never moved."""
+    opened, snapshot, version = outcome.opened, outcome.snapshot, outcome.opened.adapter.version
+    back = snapshot.primary
+
+    def put_back(now: ReleaseValues) -> ReleaseValues:
+        is_ours = now.adapter.digest == opened.adapter.digest
+        # The nonce, too: only primary's own template is no change to Flagger.
+        serving = replace(now, adapter=back, nonce=snapshot.primary_nonce) if is_ours else now
+        return replace(serving, skip_analysis=False)
+
+    subject = f"Put back adapter {back}: the canary of {opened.adapter} failed"
+    # Marked: a release step that has yet to name the aborted release in Git finds that it is over.
+    commit = _write(targets, writers, outcome, put_back, subject, mark=True)
+    if outcome.quarantines:
+        _quarantine(targets, writers, opened.adapter)
     _withdraw_challenger(targets, writers, version)
-    _close(targets, outcome, "rolled_back", commit.sha)
+    _close(targets, outcome, "rolled_back", commit.sha, quarantines=outcome.quarantines)
+    verdict = "quarantined" if outcome.quarantines else "took no requests and may be released again"
     return [
         f"traffic: all on {back}",
         f"Git: values name {back} (commit {commit.sha[:10]})",
-        f"registry: {targets.model} version {version} quarantined, champion untouched",
+        f"registry: {targets.model} version {version} {verdict}, champion untouched",
         f"ledger: {opened.adapter} rolled back",
     ]
 
 
 def refuse(targets: Targets, writers: Writers, outcome: Outcome) -> list[str]:
     """Close the release, and change nothing but `skipAnalysis`: what happened needs a person."""
-    if outcome.opened.restores:
-        _analyse_again(targets, writers, outcome.opened)
+    _analyse_again(targets, writers, outcome)
     _close(targets, outcome, "refused")
     return [f"ledger: {outcome.opened.adapter} refused: {outcome.why}"]
 
@@ -93,16 +117,20 @@ def _end_restoring(targets: Targets, writers: Writers, outcome: Outcome) -> list
     aliases.restore(targets.registry, writers.registry, targets.model, version)
     if left is not None:
         _quarantine(targets, writers, left)
-    _analyse_again(targets, writers, opened)
+    _analyse_again(targets, writers, outcome)
     _close(targets, outcome, "restored")
     return [f"registry: champion is {opened.adapter}, {left} quarantined", f"ledger: {opened.adapter} restored"]
 
 
-def _analyse_again(targets: Targets, writers: Writers, opened: LedgerRecord) -> None:
-    subject = f"Analyse releases again after going back to {opened.adapter}"
-    writers.values.write_adapter(
-        lambda named: None, subject, run_id(targets.cluster.canary, opened), skip_analysis=False
-    )
+def _analyse_again(targets: Targets, writers: Writers, outcome: Outcome) -> None:
+    subject = f"Analyse releases again after {outcome.opened.adapter}"
+    _write(targets, writers, outcome, lambda now: replace(now, skip_analysis=False), subject)
+
+
+def _write(
+    targets: Targets, writers: Writers, outcome: Outcome, decide: DecideValues, subject: str, mark: bool = False
+) -> Commit:
+    return writers.values.write(decide, subject, run_id(targets.cluster.canary, outcome.opened), mark)
 
 
 def _quarantine(targets: Targets, writers: Writers, adapter: AdapterRef) -> None:
@@ -115,6 +143,7 @@ def _withdraw_challenger(targets: Targets, writers: Writers, version: str) -> No
         writers.registry.delete_registered_model_alias(targets.model, aliases.CHALLENGER)
 
 
-def _close(targets: Targets, outcome: Outcome, event: EventName, commit: str = "") -> None:
+def _close(targets: Targets, outcome: Outcome, event: EventName, commit: str = "", quarantines: bool = True) -> None:
     kept = {key: outcome.evidence[key] for key in ("votes", "log_e", "bound", "decision") if key in outcome.evidence}
-    close(targets.ledger, outcome.opened, event, at=outcome.now, who=WHO, why=outcome.why, commit=commit, evidence=kept)
+    details = {"commit": commit, "evidence": kept, "quarantines": quarantines}
+    close(targets.ledger, outcome.opened, event, at=outcome.now, who=WHO, why=outcome.why, **details)

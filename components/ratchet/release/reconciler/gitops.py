@@ -1,9 +1,10 @@
-"""Read and write the values file in Git, where a release starts and a rollback ends: its `adapter` block.
+"""Read and write the values file in Git, where a release starts and a rollback ends.
 
-A rollback writes the four keys and never uses `git revert`: the previous commit may not name the serving adapter.
-Everything else in the file stays byte for byte.
+Three values are ours: the `adapter` block, `rolloutNonce` and `skipAnalysis`. A rollback writes them and never uses
+`git revert`: the previous commit may not name the serving adapter. Everything else in the file stays byte for byte.
 """
 
+import copy
 import json
 import os
 import shutil
@@ -12,22 +13,35 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import yaml
 
 from ratchet.adapter_ref import KEYS, AdapterRef
-from ratchet.errors import Conflict, UserError
+from ratchet.errors import Conflict, UserError, without_credentials
 
 PUSH_ATTEMPTS = 10
-TIMEOUT_S = 60
+TIMEOUT_S = 60.0
 AUTHOR = ("-c", "user.name=Ratchet", "-c", "user.email=ratchet@localhost")
 TRAILER = "Canary-Run"
-DecideAdapter = Callable[[AdapterRef], AdapterRef | None]
+
+
+@dataclass(frozen=True)
+class ReleaseValues:
+    """The values that a release writes."""
+
+    adapter: AdapterRef
+    nonce: str = ""
+    """The chart's `rolloutNonce`: a new one makes a new revision of the same adapter."""
+    skip_analysis: bool = False
+    """The chart's `skipAnalysis`: Flagger promotes without a canary."""
+
+
+DecideValues = Callable[[ReleaseValues], ReleaseValues]
 
 
 class GitUnavailable(UserError):
-    """The repository answered before and does not now. The next pass tries again."""
+    """The repository does not answer, or refuses our push. It may be otherwise at the next pass."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +57,15 @@ class ValuesReader(Protocol):
 
     def read_adapter(self) -> AdapterRef: ...
 
-    def look(self, run: str) -> tuple[AdapterRef, bool]: ...
+    def look(self, run: str) -> tuple[ReleaseValues, bool]: ...
 
 
 class ValuesWriter(Protocol):
     """Every way to change the values file in Git, so that all can be guarded. `ValuesFile` says what each does."""
 
-    def name_once(self, adapter: AdapterRef, subject: str, run: str) -> Commit: ...
+    def name_once(self, values: ReleaseValues, subject: str, run: str) -> Commit: ...
 
-    def write_adapter(
-        self, decide: DecideAdapter, subject: str, run: str, skip_analysis: bool | None = None, mark: bool = False
-    ) -> Commit: ...
+    def write(self, decide: DecideValues, subject: str, run: str, mark: bool = False) -> Commit: ...
 
 
 class Values(ValuesReader, ValuesWriter, Protocol):
@@ -61,16 +73,11 @@ class Values(ValuesReader, ValuesWriter, Protocol):
 
 
 class ValuesFile:
-    """One values file on one branch. Keeps a clone in a temporary folder while it is open."""
+    """One values file on one branch. Keeps a clone in a temporary folder while it is open, made at the first look."""
 
     def __init__(self, url: str, branch: str, path: str) -> None:
         self.url, self.branch, self.path = url, branch, path
         self._folder = Path(tempfile.mkdtemp(prefix="ratchet-git-"))
-        try:
-            self._git("clone", "--quiet", "--single-branch", "--branch", branch, "--", url, ".")
-        except UserError:
-            self.close()
-            raise
 
     def __enter__(self) -> Self:
         return self
@@ -83,38 +90,31 @@ class ValuesFile:
 
     def read_adapter(self) -> AdapterRef:
         """Return the adapter that the newest commit names."""
-        return self.look("")[0]
+        return self.look("")[0].adapter
 
-    def look(self, run: str) -> tuple[AdapterRef, bool]:
-        """Return the adapter that the newest commit names, and whether `run` is in that commit's history.
+    def look(self, run: str) -> tuple[ReleaseValues, bool]:
+        """Return our values in the newest commit, and whether `run` is in that commit's history.
 
         Read from two commits, a push in between would make a release that has just begun look rolled back.
         """
         self._refresh()
-        return adapter_in(self._text(), self.path), self._in_history(run)
+        return values_in(self._text(), self.path), self._in_history(run)
 
-    def name_once(self, adapter: AdapterRef, subject: str, run: str) -> Commit:
-        """Make the branch name the adapter, unless `run` is in its history: it was named before, or aborted."""
-        return self.write_adapter(lambda named: None if self._in_history(run) else adapter, subject, run)
+    def name_once(self, values: ReleaseValues, subject: str, run: str) -> Commit:
+        """Make the branch hold the values, unless `run` is in its history: it was named before, or aborted."""
+        return self.write(lambda now: now if self._in_history(run) else values, subject, run)
 
-    def write_adapter(
-        self,
-        decide: DecideAdapter,
-        subject: str,
-        run: str,
-        skip_analysis: bool | None = None,
-        mark: bool = False,
-    ) -> Commit:
-        """Commit and push until the branch names the adapter that `decide` returns for the one it names now.
+    def write(self, decide: DecideValues, subject: str, run: str, mark: bool = False) -> Commit:
+        """Commit and push until the branch holds the values that `decide` returns for those it holds now.
 
-        `decide` returns None to leave the adapter. With `skip_analysis`, the file also says whether Flagger promotes
-        without a canary. With `mark`, `run` is in the history afterwards even if nothing had to change. After
-        another writer's push, `decide` is asked again. Raises Conflict after PUSH_ATTEMPTS such pushes.
+        With `mark`, `run` is in the history afterwards even if nothing had to change. After another writer's push,
+        `decide` is asked again. Raises Conflict after PUSH_ATTEMPTS such pushes, GitUnavailable while the repository
+        is away or refuses, UserError where the file cannot be rewritten.
         """
         for _ in range(PUSH_ATTEMPTS):
             self._refresh()
             text = self._text()
-            wanted = next_values(text, self.path, decide, skip_analysis)
+            wanted = with_values(text, decide(values_in(text, self.path)), self.path)
             if wanted == text and (not mark or self._in_history(run)):
                 return Commit(self._git("log", "-1", "--format=%H", "--", self.path), is_new=False)
             (self._folder / self.path).write_bytes(wanted.encode())
@@ -124,15 +124,19 @@ class ValuesFile:
             )
             if self._push():
                 return Commit(self._git("rev-parse", "HEAD"), is_new=True)
-        raise Conflict(f"{self.url} {self.branch}: another writer pushed first {PUSH_ATTEMPTS} times")
+        raise Conflict(f"{without_credentials(self.url)}: another writer pushed first {PUSH_ATTEMPTS} times")
 
     def _in_history(self, run: str) -> bool:
         return bool(self._git("log", "-1", "--format=%H", "--fixed-strings", f"--grep={TRAILER}: {run}"))
 
     def _refresh(self) -> None:
+        if not (self._folder / ".git").exists():
+            cloned = self._run("clone", "--quiet", "--single-branch", "--branch", self.branch, "--", self.url, ".")
+            if cloned.returncode != 0:
+                raise self._unavailable("clone", cloned.stderr)
         fetched = self._run("fetch", "--quiet", "origin", self.branch)
         if fetched.returncode != 0:
-            raise GitUnavailable(str(self._error("fetch", fetched.stderr)))
+            raise self._unavailable("fetch", fetched.stderr)
         self._git("reset", "--quiet", "--hard", "FETCH_HEAD")
 
     def _push(self) -> bool:
@@ -143,48 +147,67 @@ class ValuesFile:
         words = done.stdout + done.stderr
         if any(sign in words for sign in ("non-fast-forward", "fetch first", "cannot lock ref")):
             return False
-        raise self._error("push", done.stderr)
+        raise self._unavailable("push", done.stderr)
 
     def _text(self) -> str:
         try:
             return (self._folder / self.path).read_bytes().decode()
         except FileNotFoundError:
             raise UserError(
-                f"{self.url} has no {self.path} on branch {self.branch}; set release_adapter.values_path or add it"
+                f"{without_credentials(self.url)} has no {self.path} on branch {self.branch}; set "
+                "release_adapter.values_path or add it"
             ) from None
 
     def _git(self, *arguments: str) -> str:
         done = self._run(*arguments)
         if done.returncode != 0:
-            raise self._error(arguments[0], done.stderr)
+            raise self._unavailable(arguments[0], done.stderr)
         return done.stdout.strip()
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         quiet = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-        return subprocess.run(
-            ["git", *arguments],
-            cwd=self._folder,
-            env=quiet,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
+        try:
+            return subprocess.run(
+                ["git", *arguments],
+                cwd=self._folder,
+                env=quiet,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise self._unavailable(arguments[0], f"no answer within {TIMEOUT_S:g} s") from None
+
+    def _unavailable(self, command: str, stderr: str) -> GitUnavailable:
+        why = " ".join(stderr.split()) or "no message"  # all of it: the reason is seldom in the last line
+        return GitUnavailable(
+            without_credentials(
+                f"git {command} of {self.url} (branch {self.branch}) failed: {why}; see release_adapter.git_url"
+            )
         )
 
-    def _error(self, command: str, stderr: str) -> UserError:
-        last = stderr.strip().splitlines()[-1:] or ["no message"]
-        return UserError(
-            f"git {command} of {self.url} (branch {self.branch}) failed: {last[0]}; see release_adapter.git_url"
-        )
+
+def values_in(text: str, path: str) -> ReleaseValues:
+    """Return our values in a values file. Raises UserError if it names no adapter."""
+    adapter, plain = adapter_in(text, path), _loaded(text, path)
+    return ReleaseValues(adapter, str(plain.get("rolloutNonce", "")), bool(plain.get("skipAnalysis", False)))
 
 
-def next_values(text: str, path: str, decide: DecideAdapter, skip_analysis: bool | None) -> str:
-    """Return the values file after one write: naming the adapter that `decide` returns, with `skipAnalysis` if given.
+def with_values(text: str, wanted: ReleaseValues, path: str) -> str:
+    """Return the file with these values: only those that differ change.
 
-    Raises UserError where the file has no adapter block that can be rewritten.
+    Raises UserError where that would change anything else, as in a file whose adapter is an alias, or is no YAML after.
     """
-    wanted = with_adapter(text, decide(adapter_in(text, path)), path)
-    return wanted if skip_analysis is None else with_skip_analysis(wanted, skip_analysis, path)
+    now = values_in(text, path)
+    made = _with_adapter(text, wanted.adapter, path) if wanted.adapter != now.adapter else text
+    for key, value, is_other in (
+        ("rolloutNonce", wanted.nonce, wanted.nonce != now.nonce),
+        ("skipAnalysis", wanted.skip_analysis, wanted.skip_analysis != now.skip_analysis),
+    ):
+        made = _with_top_level(made, key, value, path) if is_other else made
+    _check_rewritten(text, made, wanted, path)
+    return made
 
 
 def adapter_in(text: str, path: str) -> AdapterRef:
@@ -193,30 +216,58 @@ def adapter_in(text: str, path: str) -> AdapterRef:
     return AdapterRef(**{key: scalars[key].value for key in KEYS})
 
 
-def with_adapter(text: str, adapter: AdapterRef | None, path: str) -> str:
-    """Return the file naming `adapter`: only values that differ change; with None, nothing does."""
-    if adapter is None:
-        return text
+def _with_adapter(text: str, adapter: AdapterRef, path: str) -> str:
     scalars = _adapter_scalars(text, path)
     wanted = adapter.model_dump()
     for key in sorted(KEYS, key=lambda key: -scalars[key].start_mark.index):  # from the end: earlier marks stay true
         node = scalars[key]
         if node.value != wanted[key]:
-            start, end = node.start_mark.index, node.end_mark.index
-            space = "" if text[start - 1 : start].isspace() else " "  # `uri:` with nothing after it
-            text = text[:start] + space + json.dumps(wanted[key], ensure_ascii=False) + text[end:]
-    if adapter_in(text, path) != adapter:
-        raise UserError(f"{path}: the adapter block cannot be rewritten; write it as four plain `key: value` lines")
+            text = _replaced(text, node, json.dumps(wanted[key], ensure_ascii=False))
     return text
 
 
-def with_skip_analysis(text: str, wanted: bool, path: str) -> str:
-    """Return the file with the chart's `skipAnalysis` set; the chart takes a missing key for false."""
-    node = _members(_compose(text, path)).get("skipAnalysis")
-    word = json.dumps(wanted)
+def _replaced(text: str, node: yaml.Node, word: str) -> str:
+    start, end = node.start_mark.index, node.end_mark.index
+    space = "" if start == 0 or text[start - 1].isspace() else " "  # `uri:` with nothing after it
+    return text[:start] + space + word + text[end:]
+
+
+def _with_top_level(text: str, key: str, value: str | bool, path: str) -> str:
+    """Return the file with one key of the chart set, which the chart takes for empty or false where it is missing."""
+    root = _compose(text, path)
+    node, word = _members(root).get(key), json.dumps(value, ensure_ascii=False)
     if node is not None:
-        return text[: node.start_mark.index] + word + text[node.end_mark.index :]
-    return f"{text.rstrip()}\nskipAnalysis: {word}\n" if wanted else text
+        return _replaced(text, node, word)
+    end = root.end_mark.index if root is not None else len(text)  # before a closing `...`
+    return f"{text[:end].rstrip()}\n{key}: {word}\n{text[end:]}"
+
+
+def _check_rewritten(before: str, after: str, wanted: ReleaseValues, path: str) -> None:
+    """Raise UserError unless the file says what is wanted, and else what it said before."""
+    try:
+        is_good = values_in(after, path) == wanted and _others(after, path) == _others(before, path)
+    except UserError:
+        is_good = False
+    if not is_good:
+        raise UserError(
+            f"{path} cannot be rewritten without changing more than its adapter, rolloutNonce and skipAnalysis; write "
+            "the adapter as a block of four plain `key: value` lines, and all three without anchors and aliases"
+        )
+
+
+def _others(text: str, path: str) -> dict[str, Any]:
+    """Return all that a values file says besides our values."""
+    plain = copy.deepcopy(_loaded(text, path))  # an alias and its anchor are one object
+    plain["adapter"] = {key: value for key, value in plain["adapter"].items() if key not in KEYS}
+    return {key: value for key, value in plain.items() if key not in ("rolloutNonce", "skipAnalysis")}
+
+
+def _loaded(text: str, path: str) -> dict[str, Any]:
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
+    return plain if isinstance(plain, dict) else {}
 
 
 def _adapter_scalars(text: str, path: str) -> dict[str, yaml.ScalarNode]:

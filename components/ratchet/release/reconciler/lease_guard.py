@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ratchet.adapter_ref import AdapterRef
 from ratchet.lease import is_held
 from ratchet.registry.aliases import RegistryWriter
-from ratchet.release.reconciler.gitops import Commit, DecideAdapter, ValuesWriter
+from ratchet.release.reconciler.gitops import Commit, DecideValues, ReleaseValues, ValuesWriter
 from ratchet.store import Store
 
 
@@ -60,12 +59,10 @@ class GuardedValues:
     values: ValuesWriter
     guard: LeaseGuard
 
-    def name_once(self, adapter: AdapterRef, subject: str, run: str) -> Commit:
+    def name_once(self, values: ReleaseValues, subject: str, run: str) -> Commit:
         self.guard.check()
-        return self.values.name_once(adapter, subject, run)
+        return self.values.name_once(values, subject, run)
 
-    def write_adapter(
-        self, decide: DecideAdapter, subject: str, run: str, skip_analysis: bool | None = None, mark: bool = False
-    ) -> Commit:
+    def write(self, decide: DecideValues, subject: str, run: str, mark: bool = False) -> Commit:
         self.guard.check()
-        return self.values.write_adapter(decide, subject, run, skip_analysis, mark)
+        return self.values.write(decide, subject, run, mark)
