@@ -56,6 +56,11 @@ class Interaction(Event):
     latency_ms: float = 0.0
     finish_reason: str = "stop"
     served_at: float = Field(description="Unix seconds, UTC")
+    assigned_at: float | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="when the route chose the arm, Unix seconds, if that was for an earlier turn of the conversation",
+    )
     parent_interaction_id: str | None = Field(None, description="the answer that this one should replace")
     candidate_group_id: str | None = Field(None, description="shared by answers shown side by side to choose from")
     propensity: float | None = Field(None, description="chance, 0 to 1, that this answer was the one shown")

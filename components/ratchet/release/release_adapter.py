@@ -15,7 +15,7 @@ from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
 from ratchet.digest import canonical_json, digest_bytes
 from ratchet.errors import UserError, without_credentials
-from ratchet.manifest import Artifact, StepOutput
+from ratchet.manifest import Artifact, Manifest, StepOutput
 from ratchet.needs import (
     ENVIRONMENT_SECRET,
     GATE,
@@ -80,14 +80,15 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
         adapter=adapter,
         verdict=registered["verdict"],
         is_forced=config.release_adapter.force,
-        judge=_judge_facts(inputs["evaluate_adapter"].facts.get("judge")),
+        judge=_judge_facts(inputs.get("evaluate_adapter")),
     )
     timeline = Timeline(time.time(), adapter.digest)
     result = _release(config, store, candidate, timeline)
     return _publish(config, store, candidate, result, timeline)
 
 
-def _judge_facts(facts: dict[str, Any] | None) -> dict[str, Any]:
+def _judge_facts(evaluated: Manifest | None) -> dict[str, Any]:
+    facts = evaluated.facts.get("judge") if evaluated else None
     if not facts:
         return {}
     return {"style": facts["style"], "model": facts["model"], "kappa_low": facts["calibration"]["kappa_low"]}

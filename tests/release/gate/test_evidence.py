@@ -272,6 +272,19 @@ def test_an_answer_that_straddles_a_step_is_not_held_against_the_split() -> None
     assert evidence_of(run, [slow], []).srm_log_e == 0
 
 
+def test_a_later_turn_counts_only_if_its_arm_was_chosen_under_the_same_weight() -> None:
+    run = run_of((100.0, 200.0, 20), (201.0, 900.0, 50))
+    kept = [
+        replace(served(1, NEW, 300.0), assigned_at=250.0),
+        replace(served(2, NEW, 300.0), assigned_at=150.0),  # under another weight
+        replace(served(3, NEW, 300.0), assigned_at=50.0),  # before the run
+    ]
+    evidence = evidence_of(run, kept, [vote(number, True, 301.0) for number in (1, 2, 3)])
+    assert evidence.votes["canary"] == Tally(1, 1)
+    assert (evidence.excluded["weight_changing"], evidence.excluded["served_outside_run"]) == (1, 1)
+    assert evidence.srm_log_e == 0  # the route chose none of these answers
+
+
 def test_voters_who_speak_up_on_one_arm_alone_hold_the_promotion() -> None:
     answers, votes = traffic(400, 0.5, 0.9)
     kept = [vote for vote, answer in zip(votes, answers, strict=True) if answer.digest == NEW or vote.is_up]

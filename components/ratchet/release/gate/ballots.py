@@ -58,7 +58,7 @@ class Ballots:
             span, arm = run.span_of(answer.started_at, answer.served_at), run.arm_of(answer.digest)
             if answer.served_at > seen_until:
                 unplaced.append(answer)
-            elif span is not None and arm is not None:
+            elif span is not None and arm is not None and answer.assigned_at is None:  # else the route chose nothing
                 self.served[span, arm] += 1
             if answer.interaction_id in self._voters_on:
                 changed |= self._voters_on[answer.interaction_id]

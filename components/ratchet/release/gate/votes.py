@@ -30,10 +30,13 @@ class ServedAnswer:
     served_at: float
     latency_s: float = 0.0
     tenant: str = "default"
+    assigned_at: float | None = None
+    """When the route chose the arm, if that was for an earlier turn of the conversation."""
 
     @property
     def started_at(self) -> float:
-        return self.served_at - self.latency_s
+        """When the route chose the arm."""
+        return self.served_at - self.latency_s if self.assigned_at is None else self.assigned_at
 
     @property
     def place(self) -> Place:
@@ -48,6 +51,7 @@ class ServedAnswer:
             served_at=event.served_at,
             latency_s=event.latency_ms / 1000,
             tenant=event.tenant,
+            assigned_at=event.assigned_at,
         )
 
 
