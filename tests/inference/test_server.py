@@ -170,7 +170,7 @@ def test_adapter_that_cannot_be_served_is_refused_and_harms_nobody(
         tmp_path / "absent": "missing",
         broken: "cannot be read",
         with_config(tmp_path / "dora", adapters["left"], use_dora=True): "use_dora",
-        with_config(tmp_path / "rank", adapters["left"], r=16): "at rank 16",
+        with_config(tmp_path / "rank", adapters["left"], r=16): "not of rank 16",
         with_config(tmp_path / "fewer", adapters["left"], target_modules=["q_proj"]): "target_modules",
         with_config(tmp_path / "elsewhere", adapters["left"], target_modules=["nowhere"]): "target_modules",
     }
