@@ -176,7 +176,6 @@ def test_what_is_no_longer_wanted_is_unloaded_and_its_files_removed_by_another_s
     (tmp_path / "adapters" / "lost+found").mkdir()
     record(lake, "rolled_back", right, left)
     restarted = syncer(empty_pool)
-    restarted.max_adapters = 1
     restarted.sync()
     assert set(restarted.pool.loaded()) == {"left@v7"}
     assert {path.name for path in (tmp_path / "adapters").iterdir()} == {left.digest, "lost+found"}
@@ -353,7 +352,12 @@ def test_champion_open_request_and_its_baseline_come_first(lake: LocalStore) -> 
         ("refused", SIX, None),
     )
     assert wanted_adapters(served, 2) == [ONE, FIVE]
-    assert wanted_adapters(served, 9) == [ONE, FIVE, FOUR, THREE, TWO]
+    assert wanted_adapters(served, 9) == [ONE, FIVE]
+
+
+def test_what_a_rollback_may_return_to_stays_as_long_as_there_is_room(lake: LocalStore) -> None:
+    served = ledger(lake, *(("promoted", adapter, None) for adapter in (ONE, TWO, THREE)), ("requested", FOUR, THREE))
+    assert wanted_adapters(served, 3) == [THREE, FOUR, TWO]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,9 @@ def build(
 
     base, _ = load_base(config.base_model)
     torch.manual_seed(seed)
-    model = get_peft_model(base, LoraConfig(r=rank, lora_alpha=16, target_modules=target_modules, task_type="CAUSAL_LM"))
+    model = get_peft_model(
+        base, LoraConfig(r=rank, lora_alpha=16, target_modules=target_modules, task_type="CAUSAL_LM")
+    )
     for name, tensor in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(tensor.data, std=strength)

@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 
 
 def wanted_adapters(records: Sequence[LedgerRecord], how_many: int) -> list[AdapterRef]:
-    """Return the adapters to keep loaded: champion, open request and its baseline, then those named last.
+    """Return the adapters to keep loaded: champion, open request and its baseline, then those that served last.
 
-    The champion stays, whatever else the ledger names; an adapter that was refused never asked to be loaded.
+    The champion stays, whatever else the ledger names. One that was refused or rolled back has nothing to answer.
     """
     opened = open_request(records)
     first = (champion(records), opened and opened.adapter, opened and opened.baseline)
-    history = (record for record in reversed(records) if record.event != "refused")
-    named = (*first, *(adapter for record in history for adapter in (record.adapter, record.baseline)))
+    served = ((record.event in SERVING and record.adapter, record.baseline) for record in reversed(records))
+    named = (*first, *(adapter for pair in served for adapter in pair))
     by_name: dict[str, AdapterRef] = {}
     for adapter in named:
         if adapter and not adapter.is_base:
