@@ -15,8 +15,8 @@ COMPILE := $(UV) pip compile $(FIND_LINKS) --no-emit-index-url --no-emit-find-li
 MKDOCS := env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 # Compiled once here; else the processes of the demo's stack each compile them at their first start, on the same cores.
 COMPILED := import fastapi, great_expectations, matplotlib.pyplot, mlflow, peft, transformers.trainer, typer, uvicorn
-# A browser for the pages; containers, and what makes their base image; the compose file's database.
-SYSTEM := chromium podman crun runc uidmap mmdebstrap postgresql
+# A browser for the pages; containers, and what makes their base image; the compose file's database; Prometheus.
+SYSTEM := chromium podman crun runc uidmap mmdebstrap postgresql prometheus
 SEED ?= 0
 # CI measures coverage too, which takes longer.
 COVER := $(if $(CI),--cov --cov-report=)

@@ -18,6 +18,7 @@ from ratchet.release.ledger import LedgerRecord, is_aborted, open_request
 from ratchet.release.reconciler import actions
 from ratchet.release.reconciler.decide import Action, ActionKind, Observed, decide
 from ratchet.release.reconciler.gitops import GitUnavailable
+from ratchet.release.reconciler.health import Health
 from ratchet.release.reconciler.kubernetes import ClusterSnapshot, ClusterUnavailable
 from ratchet.release.reconciler.lease_guard import LeaseLost
 from ratchet.release.reconciler.targets import LEASE, Targets, Writers, open_targets
@@ -111,14 +112,19 @@ def _why(action: Action, state: dict[str, Any], opened: LedgerRecord) -> str:
     return state["why"] if action.kind == "promote" else action.why
 
 
-def run(config: Config, store: Store, once: bool) -> None:
-    """Make one pass, or passes until a signal ends the process. Raises UserError for a place that is not configured."""
+def run(config: Config, store: Store, once: bool, health: Health | None = None) -> None:
+    """Make one pass, or passes until a signal ends the process. Raises UserError for a place that is not configured.
+
+    `health` is told of each pass that ends.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     last: Action | None = None
     with open_targets(config, store) as targets:
         while True:
             last = _pass(targets, last)
+            if health:
+                health.beat()
             if once:
                 return
             time.sleep(config.release_adapter.poll_s)
