@@ -18,7 +18,7 @@ from ratchet.errors import UserError
 from ratchet.rehearsal.cluster import Cluster, Object
 
 OVERLAY = "values-local.yaml"
-APPLIED = ("Deployment", "Canary")
+APPLIED = ("Deployment", "MetricTemplate", "Canary")
 GIT_TIMEOUT_S = 60.0
 
 
