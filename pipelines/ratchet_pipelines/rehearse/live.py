@@ -31,7 +31,7 @@ from ratchet.release.reconciler.kubernetes import ClusterUnavailable
 from ratchet.release.reconciler.targets import Targets, open_targets
 from ratchet.store import open_store
 from ratchet_pipelines.demo.prompts import prompts
-from ratchet_pipelines.demo.users import Crowd
+from ratchet_pipelines.demo.users import NUM_AT_ONCE, Crowd
 from ratchet_pipelines.local_stack import (
     CHART,
     CLI,
@@ -96,6 +96,8 @@ class Outside:
     """`s3://bucket/prefix`, whose server and credentials are in the environment."""
     prometheus_url: str | None = None
     """It reads the routers' metrics, and Flagger asks it."""
+    num_users: int = NUM_AT_ONCE
+    """Visits at once: a pool with a real model, and a lake behind a server on one machine, bear fewer."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,10 @@ def live_rehearsal(
     os.environ.setdefault(VARIABLE, secrets.token_hex(24))  # every service inherits our environment
     with supervising(folder / "logs") as supervisor:
         _start(supervisor, stack, config, fault, public, folder, interval_s, outside)
-        with open_targets(config, open_store(outside.lake or folder)) as targets, _users(stack, fault):
+        with (
+            open_targets(config, open_store(outside.lake or folder)) as targets,
+            _users(stack, fault, outside.num_users),
+        ):
             yield LiveRehearsal(config, targets, supervisor, folder, interval_s)
 
 
@@ -306,10 +311,10 @@ def _wait_for(url: str, folder: Path, is_ready: Callable[[Any], bool] = bool) ->
 
 
 @contextmanager
-def _users(stack: Stack, fault: Fault) -> Iterator[Crowd]:
+def _users(stack: Stack, fault: Fault, num_users: int) -> Iterator[Crowd]:
     crowd = Crowd(stack.gateway_url, prompts(0), 0, vote_share=fault.vote_factor, brigade=fault.brigade)
     stop = threading.Event()
-    talking = crowd.keep_visiting(stop)
+    talking = crowd.keep_visiting(stop, num_users)
     try:
         yield crowd
     finally:
