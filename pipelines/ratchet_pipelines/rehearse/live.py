@@ -121,20 +121,6 @@ class LiveRehearsal:
         return _Observer(self.targets, opened, self.supervisor, self.interval_s, on_look).until_settled(timeout_s)
 
 
-def rehearse_on_real_clock(
-    config: Config,
-    fault: Fault,
-    public: Public,
-    folder: Path,
-    interval_s: float,
-    timeout_s: float,
-    on_look: OnLook = lambda supervisor, state: None,
-) -> RealClockResult:
-    """Return how one release of a candidate with this fault went. `on_look` gets the gate's state at every look."""
-    with live_rehearsal(config, fault, public, folder, interval_s) as live:
-        return live.release(None, timeout_s, on_look)
-
-
 @contextmanager
 def live_rehearsal(
     config: Config, fault: Fault, public: Public, folder: Path, interval_s: float, outside: Outside = Outside()
