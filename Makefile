@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 AIRFLOW := .venv-airflow
+VLLM := .venv-vllm
 # uv does not read pip's configuration; hand it the one setting that decides which torch is installed.
 FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 UV := $(BIN)/uv
@@ -14,8 +15,8 @@ COMPILE := $(UV) pip compile $(FIND_LINKS) --no-emit-index-url --no-emit-find-li
 MKDOCS := env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 # Compiled once here; else the processes of the demo's stack each compile them at their first start, on the same cores.
 COMPILED := import fastapi, great_expectations, matplotlib.pyplot, mlflow, peft, transformers.trainer, typer, uvicorn
-# A browser for the pages; containers, and what makes their base image; the compose file's database.
-SYSTEM := chromium podman crun runc uidmap mmdebstrap postgresql
+# A browser for the pages; containers, and what makes their base image; the compose file's database; Prometheus.
+SYSTEM := chromium podman crun runc uidmap mmdebstrap postgresql prometheus
 SEED ?= 0
 # CI measures coverage too, which takes longer.
 COVER := $(if $(CI),--cov --cov-report=)
@@ -46,6 +47,12 @@ $(AIRFLOW)/.airflow: $(UV) requirements/airflow.txt requirements/airflow-dev.txt
 	$(UV) pip install --quiet --python $(AIRFLOW)/bin/python -r requirements/airflow.txt -r requirements/airflow-dev.txt
 	touch $@
 
+# Without dependencies: vLLM's own list brings CUDA builds and 60 packages that a CPU and these tests do not need.
+$(VLLM)/.vllm: $(UV) requirements/vllm.txt
+	$(UV) venv --quiet --allow-existing --python $(BIN)/python $(VLLM)
+	$(UV) pip install --quiet --python $(VLLM)/bin/python $(FIND_LINKS) --no-deps -r requirements/vllm.txt
+	touch $@
+
 setup: $(VENV)/.dev ## Create .venv with everything that steps, tests and checks need
 
 demo: $(VENV)/.work ## The whole loop on this machine: one adapter promoted, one rolled back, a report (SEED=0)
@@ -66,7 +73,10 @@ endif
 test-dags: $(AIRFLOW)/.airflow
 	$(AIRFLOW)/bin/pytest tests/dags
 
-test-all: $(VENV)/.dev $(AIRFLOW)/.airflow check ## All of `test`, and the slow tests (the demo, kills, real engines)
+test-vllm: $(VENV)/.dev $(VLLM)/.vllm ## Adapters, syncer and router against a real vLLM on this machine's CPU
+	$(BIN)/pytest -m vllm
+
+test-all: $(VENV)/.dev $(AIRFLOW)/.airflow $(VLLM)/.vllm check ## All of `test`, and the slow tests (the demo, kills, real engines)
 	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n 2 --dist loadfile -m 'not gpu and not cluster'
 	$(AIRFLOW)/bin/pytest tests/dags -m 'not gpu and not cluster'
 
@@ -109,6 +119,6 @@ images: ## Build every image: BASE_IMAGE=NAME@sha256:… (ENGINE=docker)
 	done
 
 clean: ## Remove the environment and what the demo left
-	rm -rf $(VENV) $(AIRFLOW) airflow-home demo site
+	rm -rf $(VENV) $(AIRFLOW) $(VLLM) airflow-home demo site
 
-.PHONY: help system setup demo airflow test test-dags test-all check format docs bench requirements golden images clean
+.PHONY: help system setup demo airflow test test-dags test-vllm test-all check format docs bench requirements golden images clean

@@ -4,7 +4,7 @@ import pytest
 
 from ratchet.adapter_ref import BASE_DIGEST, PREFIX, AdapterRef
 from ratchet.events import Interaction
-from ratchet.inference.syncer import named_last
+from ratchet.inference.syncer import wanted_adapters
 from ratchet.release.ledger import LedgerRecord
 from ratchet.router.settings import RouterSettings
 
@@ -25,4 +25,4 @@ def test_no_adapter_is_the_same_digest_in_events_router_and_ledger() -> None:
     served = Interaction.model_fields["adapter_digest"].default
     assert {AdapterRef().digest, settings.adapter_digest, served} == {BASE_DIGEST}
     record = LedgerRecord(seq=1, event="promoted", at=0.0, who="t", adapter=ADAPTER, baseline=AdapterRef())
-    assert named_last([record], 4) == [ADAPTER]
+    assert wanted_adapters([record], 4) == [ADAPTER]

@@ -125,7 +125,6 @@ class BuildDatasets(Section):
     )
 
 
-Rank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 Packing = Literal["shared", "separate", "off"]
 PairLoss = Literal["sigmoid", "sigmoid_norm", "ipo"]
 
@@ -133,7 +132,9 @@ PairLoss = Literal["sigmoid", "sigmoid_norm", "ipo"]
 class Lora(Section):
     """Plain LoRA on every linear layer except the output head."""
 
-    r: Rank = Field(8, description="Rank of the adapter; vLLM serves only these ranks")
+    r: int = Field(
+        8, ge=1, le=512, description="Rank of the adapter; at most lora.maxRank of the pool that is to serve it"
+    )
     alpha: int = Field(16, gt=0, description="Updates are scaled by alpha / r")
     rank_stabilized: bool = Field(False, description="rsLoRA: scale updates by alpha / sqrt(r) instead")
     dora: bool = Field(
@@ -238,8 +239,7 @@ class TrainAdapter(Section):
     def _is_servable(self) -> Self:
         if self.lora.dora and self.target == "vllm":
             raise ValueError(
-                "lora.dora: vLLM does not serve DoRA's magnitudes and would answer as something else; "
-                "set target: peft, or lora.dora: false"
+                "lora.dora: vLLM refuses adapters with DoRA's magnitudes; set target: peft, or lora.dora: false"
             )
         if self.quantize != "none" and self.device != "cuda":
             raise ValueError(f"quantize: {self.quantize} needs device: cuda; bitsandbytes' 4-bit kernels run there")

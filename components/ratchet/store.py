@@ -47,6 +47,10 @@ class Store(ABC):
     def read(self, key: str) -> bytes:
         """Return the object. Raises UserError if it does not exist."""
 
+    def download(self, key: str, target: Path) -> None:
+        """Copy the object to a new local file. On S3 it may be larger than memory."""
+        target.write_bytes(self.read(key))
+
     @abstractmethod
     def exists(self, key: str) -> bool:
         """Return whether the key is an object, or a folder of objects."""
@@ -269,6 +273,9 @@ class S3Store(Store):
             return bytes(self._get(key)["Body"].read())
         except self.client.exceptions.NoSuchKey:
             raise UserError(f"{self.root}/{key} does not exist; is {self.root} the right lake?") from None
+
+    def download(self, key: str, target: Path) -> None:
+        self.client.download_file(self.bucket, self._full(key), str(target))
 
     def exists(self, key: str) -> bool:
         # "a-b" sorts before "a/b", so the first key that starts with "a" does not show whether the folder "a" exists.

@@ -8,6 +8,7 @@ import pytest
 from ratchet.config import Config, load_config
 from ratchet.errors import UserError
 from ratchet.needs import CONFIG_MAP, RELEASE_ACCOUNT
+from ratchet.release.gate.tokens import VARIABLE
 from support.helm_chart import Chart, Objects, check_unprivileged, check_valid
 
 CHART = Chart("release-services")
@@ -29,8 +30,29 @@ def test_default_rendering_is_the_golden_file() -> None:
     CHART.check_golden()
 
 
-def test_every_object_is_valid_kubernetes() -> None:
-    check_valid(CHART.render())
+WATCHED = {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}, "alerts": {"enabled": True}}
+
+
+@pytest.mark.parametrize("values", [{}, WATCHED], ids=["default", "watched"])
+def test_every_object_is_valid_kubernetes(values: dict[str, Any]) -> None:
+    check_valid(CHART.render(**values))
+
+
+def test_prometheus_reads_gate_and_reconciler_with_the_token_that_the_gate_wants() -> None:
+    objects = rendered(**WATCHED)
+    for name in ("gate", "reconciler"):
+        monitor = objects["PodMonitor", name]
+        assert monitor["metadata"]["labels"] == {"release": "prometheus"}
+        [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+        assert endpoint["port"] in {port["name"] for port in pod(name, objects)["containers"][0]["ports"]}
+        assert monitor["spec"]["selector"] == objects["Deployment", name]["spec"]["selector"]
+        token = endpoint.get("authorization", {}).get("credentials")
+        assert token == ({"name": "ratchet-gate", "key": VARIABLE} if name == "gate" else None)
+
+
+def test_every_service_is_probed() -> None:
+    for name in ("gate", "reconciler"):
+        assert pod(name)["containers"][0]["livenessProbe"]["httpGet"]["path"] == "/healthz"
 
 
 def test_the_config_map_holds_a_whole_valid_ratchet_yaml(tmp_path: Path) -> None:
@@ -51,7 +73,12 @@ def test_the_gate_is_where_flagger_and_reconciler_look_for_it(tmp_path: Path) ->
 
 def test_commands_are_ratchets_own() -> None:
     assert pod("gate")["containers"][0]["command"] == ["ratchet", "serve-gate", "--host=0.0.0.0", "--port=8000"]
-    assert pod("reconciler")["containers"][0]["command"] == ["ratchet", "reconcile"]
+    assert pod("reconciler")["containers"][0]["command"] == [
+        "ratchet",
+        "reconcile",
+        "--host=0.0.0.0",
+        "--port=8002",
+    ]
 
 
 def test_only_the_reconciler_has_the_right_to_push() -> None:

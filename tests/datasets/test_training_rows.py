@@ -370,11 +370,12 @@ def test_turning_one_vote_up_never_lowers_the_answer(num_up, num_down):
     assert standing(num_up, num_down) <= standing(num_up + 1, num_down - 1)
 
 
-def test_answer_that_was_cut_off_is_marked_and_never_imitated():
+@pytest.mark.parametrize("reason", ["length", "abandoned", "broken_off", "abort", "error", "repetition", "of tomorrow"])
+def test_answer_that_was_cut_off_is_marked_and_never_imitated(reason):
     rows = make(
-        correction("ann", "Paris is the capital and", "Paris is the capital.", finish_reason="length"),
-        thumb("bob", "Lyon, of course, because", prompt="Where?", finish_reason="length"),
-        preference("cat", "Rome.", "Rome is, as", prompt="Italy?", other_finish_reason="length"),
+        correction("ann", "Paris is the capital and", "Paris is the capital.", finish_reason=reason),
+        thumb("bob", "Lyon, of course, because", prompt="Where?", finish_reason=reason),
+        preference("cat", "Rome.", "Rome is, as", prompt="Italy?", other_finish_reason=reason),
     )
     ends = rows.dpo.select("rejected", "chosen_ends", "rejected_ends").sort("rejected").rows()
     assert ends == [("Paris is the capital and", True, False), ("Rome is, as", True, False)]

@@ -1,5 +1,6 @@
 """Our LoRA against PEFT's, its oracle."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from ratchet.adapter_files import CONFIG, WEIGHTS
 from ratchet.base_model import load_base
 from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.inference.lora import MultiLoraModel
-from ratchet.training.vllm_compat import WEIGHTS
 
 IDS = torch.tensor([[5, 9, 11, 7, 3], [4, 4, 30, 2, 8], [17, 1, 6, 6, 21]])
 SHAPES = {
@@ -93,9 +94,10 @@ def test_an_unloaded_adapter_is_gone_and_its_name_is_free(config: Config, folder
 def test_an_adapter_of_another_base_is_refused(
     config: Config, lora: MultiLoraModel, folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    for fault, words in ((lambda key: "base_model.model.other." + key, "no layer here"), (str, "wants factors of")):
-        tensors = {fault(key): tensor for key, tensor in load_file(folders["small"] / WEIGHTS).items()}
-        if fault is str:
+    for place, words in (("other.", "no layer here"), ("", "its factors take 3")):
+        tensors = load_file(folders["small"] / WEIGHTS)
+        tensors = {key.replace("base_model.model.", f"base_model.model.{place}"): tensors[key] for key in tensors}
+        if not place:
             tensors = {key: torch.zeros(8, 3) if "lora_A" in key else tensor for key, tensor in tensors.items()}
         folder = tmp_path / words.split()[0]
         folder.mkdir()
@@ -103,6 +105,25 @@ def test_an_adapter_of_another_base_is_refused(
         save_file(tensors, folder / WEIGHTS)
         with pytest.raises(UserError, match=words):
             lora.load(folder, "bad")
+
+
+def test_an_adapter_that_overflows_does_not_reach_other_rows(config: Config, tmp_path: Path) -> None:
+    """In float16, where infinity is near: finite factors whose product with anybody's row is not."""
+    half = config.model_copy(update={"base_model": config.base_model.model_copy(update={"dtype": "float16"})})
+    folder = write_adapter(half, tmp_path / "loud", LoraConfig(r=8, lora_alpha=16, target_modules=["down_proj"]))
+    tensors = load_file(folder / WEIGHTS)
+    save_file({name: torch.full_like(tensor, 60000) for name, tensor in tensors.items()}, folder / WEIGHTS)
+    loud = MultiLoraModel(load_base(half.base_model)[0])
+    alone = logits(loud, None)
+    with pytest.raises(UserError, match="scaled, is not finite"):
+        loud.load(folder, "loud")
+    settings = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**settings, "lora_alpha": 8}))
+    loud.load(folder, "loud")
+    together = logits(loud, "loud", None, "loud")
+    assert not together[0].isfinite().all(), "an adapter that does not overflow proves nothing"
+    assert together[1].isfinite().all()
+    torch.testing.assert_close(together[1], alone[1])
 
 
 def test_a_broken_file_is_refused(lora: MultiLoraModel, folders: dict[str, Path], tmp_path: Path) -> None:

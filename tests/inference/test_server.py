@@ -10,6 +10,8 @@ import httpx
 import pytest
 
 from ratchet.config import Config
+from ratchet.inference.metrics import FINISH_REASONS
+from ratchet.inference.openai_api import NEUTRAL
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,17 @@ def test_seed_repeats_a_sampled_answer(client: httpx.Client) -> None:
         ({"temperature": -1}, 400, "temperature"),
         ({"n": 2}, 400, "n is not supported"),
         ({"stop": ["."]}, 400, "stop is not supported"),
+        ({"top_k": 5}, 400, "top_k is not supported"),
+        ({"min_p": 0.1}, 400, "min_p is not supported"),
+        ({"continue_final_message": True}, 400, "continue_final_message is not supported"),
+        ({"ignore_eos": True}, 400, "ignore_eos is not supported"),
+        ({"repetition_penalty": 1.1}, 400, "repetition_penalty is not supported"),
+        ({"stop_token_ids": [2]}, 400, "stop_token_ids is not supported"),
+        ({"min_tokens": 5}, 400, "min_tokens is not supported"),
+        ({"chat_template": "{{ messages }}"}, 400, "chat_template is not supported"),
+        ({"a_field_of_tomorrow": 1}, 400, "a_field_of_tomorrow is not supported"),
+        ({"stream_options": {"continuous_usage_stats": True}}, 400, "continuous_usage_stats"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, 400, "text"),
     ],
 )
 def test_request_that_cannot_be_served_says_why(
@@ -114,6 +127,31 @@ def test_request_that_cannot_be_served_says_why(
     response = client.post("/v1/chat/completions", json={**body("left@v1"), **fields})
     assert response.status_code == status
     assert said in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("place", ["content", "model", "field", "user"])
+def test_half_of_a_surrogate_pair_is_refused_wherever_it_stands(client: httpx.Client, place: str) -> None:
+    texts = {name: "a\ud800b" if name == place else "x" for name in ("content", "model", "field", "user")}
+    messages = [{"role": "user", "content": texts["content"]}]
+    asked = {"model": texts["model"], "messages": messages, "user": texts["user"], texts["field"]: None}
+    body = json.dumps(asked)  # escaped, as a client in JavaScript sends it
+    response = client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    assert response.json()["error"]["type"] == "BadRequestError"
+    body = json.dumps({"lora_name": "a\ud800b", "lora_path": "/x"})
+    response = client.post("/v1/load_lora_adapter", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    assert client.get("/v1/models").status_code == 200
+
+
+def test_fields_that_ask_for_nothing_and_parts_of_text_are_taken(client: httpx.Client) -> None:
+    plain = text(ask(client, "left@v1"))
+    neutral = {name: values[0] for name, values in NEUTRAL.items()}
+    parts = [{"role": "user", "content": [{"type": "text", "text": "Why is the sky blue?"}]}]
+    assert text(ask(client, "left@v1", messages=parts, user="u", metadata={"tenant": "t"}, **neutral)) == plain
+    called = {"role": "assistant", "content": None, "tool_calls": []}
+    messages = [{"role": "user", "content": "Why?"}, called, {"role": "user", "content": "Bread?"}]
+    assert ask(client, "left@v1", messages=messages).status_code == 200
 
 
 def load(client: httpx.Client, name: str, folder: Path) -> httpx.Response:
@@ -170,7 +208,7 @@ def test_adapter_that_cannot_be_served_is_refused_and_harms_nobody(
         tmp_path / "absent": "missing",
         broken: "cannot be read",
         with_config(tmp_path / "dora", adapters["left"], use_dora=True): "use_dora",
-        with_config(tmp_path / "rank", adapters["left"], r=16): "at rank 16",
+        with_config(tmp_path / "rank", adapters["left"], r=16): "not of rank 16",
         with_config(tmp_path / "fewer", adapters["left"], target_modules=["q_proj"]): "target_modules",
         with_config(tmp_path / "elsewhere", adapters["left"], target_modules=["nowhere"]): "target_modules",
     }
@@ -193,11 +231,12 @@ def test_metrics_carry_vllms_names(client: httpx.Client) -> None:
         "vllm:e2e_request_latency_seconds_bucket",
         "vllm:kv_cache_usage_perc",
         "vllm:time_to_first_token_seconds_bucket",
-        "vllm:inter_token_latency_seconds_bucket",
+        "vllm:request_time_per_output_token_seconds_bucket",
         "vllm:request_queue_time_seconds_bucket",
         "vllm:request_prefill_time_seconds_bucket",
         "vllm:request_decode_time_seconds_bucket",
         "vllm:lora_requests_info",
     ):
         assert f"{name}{{" in metrics
-    assert 'vllm:request_success_total{engine="0",finished_reason="length",model_name=' in metrics
+    for reason in FINISH_REASONS:
+        assert f'vllm:request_success_total{{engine="0",finished_reason="{reason}",model_name=' in metrics

@@ -182,6 +182,17 @@ def test_a_sync_leaves_to_flagger_what_is_flaggers(environment: str) -> None:
 
 
 @both
+def test_a_candidate_that_fails_is_gone_in_minutes(environment: str) -> None:
+    """By its metrics, without a vote; and everything that Prometheus is to read, it is told of."""
+    objects = rendered(environment, "adapter-router")
+    analysis = next(each for (kind, _), each in objects.items() if kind == "Canary")["spec"]["analysis"]
+    assert {metric["name"] for metric in analysis["metrics"]} == {"errors", "latency"}
+    assert int(analysis["interval"].removesuffix("s")) * analysis["threshold"] <= 600
+    read = {name for app in OURS for kind, name in rendered(environment, app) if kind == "PodMonitor"}
+    assert read == {"adapter-router", "model-pool", "gate", "reconciler"}
+
+
+@both
 def test_the_file_that_a_release_writes_is_the_one_that_argo_cd_renders(environment: str, tmp_path: Path) -> None:
     release, place = settings(environment, tmp_path).release_adapter, source(environment, "adapter-router")
     files = [(ROOT / place["path"] / file).resolve() for file in place["helm"]["valueFiles"]]

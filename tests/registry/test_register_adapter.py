@@ -14,6 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from ratchet.config import Config, ReleaseAdapter
+from ratchet.errors import UserError
 from ratchet.registry.aliases import aliases, promote
 from ratchet.registry.mlflow_store import connect, experiment_id
 from ratchet.registry.register_adapter import STEP
@@ -50,7 +51,7 @@ def test_version_carries_files_lineage_and_verdict(registry_lake: LocalStore) ->
     assert {name: version.tags[name] for name in CARD} == CARD
     assert "Offline verdict against base: pass (for a reason)" in version.description
     client = connect(Config(), registry_lake)
-    assert files_of(client, version) == {"adapter_model.safetensors", "adapter.json"}
+    assert files_of(client, version) == {"adapter_model.safetensors", "adapter_config.json", "adapter.json"}
     run = client.get_run(version.run_id)
     assert run.inputs.dataset_inputs[0].dataset.digest == "d" * 36
     assert run.data.metrics["format/difference"] == -0.1
@@ -67,9 +68,15 @@ def test_run_again_is_the_same_version_and_digest(registry_lake: LocalStore) -> 
 
 def test_another_adapter_is_another_version(registry_lake: LocalStore) -> None:
     STEP.run(Config(), inputs(registry_lake), registry_lake)
-    made = STEP.run(Config(), inputs(registry_lake, weights=b"others"), registry_lake)
+    made = STEP.run(Config(), inputs(registry_lake, weight=2.0), registry_lake)
     assert made.facts["version"] == "2"
     assert aliases(connect(Config(), registry_lake), "adapter") == {"challenger": "2"}
+
+
+def test_an_adapter_that_no_pool_may_load_is_not_registered(registry_lake: LocalStore) -> None:
+    with pytest.raises(UserError, match="NaN"):
+        STEP.run(forced(), inputs(registry_lake, weight=float("nan")), registry_lake)
+    assert not versions(registry_lake)
 
 
 @pytest.mark.parametrize("verdict", ["fail", "insufficient"])
@@ -140,7 +147,7 @@ def test_killed_anywhere_the_next_run_ends_with_one_version(killed: Path, stop: 
     (logged,) = client.search_logged_models([experiment])
     assert logged.status == "READY"
     assert version.source == f"models:/{logged.model_id}"
-    assert files_of(client, version) == {"adapter_model.safetensors", "adapter.json"}
+    assert files_of(client, version) == {"adapter_model.safetensors", "adapter_config.json", "adapter.json"}
     assert len(client.search_runs([experiment])) == 1
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from ratchet.config import Config
 from ratchet.store import LocalStore
+from support import tiny_adapter
 from support.release_edges import NEW, VALUES, FakeCluster, git, serving
 
 
@@ -71,6 +72,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def released_lake(lake: LocalStore, registered: Path) -> LocalStore:
     """A lake whose registry holds the candidate, and what the register step wrote about it."""
     lake.path.mkdir()
+    tiny_adapter.smallest(lake.path / "adapters" / NEW.digest)
     shutil.copy(registered, lake.path / "mlflow.db")
     described = {
         "name": NEW.name,

@@ -23,6 +23,7 @@ from ratchet.release.ledger import Ledger, LedgerEntry, close, read_ledger, requ
 from ratchet.release.reconciler.gitops import adapter_in
 from ratchet.release.release_adapter import STEP
 from ratchet.store import LocalStore
+from support import tiny_adapter
 from support.release_edges import NEW, OLD, FakeCluster, git
 
 
@@ -112,6 +113,16 @@ def test_the_same_release_again_does_nothing_and_gives_the_same(
     assert again.outputs == first.outputs
     assert len(subjects(repository)) == 2
     assert len(read_ledger(released_lake)) == 2
+
+
+def test_an_adapter_that_no_pool_may_load_is_not_released(
+    config: Config, released_lake: LocalStore, repository: Path
+) -> None:
+    tiny_adapter.smallest(released_lake.path / "adapters" / NEW.digest, float("nan"))
+    with pytest.raises(UserError, match="NaN"):
+        release(config, released_lake)
+    assert subjects(repository) == ["Serve the base model"]
+    assert not read_ledger(released_lake)
 
 
 def test_a_rolled_back_adapter_is_not_tried_again(

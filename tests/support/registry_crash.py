@@ -21,10 +21,8 @@ CARD = {"base_model": "tiny", "base_revision": "r", "chat_template_hash": "c", "
 CHECK = {"name": "format", "candidate": 0.1, "incumbent": 0.2, "difference": -0.1}
 
 
-def inputs(store: LocalStore, verdict: str = "pass", weights: bytes = b"weights") -> dict[str, Manifest]:
-    folder = store.path / "made"
-    folder.mkdir(exist_ok=True)
-    (folder / "adapter_model.safetensors").write_bytes(weights)
+def inputs(store: LocalStore, verdict: str = "pass", weight: float = 1.0) -> dict[str, Manifest]:
+    folder = tiny_adapter.smallest(store.path / "made", weight)
     (folder / "adapter.json").write_text(json.dumps(CARD))
     judged = {"candidate": "x", "incumbent": "base", "verdict": verdict, "why": "for a reason", "checks": [CHECK]}
     data = canonical_json(judged)

@@ -17,7 +17,9 @@ class FakePool:
         self.adapters: dict[str, str] = {}
 
     def get(self, path: str) -> tuple[int, Any]:
-        adapters = [{"id": name, "object": "model", "parent": BASE} for name in self.adapters]
+        adapters = [
+            {"id": name, "object": "model", "parent": BASE, "root": path} for name, path in self.adapters.items()
+        ]
         base = {"id": BASE, "object": "model", "parent": None, "root": BASE}
         return 200, {"object": "list", "data": [base, *adapters]}
 

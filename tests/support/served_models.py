@@ -19,12 +19,15 @@ from support.router_client import OPERATOR, SECRET, Start
 
 @pytest.fixture(scope="session")
 def base(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with louder layers: as it comes it repeats its last token, whatever was said before."""
+    return louder(tiny_model, tmp_path_factory.mktemp("base") / "model")
+
+
+def louder(model: Path, folder: Path) -> Path:
+    """Copy the tiny model with louder layers: as it comes it repeats its last token, whatever was said before."""
     import torch
     from safetensors.torch import load_file, save_file
 
-    folder = tmp_path_factory.mktemp("base") / "model"
-    shutil.copytree(tiny_model, folder)
+    shutil.copytree(model, folder)
     weights = load_file(folder / "model.safetensors")
     generator = torch.Generator().manual_seed(0)
     loud = {

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from ratchet.adapter_files import CONFIG, PREFIX, WEIGHTS
 from ratchet.base_model import revision
 from ratchet.config import Config
 from ratchet.digest import digest_tree
@@ -16,6 +17,7 @@ def build(
     seed: int,
     strength: float = 0.05,
     target_modules: str | list[str] = "all-linear",
+    rank: int = 8,
 ) -> Path:
     """Write an adapter with random weights; `strength` 0 leaves the base model as it is."""
     import torch
@@ -25,7 +27,9 @@ def build(
 
     base, _ = load_base(config.base_model)
     torch.manual_seed(seed)
-    model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules=target_modules, task_type="CAUSAL_LM"))
+    model = get_peft_model(
+        base, LoraConfig(r=rank, lora_alpha=16, target_modules=target_modules, task_type="CAUSAL_LM")
+    )
     for name, tensor in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(tensor.data, std=strength)
@@ -39,6 +43,18 @@ def build(
         "dataset_digest": "d" * 64,
     }
     (folder / "adapter.json").write_text(json.dumps(card))
+    return folder
+
+
+def smallest(folder: Path, value: float = 1.0) -> Path:
+    """Write the least that may be registered and released: one layer's update, of rank 1, and no card."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"]}
+    (folder / CONFIG).write_text(json.dumps(settings))
+    save_file({f"{PREFIX}q_proj.lora_{side}.weight": torch.full((1, 1), value) for side in "AB"}, folder / WEIGHTS)
     return folder
 
 

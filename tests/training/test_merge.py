@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ratchet.adapter_files import check_servable
 from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.manifest import Manifest
 from ratchet.store import Store
 from ratchet.training.merge import merge
-from ratchet.training.vllm_compat import check_servable
 from support import tiny_adapter
 
 
@@ -22,9 +22,7 @@ def config(tiny_model: Path) -> Config:
 
 
 def published(lake: Store, config: Config, folder: Path, seed: int, rank: int = 8) -> Manifest:
-    built = tiny_adapter.build(folder / str(seed), config, seed)
-    settings = json.loads((built / "adapter_config.json").read_text())
-    (built / "adapter_config.json").write_text(json.dumps({**settings, "r": rank}))
+    built = tiny_adapter.build(folder / str(seed), config, seed, rank=rank)
     return tiny_adapter.manifest("train_adapter", "adapter", tiny_adapter.publish(lake, built))
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+from ratchet.adapter_files import check_servable
 from ratchet.base_model import revision
 from ratchet.errors import UserError
 from ratchet.manifest import Manifest
@@ -16,7 +17,6 @@ from ratchet.step import read_manifest, run_step
 from ratchet.store import Store, open_store
 from ratchet.training import log_probs, trainer
 from ratchet.training.train_adapter import STEP, fresh_adapter, plan_training
-from ratchet.training.vllm_compat import check_servable
 from support.trainings import DPO, SFT, STEPS, curve, publish, train, weights
 
 
@@ -181,7 +181,7 @@ def test_dora_is_trained_for_peft_and_would_not_be_served(settings, tiny_model, 
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    with pytest.raises(ValidationError, match="vLLM does not serve DoRA"):
+    with pytest.raises(ValidationError, match="vLLM refuses adapters with DoRA"):
         settings(lora={"dora": True})
     store, manifest = train(settings(lora={"dora": True}, target="peft"), tmp_path / "dora")
     folder = store.local(manifest.outputs["adapter"].uri)

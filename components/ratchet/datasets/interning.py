@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 TEXTS = ("response", "value_text", "other_response")
-UNFINISHED = ("length", "abandoned", "broken_off")  # finish reasons of incomplete answers
+WHOLE = "stop"  # the finish reason of a complete answer; servers have ever new ones for the others
 COLUMNS = {
     "triplet_id": pl.String, "interaction_id": pl.String, "conversation_id": pl.String, "subject_id": pl.String,
     "messages": pl.String, "response": pl.String, "kind": pl.String, "value_num": pl.Float64, "value_text": pl.String,
@@ -88,8 +88,8 @@ def intern(triplets: pl.DataFrame) -> Interned:
         "account_age_days",
         pl.col("adapter_digest").hash().alias("adapter"),
         (pl.col("injection_risk").fill_null(0) > 0).alias("is_risky"),
-        pl.col("finish_reason").is_in(UNFINISHED).fill_null(False).alias("is_cut"),
-        pl.col("other_finish_reason").is_in(UNFINISHED).fill_null(False).alias("is_other_cut"),
+        (pl.col("finish_reason") != WHOLE).fill_null(False).alias("is_cut"),
+        (pl.col("other_finish_reason") != WHOLE).fill_null(False).alias("is_other_cut"),
     )
     return Interned(keys, rows["triplet_id"], rows["conversation_id"], rows["tenant"], rows["messages"], answers)
 

@@ -1,6 +1,6 @@
 """Apply LoRA adapters to a batch, a different one or none for each row, with one low-rank product per layer.
 
-The factors of all adapters in use are concatenated, and a mask zeroes the ranks of other rows' adapters. PEFT, the
+The factors of all adapters in use are concatenated, and a mask empties the ranks of other rows' adapters. PEFT, the
 tests' oracle, computes each adapter separately in float32; benchmarks/adapters.py compares both with the base model.
 """
 
@@ -16,10 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from ratchet.adapter_files import PREFIX, WEIGHTS, Shape, check_servable
 from ratchet.errors import UserError
-from ratchet.training.vllm_compat import WEIGHTS, Shape, check_servable, read_shape
-
-PREFIX = "base_model.model."  # PEFT's, before the base model's own names
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,12 @@ class MultiLoraModel:
 
     def load(self, folder: Path, name: str) -> None:
         """Read an adapter folder in PEFT's format. Raises UserError if it does not fit this base model."""
-        check_servable(folder)
+        shape = check_servable(folder)
         try:
             tensors = load_file(folder / WEIGHTS)
         except (OSError, SafetensorError) as error:
             raise UserError(f"the adapter at {folder} cannot be read: {error}") from None
-        self._adapters[name] = self._factors(folder, tensors)
+        self._adapters[name] = self._factors(folder, tensors, shape)
 
     def updates(self, name: str, layer: nn.Module) -> bool:
         """Return whether the loaded adapter `name` has an update for this layer of the base model."""
@@ -73,17 +71,20 @@ class MultiLoraModel:
             self._stacked = self._stack(used)
         self._chosen = chosen
         owners = [name for name in used for _ in range(self._rank(name))]
-        mask = [[float(owner == name) for owner in owners] for name in chosen]
-        # (rows, 1, ranks): 1 where a rank belongs to the row's own adapter
-        self._mask = torch.tensor(mask, device=self.model.device, dtype=self.model.dtype)[:, None] if used else None
+        others = [[owner != name for owner in owners] for name in chosen]
+        # (rows, 1, ranks): whether a rank belongs to another adapter than the row's own
+        self._mask = torch.tensor(others, device=self.model.device)[:, None] if used else None
 
-    def _factors(self, folder: Path, tensors: dict[str, Tensor]) -> dict[str, Factors]:
-        shape, factors = read_shape(folder), {}
+    def _factors(self, folder: Path, tensors: dict[str, Tensor], shape: Shape) -> dict[str, Factors]:
+        factors = {}
         for layer, base in self._linears.items():
             down, up = (tensors.pop(f"{PREFIX}{layer}.lora_{side}.weight", None) for side in "AB")
             if down is not None and up is not None:
-                _check_fit(folder, layer, base, (down, up), shape)
-                factors[layer] = Factors(down.to(base.weight), (up * shape.scaling).T.to(base.weight).contiguous())
+                _check_fit(folder, layer, base, (down, up))
+                scaled = (up * shape.scaling).T.to(base.weight).contiguous()
+                if not scaled.isfinite().all():
+                    raise UserError(f"the adapter at {folder} is too large: {layer}'s update, scaled, is not finite")
+                factors[layer] = Factors(down.to(base.weight), scaled)
         if tensors or not factors:
             raise UserError(
                 f"the adapter at {folder} does not fit the base model: {len(tensors)} of its tensors have no layer "
@@ -112,16 +113,16 @@ class MultiLoraModel:
         factors = self._stacked.get(name)
         if factors is None or self._mask is None:
             return
-        narrow = linear(inputs[0], factors.down).mul_(self._mask)
+        # Filled, not multiplied: an adapter whose product overflows must not reach other rows as infinity times zero.
+        narrow = linear(inputs[0], factors.down).masked_fill_(self._mask, 0)
         output.view(-1, output.shape[-1]).addmm_(narrow.view(-1, narrow.shape[-1]), factors.up)
 
 
-def _check_fit(folder: Path, layer: str, base: nn.Linear, update: tuple[Tensor, Tensor], shape: Shape) -> None:
+def _check_fit(folder: Path, layer: str, base: nn.Linear, update: tuple[Tensor, Tensor]) -> None:
     height, width = base.weight.shape
-    if [part.shape for part in update] != [(shape.rank, width), (height, shape.rank)]:
+    down, up = update
+    if (down.shape[1], up.shape[0]) != (width, height):
         raise UserError(
-            f"the adapter at {folder} does not fit the base model: at rank {shape.rank}, {layer} wants factors of "
-            f"{shape.rank} by {width} and {height} by {shape.rank}; these are {[tuple(part.shape) for part in update]}"
+            f"the adapter at {folder} does not fit the base model: {layer} takes {width} numbers and gives {height}; "
+            f"its factors take {down.shape[1]} and give {up.shape[0]}"
         )
-    if not shape.includes(layer):
-        raise UserError(f"the adapter at {folder} has an update for {layer}, which its target_modules do not name")

@@ -12,6 +12,7 @@ from ratchet.inference.engine import Engine
 
 LABELS = ("model_name", "engine")
 ENGINE = "0"
+FINISH_REASONS = ("stop", "length", "abort", "error", "repetition")  # vLLM's, each counted from 0
 SECONDS = (0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240)
 
 
@@ -24,13 +25,15 @@ class EngineMetrics:
         self.finished = Counter(
             "vllm:request_success", "Finished requests", (*LABELS, "finished_reason"), registry=self.registry
         )
+        for reason in FINISH_REASONS:
+            self.finished.labels(*self._labels, reason)
         self.prompt_tokens = Counter("vllm:prompt_tokens", "Tokens read", LABELS, registry=self.registry)
         self.generation_tokens = Counter("vllm:generation_tokens", "Tokens written", LABELS, registry=self.registry)
         self.queue = self._seconds("request_queue_time_seconds", "From request to the batch")
         self.prefill = self._seconds("request_prefill_time_seconds", "From the batch to the first token")
         self.decode = self._seconds("request_decode_time_seconds", "From the first token to the last")
         self.first_token = self._seconds("time_to_first_token_seconds", "From request to the first token")
-        self.inter_token = self._seconds("inter_token_latency_seconds", "Between two tokens, on average")
+        self.per_token = self._seconds("request_time_per_output_token_seconds", "Between two tokens, on average")
         self.latency = self._seconds("e2e_request_latency_seconds", "From request to answer")
 
     def count(self, row: GenerationRow) -> None:
@@ -45,7 +48,7 @@ class EngineMetrics:
             (self.prefill, row.first_token_at - row.admitted_at),
             (self.decode, decode_s),
             (self.first_token, row.first_token_at - row.arrived_at),
-            (self.inter_token, decode_s / max(1, len(row.tokens) - 1)),
+            (self.per_token, decode_s / max(1, len(row.tokens) - 1)),
             (self.latency, row.finished_at - row.arrived_at),
         ):
             histogram.labels(*self._labels).observe(seconds)
@@ -75,7 +78,7 @@ class Running(Collector):
             "Adapters at work; the value is the time",
             labels=("max_lora", "running_lora_adapters", "waiting_lora_adapters"),
         )
-        info.add_metric(("0", _names(running, names), _names(waiting, names)), time.time())
+        info.add_metric((str(len(names)), _names(running, names), _names(waiting, names)), time.time())
         yield info
 
 

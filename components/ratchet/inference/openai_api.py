@@ -3,41 +3,88 @@
 import json
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
-
-from ratchet.events import Message
 
 if TYPE_CHECKING:
     from ratchet.inference.batching import GenerationRow
 
 DEFAULT_MAX_TOKENS = 256  # OpenAI's default, the rest of the context, takes minutes on a CPU
-UNSUPPORTED = {
-    "n": 1, "top_p": 1, "stop": None, "tools": None, "response_format": None, "logprobs": False,
-    "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": None,
-}  # fmt: skip  # name to its neutral value; any other is refused, since it would be ignored silently
+
+# Of OpenAI's and vLLM's fields: what does not bear on the answer, and the values of the others that ask for nothing.
+# Whatever is in neither, or has another value, is refused: it would be ignored in silence, where vLLM honours it.
+HARMLESS = frozenset({
+    "metadata", "parallel_tool_calls", "priority", "prompt_cache_key", "request_id", "safety_identifier",
+    "service_tier", "store", "user",
+})  # fmt: skip
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (1,), "best_of": (1,), "use_beam_search": (False,), "top_p": (1,), "top_k": (0, -1), "min_p": (0,),
+    "stop": ([],), "stop_token_ids": ([],), "ignore_eos": (False,), "min_tokens": (0,), "bad_words": ([],),
+    "repetition_penalty": (1,), "length_penalty": (1,), "frequency_penalty": (0,), "presence_penalty": (0,),
+    "logit_bias": ({},), "logprobs": (False,), "top_logprobs": (0,), "tools": ([],), "tool_choice": ("none", "auto"),
+    "response_format": ({"type": "text"},), "echo": (False,), "add_generation_prompt": (True,),
+    "continue_final_message": (False,), "skip_special_tokens": (True,), "return_token_ids": (False,),
+}  # fmt: skip
 
 
-class ChatRequest(BaseModel):
+class Body(BaseModel):
+    """A JSON body whose texts can be answered and logged: not with half of a surrogate pair, as of a cut emoji."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, body: Any) -> Any:
+        try:
+            json.dumps(body, ensure_ascii=False).encode()
+        except (UnicodeEncodeError, RecursionError) as error:
+            raise ValueError(f"not text: {error}") from None
+        return body
+
+
+class TextPart(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    role: str
+    content: str | list[TextPart] | None = None
+
+    def for_template(self) -> dict[str, Any]:
+        """Return the message with its content as one text, parts on lines of their own, as vLLM joins them."""
+        content = self.content
+        text = content if isinstance(content, str) else "\n".join(part.text for part in content or ())
+        return {**self.model_dump(exclude_none=True), "content": text}
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+    continuous_usage_stats: Literal[False] = False
+    include_obfuscation: Literal[False] = False
+
+
+class ChatRequest(Body):
     """OpenAI's chat completion request; sampling is from the 50 likeliest tokens."""
 
     model_config = ConfigDict(extra="allow")
 
     model: str
-    messages: list[Message] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1)
     max_tokens: int = Field(
         DEFAULT_MAX_TOKENS, gt=0, validation_alias=AliasChoices("max_tokens", "max_completion_tokens")
     )
     temperature: float = Field(1.0, ge=0, le=2, allow_inf_nan=False)
     seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
     stream: bool = False
+    stream_options: StreamOptions | None = None
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
-        for name, harmless in UNSUPPORTED.items():
-            if (self.model_extra or {}).get(name) not in (None, harmless):
-                raise ValueError(f"{name} is not supported by this server; leave it out")
+        for name, value in (self.model_extra or {}).items():
+            if value is not None and name not in HARMLESS and value not in NEUTRAL.get(name, ()):
+                raise ValueError(f"{name:.40} is not supported by this server; leave it out")
         return self
 
 
@@ -56,8 +103,7 @@ class Stream:
 
     def __init__(self, request: ChatRequest) -> None:
         self._head = _head(request, "chat.completion.chunk")
-        options = (request.model_extra or {}).get("stream_options") or {}
-        self._counts_usage = bool(options.get("include_usage"))
+        self._counts_usage = bool(request.stream_options and request.stream_options.include_usage)
 
     def start(self) -> str:
         return self._chunk({"role": "assistant", "content": ""})

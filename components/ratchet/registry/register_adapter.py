@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ratchet.adapter_files import check_servable
 from ratchet.config import Config
 from ratchet.digest import canonical_json, digest_bytes
 from ratchet.manifest import Artifact, StepOutput
@@ -53,7 +54,10 @@ class RegistryEntry:
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
-    """Register the adapter, and point the alias `challenger` at it if it may be released."""
+    """Register the adapter, and point the alias `challenger` at it if it may be released.
+
+    Raises UserError for an adapter that could not be served.
+    """
     entry = _entry(config, inputs, store)
     client, model = connect(config, store), config.registry.model
     version = version_of(client, model, entry.tags["adapter_digest"]) or _create(client, config, entry)
@@ -80,6 +84,7 @@ def _entry(config: Config, inputs: Inputs, store: Store) -> RegistryEntry:
     verdict_file = inputs["evaluate_adapter"].outputs["verdict"]
     dataset = inputs["build_datasets"].outputs["dataset"]
     folder = store.local(adapter.uri)
+    check_servable(folder)
     card = json.loads((folder / "adapter.json").read_bytes())
     verdict = json.loads(store.read(verdict_file.uri))
     tags = {

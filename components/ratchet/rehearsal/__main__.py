@@ -77,6 +77,7 @@ def main(
     git_poll_s: Annotated[float, typer.Option(help="seconds between Argo CD's looks at Git, divided by speed")] = 30.0,
     namespace: str = "ratchet",
     seed: Annotated[int, typer.Option(help="of the gateway's choices")] = 0,
+    prometheus: Annotated[str, typer.Option(help="a Prometheus that reads the routers; none: their own metrics")] = "",
     state: Annotated[Path | None, typer.Option(help="file that keeps the cluster's objects through a restart")] = None,
 ) -> None:
     """Run the rehearsal cluster until SIGTERM or Ctrl-C."""
@@ -90,13 +91,17 @@ def main(
             logs = scratch / "logs" if is_remote else Path(home) / "work" / "rehearsal"
             gate = {"url": gate_url, "token": hook_token(os.environ.get(VARIABLE, ""))}
             parameters = {"pool": {"url": pool_url}, "gate": gate, "lake": home}
+            if prometheus:
+                parameters["prometheus"] = {"address": prometheus}
             cluster = Cluster(namespace, state)
             argo = Argo(cluster, git_url, branch, values_path, chart, scratch / "clone.git", parameters)
             argo.sync()
             if not argo.renders("Canary", CANARY):
                 raise UserError(f"{chart} renders no Canary {CANARY}; keep its `name` as it is")
             kubelet = Kubelet(cluster, AdapterPool(pool_url), logs)
-            rehearsal = Rehearsal(cluster, argo, kubelet, ClusterWorld(cluster, CANARY), speed, git_poll_s)
+            rehearsal = Rehearsal(
+                cluster, argo, kubelet, ClusterWorld(cluster, CANARY, bool(prometheus)), speed, git_poll_s
+            )
             asyncio.run(serve(rehearsal, {for_api: api(cluster), for_users: gateway(cluster, CANARY, seed)}))
     except UserError as error:
         print(error, file=sys.stderr)

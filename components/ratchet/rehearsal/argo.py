@@ -21,7 +21,8 @@ from ratchet.rehearsal.flagger import Readiness
 from ratchet.rehearsal.workloads import readiness
 
 OVERLAY = "values-local.yaml"
-APPLIED = ("Secret", "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "Canary")  # in Argo CD's order
+# In Argo CD's order.
+APPLIED = ("Secret", "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "MetricTemplate", "Canary")
 WAVE = "argocd.argoproj.io/sync-wave"
 GIT_TIMEOUT_S = 60.0
 

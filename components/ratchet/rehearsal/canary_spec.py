@@ -39,6 +39,8 @@ class Metric:
     name: str
     low: float = -math.inf
     high: float = math.inf
+    template: str = ""
+    interval: str = ""
 
     def accepts(self, value: float | None) -> bool:
         return value is not None and self.low <= value <= self.high
@@ -133,4 +135,5 @@ def _metric(plain: dict[str, Any]) -> Metric:
             f"routers do not export, and a template without an interval fails at every look"
         )
     limits = plain.get("thresholdRange", {"max": plain.get("threshold", 0.0)})  # by default nothing above zero passes
-    return Metric(name, limits.get("min", -math.inf), limits.get("max", math.inf))
+    low, high = limits.get("min", -math.inf), limits.get("max", math.inf)
+    return Metric(name, low, high, plain["templateRef"]["name"], plain["interval"])

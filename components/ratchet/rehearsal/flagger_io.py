@@ -13,7 +13,7 @@ from ratchet.rehearsal.canary_spec import Canary, Hook, Metric, read_canary
 from ratchet.rehearsal.canary_status import Phase, Status, read_status, written
 from ratchet.rehearsal.cluster import Cluster, Object
 from ratchet.rehearsal.flagger import ClusterError, Readiness
-from ratchet.rehearsal.prometheus import measure
+from ratchet.rehearsal.prometheus import ask, measure
 
 EVENT_TIMEOUT_S = 5.0
 PASSING = (200, 201, 202)  # 204 fails: Flagger compares with 202
@@ -23,10 +23,14 @@ UNTRACKED = "flagger.app/config-tracking"
 
 
 class ClusterWorld:
-    """One Canary's surroundings. `name` is the Canary's, and by the chart's convention its target's."""
+    """One Canary's surroundings. `name` is the Canary's, and by the chart's convention its target's.
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
+    `has_prometheus`: one runs at the address of the MetricTemplates, and is asked.
+    """
+
+    def __init__(self, cluster: Cluster, name: str, has_prometheus: bool = False) -> None:
         self.cluster = cluster
+        self.has_prometheus = has_prometheus
         self.name = name
         self.primary = f"{name}-primary"
         self.client = httpx.Client(trust_env=False, follow_redirects=True)
@@ -144,6 +148,10 @@ class ClusterWorld:
         return False
 
     def measure(self, metric: Metric) -> float | None:
+        if self.has_prometheus:
+            template = self.cluster.get("MetricTemplate", metric.template)
+            words = {"namespace": self.cluster.namespace, "target": self.name, "interval": metric.interval}
+            return ask(self.client, template, words) if template else None
         url = self.cluster.endpoint(self.name)
         try:
             return measure(metric.name, self.client.get(f"{url}/metrics").text) if url else None

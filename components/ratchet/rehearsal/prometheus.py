@@ -1,14 +1,31 @@
-"""Compute the chart's MetricTemplates from one router's own /metrics, since no Prometheus runs here. Pure.
+"""Measure a canary as the chart's MetricTemplates do: by a Prometheus, or without one from a router's own /metrics.
 
-They cover all requests of the pod, where Prometheus covers the last minutes; a canary's pod is as old as its run.
+Its own cover all requests of the pod, where Prometheus covers the last minutes; a canary's pod is as old as its run.
 """
 
+import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
+import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 QUANTILE = 0.95
+
+
+def ask(client: httpx.Client, template: Mapping[str, Any], words: Mapping[str, str]) -> float | None:
+    """Return the first value of a MetricTemplate's query, as Flagger asks for it; None without one, or an answer.
+
+    `words` fill in `{{ namespace }}`, `{{ target }}` and `{{ interval }}`.
+    """
+    spec = template["spec"]
+    query = re.sub(r"{{ (\w+) }}", lambda found: words[found[1]], spec["query"])
+    try:
+        answer = client.get(f"{spec['provider']['address']}/api/v1/query", params={"query": query}).raise_for_status()
+    except httpx.HTTPError:
+        return None
+    return next((float(series["value"][1]) for series in answer.json()["data"]["result"]), None)
 
 
 def measure(name: str, exposed: str) -> float | None:

@@ -47,7 +47,7 @@ class Load(BaseModel):
 def create_app(manners: dict[str, Manner], seed: int) -> FastAPI:
     """Return the pool's app; a model that `manners` does not name answers in the default manner."""
     app, rng = FastAPI(title="stub pool"), random.Random(seed)
-    adapters: set[str] = set()
+    adapters: dict[str, str] = {}
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -56,21 +56,23 @@ def create_app(manners: dict[str, Manner], seed: int) -> FastAPI:
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         cards = [{"id": BASE, "object": "model", "parent": None, "root": BASE}]
-        cards += [{"id": name, "object": "model", "parent": BASE, "root": name} for name in sorted(adapters)]
+        cards += [
+            {"id": name, "object": "model", "parent": BASE, "root": path} for name, path in sorted(adapters.items())
+        ]
         return {"object": "list", "data": cards}
 
     @app.post("/v1/load_lora_adapter")
     async def load(wanted: Load) -> JSONResponse:
         if wanted.lora_name in adapters:
             return error_response(400, f"{wanted.lora_name} is loaded already")
-        adapters.add(wanted.lora_name)
+        adapters[wanted.lora_name] = wanted.lora_path
         return JSONResponse({})
 
     @app.post("/v1/unload_lora_adapter")
     async def unload(wanted: Load) -> JSONResponse:
         if wanted.lora_name not in adapters:
             return error_response(404, f"{wanted.lora_name} is not loaded")
-        adapters.discard(wanted.lora_name)
+        del adapters[wanted.lora_name]
         return JSONResponse({})
 
     @app.post("/v1/chat/completions")

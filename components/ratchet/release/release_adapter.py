@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import log
 from typing import Any
 
+from ratchet.adapter_files import check_servable
 from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
 from ratchet.digest import canonical_json, digest_bytes
@@ -102,6 +103,7 @@ def _release(config: Config, store: Store, candidate: Candidate, timeline: Timel
         return ReleaseResult(outcome="refused", why=why)
     if settings.git_url is None:
         return ReleaseResult(outcome="no_target", why=NO_TARGET)
+    check_servable(store.local(candidate.adapter.uri.removeprefix(f"{store.root}/")))
     with open_targets(config, store) as targets:
         return _ReleaseSession(targets, candidate, timeline).until_closed(settings.timeout_s, settings.poll_s)
 

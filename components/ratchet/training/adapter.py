@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet import __version__
+from ratchet.adapter_files import CARD, CONFIG, WEIGHTS, check_servable
 from ratchet.base_model import base_folder, revision
 from ratchet.config import BaseModelSource, Config, Lora
 from ratchet.digest import digest_bytes
 from ratchet.errors import UserError
-from ratchet.training.vllm_compat import CARD, CONFIG, WEIGHTS, check_servable
 
 if TYPE_CHECKING:
     from peft import PeftModel

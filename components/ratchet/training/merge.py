@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ratchet.adapter_files import CARD, CONFIG, check_servable
 from ratchet.base_model import revision
 from ratchet.config import Config
 from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Manifest, StepOutput
 from ratchet.step import Inputs, Step, StepResult, run_step
 from ratchet.store import Store
-from ratchet.training.vllm_compat import CARD, CONFIG, check_servable
 
 # PEFT's methods that keep the rank. `svd` is exact up to that rank; `linear` sums the factors, which is approximate.
 Method = Literal["svd", "linear", "ties", "ties_svd", "dare_linear", "dare_linear_svd", "dare_ties", "dare_ties_svd"]

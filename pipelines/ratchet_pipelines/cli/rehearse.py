@@ -82,24 +82,36 @@ def rehearse(
         Path | None,
         typer.Option(metavar="FOLDER", help="Chart; adapter-router without it.", exists=True, file_okay=False),
     ] = None,
+    pool_url: Annotated[
+        str | None,
+        typer.Option("--pool", metavar="URL", help="A model pool that runs already, instead of a stub: vLLM, say."),
+    ] = None,
+    candidate: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The adapter to release to that pool.", exists=True, file_okay=False),
+    ] = None,
     seed: Seed = None,
     out: Annotated[Path | None, OUT_FOLDER] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rehearse a release with your Canary and gate, under chosen faults: what happens, and how often.
 
-    On the real clock, --out keeps the lakes and logs.
+    On the real clock, --out keeps the lakes and logs. A --pool of your own answers as it does: faults of answers are
+    the stub's.
     """
     from ratchet_pipelines.local_stack import CHART
     from ratchet_pipelines.rehearse import table
 
     if out is not None and clock == "virtual":
         raise UserError("--out: rehearsals on the virtual clock leave no files; choose --clock real")
-    whole, chosen = settings(config), {name: FAULTS[name] for name in faults or FAULTS}
+    if (pool_url is None) != (candidate is None) or (pool_url is not None and clock == "virtual"):
+        raise UserError("--pool and --candidate go together, and with --clock real: give both, or neither")
+    names = faults or (["none"] if pool_url else FAULTS)
+    whole, chosen = settings(config), {name: FAULTS[name] for name in names}
     study = (
         table.on_virtual_clock(whole, chosen, runs, whole.seed if seed is None else seed, chart or CHART, values)
         if clock == "virtual"
-        else table.on_real_clock(whole, chosen, out)
+        else table.on_real_clock(whole, chosen, out, pool_url, candidate)
     )
     if as_json:
         print(json.dumps(study, indent=1))

@@ -1,6 +1,7 @@
 """The commands that an operator runs as services: model server, router, syncer, gate, reconciler; and drift."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -69,11 +70,16 @@ def reconcile(
     lake: Lake = "lake",
     config: ConfigFile = None,
     once: Annotated[bool, typer.Option("--once", help="Make one pass and end, for a scheduler.")] = False,
+    host: Host = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Port of /healthz and /metrics; none without it.")] = None,
 ) -> None:
     """Make traffic, registry, Git and ledger agree after each canary, until it is stopped."""
+    from ratchet.release.reconciler.health import Health
     from ratchet.release.reconciler.reconcile import run
 
-    run(settings(config), open_store(lake), once)
+    health = Health()
+    with health.served(host, port) if port is not None else nullcontext():
+        run(settings(config), open_store(lake), once, health)
 
 
 def drift(

@@ -1,6 +1,7 @@
-"""One release on the real clock: gate, reconciler, cluster, routers and a stub pool as processes, and users who vote.
+"""Releases on the real clock: gate, reconciler, cluster, routers and a stub pool as processes, and users who vote.
 
-Only the model and the users are simulated. A process that is killed is started again, as on Kubernetes.
+Only the model and the users are simulated, or the users alone, before a pool that runs already. A process that is
+killed is started again, as on Kubernetes.
 """
 
 import json
@@ -9,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ import yaml
 
 from ratchet.adapter_ref import BASE_DIGEST, AdapterRef
 from ratchet.config import Config
-from ratchet.digest import digest_tree
 from ratchet.errors import UserError
 from ratchet.http_service import free_ports
 from ratchet.rehearsal.stub_pool import BASE, Manner
@@ -31,7 +31,7 @@ from ratchet.release.reconciler.kubernetes import ClusterUnavailable
 from ratchet.release.reconciler.targets import Targets, open_targets
 from ratchet.store import open_store
 from ratchet_pipelines.demo.prompts import prompts
-from ratchet_pipelines.demo.users import Crowd
+from ratchet_pipelines.demo.users import NUM_AT_ONCE, Crowd
 from ratchet_pipelines.local_stack import (
     CHART,
     CLI,
@@ -87,26 +87,57 @@ class RealClockResult:
 OnLook = Callable[[Supervisor, dict[str, Any]], None]
 
 
-def rehearse_on_real_clock(
-    config: Config,
-    fault: Fault,
-    public: Public,
-    folder: Path,
-    interval_s: float,
-    timeout_s: float,
-    on_look: OnLook = lambda supervisor, state: None,
-) -> RealClockResult:
-    """Return how one release of a candidate with this fault went. `on_look` gets the gate's state at every look."""
+@dataclass(frozen=True, kw_only=True)
+class Outside:
+    """What runs already, in the place of what a rehearsal starts by itself; None: the rehearsal's own."""
+
+    pool_url: str | None = None
+    lake: str | None = None
+    """`s3://bucket/prefix`, whose server and credentials are in the environment."""
+    prometheus_url: str | None = None
+    """It reads the routers' metrics, and Flagger asks it."""
+    num_users: int = NUM_AT_ONCE
+    """Visits at once: a pool with a real model, and a lake behind a server on one machine, bear fewer."""
+
+
+@dataclass(frozen=True)
+class LiveRehearsal:
+    """Services and users at work."""
+
+    config: Config
+    targets: Targets
+    supervisor: Supervisor
+    folder: Path
+    interval_s: float
+
+    def release(
+        self, candidate: Path | None, timeout_s: float, on_look: OnLook = lambda supervisor, state: None
+    ) -> RealClockResult:
+        """Release an adapter, without a folder a made-up one, and return how it went.
+
+        `on_look` gets the gate's state at every look.
+        """
+        opened = _release(self.config, self.targets, candidate or _made_up(self.folder))
+        return _Observer(self.targets, opened, self.supervisor, self.interval_s, on_look).until_settled(timeout_s)
+
+
+@contextmanager
+def live_rehearsal(
+    config: Config, fault: Fault, public: Public, folder: Path, interval_s: float, outside: Outside = Outside()
+) -> Iterator[LiveRehearsal]:
+    """Run everything that a release needs until the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    pool, api, gateway, gate = (f"http://127.0.0.1:{port}" for port in free_ports(4))
-    stack = Stack(pool, api, gateway, gate, str(folder / "git" / "deploy.git"))
+    own_pool, api, gateway, gate = (f"http://127.0.0.1:{port}" for port in free_ports(4))
+    stack = Stack(outside.pool_url or own_pool, api, gateway, gate, str(folder / "git" / "deploy.git"))
     config = released_to(_quick(config), stack)
     os.environ.setdefault(VARIABLE, secrets.token_hex(24))  # every service inherits our environment
     with supervising(folder / "logs") as supervisor:
-        _start(supervisor, stack, config, fault, public, folder, interval_s)
-        with open_targets(config, open_store(folder)) as targets, _users(stack, fault):
-            opened = _release(config, targets, folder)
-            return _Observer(targets, opened, supervisor, interval_s, on_look).until_settled(timeout_s)
+        _start(supervisor, stack, config, fault, public, folder, interval_s, outside)
+        with (
+            open_targets(config, open_store(outside.lake or folder)) as targets,
+            _users(stack, fault, outside.num_users),
+        ):
+            yield LiveRehearsal(config, targets, supervisor, folder, interval_s)
 
 
 class _Observer:
@@ -154,7 +185,7 @@ class _Observer:
         except (ClusterUnavailable, GitUnavailable):
             return False
         alias = champion(self.targets.registry, self.targets.model)
-        expected = self.opened.adapter if end.event == "promoted" else AdapterRef()
+        expected = self.opened.adapter if end.event == "promoted" else self.opened.baseline or AdapterRef()
         aliased = alias.tags["adapter_digest"] if alias else BASE_DIGEST
         return (snapshot.weight, snapshot.primary.digest, named.digest, aliased) == (0, *[expected.digest] * 3)
 
@@ -176,8 +207,16 @@ class _Observer:
 
 
 def _start(
-    supervisor: Supervisor, stack: Stack, config: Config, fault: Fault, public: Public, folder: Path, interval_s: float
+    supervisor: Supervisor,
+    stack: Stack,
+    config: Config,
+    fault: Fault,
+    public: Public,
+    folder: Path,
+    interval_s: float,
+    outside: Outside,
 ) -> None:
+    home: str | Path = outside.lake or folder
     settings = folder / "ratchet.yaml"
     settings.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
     create_repository(Path(stack.git_url), VALUES.format(interval_s=interval_s))
@@ -185,11 +224,12 @@ def _start(
         url.rpartition(":")[2] for url in (stack.pool_url, stack.api_url, stack.gateway_url, stack.gate_url)
     )
     manners = {BASE: _manner(public.approval, Fault(says="")), "adapter@v1": _manner(public.approval, fault)}
-    supervisor.start("pool", "ratchet.rehearsal.stub_pool", "--port", pool, "--manners", json.dumps(manners))
+    if outside.pool_url is None:
+        supervisor.start("pool", "ratchet.rehearsal.stub_pool", "--port", pool, "--manners", json.dumps(manners))
     if not fault.is_gate_dead:
-        supervisor.start("gate", CLI, "serve-gate", "--config", settings, "--lake", folder, "--port", gate)
-    supervisor.start("reconciler", CLI, "reconcile", "--config", settings, "--lake", folder)
-    lake, env = (folder, {}) if fault.do_events_land else ("s3://away", AWAY)
+        supervisor.start("gate", CLI, "serve-gate", "--config", settings, "--lake", home, "--port", gate)
+    supervisor.start("reconciler", CLI, "reconcile", "--config", settings, "--lake", home)
+    lake, env = (home, {}) if fault.do_events_land else ("s3://away", AWAY)
     supervisor.start(
         "cluster",
         "ratchet.rehearsal",
@@ -217,6 +257,8 @@ def _start(
         config.release_adapter.namespace,
         "--state",
         folder / "cluster.json",
+        "--prometheus",
+        outside.prometheus_url or "",
         **env,
     )
     if not fault.is_gate_dead:
@@ -254,10 +296,10 @@ def _wait_for(url: str, folder: Path, is_ready: Callable[[Any], bool] = bool) ->
 
 
 @contextmanager
-def _users(stack: Stack, fault: Fault) -> Iterator[Crowd]:
+def _users(stack: Stack, fault: Fault, num_users: int) -> Iterator[Crowd]:
     crowd = Crowd(stack.gateway_url, prompts(0), 0, vote_share=fault.vote_factor, brigade=fault.brigade)
     stop = threading.Event()
-    talking = crowd.keep_visiting(stop)
+    talking = crowd.keep_visiting(stop, num_users)
     try:
         yield crowd
     finally:
@@ -265,19 +307,28 @@ def _users(stack: Stack, fault: Fault) -> Iterator[Crowd]:
         talking.join()
 
 
-def _release(config: Config, targets: Targets, folder: Path) -> LedgerRecord:
-    """Register an adapter, open its release, and name it in Git, as the steps of the loop do."""
+def _made_up(folder: Path) -> Path:
+    """Return the folder of an adapter for the stub pool, which reads none."""
+    made = folder / "candidate"
+    made.mkdir()
+    (made / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
+    return made
+
+
+def _release(config: Config, targets: Targets, candidate: Path) -> LedgerRecord:
+    """Publish and register an adapter, open its release, and name it in Git, as the steps of the loop do."""
+    from mlflow.exceptions import MlflowException
+
     from ratchet.registry.mlflow_store import connect
 
-    unnamed = folder / "adapters" / "candidate"
-    unnamed.mkdir(parents=True)
-    (unnamed / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
-    digest = digest_tree(unnamed)
-    place = unnamed.rename(unnamed.parent / digest)
+    published = targets.store.publish_tree(candidate, "adapters")
+    place = f"{targets.store.root}/{published.uri}"
     client = connect(config, targets.store)
-    client.create_registered_model(targets.model)
-    client.create_model_version(targets.model, source=place.as_uri(), tags={"adapter_digest": digest})
-    adapter = AdapterRef(name=targets.model, version="1", uri=str(place), digest=digest)
+    with suppress(MlflowException):  # it exists, from the release before
+        client.create_registered_model(targets.model)
+    source = place if "://" in place else Path(place).as_uri()
+    version = client.create_model_version(targets.model, source=source, tags={"adapter_digest": published.digest})
+    adapter = AdapterRef(name=targets.model, version=str(version.version), uri=place, digest=published.digest)
     snapshot = targets.cluster.look()
     entry = LedgerEntry(
         event="requested",
@@ -290,6 +341,6 @@ def _release(config: Config, targets: Targets, folder: Path) -> LedgerRecord:
         condition_at=snapshot.condition_at,
     )
     opened = request(targets.ledger, entry)
-    assert opened is not None  # the ledger was empty
+    assert opened is not None  # the release before has ended
     targets.values.name_once(first_values(opened), f"Release adapter {adapter}", run_id(targets.cluster.canary, opened))
     return opened

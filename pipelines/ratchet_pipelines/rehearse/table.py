@@ -18,7 +18,7 @@ from ratchet.errors import UserError
 from ratchet.rehearsal.argo import merge, render
 from ratchet_pipelines.console import say
 from ratchet_pipelines.rehearse.faults import Fault, Public
-from ratchet_pipelines.rehearse.live import rehearse_on_real_clock
+from ratchet_pipelines.rehearse.live import Outside, live_rehearsal
 from ratchet_pipelines.rehearse.virtual import VirtualClockResult, rehearse_once
 from ratchet_pipelines.rehearse.virtual_cluster import Manifests
 
@@ -44,14 +44,21 @@ def on_virtual_clock(
     return rows
 
 
-def on_real_clock(config: Config, faults: Mapping[str, Fault], folder: Path | None) -> list[dict[str, Any]]:
-    """Rehearse each fault once in real processes; one row per fault."""
+def on_real_clock(
+    config: Config,
+    faults: Mapping[str, Fault],
+    folder: Path | None,
+    pool_url: str | None = None,
+    candidate: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Rehearse each fault once in real processes, before a stub or a pool of yours; one row per fault."""
     rows = []
     for name, fault in faults.items():
         say.print(f"{name}: {fault.says} …")
         with tempfile.TemporaryDirectory(prefix="ratchet-rehearse-") as scratch:
             place = folder.absolute() / name if folder else Path(scratch) / name
-            result = rehearse_on_real_clock(config, fault, Public(), place, INTERVAL_S, TIMEOUT_S, _killer(fault))
+            with live_rehearsal(config, fault, Public(), place, INTERVAL_S, Outside(pool_url=pool_url)) as live:
+                result = live.release(candidate, TIMEOUT_S, _killer(fault))
         for line in result.log:
             say.print(f"  {line}", style="dim")
         rows.append({"fault": name, "says": fault.says, "runs": 1, **_real_row(asdict(result))})

@@ -135,6 +135,8 @@ def test_run_stops_after_a_step_of_either_spelling(lake: Store) -> None:
         (["report", "--out", "FILE/report.html"], "FILE cannot be written: File exists"),
         (["demo", "--lake", "FILE"], "is a file"),
         (["rehearse", "--out", "x"], "--out: rehearsals on the virtual clock leave no files"),
+        (["rehearse", "--clock", "real", "--pool", "http://pool:8000"], "--pool and --candidate go together"),
+        (["rehearse", "--candidate", ".", "--pool", "http://pool:8000"], "with --clock real"),
         (["plan"], "takes --in build-datasets=MANIFEST; given nothing"),
         (["merge", "--in", "train-adapter=a.json"], "a.json does not exist"),
         (["merge"], "takes --in train-adapter=MANIFEST two or more times"),

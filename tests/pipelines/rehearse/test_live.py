@@ -11,7 +11,7 @@ import pytest
 
 from ratchet.config import Config
 from ratchet_pipelines.rehearse.faults import FAULTS, Public
-from ratchet_pipelines.rehearse.live import RealClockResult, rehearse_on_real_clock
+from ratchet_pipelines.rehearse.live import RealClockResult, live_rehearsal
 from ratchet_pipelines.rehearse.supervisor import Supervisor
 
 INTERVAL_S = 10.0  # Flagger's floor
@@ -24,7 +24,8 @@ def play(
     tmp_path: Path, fault: str, on_look: Any = lambda supervisor, state: None, max_minutes: float = 10
 ) -> RealClockResult:
     config = Config.model_validate({"gate": {"min_votes": 4, "max_minutes": max_minutes}})
-    return rehearse_on_real_clock(config, FAULTS[fault], Public(), tmp_path / fault, INTERVAL_S, 300, on_look)
+    with live_rehearsal(config, FAULTS[fault], Public(), tmp_path / fault, INTERVAL_S) as live:
+        return live.release(None, 300, on_look)
 
 
 def test_a_better_candidate_is_promoted_everywhere(tmp_path: Path) -> None:

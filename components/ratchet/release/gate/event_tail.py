@@ -5,6 +5,7 @@ another name, or one that landed later than LATE_S, is found by the next full li
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from math import inf
 
@@ -17,6 +18,8 @@ from ratchet.store import Store
 
 LATE_S = 900  # between the time in a file's name and its landing: a writer gives up within seconds, clocks may differ
 ALL_S = 600  # between two full listings
+READERS = 16  # files at once
+AHEAD = 256  # files in memory
 
 
 class EventTail:
@@ -31,6 +34,8 @@ class EventTail:
         self.votes: list[Vote] = []
         self.num_malformed = 0
         self._read: set[str] = set()
+        # S3 answers one request in tens of milliseconds: read one by one, a busy day's files outrun the gate.
+        self._readers = ThreadPoolExecutor(READERS)
         self._saw_all_at = -inf
 
     def read(self, now: float) -> None:
@@ -68,10 +73,16 @@ class EventTail:
     def _new_lines(self, event_type: landing.EventType, now: float, is_all: bool) -> Iterator[bytes]:
         for day in _days(self.since, now):
             folder = f"{landing.ROOT}/{event_type}/dt={day}"
-            for key in self.store.list(folder, after="" if is_all else landing.after(folder, now - LATE_S)):
-                if key not in self._read and key.endswith(".jsonl"):
-                    yield from (line for _, line in landing.lines(self.store, key))
+            listed = self.store.list(folder, after="" if is_all else landing.after(folder, now - LATE_S))
+            new = [key for key in listed if key not in self._read and key.endswith(".jsonl")]
+            for begin in range(0, len(new), AHEAD):
+                keys = new[begin : begin + AHEAD]
+                for key, lines in zip(keys, self._readers.map(self._lines, keys), strict=True):
+                    yield from lines
                     self._read.add(key)
+
+    def _lines(self, key: str) -> list[bytes]:
+        return [line for _, line in landing.lines(self.store, key)]
 
 
 def _days(since: float, now: float) -> Iterator[str]:

@@ -20,6 +20,7 @@ from ratchet.release.ledger import LedgerRecord, is_aborted, open_request
 from ratchet.release.reconciler import actions
 from ratchet.release.reconciler.decide import Action, ActionKind, Observed, Revision, decide
 from ratchet.release.reconciler.gitops import ReleaseValues
+from ratchet.release.reconciler.health import Health
 from ratchet.release.reconciler.kubernetes import ClusterSnapshot, ClusterUnavailable
 from ratchet.release.reconciler.lease_guard import LeaseLost
 from ratchet.release.reconciler.targets import LEASE, Targets, Writers, open_targets
@@ -146,10 +147,11 @@ def _why(action: Action, state: dict[str, Any], opened: LedgerRecord) -> str:
     return state["why"] if action.kind == "promote" else action.why
 
 
-def run(config: Config, store: Store, once: bool) -> None:
+def run(config: Config, store: Store, once: bool, health: Health | None = None) -> None:
     """Make one pass, or passes until a signal ends the process. Raises UserError for a place that is not configured.
 
-    A place that is away ends nothing: it is waited for, and after PAGE_AFTER_S a person is paged.
+    A place that is away ends nothing: it is waited for, and after PAGE_AFTER_S a person is paged. `health` is told of
+    each pass that ends.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -158,6 +160,8 @@ def run(config: Config, store: Store, once: bool) -> None:
         targets = _opened(stack, config, store, None if once else poll_s, watch)
         while True:
             watch.tell(reconcile(targets, now := time.time()), now)
+            if health:
+                health.beat()
             if once:
                 return
             time.sleep(poll_s)
