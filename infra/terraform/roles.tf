@@ -21,8 +21,15 @@ locals {
       artifacts = ["ratchet"]
     }
     gate = {
-      read      = ["canaries", "events", "ledger"]
+      read      = ["canaries", "duels", "events", "ledger"]
       write     = ["canaries"]
+      delete    = []
+      artifacts = []
+    }
+    # hold-duels: it reads what users asked and were answered, and writes who won.
+    duels = {
+      read      = ["canaries", "duels", "events", "judgements", "ledger"]
+      write     = ["duels", "judgements"]
       delete    = []
       artifacts = []
     }

@@ -33,7 +33,10 @@ def test_default_rendering_is_the_golden_file() -> None:
 WATCHED = {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}, "alerts": {"enabled": True}}
 
 
-@pytest.mark.parametrize("values", [{}, WATCHED], ids=["default", "watched"])
+DUELS = {"duels": {"enabled": True, "poolUrl": "http://pool:8000"}}
+
+
+@pytest.mark.parametrize("values", [{}, WATCHED, DUELS], ids=["default", "watched", "duels"])
 def test_every_object_is_valid_kubernetes(values: dict[str, Any]) -> None:
     check_valid(CHART.render(**values))
 
@@ -79,6 +82,14 @@ def test_commands_are_ratchets_own() -> None:
         "--host=0.0.0.0",
         "--port=8002",
     ]
+
+
+def test_duels_are_held_by_an_account_of_their_own_and_only_if_asked_for() -> None:
+    assert ("Deployment", "duels") not in rendered()
+    found = pod("duels", rendered(**DUELS))
+    assert found["containers"][0]["command"] == ["ratchet", "hold-duels", "--pool-url=http://pool:8000"]
+    assert found["serviceAccountName"] == "ratchet-duels"
+    check_unprivileged(found)
 
 
 def test_only_the_reconciler_has_the_right_to_push() -> None:
