@@ -126,7 +126,7 @@ class Along:
         self._follow(seen)
         self.gate.refresh(float(self.num_looks))
         before = Ledger(self.store).records()
-        reconcile(self._targets(), float(self.num_looks))
+        assert not reconcile(self._targets(), float(self.num_looks)).is_blocked
         records = Ledger(self.store).records()
         assert quarantined(records) <= self.took_requests, "quarantined, and never took a request"
         if len(records) > len(before) and records[-1].event == "rolled_back":

@@ -19,7 +19,7 @@ from ratchet.manifest import Artifact, Manifest, StepOutput
 from ratchet.registry import aliases
 from ratchet.registry.mlflow_store import connect
 from ratchet.release.gate.traffic_log import TrafficLog
-from ratchet.release.ledger import Ledger, LedgerEntry, close, read_ledger, request
+from ratchet.release.ledger import Ledger, LedgerEntry, close, open_request, read_ledger, request
 from ratchet.release.reconciler.gitops import adapter_in
 from ratchet.release.release_adapter import STEP
 from ratchet.store import LocalStore
@@ -65,13 +65,21 @@ def script(cluster: FakeCluster, repository: Path, *after_sync: Callable[[], Non
     cluster.before_look = look
 
 
-def weighted(cluster: FakeCluster, weight: int) -> Callable[[], None]:
-    return lambda: cluster.start_run(weight)
+def weighted(cluster: FakeCluster, lake: LocalStore, weight: int) -> Callable[[], None]:
+    """Flagger moves the traffic, and a gate sees it."""
+
+    def run() -> None:
+        cluster.start_run(weight)
+        opened = open_request(read_ledger(lake))
+        assert opened is not None
+        TrafficLog(lake, opened.seq).observe(time.time(), weight)
+
+    return run
 
 
 @pytest.fixture
-def succeeding(cluster: FakeCluster, repository: Path) -> None:
-    script(cluster, repository, *(weighted(cluster, weight) for weight in (0, 20, 50)), cluster.succeed)
+def succeeding(cluster: FakeCluster, released_lake: LocalStore, repository: Path) -> None:
+    script(cluster, repository, *(weighted(cluster, released_lake, weight) for weight in (0, 20, 50)), cluster.succeed)
 
 
 @pytest.mark.usefixtures("succeeding")
@@ -93,7 +101,7 @@ def test_a_canary_that_succeeds_is_promoted(config: Config, released_lake: Local
 def test_a_canary_that_fails_is_put_back_everywhere(
     config: Config, released_lake: LocalStore, repository: Path, cluster: FakeCluster
 ) -> None:
-    script(cluster, repository, weighted(cluster, 20), cluster.fail)
+    script(cluster, repository, weighted(cluster, released_lake, 20), cluster.fail)
     made = release(config, released_lake)
     assert made.facts["outcome"] == "rolled_back"
     assert aliases.aliases(connect(config, released_lake), "adapter") == {"champion": "1"}
@@ -128,8 +136,7 @@ def test_an_adapter_that_no_pool_may_load_is_not_released(
 def test_a_rolled_back_adapter_is_not_tried_again(
     config: Config, released_lake: LocalStore, repository: Path, cluster: FakeCluster
 ) -> None:
-    gate_sees = TrafficLog(released_lake, 1)  # without requests it may be tried again
-    script(cluster, repository, weighted(cluster, 20), lambda: gate_sees.observe(time.time(), 20), cluster.fail)
+    script(cluster, repository, weighted(cluster, released_lake, 20), cluster.fail)
     first = release(config, released_lake)
     again = release(config, released_lake)
     assert again.facts["outcome"] == "rolled_back"
@@ -145,7 +152,7 @@ def test_a_repository_that_is_away_at_the_start_is_waited_for(
     def come_back_later() -> None:
         if next(looks) == 3:
             away.rename(repository)
-            script(cluster, repository, weighted(cluster, 20), cluster.succeed)
+            script(cluster, repository, weighted(cluster, released_lake, 20), cluster.succeed)
 
     cluster.before_look = come_back_later
     done = release(config, released_lake)
@@ -156,7 +163,7 @@ def test_a_repository_that_is_away_at_the_start_is_waited_for(
 def test_time_runs_out_and_a_later_run_takes_the_release_up(
     config: Config, released_lake: LocalStore, repository: Path, cluster: FakeCluster
 ) -> None:
-    script(cluster, repository, weighted(cluster, 20))
+    script(cluster, repository, weighted(cluster, released_lake, 20))
     with pytest.raises(UserError, match="running this step again waits on"):
         release(changed(config, timeout_s=1.0), released_lake)
     cluster.succeed()
@@ -169,7 +176,7 @@ def test_time_runs_out_and_a_later_run_takes_the_release_up(
 def test_a_killed_release_is_taken_up(
     config: Config, released_lake: LocalStore, repository: Path, cluster: FakeCluster, tmp_path: Path
 ) -> None:
-    script(cluster, repository, weighted(cluster, 20))
+    script(cluster, repository, weighted(cluster, released_lake, 20))
     settings = tmp_path / "ratchet.yaml"
     settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     (tmp_path / "inputs.json").write_text(inputs()["register_adapter"].model_dump_json())

@@ -15,7 +15,6 @@ from ratchet.rehearsal.cluster import Cluster, Object
 from ratchet.rehearsal.flagger import ClusterError, Readiness
 from ratchet.rehearsal.prometheus import ask, measure
 
-EVENT_TIMEOUT_S = 5.0
 PASSING = (200, 201, 202)  # 204 fails: Flagger compares with 202
 RETRIED_ABOVE, TOO_MANY_REQUESTS = 500, 429
 RETRY_WAIT_S = 1.0
@@ -165,7 +164,7 @@ class ClusterWorld:
         event = {"eventMessage": text, "eventType": kind, "timestamp": str(time.time_ns() // 1_000_000)}
         for hook in canary.hooks_of("event") if canary else ():
             metadata = tuple((dict(hook.metadata) | event).items())
-            self.call_hook(replace(hook, metadata=metadata, timeout_s=EVENT_TIMEOUT_S), phase, checksum)
+            self.call_hook(replace(hook, metadata=metadata), phase, checksum)
 
     def _target(self) -> Object:
         return self._get("Deployment", self.name)

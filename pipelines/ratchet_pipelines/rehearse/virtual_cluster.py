@@ -8,9 +8,9 @@ from ratchet.rehearsal import http_route, workloads
 from ratchet.rehearsal.canary_spec import Canary, Hook, Metric, read_canary
 from ratchet.rehearsal.canary_status import Phase
 from ratchet.rehearsal.cluster import Cluster, Object
-from ratchet.rehearsal.flagger import Readiness, tick
+from ratchet.rehearsal.flagger import ClusterError, Readiness, tick
 from ratchet.rehearsal.flagger_io import ClusterWorld
-from ratchet.release.reconciler.kubernetes import NONCE, ClusterSnapshot, snapshot_of
+from ratchet.release.reconciler.kubernetes import NONCE, ClusterSnapshot, ClusterUnavailable, snapshot_of
 from ratchet_pipelines.rehearse.memory import MemoryGit
 
 
@@ -81,7 +81,10 @@ class VirtualCluster(ClusterWorld):
 
     def look(self) -> ClusterSnapshot:
         names = (("Canary", self.name), ("Deployment", self.name), ("Deployment", self.primary))
-        return snapshot_of(*(self._get(kind, name) for kind, name in (*names, ("HTTPRoute", self.name))))
+        try:
+            return snapshot_of(*(self._get(kind, name) for kind, name in (*names, ("HTTPRoute", self.name))))
+        except ClusterError as missing:
+            raise ClusterUnavailable(str(missing)) from None
 
     def call_hook(self, hook: Hook, phase: Phase, checksum: str) -> bool:
         return False

@@ -23,6 +23,7 @@ RUNNING = Observed(
     weight=20,
     has_started=True,
     has_applied=True,
+    took_requests=True,
     is_settled=False,
     is_primary_up=True,
     skips_in_git=False,
@@ -79,13 +80,14 @@ RESTORED = replace(SKIPPING, git=Revision(NEW, "1-a"), target=Revision(NEW, "1-a
         # Another image came with the promotion, and waits; the release is complete.
         (replace(SUCCEEDED, phase="Waiting"), "promote"),
         # Primary was deleted, and is made anew from the candidate, which has not passed.
-        (replace(SUCCEEDED, phase="Initialized", has_started=False, has_applied=False), "page"),
+        (replace(SUCCEEDED, phase="Initialized", has_started=False, took_requests=False), "page"),
         (
-            replace(SUCCEEDED, phase="Initialized", has_started=False, has_applied=False, is_aborted=True),
+            replace(SUCCEEDED, phase="Initialized", has_started=False, took_requests=False, is_aborted=True),
             "skip_analysis",
         ),
+        (replace(SUCCEEDED, took_requests=False), "page"),  # a success of something else, and primary made anew
         # What is requested served already.
-        (replace(SUCCEEDED, phase="Initialized", has_started=False, has_applied=False, baseline=NEW), "promote"),
+        (replace(SUCCEEDED, phase="Initialized", has_started=False, took_requests=False, baseline=NEW), "promote"),
         # Aborted where no rollback hook is asked.
         (replace(RUNNING, phase="Waiting", has_started=False, is_aborted=True), "roll_back"),
         (replace(RUNNING, is_aborted=True), "wait"),
@@ -128,6 +130,7 @@ def every_state() -> Iterator[Observed]:
             canary_weight=weight,
             has_started=started,
             has_applied=started,
+            took_requests=started,
             is_settled=settled,
             is_aborted=aborted,
             restores=restores,

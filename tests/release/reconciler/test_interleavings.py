@@ -32,6 +32,7 @@ from ratchet.release.ledger import (
 )
 from ratchet.release.operator_rollback import request_rollback
 from ratchet.release.reconciler.actions import first_values, run_id
+from ratchet.release.reconciler.kubernetes import ClusterSnapshot, ClusterUnavailable
 from ratchet.release.reconciler.reconcile import ReconcileResult, reconcile
 from ratchet.release.reconciler.targets import Targets
 from ratchet_pipelines.rehearse.memory import MemoryGit, MemoryRegistry, MemoryStore
@@ -179,9 +180,8 @@ class Universe(VirtualCluster):
         self.view = None
 
     def gate_looks(self) -> None:
-        try:
-            seen = self.look()
-        except Exception:
+        seen = self.seen()
+        if seen is None:
             return  # it knows what it knew
         records = self.ledger.records()
         opened = open_request(records)
@@ -239,11 +239,11 @@ class Universe(VirtualCluster):
         if request(self.ledger, entry) is not None:
             self.gone_back_to.discard(version)
 
-    def seen(self) -> Any:
+    def seen(self) -> ClusterSnapshot | None:
         """What runs; None while an object is missing."""
         try:
             return self.look()
-        except Exception:
+        except ClusterUnavailable:
             return None
 
     def name_in_git(self) -> None:
@@ -285,7 +285,13 @@ class Universe(VirtualCluster):
 
     def reconcile(self, holder: str = "a") -> ReconcileResult:
         self.now += LEASE_S / 4
-        return reconcile(self.world(holder), self.now)
+        return self._pass(self.world(holder))
+
+    def _pass(self, targets: Targets) -> ReconcileResult:
+        """A pass, which nothing may stop but an object that is missing."""
+        done = reconcile(targets, self.now)
+        assert not done.is_blocked or "get query error: not found" in done.action.why, done.action.why
+        return done
 
     def reconcile_in_company(self, calls: int, *actions: tuple[Any, ...]) -> None:
         """A pass during which, before one of its calls to any place, others act."""
@@ -304,9 +310,8 @@ class Universe(VirtualCluster):
         universe = self
         ledger, cluster = Ledger(Watched(self.store)), cast(Any, Watched(self))
         self.now += LEASE_S / 4
-        reconcile(
-            replace(targets, ledger=ledger, cluster=cluster, values=Watched(self.git), registry=Watched(self.registry)),
-            self.now,
+        self._pass(
+            replace(targets, ledger=ledger, cluster=cluster, values=Watched(self.git), registry=Watched(self.registry))
         )
 
     def reconcile_interrupted(self, writes: int, takes_over: bool) -> None:
@@ -335,7 +340,7 @@ class Universe(VirtualCluster):
         ledger = Ledger(Interrupted(self.store))
         slow = replace(targets, ledger=ledger, values=Interrupted(self.git), registry=Interrupted(self.registry))
         try:
-            reconcile(slow, self.now)
+            self._pass(slow)
         except Killed:
             self.now += 2 * LEASE_S
 

@@ -47,6 +47,8 @@ class Observed:
     """
     has_applied: bool
     """Flagger has recorded another revision as applied since the request."""
+    took_requests: bool
+    """The gate has seen this release's canary take requests: nothing passes that did not."""
     is_settled: bool
     """lastAppliedSpec and lastPromotedSpec agree."""
     is_primary_up: bool
@@ -91,9 +93,9 @@ def decide(seen: Observed) -> Action:
     if seen.git != seen.target:
         return _wait_for_sync(seen)
     if seen.target.adapter == seen.primary.adapter == seen.requested:
-        if seen.is_settled and (seen.has_applied or seen.requested == seen.baseline):
+        if seen.is_settled and (seen.took_requests or seen.requested == seen.baseline):
             return _when_serving(seen)
-        if seen.phase in ("Initialized", "Succeeded", "Waiting") and not seen.has_applied:
+        if seen.phase in ("Initialized", "Succeeded", "Waiting") and not seen.took_requests:
             return Action("page", f"primary was made anew from {_short(seen.primary)}, which has not passed: {AWAY}")
     return _by_phase(seen, seen.requested)
 

@@ -80,8 +80,12 @@ def _reconcile(targets: Targets, now: float) -> ReconcileResult:
     git, was_named = targets.values.look(actions.run_id(targets.cluster.canary, opened) if opened else "")
     observed = _observed(snapshot, git)
     if opened is not None:
-        is_withdrawn = was_named and git.adapter.digest != opened.adapter.digest
-        observed = _with_request(observed, snapshot, opened, is_aborted(records, opened), is_withdrawn)
+        observed = replace(
+            _with_request(observed, snapshot, opened),
+            took_requests=had_traffic(targets.store, opened.seq),
+            is_aborted=is_aborted(records, opened),
+            is_withdrawn=was_named and git.adapter.digest != opened.adapter.digest,
+        )
     action = decide(observed)
     lines: list[str] = []
     if opened is not None and action.kind in EFFECTS:
@@ -93,7 +97,7 @@ def _reconcile(targets: Targets, now: float) -> ReconcileResult:
             now=now,
             wanted=opened.adapter if opened.restores or not observed.goes_back else opened.baseline or AdapterRef(),
             nonce=observed.nonce,
-            quarantines=not opened.restores and had_traffic(targets.store, opened.seq),
+            quarantines=observed.took_requests and not opened.restores,
         )
         lines = EFFECTS[action.kind](targets, targets.guarded(), outcome)
     return ReconcileResult(action=action, snapshot=snapshot, state=state, log=tuple(lines))
@@ -113,6 +117,7 @@ def _observed(snapshot: ClusterSnapshot, git: ReleaseValues) -> Observed:
         weight=snapshot.weight,
         has_started=False,
         has_applied=False,
+        took_requests=False,
         is_settled=snapshot.last_applied_spec == snapshot.last_promoted_spec,
         is_primary_up=snapshot.is_primary_up,
         skips_in_git=git.skip_analysis,
@@ -120,9 +125,7 @@ def _observed(snapshot: ClusterSnapshot, git: ReleaseValues) -> Observed:
     )
 
 
-def _with_request(
-    observed: Observed, snapshot: ClusterSnapshot, opened: LedgerRecord, is_aborted: bool, is_withdrawn: bool
-) -> Observed:
+def _with_request(observed: Observed, snapshot: ClusterSnapshot, opened: LedgerRecord) -> Observed:
     has_applied = snapshot.last_applied_spec != opened.applied_spec
     return replace(
         observed,
@@ -132,8 +135,6 @@ def _with_request(
         # A request from before condition_at was recorded has only the hash to go by.
         has_started=snapshot.condition_at != opened.condition_at if opened.condition_at else has_applied,
         has_applied=has_applied,
-        is_aborted=is_aborted,
-        is_withdrawn=is_withdrawn,
         restores=opened.restores,
     )
 
