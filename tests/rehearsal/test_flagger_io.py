@@ -8,7 +8,7 @@ import pytest
 
 from ratchet.http_service import free_ports
 from ratchet.rehearsal import workloads
-from ratchet.rehearsal.argo import merge, render
+from ratchet.rehearsal.argo import in_waves, merge, render
 from ratchet.rehearsal.canary_spec import Hook
 from ratchet.rehearsal.canary_status import Status
 from ratchet.rehearsal.cluster import Cluster
@@ -46,8 +46,8 @@ def cluster_of(values: dict[str, Any], state: Path | None = None) -> Cluster:
 
 
 def sync(cluster: Cluster, values: dict[str, Any]) -> None:
-    for manifest in render(CHART, merge(NO_SECRET, values), "ratchet"):
-        if manifest["kind"] in ("Deployment", "Canary"):
+    for wave in in_waves(render(CHART, merge(NO_SECRET, values), "ratchet")):
+        for manifest in wave:
             cluster.apply(manifest)
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.rehearsal.argo import merge, render
+from ratchet.rehearsal.argo import in_waves, merge, render
 from ratchet_pipelines.console import say
 from ratchet_pipelines.rehearse.faults import Fault, Public
 from ratchet_pipelines.rehearse.live import Outside, live_rehearsal
@@ -68,12 +68,14 @@ def on_real_clock(
 def manifests_of(chart: Path, values: Path | None) -> Manifests:
     """Return the Deployment and the Canary that the chart renders. Raises UserError if it does not render both."""
     given = (yaml.safe_load(values.read_text(encoding="utf-8")) or {}) if values else {}
-    rendered = {manifest["kind"]: manifest for manifest in render(chart, merge(NO_SECRETS, given), "ratchet")}
+    applied = [each for wave in in_waves(render(chart, merge(NO_SECRETS, given), "ratchet")) for each in wave]
+    rendered = {manifest["kind"]: manifest for manifest in applied}
     if missing := [kind for kind in ("Deployment", "Canary") if kind not in rendered]:
         raise UserError(f"{chart} renders no {missing[0]}; name the chart adapter-router with --chart")
     canary = rendered["Canary"]
     canary["metadata"].setdefault("namespace", "ratchet")
-    return Manifests(rendered["Deployment"], canary)
+    others = tuple(each for kind, each in rendered.items() if kind not in ("Deployment", "Canary"))
+    return Manifests(rendered["Deployment"], canary, others)
 
 
 def shown(rows: list[dict[str, Any]]) -> Table:

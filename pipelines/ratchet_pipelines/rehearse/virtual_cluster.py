@@ -4,6 +4,7 @@ import copy
 from dataclasses import dataclass, field
 
 from ratchet.adapter_ref import PREFIX
+from ratchet.errors import UserError
 from ratchet.rehearsal import http_route, workloads
 from ratchet.rehearsal.canary_spec import Canary, Hook, Metric, read_canary
 from ratchet.rehearsal.canary_status import Phase
@@ -13,6 +14,8 @@ from ratchet.rehearsal.flagger_io import ClusterWorld
 from ratchet.release.reconciler.kubernetes import NONCE, ClusterSnapshot, ClusterUnavailable, snapshot_of
 from ratchet_pipelines.rehearse.memory import MemoryGit
 
+FIRST_TICKS = 2  # primary is made in the first, and ready in the second
+
 
 @dataclass(frozen=True)
 class Manifests:
@@ -20,6 +23,8 @@ class Manifests:
 
     deployment: Object
     canary: Object
+    others: tuple[Object, ...] = ()
+    """What the sync applies besides, as an autoscaler."""
 
     @property
     def spec(self) -> Canary:
@@ -37,6 +42,7 @@ class VirtualCluster(ClusterWorld):
         default_factory=lambda: dict.fromkeys(("target", "primary"), Readiness.READY)
     )
     now: float = 0.0
+    last_warning: str = ""
 
     def __post_init__(self) -> None:
         spec = self.manifests.spec
@@ -44,8 +50,12 @@ class VirtualCluster(ClusterWorld):
         self.client.close()  # nothing is asked over HTTP
         self.canary = spec.name
         self.sync()
-        while self.status().phase not in ("Initialized", "Succeeded"):
+        for _ in range(FIRST_TICKS):
             self.tick()
+        if self.status().phase != "Initialized":
+            raise UserError(
+                f"Canary {spec.name} is {self.status().phase} after {FIRST_TICKS} ticks: {self.last_warning}"
+            )
 
     def tick(self) -> None:
         """Let kubelet and gateway do their part, and Flagger tick once."""
@@ -74,6 +84,8 @@ class VirtualCluster(ClusterWorld):
         if self.git.values.nonce:
             annotations[NONCE] = self.git.values.nonce
         self.cluster.apply(made)
+        for other in self.manifests.others:
+            self.cluster.apply(other)
 
     def sync_canary(self) -> None:
         spec = self.manifests.canary["spec"] | {"skipAnalysis": self.git.values.skip_analysis}
@@ -92,7 +104,8 @@ class VirtualCluster(ClusterWorld):
     def measure(self, metric: Metric) -> float | None:
         return None
 
-    def record(self, text: str, phase: Phase, checksum: str, is_warning: bool) -> None: ...
+    def record(self, text: str, phase: Phase, checksum: str, is_warning: bool) -> None:
+        self.last_warning = text if is_warning else self.last_warning
 
     def _put_status(self, seen: Object, status: Object) -> None:
         if seen["status"] != status:

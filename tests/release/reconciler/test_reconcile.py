@@ -16,8 +16,18 @@ from ratchet.config import Config
 from ratchet.lease import acquire, release
 from ratchet.registry import aliases
 from ratchet.release.gate.traffic_log import TrafficLog
-from ratchet.release.ledger import Ledger, LedgerEntry, open_request, quarantined, read_ledger, request, request_abort
+from ratchet.release.ledger import (
+    Ledger,
+    LedgerEntry,
+    close,
+    open_request,
+    quarantined,
+    read_ledger,
+    request,
+    request_abort,
+)
 from ratchet.release.operator_rollback import request_rollback
+from ratchet.release.reconciler.actions import first_values
 from ratchet.release.reconciler.gitops import DecideValues, ReleaseValues
 from ratchet.release.reconciler.lease_guard import LeaseLost
 from ratchet.release.reconciler.reconcile import PAGE_AFTER_S, Watch, reconcile
@@ -369,6 +379,18 @@ def test_going_back_that_fails_is_tried_again_and_never_quarantined(targets: Tar
     assert reconcile(targets, time.time()).action.kind == "name_again"
     assert targets.values.look("")[0].nonce == "3-spec-of-base" != first
     assert not quarantined(read_ledger(targets.store))
+
+
+def test_a_second_attempt_is_another_revision_to_flagger(targets: Targets) -> None:
+    """Once Failed, Flagger may have recorded the first one's as applied, and would never start it again."""
+    entry = LedgerEntry(event="requested", at=0.0, who="t", adapter=NEW, baseline=OLD, verdict="pass")
+    nonces = []
+    for _ in range(2):
+        opened = request(targets.ledger, entry)
+        assert opened
+        nonces.append(first_values(opened).nonce)
+        close(targets.ledger, opened, "rolled_back", at=0.0, who="t", quarantines=False)
+    assert nonces == ["", "attempt-2"]
 
 
 class Away:
