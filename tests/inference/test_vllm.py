@@ -273,7 +273,8 @@ def test_refused_candidates_leave_the_champion_loaded_and_the_pod_ready(stack: S
         assert stack.is_ready()
         stack.record("rolled_back", candidate, stack.champion)
     assert stack.refusals() == before + 1, "what it refused was posted again at every look"
-    wait_for(lambda: [path.name for path in stack.folder.iterdir()] == [stack.champion.digest])
+    gone = {candidate.digest for candidate in refused if candidate.digest != "0" * 64}
+    wait_for(lambda: not gone & {path.name for path in stack.folder.iterdir()})
     stack.record("requested", stack.candidate, stack.champion)
     wait_for(lambda: str(stack.candidate) in stack.loaded())
 
@@ -312,13 +313,14 @@ def test_base_answers_where_the_pool_lost_the_candidate_and_the_lake_says_so(sta
 
 def test_answers_in_flight_end_whole_when_the_pool_is_told_to_go(stack: Stack) -> None:
     """A drain: what was begun ends, and the process is gone soon after."""
+    ended = vllm_metric(stack, "request_success_total")
     with ThreadPoolExecutor(6) as threads:
         asked = [
             threads.submit(ask, url, QUESTIONS[0], max_tokens=450, ignore_eos=True, stream=is_streamed)
             for url in stack.routers.values()
             for is_streamed in (False, True)
         ]
-        wait_for(lambda: vllm_metric(stack, "num_requests_running") == len(asked))
+        wait_for(lambda: are_begun(stack, len(asked), ended))
         stack.vllm.process.send_signal(signal.SIGTERM)
         responses = [future.result() for future in asked]
     assert [response.status_code for response in responses] == [200] * len(asked)
@@ -328,20 +330,29 @@ def test_answers_in_flight_end_whole_when_the_pool_is_told_to_go(stack: Stack) -
     wait_for(lambda: stack.vllm.process.poll() is not None)
 
 
+def are_begun(stack: Stack, how_many: int, ended_before: float) -> bool:
+    """Whether vLLM has begun so many answers, and not ended all: on a busy machine some end before others begin."""
+    running = vllm_metric(stack, "num_requests_running")
+    return running > 0 and running + vllm_metric(stack, "request_success_total") - ended_before >= how_many
+
+
 def vllm_metric(stack: Stack, name: str) -> float:
+    """The sum of a metric's series."""
     lines = httpx.get(f"{stack.vllm.url}/metrics", timeout=30).text.splitlines()
-    return float(next(line for line in lines if line.startswith(f"vllm:{name}{{")).split()[-1])
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(f"vllm:{name}{{"))
 
 
 def test_a_killed_worker_breaks_its_answers_and_a_new_one_gets_the_adapters_back(
     stack: Stack, by_peft: Callable[..., Answer]
 ) -> None:
+    ended = vllm_metric(stack, "request_success_total")
     with ThreadPoolExecutor(3) as threads:
-        asked = [threads.submit(ask, url, "Why?", max_tokens=400, ignore_eos=True) for url in stack.routers.values()]
-        wait_for(lambda: vllm_metric(stack, "num_requests_running") == len(asked))
+        asked = [threads.submit(ask, url, "Why?", max_tokens=450, ignore_eos=True) for url in stack.routers.values()]
+        wait_for(lambda: are_begun(stack, len(asked), ended))
         stack.vllm.worker().kill()
         responses = [future.result() for future in asked]
-    assert all(response.status_code >= 500 for response in responses)
+    assert any(response.status_code >= 500 for response in responses), "all had ended before"
+    assert all(response.status_code in (200, 500, 502, 503, 504) for response in responses)
     wait_for(lambda: stack.vllm.process.poll() is not None)
     wait_for(lambda: stack.metric("loaded") == 0)
     assert stack.metric("missing") >= 2
