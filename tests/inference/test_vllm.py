@@ -130,7 +130,7 @@ def running_stack(config: Config, trained: list[Path], tmp_path_factory: pytest.
     folder = tmp_path_factory.mktemp("stack")
     (folder / "lake").mkdir()
     lake = LocalStore(folder / "lake")
-    vllm = VllmServer(Path(config.base_model.model), "tiny", MAX_ADAPTERS, folder)
+    vllm = VllmServer(Path(config.base_model.model), "tiny", folder)
     stack = Stack(lake, vllm, AdapterRef(), AdapterRef(), folder / "adapters", "", {})
     stack.champion, stack.candidate = (stack.publish(place, version) for version, place in enumerate(trained, 1))
     stack.record("promoted", stack.champion, AdapterRef())

@@ -16,7 +16,7 @@ import pytest
 from ratchet.http_service import free_ports
 
 PYTHON = Path(__file__).resolve().parents[2] / ".venv-vllm" / "bin" / "python"
-MAX_RANK = 16
+MAX_RANK, SLOTS = 16, 32
 START_S = 240.0  # on a machine with other work; a quiet one takes 25
 ENVIRONMENT = {
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
@@ -37,14 +37,15 @@ def need_vllm() -> None:
 class VllmServer:
     """One server, which can be started again on its port. `served`: the base model's name."""
 
-    def __init__(self, model: Path, served: str, max_adapters: int, logs: Path) -> None:
+    def __init__(self, model: Path, served: str, logs: Path) -> None:
         self.url = f"http://127.0.0.1:{free_ports(1)[0]}"
         self.log = logs / "vllm.log"
-        # One slot more than adapters: without a free one, vLLM on a CPU answers for the base model as an adapter.
+        # More slots than adapters that are ever loaded: without a free one, vLLM on a CPU answers for the base model as
+        # an adapter, and a slot stays taken after its adapter was unloaded.
         self._args = [
             f"--model={model}", f"--served-model-name={served}", "--dtype=float32", "--max-model-len=512",
             "--host=127.0.0.1", f"--port={self.url.rpartition(':')[2]}", "--enable-lora",
-            f"--max-loras={max_adapters + 1}", f"--max-lora-rank={MAX_RANK}", "--enforce-eager", "--max-num-seqs=16",
+            f"--max-loras={SLOTS}", f"--max-lora-rank={MAX_RANK}", "--enforce-eager", "--max-num-seqs=16",
             "--shutdown-timeout=60",
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None

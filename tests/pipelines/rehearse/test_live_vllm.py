@@ -187,7 +187,7 @@ class Victim:
 
 @pytest.fixture(scope="module")
 def vllm(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
-    server = VllmServer(base, "tiny", 2, tmp_path_factory.mktemp("vllm"))
+    server = VllmServer(base, "tiny", tmp_path_factory.mktemp("vllm"))
     server.ensure()
     with in_background(server.ensure, 0.5):  # as the kubelet does
         yield server
