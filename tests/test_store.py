@@ -12,6 +12,7 @@ from ratchet.inference.adapter_pool import AdapterPool
 from ratchet.store import LocalStore, S3Store, Store, open_store
 from ratchet_pipelines.rehearse.memory import MemoryStore
 from support.s3_server import s3_server
+from support.tiny_adapter import smallest
 
 
 @pytest.fixture(scope="module")
@@ -229,9 +230,7 @@ def test_keys_that_others_planted_on_s3_lead_nowhere(tmp_path: Path, caplog: pyt
 
 @pytest.mark.usefixtures("s3")
 def test_syncer_writes_no_file_of_an_adapter_outside_its_folder(tmp_path: Path):
-    adapter = tmp_path / "made"
-    adapter.mkdir()
-    (adapter / "adapter_config.json").write_text("{}")
+    adapter = smallest(tmp_path / "made")
     store = S3Store("s3://lake/hostile")
     store.cache = tmp_path / "cache"
     uri, digest = store.publish_tree(adapter, "adapters")
@@ -239,7 +238,9 @@ def test_syncer_writes_no_file_of_an_adapter_outside_its_folder(tmp_path: Path):
     pool = AdapterPool("http://127.0.0.1:9", tmp_path / "pods" / "folder")
     with pytest.raises(UserError, match="does not answer"):  # which is after its files were copied and verified
         pool.ensure(AdapterRef(name="a", version="1", uri=f"s3://lake/hostile/{uri}", digest=digest))
-    assert [path.name for path in (tmp_path / "pods" / "folder" / digest).iterdir()] == ["adapter_config.json"]
+    assert [path.name for path in (tmp_path / "pods" / "folder" / digest).iterdir()] == [
+        path.name for path in adapter.iterdir()
+    ]
     assert not list(tmp_path.rglob("climbed"))
     pool.close()
     store.client.close()

@@ -80,7 +80,7 @@ def test_commands_are_ratchets_own() -> None:
         "ratchet",
         "reconcile",
         "--host=0.0.0.0",
-        "--port=8002",
+        "--health-port=8002",
     ]
 
 

@@ -118,7 +118,11 @@ def test_seed_repeats_a_sampled_answer(client: httpx.Client) -> None:
         ({"chat_template": "{{ messages }}"}, 400, "chat_template is not supported"),
         ({"a_field_of_tomorrow": 1}, 400, "a_field_of_tomorrow is not supported"),
         ({"stream_options": {"continuous_usage_stats": True}}, 400, "continuous_usage_stats"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, 400, "text"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            400,
+            "messages.0.content",
+        ),
     ],
 )
 def test_request_that_cannot_be_served_says_why(

@@ -31,9 +31,7 @@ def serve_router() -> None:
 
 def serve_syncer(
     lake: Lake = "lake",
-    pool_url: Annotated[
-        str, typer.Option(metavar="URL", help="The model server to load into.")
-    ] = "http://127.0.0.1:8000",
+    pool_url: Annotated[str, typer.Option(metavar="URL", help="The model server.")] = "http://127.0.0.1:8000",
     folder: Annotated[Path, typer.Option(help="Folder in which that server finds adapters.")] = Path("/adapters"),
     host: Host = "127.0.0.1",
     port: Port = 8001,
@@ -56,9 +54,7 @@ def serve_gate(lake: Lake = "lake", config: ConfigFile = None, host: Host = "127
 def hold_duels(
     lake: Lake = "lake",
     config: ConfigFile = None,
-    pool_url: Annotated[
-        str, typer.Option(metavar="URL", help="The model server with both adapters.")
-    ] = "http://127.0.0.1:8000",
+    pool_url: Annotated[str, typer.Option(metavar="URL", help="The model server.")] = "http://127.0.0.1:8000",
 ) -> None:
     """Let both arms answer a share of a canary's prompts in the shadow, and judge the answers, until it is stopped."""
     from ratchet.duels import hold_duels as hold
@@ -71,14 +67,14 @@ def reconcile(
     config: ConfigFile = None,
     once: Annotated[bool, typer.Option("--once", help="Make one pass and end, for a scheduler.")] = False,
     host: Host = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="Port of /healthz and /metrics; none without it.")] = None,
+    health_port: Annotated[int | None, typer.Option(help="Port of /healthz and /metrics; none without it.")] = None,
 ) -> None:
     """Make traffic, registry, Git and ledger agree after each canary, until it is stopped."""
     from ratchet.release.reconciler.health import Health
     from ratchet.release.reconciler.reconcile import run
 
     health = Health()
-    with health.served(host, port) if port is not None else nullcontext():
+    with health.served(host, health_port) if health_port is not None else nullcontext():
         run(settings(config), open_store(lake), once, health)
 
 

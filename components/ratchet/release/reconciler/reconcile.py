@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ratchet.adapter_ref import BASE_DIGEST, AdapterRef
 from ratchet.config import Config
@@ -20,7 +20,6 @@ from ratchet.release.ledger import LedgerRecord, is_aborted, open_request
 from ratchet.release.reconciler import actions
 from ratchet.release.reconciler.decide import Action, ActionKind, Observed, Revision, decide
 from ratchet.release.reconciler.gitops import ReleaseValues
-from ratchet.release.reconciler.health import Health
 from ratchet.release.reconciler.kubernetes import ClusterSnapshot, ClusterUnavailable
 from ratchet.release.reconciler.lease_guard import LeaseLost
 from ratchet.release.reconciler.targets import LEASE, Targets, Writers, open_targets
@@ -34,6 +33,10 @@ EFFECTS: dict[ActionKind, Callable[[Targets, Writers, actions.Outcome], list[str
     "refuse": actions.refuse,
 }
 PAGE_AFTER_S = 600.0
+
+if TYPE_CHECKING:
+    from ratchet.release.reconciler.health import Health  # its server is only needed by the service
+
 log = logging.getLogger("ratchet.reconcile")
 
 
@@ -148,7 +151,7 @@ def _why(action: Action, state: dict[str, Any], opened: LedgerRecord) -> str:
     return state["why"] if action.kind == "promote" else action.why
 
 
-def run(config: Config, store: Store, once: bool, health: Health | None = None) -> None:
+def run(config: Config, store: Store, once: bool, health: "Health | None" = None) -> None:
     """Make one pass, or passes until a signal ends the process. Raises UserError for a place that is not configured.
 
     A place that is away ends nothing: it is waited for, and after PAGE_AFTER_S a person is paged. `health` is told of
