@@ -61,7 +61,7 @@ def test_the_report_shows_what_the_gate_decided_on() -> None:
     lines = gate_report(ADAPTER).splitlines()
     assert "- Verdict: **pass**: all 6 required checks passed" in lines
     assert lines[-2] == (
-        "| preference_accuracy | pass | 0.900 | 0.400 | 0.500 | 0.300 to 0.700 | 14 pairs won / 1 lost |"
+        "| preference_accuracy | pass | 0.900 | 0.400 | 0.500 | 0.300 to 0.700 | 14 pairs won \\| 1 lost |"
     )
     assert "safety (informs)" in lines[-1]
     assert "alarm only" in lines[-1]

@@ -6,6 +6,7 @@ refuses a URI in another bucket. So the file repeats the metadata, and the lake'
 
 import json
 from collections.abc import Iterator, Mapping
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ def draw_summary(artifact: "Markdown", manifest: Manifest, store: Store) -> None
     """Write the outcome and its reason, the rows by drop reason, the checks, and the outputs."""
     facts = manifest.facts
     end = facts.get("outcome") or facts.get("verdict") or "done"
-    why = f": {facts['why']}" if facts.get("why") else ""
+    why = f": {_plain(facts['why'])}" if facts.get("why") else ""
     flows: list[list[Any]] = []
     for unit, flow in manifest.flows.items():
         drops = [[f"dropped: {reason}", count] for reason, count in sorted(flow.drops.items()) if count]
@@ -101,7 +102,12 @@ DRAWN = {
 def _table(head: tuple[str, ...], rows: list[list[Any]]) -> str:
     """A Markdown table; nothing without rows."""
     lines = [head, ["---"] * len(head), *rows] if rows else []
-    return "\n".join(f"| {' | '.join('' if cell is None else str(cell) for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join('' if cell is None else _plain(str(cell)) for cell in line)} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Return text that Markdown shows as it is: tenants name themselves, and views render HTML."""
+    return escape(" ".join(text.split())).translate({ord(sign): f"\\{sign}" for sign in "|`[]"})
 
 
 def _numbers(manifest: Manifest) -> Iterator[tuple[str, float]]:

@@ -11,7 +11,7 @@ from ratchet.adapter_ref import AdapterRef
 from ratchet.manifest import Artifact, Flow, Manifest
 from ratchet.release.ledger import Ledger, LedgerEntry
 from ratchet.store import Store
-from ratchet_pipelines.kubeflow.drawing import draw
+from ratchet_pipelines.kubeflow.drawing import SLICE, draw
 
 DIGEST = "d" * 64
 CHECK = {
@@ -51,6 +51,17 @@ def test_an_output_is_pointed_at_and_its_uri_is_kept(lake: Store, tmp_path: Path
         "manifest_digest": of.digest,
     }
     assert Manifest.model_validate_json(Path(dataset.path).read_text()) == of
+
+
+def test_names_that_tenants_gave_themselves_are_text(lake: Store, tmp_path: Path) -> None:
+    hostile = "<img src=x onerror=alert(1)> | [link](http://evil) `a`"
+    part = dict.fromkeys(SLICE, 0.5) | {SLICE[0]: hostile}
+    of = manifest("evaluate_adapter", "x", why=hostile, slices=[part], checks=[])
+    text = Path(drawn(dsl.Markdown, "summary", of, lake, tmp_path).path).read_text()
+    assert "<img" not in text
+    assert "[link](" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| &lt;img"))
+    assert row.replace("\\|", "").count("|") == len(SLICE) + 1
 
 
 def test_metrics_are_sizes_last_losses_and_both_sides_of_each_check(lake: Store, tmp_path: Path) -> None:
