@@ -16,7 +16,7 @@ import httpx
 from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config, Judge
 from ratchet.digest import digest_json
-from ratchet.errors import Conflict
+from ratchet.errors import Conflict, UserError
 from ratchet.evaluation.judge.endpoint import ask_endpoint
 from ratchet.evaluation.judge.pairwise import AnswerPair, no_verdict_reasons, outcomes, questions
 from ratchet.events import Interaction
@@ -29,6 +29,7 @@ from ratchet.store import Store
 
 log = logging.getLogger("ratchet.duels")
 ANSWER_TIMEOUT_S = 120.0
+RETRY_S = 30.0  # after a failure
 ROUND_PROMPTS = 16  # judged together, so that a judge's slowness does not hold up many answers
 
 
@@ -56,12 +57,13 @@ class Referee:
         known = {duel.interaction_id for duel in self.log.duels}
         self._prompts = [prompt for prompt in self._prompts if prompt.interaction_id not in known]
         room = max(0, self.config.gate.duels.max_duels - len(known))
-        asked, self._prompts = self._prompts[: min(room, ROUND_PROMPTS)], self._prompts[ROUND_PROMPTS:]
+        asked = self._prompts[: min(room, ROUND_PROMPTS)]
         if asked:
             try:
                 self.log.append(self._round(asked, now))
             except Conflict:  # another process held this round
                 self.log.read()
+            self._prompts = self._prompts[len(asked) :]  # not before: a judge that is away is asked again
         return len(asked)
 
     def _keep(self, served: Interaction) -> None:
@@ -128,15 +130,22 @@ class Referee:
 
 def hold_duels(config: Config, store: Store, pool_url: str) -> None:
     """Hold duels of whichever release is open, until a signal ends the process."""
-    ledger, referee = Ledger(store), None
+    ledger, referee, last_error = Ledger(store), None, ""
     with httpx.Client(base_url=pool_url) as pool:
         while True:
-            request = open_request(ledger.records())
-            if request is None or not is_judged(config, request):
-                referee = None
-            elif referee is None or referee.request != request:
-                log.info("holding duels of %s", request.adapter)
-                referee = Referee(config, store, request, pool)
-            taken = referee.hold(time.time()) if referee else 0
+            taken = 0
+            try:
+                request = open_request(ledger.records())
+                if request is None or not is_judged(config, request):
+                    referee = None
+                elif referee is None or referee.request != request:
+                    log.info("holding duels of %s", request.adapter)
+                    referee = Referee(config, store, request, pool)
+                taken = referee.hold(time.time()) if referee else 0
+                last_error = ""
+            except Exception as error:  # the lake or the judge is away: the gate goes on without new duels
+                if str(error) != last_error:
+                    log.warning("no duels: %s", error, exc_info=not isinstance(error, (UserError, OSError)))
+                last_error = str(error)
             if taken < ROUND_PROMPTS:
-                time.sleep(config.gate.refresh_s)
+                time.sleep(config.gate.refresh_s if not last_error else RETRY_S)
