@@ -56,17 +56,27 @@ class VllmServer:
         return self._process
 
     def ensure(self) -> None:
-        """Start it unless it runs, and wait until it is healthy."""
-        if self._process is None or self._process.poll() is not None:
-            self.end()
-            # The module: the command `vllm` asks for the version of a distribution of another name than this one has.
-            command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", *self._args]
-            own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-            with self.log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    command, env=own | ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
-                )
-        wait_for(self.is_healthy, START_S, lambda: self.process.poll() is None or pytest.fail(self.tail()))
+        """Start it unless it runs, and wait until it is healthy; one that dies meanwhile is started again, once."""
+        started = 0
+        deadline = time.monotonic() + 2 * START_S
+        while not self.is_healthy():
+            assert time.monotonic() < deadline, self.tail()
+            if self._process is None or self._process.poll() is not None:
+                started += 1
+                if started > 2:
+                    pytest.fail(self.tail())
+                self._start()
+            time.sleep(0.05)
+
+    def _start(self) -> None:
+        self.end()
+        # The module: the command `vllm` asks for the version of a distribution of another name than this one has.
+        command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", *self._args]
+        own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env=own | ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
+            )
 
     def is_healthy(self) -> bool:
         try:
