@@ -100,10 +100,9 @@ class VllmServer:
             self._process.wait()
 
 
-def wait_for(claim: Callable[[], bool], seconds: float = 60.0, meanwhile: Callable[[], object] = lambda: None) -> None:
+def wait_for(claim: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not claim():
-        meanwhile()
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.05)
 
