@@ -1,6 +1,8 @@
 """Both arms answer sampled prompts, a judge behind HTTP compares them in both orders, and the gate decides on it."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,12 @@ from ratchet.config import Config
 from ratchet.duels import Referee, is_sampled
 from ratchet.events import Interaction, Message
 from ratchet.ingest.landing import land
-from ratchet.release.gate.design import CanaryDesign, WeightSpan
 from ratchet.release.gate.evidence import run_tests
 from ratchet.release.gate.traffic_log import TrafficLog
 from ratchet.release.ledger import Ledger, LedgerEntry, LedgerRecord, request
 from ratchet.store import Store, open_store
 from support import judge_server
+from support.gate_run import design
 from support.http_server import running
 
 OLD, NEW = AdapterRef(), AdapterRef(name="adapter", version="2", uri="u", digest="b" * 64)
@@ -76,14 +78,16 @@ class Pool:
             return {"choices": [{"message": {"content": content}, "finish_reason": "stop"}]}
 
 
+@contextmanager
+def asking(pool: Pool) -> Iterator[httpx.Client]:
+    with running(pool.app) as url, httpx.Client(base_url=url) as client:
+        yield client
+
+
 def test_a_worse_candidate_is_found_without_a_vote(lake: Store) -> None:
     record, pool = opened(lake), Pool()
     serve_answers(lake, 48)
-    with (
-        judge_server.serving(judge_server.fair) as judge,
-        running(pool.app) as url,
-        httpx.Client(base_url=url) as client,
-    ):
+    with judge_server.serving(judge_server.fair) as judge, asking(pool) as client:
         referee = Referee(config(judge.url), lake, record, client)
         taken = [referee.hold(time.time()) for _ in range(5)]
     assert taken == [16, 16, 16, 0, 0]
@@ -91,25 +95,14 @@ def test_a_worse_candidate_is_found_without_a_vote(lake: Store) -> None:
     assert all(body["max_tokens"] == 9 for body in pool.asked)
     assert {duel.score for duel in referee.log.duels} == {0.0}
     assert len(judge.asked) == 2 * 48
-    run = CanaryDesign(
-        candidate=NEW.digest,
-        baseline=OLD.digest,
-        attempt=1,
-        alpha=0.05,
-        margin=0.1,
-        spans=(WeightSpan(start=0, end=1, weight=20),),
-    )
+    run = design((0, 1, 20))
     assert run_tests(run, {"harm": [], "non_inferiority": []}, referee.log.duels).tests["harm"].has_decided
 
 
 def test_a_referee_that_starts_again_holds_no_duel_twice(lake: Store) -> None:
     record, pool = opened(lake), Pool()
     serve_answers(lake, 20)
-    with (
-        judge_server.serving(judge_server.fair) as judge,
-        running(pool.app) as url,
-        httpx.Client(base_url=url) as client,
-    ):
+    with judge_server.serving(judge_server.fair) as judge, asking(pool) as client:
         Referee(config(judge.url), lake, record, client).hold(time.time())
         again = Referee(config(judge.url), lake, record, client)
         while again.hold(time.time()):
@@ -122,11 +115,7 @@ def test_a_referee_that_starts_again_holds_no_duel_twice(lake: Store) -> None:
 def test_the_budget_holds_over_rounds(lake: Store, limits: dict[str, int]) -> None:
     record, pool = opened(lake), Pool()
     serve_answers(lake, 60)
-    with (
-        judge_server.serving(judge_server.fair) as judge,
-        running(pool.app) as url,
-        httpx.Client(base_url=url) as client,
-    ):
+    with judge_server.serving(judge_server.fair) as judge, asking(pool) as client:
         referee = Referee(config(judge.url, **limits), lake, record, client)
         for _ in range(6):
             referee.hold(time.time())
@@ -141,7 +130,7 @@ def test_the_budget_holds_over_rounds(lake: Store, limits: dict[str, int]) -> No
 def test_only_whole_answers_of_the_arms_with_consent_are_used(lake: Store, changes: dict[str, str]) -> None:
     record, pool = opened(lake), Pool()
     serve_answers(lake, 8, **changes)
-    with running(pool.app) as url, httpx.Client(base_url=url) as client:
+    with asking(pool) as client:
         assert Referee(config("http://127.0.0.1:9"), lake, record, client).hold(time.time()) == 0
     assert pool.asked == []
 

@@ -1,14 +1,24 @@
 """One canary as the gate weighs it, without a lake: take in events, read strata, weigh."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+from ratchet.adapter_ref import AdapterDigest
 from ratchet.release.gate.ballots import BEFORE_ALL, TESTS, Ballots, TestName
-from ratchet.release.gate.design import CanaryDesign
+from ratchet.release.gate.design import CanaryDesign, WeightSpan
 from ratchet.release.gate.evidence import Evidence, run_tests, weigh
 from ratchet.release.gate.strata import Stratum
 from ratchet.release.gate.votes import ServedAnswer, Vote
 
 LATER = 1e9
+OLD, NEW = AdapterDigest("base"), AdapterDigest("b" * 64)
+
+
+def design(*spans: tuple[float, float, int], **changes: Any) -> CanaryDesign:
+    """Return a first canary of NEW beside OLD, alpha 0.05 and a margin of 10 points; spans: start, end, weight."""
+    fields: dict[str, Any] = {"candidate": NEW, "baseline": OLD, "attempt": 1, "alpha": 0.05, "margin": 0.1}
+    weights = tuple(WeightSpan(start=start, end=end, weight=weight) for start, end, weight in spans)
+    return CanaryDesign(**fields | {"spans": weights} | changes)
 
 
 class GateRun:

@@ -28,19 +28,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 
-class Body(BaseModel):
-    """A JSON body whose texts can be answered and logged: not with half of a surrogate pair, as of a cut emoji."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_text(cls, body: Any) -> Any:
-        try:
-            json.dumps(body, ensure_ascii=False).encode()
-        except (UnicodeEncodeError, RecursionError) as error:
-            raise ValueError(f"not text: {error}") from None
-        return body
-
-
 class TextPart(BaseModel):
     type: Literal["text"]
     text: str
@@ -65,7 +52,7 @@ class StreamOptions(BaseModel):
     include_obfuscation: Literal[False] = False
 
 
-class ChatRequest(Body):
+class ChatRequest(BaseModel):
     """OpenAI's chat completion request; sampling is from the 50 likeliest tokens."""
 
     model_config = ConfigDict(extra="allow")

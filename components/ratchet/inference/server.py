@@ -18,7 +18,7 @@ import torch
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from ratchet.base_model import load_base
 from ratchet.config import Config
@@ -28,18 +28,18 @@ from ratchet.http_service import new_service, run_server
 from ratchet.inference.batching import GenerationRow, stop_tokens
 from ratchet.inference.engine import MAX_CELLS, Engine
 from ratchet.inference.metrics import EngineMetrics
-from ratchet.inference.openai_api import Body, ChatRequest, Stream, completion
+from ratchet.inference.openai_api import ChatRequest, Stream, completion
 
 LIMITS = Limits(body_bytes=4 << 20)
 
 
-class LoadRequest(Body):
+class LoadRequest(BaseModel):
     lora_name: str = Field(min_length=1)
     lora_path: str = Field(min_length=1)
     load_inplace: Literal[False] = Field(False, description="other weights under a name in use would deceive the gate")
 
 
-class UnloadRequest(Body):
+class UnloadRequest(BaseModel):
     lora_name: str
 
 

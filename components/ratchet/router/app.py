@@ -28,10 +28,11 @@ from ratchet.http_service import (
     read_json,
     run_server,
 )
+from ratchet.router.chat_request import ChatRequest
 from ratchet.router.event_log import EventLog
 from ratchet.router.feedback import VoteRequest
 from ratchet.router.pool_client import PoolFailed
-from ratchet.router.relay import ChatRequest, Relay
+from ratchet.router.relay import Relay
 from ratchet.router.settings import RouterSettings
 from ratchet.router.tokens import by_digest, parse_keys, tenant_of
 from ratchet.store import Store, open_store

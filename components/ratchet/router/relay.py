@@ -8,16 +8,16 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, FailFast, Field, model_validator
 
-from ratchet.events import Interaction, Message
+from ratchet.events import Interaction
 from ratchet.http_limits import CLIENT_LEFT, RequestRefused
 from ratchet.http_service import error_body, printable
 from ratchet.router.affinity import FORWARDED, MISDIRECTED, Peer
+from ratchet.router.chat_request import ChatRequest
 from ratchet.router.completion_parsing import (
     EventRenamer,
     ParsedCompletion,
@@ -27,7 +27,7 @@ from ratchet.router.completion_parsing import (
     with_model,
 )
 from ratchet.router.event_log import Event, EventLog, NotStored
-from ratchet.router.feedback import Id, VoteRequest
+from ratchet.router.feedback import VoteRequest
 from ratchet.router.metrics import RouterMetrics
 from ratchet.router.pool_client import PoolClient, PoolFailed, Reply, ServedModel
 from ratchet.router.rate_limit import RateLimit
@@ -39,7 +39,6 @@ ANONYMOUS = "anonymous/"  # begins the subject of a request that names no user
 ANONYMOUS_VOTERS = 10  # as many full buckets do the anonymous voters of a tenant share
 RETRY_AFTER_S = 2  # for clients, while the lake does not take events
 
-
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
@@ -49,42 +48,6 @@ class ClientLeft(RequestRefused):
 
     def __init__(self) -> None:
         super().__init__(CLIENT_LEFT, "the client left before its answer came")
-
-
-class Metadata(BaseModel):
-    conversation_id: Id | None = None
-    tenant: Id = "default"
-
-
-class ChatMessage(Message):
-    """One message; parts of text are joined by line breaks, as vLLM does, and no content beside tool calls is empty."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _content_as_text(cls, message: Any) -> Any:
-        if not isinstance(message, dict):
-            return message
-        content = message.get("content")
-        if content is None and message.get("tool_calls"):
-            return {**message, "content": ""}
-        if isinstance(content, list):
-            if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-                raise ValueError("content may hold parts of type text only")
-            return {**message, "content": "\n".join(str(part.get("text", "")) for part in content)}
-        return message
-
-
-class ChatRequest(BaseModel):
-    """The part of a chat completion request that the router reads; the pool gets all of it."""
-
-    model: str
-    messages: Annotated[list[ChatMessage], FailFast(), Field(min_length=1)]
-    n: Literal[1] | None = Field(None, description="one answer is one interaction")
-    stream: bool = False
-    user: Id | None = None
-    metadata: Metadata = Metadata()
 
 
 @dataclass(kw_only=True)
@@ -221,7 +184,7 @@ class Relay:
             raise RequestRefused(404, f"The model `{printable(request.model, 64)}` does not exist; it is `{public}`.")
         if self.log.is_full:
             raise self._not_stored()
-        reply = await self.upstream.chat(_as_recorded(body, request))
+        reply = await self.upstream.chat(request.as_recorded(body))
         return reply, b"" if request.stream and reply.is_success else await reply.read()
 
     def _leave(self, request: ChatRequest, body: dict[str, Any], ticket: Ticket, started: float) -> None:
@@ -389,15 +352,6 @@ class Relay:
             if reply.is_fallback:
                 headers["x-fallback"] = BASE_NAME
         return headers
-
-
-def _as_recorded(body: dict[str, Any], request: ChatRequest) -> dict[str, Any]:
-    """Return the body with the parts of a content put together here, so that the pool reads what is recorded."""
-    messages = [
-        {**given, "content": message.content} if isinstance(given.get("content"), list) else given
-        for given, message in zip(body["messages"], request.messages, strict=True)
-    ]
-    return {**body, "messages": messages}
 
 
 async def _unless(client_left: Coroutine[Any, Any, None], work: Coroutine[Any, Any, Result]) -> Result:

@@ -9,24 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.adapter_ref import AdapterDigest
 from ratchet.config import Config
-from ratchet.release.gate.design import CanaryDesign, WeightSpan
 from ratchet.release.gate.duel_log import DuelLog, DuelRound, is_judged
 from ratchet.release.gate.duels import Duel, DuelTest, harm_duels, mix, non_inferiority_duels
 from ratchet.release.gate.evidence import run_tests
 from ratchet.release.ledger import LedgerRecord
 from ratchet.store import open_store
+from support.gate_run import design
 
 TESTS = {"harm": harm_duels(), "no worse": non_inferiority_duels(0.05)}
-RUN = CanaryDesign(
-    candidate=AdapterDigest("b" * 64),
-    baseline=AdapterDigest("base"),
-    attempt=1,
-    alpha=0.05,
-    margin=0.1,
-    spans=(WeightSpan(start=0, end=1000, weight=20),),
-)
+RUN = design((0, 1000, 20))
 NO_STRATA = {"harm": [], "non_inferiority": []}
 
 

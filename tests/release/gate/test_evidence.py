@@ -7,26 +7,17 @@ import pytest
 
 from ratchet.adapter_ref import AdapterDigest
 from ratchet.events import Feedback
-from ratchet.release.gate.design import CanaryDesign, WeightSpan
+from ratchet.release.gate.design import CanaryDesign
 from ratchet.release.gate.evidence import Tally
 from ratchet.release.gate.votes import EXCLUDED, ServedAnswer, Vote
-from support.gate_run import GateRun, evidence_of
+from support.gate_run import NEW, OLD, GateRun, design, evidence_of
 
-OLD, NEW, OTHER = AdapterDigest("base"), AdapterDigest("b" * 64), AdapterDigest("c" * 64)
+OTHER = AdapterDigest("c" * 64)
 START = 110.0
 
 
 def run_of(*spans: tuple[float, float, int], attempt: int = 1, horizon_s: float = 1e6) -> CanaryDesign:
-    return CanaryDesign(
-        candidate=NEW,
-        baseline=OLD,
-        attempt=attempt,
-        alpha=0.05,
-        margin=0.1,
-        harm_horizon_s=horizon_s,
-        promotion_horizon_s=horizon_s,
-        spans=tuple(WeightSpan(start=start, end=end, weight=weight) for start, end, weight in spans),
-    )
+    return design(*spans, attempt=attempt, harm_horizon_s=horizon_s, promotion_horizon_s=horizon_s)
 
 
 RUN = run_of((100.0, START, 0), (START, 100_000.0, 50))

@@ -6,20 +6,12 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.adapter_ref import AdapterDigest
-from ratchet.release.gate.design import CanaryDesign, WeightSpan
 from ratchet.release.gate.eprocess import STRATUM_VOTES
 from ratchet.release.gate.strata import MAX_TENANT_VOTES, counts_by_tenant, counts_of, new_strata
 from ratchet.release.gate.votes import CountedVote
+from support.gate_run import design
 
-RUN = CanaryDesign(
-    candidate=AdapterDigest("b" * 64),
-    baseline=AdapterDigest("base"),
-    attempt=1,
-    alpha=0.05,
-    margin=0.1,
-    spans=(WeightSpan(start=0, end=1000, weight=20), WeightSpan(start=1000, end=9000, weight=50)),
-)
+RUN = design((0, 1000, 20), (1000, 9000, 50))
 
 
 def vote(at: float, tenant: str = "default", *, span: int = 0, canary: bool = False, up: bool = True) -> CountedVote:

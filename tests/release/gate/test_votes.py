@@ -3,24 +3,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.adapter_ref import AdapterDigest
 from ratchet.config import BuildDatasets
 from ratchet.datasets.eligibility import assess_eligibility
 from ratchet.datasets.interning import intern
 from ratchet.events import Feedback
-from ratchet.release.gate.design import CanaryDesign, WeightSpan
 from ratchet.release.gate.votes import ServedAnswer, Vote, personal_vote
+from support.gate_run import OLD, design
 from support.triplet_factory import START_S, frame, triplet
 
-RUN = CanaryDesign(
-    candidate=AdapterDigest("b" * 64),
-    baseline=AdapterDigest("base"),
-    attempt=1,
-    alpha=0.05,
-    margin=0.1,
-    spans=(WeightSpan(start=0, end=9e9, weight=20),),
-)
-ANSWER = ServedAnswer(interaction_id="i", digest=AdapterDigest("base"), served_at=START_S)
+RUN = design((0, 9e9, 20))
+ANSWER = ServedAnswer(interaction_id="i", digest=OLD, served_at=START_S)
 
 
 @st.composite

@@ -10,21 +10,19 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from ratchet.adapter_ref import AdapterDigest
 from ratchet.config import Gate
-from ratchet.release.gate.design import CanaryDesign, WeightSpan, alpha_of_attempt
+from ratchet.release.gate.design import alpha_of_attempt
 from ratchet.release.gate.votes import ServedAnswer, Vote
 from ratchet.release.simulation.baselines import METHODS
 from ratchet.release.simulation.draws import Draws, draw, fill
 from ratchet.release.simulation.html_page import page
 from ratchet.release.simulation.scenarios import Attackers, Scenario
 from ratchet.release.simulation.simulate_gate import GATE, Simulated, decide, num_scenarios, plain, simulate
-from support.gate_run import GateRun
+from support.gate_run import NEW, OLD, GateRun, design
 
 ALPHA = 0.05
 SPENT = alpha_of_attempt(ALPHA, 1)
 WORSE = [f"{points} points worse" for points in (3, 5, 10, 20)]
-OLD, NEW = AdapterDigest("base"), AdapterDigest("b" * 64)
 WIDE = Gate(harm_horizon_s=3600, promotion_horizon_s=3600)
 
 
@@ -33,14 +31,7 @@ def gate_of(draws: Draws, run: int, is_public: bool) -> GateRun:
     last = draws.is_up.shape[1]
     spans = draws.span[run]
     starts = [0, *np.flatnonzero(np.diff(spans)) + 1, last + 1]
-    design = CanaryDesign(
-        candidate=NEW,
-        baseline=OLD,
-        attempt=1,
-        alpha=ALPHA,
-        margin=0.1,
-        spans=tuple(WeightSpan(start=float(first), end=float(end) - 0.5, weight=20) for first, end in pairwise(starts)),
-    )
+    steps = [(float(first), float(end) - 0.5, 20) for first, end in pairwise(starts)]
     answers, votes = [], []
     for n in np.flatnonzero(draws.is_read[run]):
         digest = NEW if draws.is_canary[run, n] else OLD
@@ -48,7 +39,7 @@ def gate_of(draws: Draws, run: int, is_public: bool) -> GateRun:
         answers.append(ServedAnswer(interaction_id=f"{n:06}", digest=digest, served_at=float(n), tenant=tenant))
         is_up = bool(draws.is_up[run, n])
         votes.append(Vote(feedback_id=f"f{n}", interaction_id=f"{n:06}", subject_id=f"s{n}", is_up=is_up, created_at=n))
-    gate = GateRun(design)
+    gate = GateRun(design(*steps))
     gate.look(answers, votes)
     return gate
 
