@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# No deadline: machines are noisy, and speed is the benchmarks' business. `make test-all` draws more.
-settings.register_profile("quick", deadline=None)
+# No deadline: machines are noisy, and speed is the benchmarks' business. CI draws the same examples every time, so that
+# a failure there can be had again; each run elsewhere draws others, and `make test-all` more of them.
+settings.register_profile("quick", deadline=None, derandomize="CI" in os.environ)
 settings.register_profile("thorough", deadline=None, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
