@@ -82,7 +82,7 @@ def test_a_forwarded_stream_arrives_whole_and_shows_a_user_no_arm(
     )
     assert later.content == first.content
     assert recorded(lake, later).arm == "canary"
-    varying = {"date", "x-interaction-id", "x-feedback-token"}
+    varying = {"date", "x-interaction-id", "x-request-id", "x-feedback-token"}
     assert {name: later.headers[name] for name in later.headers if name not in varying} == {
         name: own.headers[name] for name in own.headers if name not in varying
     }

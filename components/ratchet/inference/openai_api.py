@@ -67,10 +67,16 @@ class ChatRequest(BaseModel):
     stream: bool = False
     stream_options: StreamOptions | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, given: Any) -> Any:
+        # Clients send the options that nobody set on as null.
+        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
+
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
         for name, value in (self.model_extra or {}).items():
-            if value is not None and name not in HARMLESS and value not in NEUTRAL.get(name, ()):
+            if name not in HARMLESS and value not in NEUTRAL.get(name, ()):
                 raise ValueError(f"{name:.40} is not supported by this server; leave it out")
         return self
 

@@ -12,13 +12,14 @@ import aiohttp
 from fastapi.responses import Response, StreamingResponse
 
 from ratchet.http_limits import RequestRefused
+from ratchet.router.chat_request import CHAT_HEADER, USER_HEADER
 from ratchet.router.pool_client import CONNECT_TIMEOUT_S
 from ratchet.router.settings import RouterSettings
 from ratchet.router.tokens import Signer
 
 FORWARDED = "x-ratchet-forwarded"  # a proof that another router sent it: to users the answer would tell arms apart
 MISDIRECTED = 421
-THERE = ("authorization", "content-type", "x-feedback-token", "x-operator-token")
+THERE = ("authorization", "content-type", "x-feedback-token", "x-operator-token", USER_HEADER, CHAT_HEADER)
 BACK = (b"content-type", b"content-length", b"retry-after")  # and whatever begins with x-
 
 

@@ -7,15 +7,16 @@ Deployments of it, so it starts within a second or two and imports nothing that 
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Security
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.middleware.cors import CORSMiddleware
 
 from ratchet.http_limits import Limits, RequestRefused
 from ratchet.http_service import (
@@ -41,6 +42,8 @@ LIMITS = Limits(body_bytes=4 << 20, held_bytes=128 << 20)
 MAX_VOTE_TOKENS = 200
 GRACE_S = 144  # for open answers; the chart's pods are killed after 150
 OPERATOR_HEADER = "x-operator-token"
+SHOWN_TO_PAGES = ("x-interaction-id", "x-request-id", "x-feedback-token", "retry-after")
+PREFLIGHT_S = 600
 
 api_key_header = HTTPBearer(
     scheme_name="ApiKey", auto_error=False, description="a tenant's API key, where the router has any"
@@ -65,22 +68,24 @@ def create_app(settings: RouterSettings, store: Store) -> FastAPI:
             await relay.close()
 
     app = new_service("Ratchet router", invalid_status=422, limits=LIMITS, lifespan=lifespan)
+    if origins := settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=SHOWN_TO_PAGES,
+            max_age=PREFLIGHT_S,
+        )
     _add_probes(app, relay, settings)
     _add_routes(app, relay, settings)
+    _add_models(app, relay, settings)
     return app
 
 
 def _add_routes(app: FastAPI, relay: Relay, settings: RouterSettings) -> None:
     """Add the routes of users. They read the body themselves: FastAPI would read it before the token."""
-    metrics, tenants = relay.metrics, by_digest(parse_keys(settings.api_keys))
-
-    def tenant(key: HTTPAuthorizationCredentials | None) -> str | None:
-        if not tenants:
-            return None
-        name = tenant_of(key.credentials, tenants) if key else None
-        if name is None:
-            raise RequestRefused(401, "send your tenant's key: authorization: Bearer KEY")
-        return name
+    metrics, tenant = relay.metrics, _tenant_check(settings)
 
     @app.post("/v1/chat/completions", openapi_extra=openapi_body(ChatRequest))
     async def chat(request: Request, key: ApiKey) -> Response:
@@ -88,7 +93,8 @@ def _add_routes(app: FastAPI, relay: Relay, settings: RouterSettings) -> None:
         try:
             asks = tenant(key)
             body = await read_json(request)  # whole, for the pool; the router reads a part of it
-            asked, headers = in_shape(body, ChatRequest), request.headers
+            headers = request.headers
+            asked = in_shape(body, ChatRequest).named_by(headers)
             left = partial(_left, request)
             begun, response = await relay.keep_on_its_arm(asked, asks, await request.body(), headers, left)
             if response is None:
@@ -116,6 +122,38 @@ def _add_routes(app: FastAPI, relay: Relay, settings: RouterSettings) -> None:
             metrics.refused_votes.labels(metrics.arm, error.status).inc()
             raise
         return JSONResponse({"feedback_id": feedback_id})
+
+
+def _add_models(app: FastAPI, relay: Relay, settings: RouterSettings) -> None:
+    """Add the model list: the stable name alone, since what stands behind it would show the arm."""
+    tenant = _tenant_check(settings)
+    card = {"id": settings.public_model, "object": "model", "created": 0, "owned_by": "ratchet"}
+
+    @app.get("/v1/models")
+    async def models(key: ApiKey) -> dict[str, Any]:
+        tenant(key)
+        return {"object": "list", "data": [card]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str, key: ApiKey) -> dict[str, Any]:
+        tenant(key)
+        relay.check_model(name)
+        return card
+
+
+def _tenant_check(settings: RouterSettings) -> Callable[[HTTPAuthorizationCredentials | None], str | None]:
+    """Return a function from a request's key to its tenant: None where there are no keys, 401 for an unknown key."""
+    tenants = by_digest(parse_keys(settings.api_keys))
+
+    def tenant(key: HTTPAuthorizationCredentials | None) -> str | None:
+        if not tenants:
+            return None
+        name = tenant_of(key.credentials, tenants) if key else None
+        if name is None:
+            raise RequestRefused(401, "send your tenant's key: authorization: Bearer KEY")
+        return name
+
+    return tenant
 
 
 async def _left(request: Request) -> None:

@@ -1,16 +1,36 @@
 """Read the part of a chat completion request that routing, limits and recording need."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, FailFast, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, FailFast, Field, model_validator
 
 from ratchet.events import Message
-from ratchet.router.feedback import Id
+
+MAX_NAME_CHARS = 256
+USER_HEADER, CHAT_HEADER = "x-openwebui-user-id", "x-openwebui-chat-id"  # by ENABLE_FORWARD_USER_INFO_HEADERS
+
+
+def _as_name(given: Any) -> str | None:
+    """Return a name of a person or a chat as it is recorded: clients send null, empty texts, numbers, whole tokens."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        given = str(given)
+    if not isinstance(given, str) or not given:
+        return None
+    return given if len(given) <= MAX_NAME_CHARS else f"sha256:{sha256(given.encode()).hexdigest()}"
+
+
+def _as_object(given: Any) -> Any:
+    return given if isinstance(given, dict) else {}
+
+
+Name = Annotated[str | None, BeforeValidator(_as_name)]
 
 
 class Metadata(BaseModel):
-    conversation_id: Id | None = None
-    tenant: Id = "default"
+    conversation_id: Name = None
+    tenant: Name = None
 
 
 class ChatMessage(Message):
@@ -39,9 +59,25 @@ class ChatRequest(BaseModel):
     model: str
     messages: Annotated[list[ChatMessage], FailFast(), Field(min_length=1)]
     n: Literal[1] | None = Field(None, description="one answer is one interaction")
-    stream: bool = False
-    user: Id | None = None
-    metadata: Metadata = Metadata()
+    stream: bool | None = False
+    safety_identifier: Name = Field(None, description="who asks; OpenAI's newer name for `user`")
+    user: Name = Field(None, description="who asks, if `safety_identifier` does not say")
+    metadata: Annotated[Metadata, BeforeValidator(_as_object)] = Metadata()
+
+    @property
+    def asked_by(self) -> str | None:
+        """Who asks, by the first name that the client gives; None if it gives none."""
+        return self.safety_identifier or self.user
+
+    def named_by(self, headers: Mapping[str, str]) -> Self:
+        """Return the request with person and chat from a front end's headers, where the body names none."""
+        chat = self.metadata.conversation_id or _as_name(headers.get(CHAT_HEADER))
+        return self.model_copy(
+            update={
+                "user": self.asked_by or _as_name(headers.get(USER_HEADER)),
+                "metadata": self.metadata.model_copy(update={"conversation_id": chat}),
+            }
+        )
 
     def as_recorded(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the body with the parts of a content put together here, so that the pool reads what is recorded."""

@@ -179,13 +179,17 @@ class Relay:
 
     async def _answer(self, request: ChatRequest, body: dict[str, Any]) -> tuple[Reply, bytes]:
         """Ask the pool; return its reply, and the reply's content if it is no stream."""
-        if request.model != self.settings.public_model:
-            public = self.settings.public_model
-            raise RequestRefused(404, f"The model `{printable(request.model, 64)}` does not exist; it is `{public}`.")
+        self.check_model(request.model)
         if self.log.is_full:
             raise self._not_stored()
         reply = await self.upstream.chat(request.as_recorded(body))
         return reply, b"" if request.stream and reply.is_success else await reply.read()
+
+    def check_model(self, name: str) -> None:
+        """Raise RequestRefused with 404 for any model but the one that the router serves."""
+        public = self.settings.public_model
+        if name != public:
+            raise RequestRefused(404, f"The model `{printable(name, 64)}` does not exist; it is `{public}`.")
 
     def _leave(self, request: ChatRequest, body: dict[str, Any], ticket: Ticket, started: float) -> None:
         """Record that the client left before it was sent anything."""
@@ -227,11 +231,11 @@ class Relay:
         """Return the ticket of the answer to come."""
         interaction_id = secrets.token_hex(16)
         # Whoever is not named is one person for a conversation, and no more: not everybody who is not named.
-        user = request.user or f"{ANONYMOUS}{request.metadata.conversation_id or interaction_id}"
+        user = request.asked_by or f"{ANONYMOUS}{request.metadata.conversation_id or interaction_id}"
         return Ticket(
             interaction_id=interaction_id,
             subject_id=f"{tenant}/{user}" if tenant else user,
-            tenant=tenant or request.metadata.tenant,
+            tenant=tenant or request.metadata.tenant or "default",
             adapter_digest=self.settings.adapter_digest,
             arm=self.settings.arm,
             assigned_at=time.time(),
@@ -340,7 +344,12 @@ class Relay:
         if "retry-after" in got:
             headers["retry-after"] = got["retry-after"]
         if ticket:
-            headers |= {"x-interaction-id": ticket.interaction_id, "x-feedback-token": self._signer.sign(ticket)}
+            # OpenAI's clients show `x-request-id` as `_request_id`: the one name of an answer that most of them have.
+            headers |= {
+                "x-interaction-id": ticket.interaction_id,
+                "x-request-id": ticket.interaction_id,
+                "x-feedback-token": self._signer.sign(ticket),
+            }
         if shows_arm:
             headers |= {
                 "x-adapter-name": quote(BASE_NAME if reply.is_fallback else settings.adapter_name),

@@ -41,6 +41,9 @@ class RouterSettings:
     """Encrypts feedback tokens; the same on every router of a lake. `new,old` during a rotation."""
     api_keys: str = field(default="", repr=False)
     """`tenant=key,tenant=key`; without keys, requests are not authenticated."""
+    allowed_origins: str = ""
+    """`https://one,https://other`: whose pages may read answers and vote; `*` for any. Empty: any if tenants have keys,
+    which no page has by itself, and none without keys."""
     operator_token: str = field(default="", repr=False)
     """Opens /metrics and /poolz, and shows the arm of an answer. Without one they are open, on loopback only."""
     votes_per_minute: int = 60
@@ -83,6 +86,12 @@ class RouterSettings:
     def pool_model(self) -> str | None:
         """The pool's name of the adapter; None for the base model."""
         return None if self.adapter_name == BASE_NAME else f"{self.adapter_name}@v{self.adapter_version}"
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins that browsers are told of; none turns CORS off."""
+        given = self.allowed_origins or ("*" if self.api_keys else "")
+        return [origin for origin in split_secrets(given) if origin]
 
     @property
     def is_local(self) -> bool:
