@@ -95,3 +95,13 @@ def test_the_same_vote_again_has_the_same_id_and_any_other_its_own() -> None:
         vote("thumb", 1, feedback_id="mine").event(replace(TICKET, subject_id="other"), 0),
     ]
     assert len({first, *(other.feedback_id for other in others)}) == 8
+
+
+def test_a_comment_goes_with_its_vote_and_another_comment_is_another_vote() -> None:
+    ids = set()
+    for comment in (None, "too long", "too short"):
+        event = vote("thumb", -1, comment=comment).event(TICKET, created_at=1.0)
+        assert (event.value, event.comment) == (-1, comment)
+        ids.add(event.feedback_id)
+    assert len(ids) == 3
+    assert vote("thumb", -1).event(TICKET, created_at=1.0).feedback_id in ids
