@@ -104,4 +104,3 @@ def test_a_comment_goes_with_its_vote_and_another_comment_is_another_vote() -> N
         assert (event.value, event.comment) == (-1, comment)
         ids.add(event.feedback_id)
     assert len(ids) == 3
-    assert vote("thumb", -1).event(TICKET, created_at=1.0).feedback_id in ids

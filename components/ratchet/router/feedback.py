@@ -42,7 +42,7 @@ class VoteRequest(BaseModel):
             raise ValueError("a preference is the id of the interaction that lost, not of the one that won")
         # A changed vote is an event of its own: gate and datasets both take a person's last one on an answer.
         meant = [self.kind, self.feedback_id, self.value, self.is_tie, self.is_retracted]
-        meant += [self.comment] if self.comment else []
+        meant += [self.comment] if self.comment else []  # a vote without one keeps the id that it always had
         own_id = [ticket.interaction_id, ticket.subject_id, *meant]
         served = {"tenant": ticket.tenant, "adapter_digest": ticket.adapter_digest, "arm": ticket.arm}
         return Feedback(
