@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.clients import pool
+from tests.clients.scripts.harness import CELLS
 
 from ratchet.events import Feedback, Interaction
 from ratchet.router.app import create_app
@@ -30,10 +31,6 @@ NODE_MODULES = ROOT / "clients" / "npm" / "node_modules"
 KEY = "sk-of-a-tenant-with-many-characters"
 RUN_S = 300.0
 VOTES = ("vote", "vote_stream")
-CELLS = (
-    "models", "chat", "several", "stream", "stream_usage", "tools", "schema", "image", "error", "timeout",
-    "disconnect", "responses", "embeddings", "completions", *VOTES,
-)  # fmt: skip
 IDS = re.compile(
     r"(chatcmpl|resp|cmpl|req|run|lc_run|msg|gen|aitxt)-?[-_][\w=-]{8,}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}"
 )
@@ -66,6 +63,13 @@ class Client:
 CLIENTS = (
     Client(name="openai-python 3", script="openai_python.py", python=".venv", is_core=True),
     Client(name="openai-python 2", script="openai_python.py"),
+    Client(name="LangChain", script="langchain_python.py"),
+    Client(name="LlamaIndex", script="llama_index_python.py"),
+    Client(name="instructor", script="instructor_python.py"),
+    Client(name="Pydantic AI", script="pydantic_ai_python.py"),
+    Client(name="Agents SDK", script="agents_python.py"),
+    Client(name="LiteLLM", script="litellm_python.py"),
+    Client(name="LiteLLM proxy", script="litellm_proxy.py"),
 )
 
 

@@ -126,6 +126,8 @@ def test_several_votes_or_none_are_refused(router: Ratchet, fields: dict[str, An
         SimpleNamespace(raw={"id": ID}),
         SimpleNamespace(_raw_response=SimpleNamespace(id=ID)),
         SimpleNamespace(response=SimpleNamespace(provider_response_id=ID)),
+        SimpleNamespace(response_metadata={"headers": {"x-request-id": ID}}),
+        SimpleNamespace(raw_responses=[SimpleNamespace(output=[SimpleNamespace(provider_data={"response_id": ID})])]),
         SimpleNamespace(raw_responses=[None, SimpleNamespace(response_id=POOLS_ID, request_id=ID)]),
     ],
 )

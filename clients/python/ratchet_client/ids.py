@@ -18,13 +18,14 @@ PATHS = (
     "_raw_response._request_id",  # instructor
     "_raw_response.id",
     "response_metadata.id",  # LangChain's message
-    "messages.-1.response_metadata.id",  # LangChain's agent
+    "response_metadata.headers.x-request-id",  # its streams, of a model with include_response_headers=True
+    "messages.-1.response_metadata.id",  # its agent
     "raw._request_id",  # LlamaIndex
     "raw.id",
     "response.provider_response_id",  # Pydantic AI's result
     "provider_response_id",  # its ModelResponse
     "raw_responses.-1.request_id",  # the Agents SDK's result
-    "raw_responses.-1.response_id",
+    "raw_responses.-1.output.-1.provider_data.response_id",
 )
 
 

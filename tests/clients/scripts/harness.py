@@ -2,9 +2,9 @@
 
     OPENAI_BASE_URL=… OPENAI_API_KEY=… POOL_URL=… python openai_python.py [CELL …]
 
-A cell is a function without arguments that returns what the client made of an answer; `OPTIONAL` ones run if named. The
-client's environment runs this file, so it imports nothing but Python's own. `two_turns` sends NUM_CHATS chats of two
-turns, without an id of chat or user, as a plain user of the client would.
+A cell is a function without arguments that returns what the client made of an answer. The client's environment runs
+this file, so it imports nothing but Python's own. `two_turns`, run only if named, sends NUM_CHATS chats of two turns
+without an id of chat or user, as a plain user of the client would.
 """
 
 import asyncio
@@ -28,8 +28,12 @@ TIMEOUT_S = 0.4
 # One transparent pixel.
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 PICTURE = f"data:image/png;base64,{PIXEL}"
+PLACE = {"city": "Paris", "is_capital": True}
+CELLS = (
+    "models", "chat", "several", "stream", "stream_usage", "tools", "schema", "image", "error", "timeout",
+    "disconnect", "responses", "embeddings", "completions", "vote", "vote_stream",
+)  # fmt: skip
 NUM_CHATS = int(os.environ.get("NUM_CHATS", "40"))
-OPTIONAL = ("two_turns",)
 LEFT_S = 5.0
 
 
@@ -46,10 +50,18 @@ def raised(call: Callable[..., Any], *args: Any, **fields: Any) -> dict[str, Any
         return described(error)
 
 
+async def raised_async(call: Callable[..., Any], *args: Any, **fields: Any) -> dict[str, Any]:
+    """The same of a coroutine function."""
+    try:
+        return {"answered": await call(*args, **fields)}
+    except Exception as error:  # whatever class the client has for it is the result
+        return described(error)
+
+
 def described(error: BaseException) -> dict[str, Any]:
     """The class of an error, and what openai's own errors say besides."""
     names = ("status_code", "type", "param", "code", "body")
-    return {"error": type(error).__name__, **{name: getattr(error, name, None) for name in names}}
+    return {"error": type(error).__name__, "says": str(error), **{name: getattr(error, name, None) for name in names}}
 
 
 def left() -> int:
@@ -73,14 +85,14 @@ def questions() -> list[tuple[str, str]]:
     return [(f"Tell me about the number {number}.", "Why?") for number in range(NUM_CHATS)]
 
 
-def main(*cells: Callable[[], Any]) -> None:
-    """Run the cells that the command line names, or all that are not optional."""
-    known = {cell.__name__: cell for cell in cells}
+def main(script: dict[str, Any]) -> None:
+    """Run the functions of a script that the command line names, or all of its cells."""
     results: dict[str, Any] = {}
-    for name in sys.argv[1:] or [name for name in known if name not in OPTIONAL]:
-        try:
-            result = known[name]()
-            results[name] = {"gave": asyncio.run(result) if inspect.iscoroutine(result) else result}
-        except Exception as error:  # a cell that fails is a finding; the others go on
-            results[name] = {"failed": f"{type(error).__name__}: {error}"[:500]}
+    with asyncio.Runner() as runner:
+        for name in sys.argv[1:] or [name for name in CELLS if name in script]:
+            try:
+                result = script[name]()
+                results[name] = {"gave": runner.run(result) if inspect.iscoroutine(result) else result}
+            except Exception as error:  # a cell that fails is a finding; the others go on
+                results[name] = {"failed": f"{type(error).__name__}: {error}"[:500]}
     print(json.dumps(results, default=str))

@@ -113,7 +113,5 @@ def two_turns():
         ask([*messages, harness.user(second)])
 
 
-harness.main(
-    models, chat, several, stream, stream_usage, tools, schema, image, error, timeout, disconnect, responses,
-    embeddings, completions, vote, vote_stream, two_turns,
-)  # fmt: skip
+if __name__ == "__main__":
+    harness.main(globals())
