@@ -30,6 +30,12 @@ class Event(BaseModel):
 
 
 class Message(BaseModel):
+    """One message of a chat. Undeclared fields (`tool_calls`, `tool_call_id`, `name`, ...) are kept as they are.
+
+    `content` is its text: parts of text are joined by line breaks, as vLLM does, and no content is an empty text. A
+    message with a part that is no text has `parts` beside it: all of them, with media by digest and size.
+    """
+
     model_config = ConfigDict(frozen=True, extra="allow")
 
     role: str
@@ -40,7 +46,9 @@ class Interaction(Event):
     """One served answer, with its prompt and the adapter that gave it."""
 
     interaction_id: str = Field(min_length=1)
-    conversation_id: str
+    conversation_id: str = Field(
+        description="the chat that it is a turn of; its own id where none is known: collection then finds the chat"
+    )
     subject_id: str = Field(description="who asked, pseudonymous")
     tenant: str = "default"
     messages: list[Message] = Field(description="the prompt, chat format")
@@ -50,9 +58,9 @@ class Interaction(Event):
     adapter_version: str = "0"
     adapter_digest: str = BASE_DIGEST
     arm: str = "primary"
-    params: dict[str, Any] = {}
-    prompt_tokens: Int64 = 0
-    completion_tokens: Int64 = 0
+    params: dict[str, Any] = Field({}, description="sampling, response format, tool choice, as they were asked for")
+    prompt_tokens: Int64 | None = Field(None, description="unknown where the server did not count")
+    completion_tokens: Int64 | None = Field(None, description="of all choices of the request")
     latency_ms: float = 0.0
     finish_reason: str = "stop"
     served_at: float = Field(description="Unix seconds, UTC")
@@ -66,6 +74,13 @@ class Interaction(Event):
     propensity: float | None = Field(None, description="chance, 0 to 1, that this answer was the one shown")
     consent_training: Consent = Field("unknown", description="only granted trains")
     retention_until: float | None = Field(None, description="Unix seconds, UTC, until which it may be trained on")
+    # What an answer may hold beside its text. `exclude_if` keeps them out of the lines of all others.
+    tools: list[dict[str, Any]] | None = Field(None, exclude_if=_is_none, description="the tools that were offered")
+    tool_calls: list[dict[str, Any]] | None = Field(None, exclude_if=_is_none, description="calls in the answer")
+    refusal: str | None = Field(None, exclude_if=_is_none, description="said in place of an answer")
+    reasoning: str | None = Field(None, exclude_if=_is_none, description="thought before the answer, no part of it")
+    task: str | None = Field(None, exclude_if=_is_none, description="a front end's own request: title, tags, ...")
+    completion_id: str | None = Field(None, exclude_if=_is_none, description="the answer's id as the client saw it")
 
 
 class Feedback(Event):
@@ -87,6 +102,7 @@ class Feedback(Event):
     score_name: str | None = Field(None, description="tells several scores of one kind apart: helpful, safe, …")
     created_at: float = Field(description="Unix seconds, UTC")
     comment: str | None = Field(None, description="free text that came with the value")
+    tags: list[str] | None = Field(None, exclude_if=_is_none, description="short words that came with the value")
     supersedes_id: str | None = Field(None, description="the feedback that this one replaces")
     is_retracted: bool = Field(False, description="takes back the feedback in `supersedes_id`, or this one")
     account_age_days: float | None = Field(None, description="age of the subject's account at the time")

@@ -31,9 +31,18 @@ STATUS_431 = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close
 class RequestRefused(HTTPException):
     """A request that gets an error status and a message for its sender, who may come back after `retry_after_s`."""
 
-    def __init__(self, status: int, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        retry_after_s: float | None = None,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
         super().__init__(status, message)
         self.status, self.message, self.retry_after_s = status, message, retry_after_s
+        self.param, self.code = param, code
 
     def __str__(self) -> str:
         return self.message

@@ -33,16 +33,20 @@ BACKLOG = 1024
 SMALL = Limits()
 MAX_TOKENS = 100_000  # strings and marks in a JSON body
 GRACE_S = 25  # for open requests; Kubernetes kills after 30
+# OpenAI's types and codes by status; others are `invalid_request_error`.
+KINDS: dict[int, tuple[str, str | None]] = {
+    401: ("authentication_error", "invalid_api_key"),
+    403: ("permission_error", None),
+    429: ("rate_limit_error", "rate_limit_exceeded"),
+}
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 Shape = TypeVar("Shape", bound=BaseModel)
 
 
-def new_service(
-    title: str, *, invalid_status: int, limits: Limits = SMALL, lifespan: Lifespan | None = None
-) -> FastAPI:
+def new_service(title: str, *, limits: Limits = SMALL, lifespan: Lifespan | None = None) -> FastAPI:
     """Return an app without routes, within `limits`, that answers errors in OpenAI's format.
 
-    Bodies of the wrong shape get `invalid_status`. It does not describe itself: no /docs, no /openapi.json.
+    Bodies of the wrong shape get 400, as OpenAI answers them. It does not describe itself: no /docs, no /openapi.json.
     """
     app = FastAPI(title=title, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.router.route_class = _StrictRoute
@@ -50,7 +54,8 @@ def new_service(
 
     @app.exception_handler(RequestRefused)
     async def refused(request: Request, error: RequestRefused) -> JSONResponse:
-        response = error_response(error.status, printable(error.message, 1000))
+        body = error_body(error.status, printable(error.message, 1000), error.param, error.code)
+        response = JSONResponse(body, error.status)
         if error.retry_after_s is not None:
             response.headers["retry-after"] = str(math.ceil(error.retry_after_s))
         if error.status == 401:
@@ -59,7 +64,7 @@ def new_service(
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return error_response(invalid_status, _first_fault(error))
+        return error_response(400, _first_fault(error))
 
     @app.exception_handler(HTTPException)
     async def not_served(request: Request, error: HTTPException) -> JSONResponse:
@@ -86,11 +91,11 @@ class _StrictRoute(APIRoute):
 
 
 async def read_json(request: Request, max_tokens: int = MAX_TOKENS) -> Any:
-    """Read and parse a body, in a route that has something to check before. Raises RequestRefused with 422."""
+    """Read and parse a body, in a route that has something to check before. Raises RequestRefused with 400."""
     try:
         return parse_json(await bounded_body(request, max_tokens))
     except json.JSONDecodeError as error:
-        raise RequestRefused(422, f"not JSON: {error.msg}") from None
+        raise RequestRefused(400, f"not JSON: {error.msg}") from None
 
 
 async def bounded_body(request: Request, max_tokens: int) -> bytes:
@@ -104,12 +109,13 @@ async def bounded_body(request: Request, max_tokens: int) -> bytes:
 
 
 def in_shape(body: Any, shape: type[Shape]) -> Shape:
-    """Return a parsed body as a model. Raises RequestRefused with 422 and the first fault."""
+    """Return a parsed body as a model. Raises RequestRefused with 400 and the first fault."""
     try:
         return shape.model_validate(body)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise RequestRefused(422, _told(fault["loc"], fault["msg"])) from None
+        place = str(fault["loc"][0]) if fault["loc"] else None
+        raise RequestRefused(400, _told(fault["loc"], fault["msg"]), param=place) from None
 
 
 def openapi_body(shape: type[BaseModel]) -> dict[str, Any]:
@@ -210,7 +216,11 @@ def error_response(status: int, message: str) -> JSONResponse:
     return JSONResponse(error_body(status, message), status)
 
 
-def error_body(status: int, message: str) -> dict[str, Any]:
-    """An error in OpenAI's shape, as vLLM answers it."""
-    kind = {400: "BadRequestError", 401: "Unauthorized", 404: "NotFoundError", 429: "RateLimitError"}
-    return {"error": {"message": message, "type": kind.get(status, "Error"), "param": None, "code": status}}
+def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """An error in OpenAI's shape, with the type and code that its clients know for the status."""
+    if status >= 500:
+        kind = "server_error"
+    else:
+        kind, known = KINDS.get(status, ("invalid_request_error", None))
+        code = code or known
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

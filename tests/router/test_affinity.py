@@ -17,7 +17,7 @@ from support.router_client import NOWHERE, Start, ask, body, interactions, like,
 WHOLE = {"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}
 DELTA = {"choices": [{"delta": {"content": "Hello"}, "finish_reason": "stop"}]}
 CANARY = {"adapter_name": "left", "adapter_version": "1", "adapter_digest": "c" * 64, "arm": "canary"}
-PRIMARY = {"adapter_digest": "p" * 64, "arm": "primary"}
+PRIMARY = {"adapter_digest": "b" * 64, "arm": "primary"}
 KEY = {"authorization": "Bearer k1"}
 
 
@@ -119,7 +119,7 @@ def test_a_canary_that_is_gone_or_another_takes_no_conversation(arms: Any, start
     for rolled_back in ({"peer_url": NOWHERE}, {"canary": {**CANARY, "adapter_digest": "d" * 64}}, {"peer_url": ""}):
         primary, _ = arms(**rolled_back)
         stored = recorded(lake, turn(primary, first).raise_for_status())
-        assert (stored.arm, stored.adapter_digest) == ("primary", "p" * 64)
+        assert (stored.arm, stored.adapter_digest) == ("primary", "b" * 64)
     promoted, _ = arms(peer_url=NOWHERE, adapter_digest="c" * 64)
     assert recorded(lake, turn(promoted, first)).arm == "primary"
 

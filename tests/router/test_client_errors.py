@@ -40,9 +40,9 @@ def test_what_could_not_be_stored_is_refused_before_the_pool_is_asked(
     router = start(pool_url=serve(pool))
     usual = json.dumps(body()).encode()[1:-1]
     response = router.post("/v1/chat/completions", content=b"{" + usual + b"," + fields + b"}")
-    assert response.status_code == 422
+    assert response.status_code == 400
     assert pool.state.asked == []
-    assert counted(router, "ratchet_refused_requests") == {'{status="422"}': 1.0}
+    assert counted(router, "ratchet_refused_requests") == {'{status="400"}': 1.0}
     assert counted(router, "ratchet_requests") == counted(router, "ratchet_events_not_stored") == {}
 
 
@@ -138,15 +138,10 @@ def test_parts_of_text_and_no_content_beside_tool_calls_are_taken_and_recorded_a
     ]
     router = start(pool_url=serve(app))
     ask(router, messages=said).raise_for_status()
-    assert got[0] == {"role": "user", "content": "Why is\nthe sky blue?"}
-    assert got[1:] == said[1:]
+    assert got == said
     [stored] = interactions(lake)
     assert [one.content for one in stored.messages] == ["Why is\nthe sky blue?", "", "Air scatters."]
     assert stored.messages[1].model_extra == {"tool_calls": calls}
-    image = [{"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}]
-    response = ask(router, messages=[{"role": "user", "content": image}])
-    assert response.status_code == 422
-    assert "type text only" in message(response)
 
 
 def test_people_who_are_not_named_are_not_one_person(start: Start, lake: LocalStore) -> None:

@@ -47,7 +47,7 @@ def test_value_that_suits_its_kind_is_taken_as_it_is(kind: str, value: Any) -> N
         ("rating", 3.5, "whole number"),
         ("correction", "  ", "the text"),
         ("correction", 4, "the text"),
-        ("preference", "", "the id of the interaction that lost"),
+        ("preference", "", "the id of the answer that lost"),
         ("dwell_ms", -1, "0 or more"),
         ("dwell_ms", math.inf, "0 or more"),
         ("click", "yes", "0 or more"),
@@ -82,25 +82,34 @@ def test_unknown_field_is_refused() -> None:
         vote("thumb", 1, subject_id="somebody else")
 
 
-def test_the_same_vote_again_has_the_same_id_and_any_other_its_own() -> None:
-    first = vote("thumb", 1).event(TICKET, 0).feedback_id
-    assert vote("thumb", 1).event(TICKET, 9).feedback_id == first
+def test_a_vote_that_is_sent_again_has_the_same_id_and_any_other_its_own() -> None:
+    first = vote("thumb", 1, feedback_id="a").event(TICKET, 0).feedback_id
+    assert vote("thumb", 1, feedback_id="a").event(TICKET, 9).feedback_id == first
     others = [
-        vote("thumb", -1).event(TICKET, 0),
-        vote("thumb", 1, is_retracted=True).event(TICKET, 0),
-        vote("rating", 1).event(TICKET, 0),
-        vote("thumb", 1).event(replace(TICKET, subject_id="other"), 0),
-        vote("thumb", 1).event(replace(TICKET, interaction_id="j"), 0),
+        vote("thumb", -1, feedback_id="a").event(TICKET, 0),
+        vote("thumb", 1, feedback_id="a", is_retracted=True).event(TICKET, 0),
+        vote("rating", 1, feedback_id="a").event(TICKET, 0),
+        vote("thumb", 1, feedback_id="a").event(replace(TICKET, subject_id="other"), 0),
+        vote("thumb", 1, feedback_id="a").event(replace(TICKET, interaction_id="j"), 0),
         vote("thumb", 1, feedback_id="mine").event(TICKET, 0),
         vote("thumb", 1, feedback_id="mine").event(replace(TICKET, subject_id="other"), 0),
     ]
     assert len({first, *(other.feedback_id for other in others)}) == 8
 
 
-def test_a_comment_goes_with_its_vote_and_another_comment_is_another_vote() -> None:
-    ids = set()
-    for comment in (None, "too long", "too short"):
-        event = vote("thumb", -1, comment=comment).event(TICKET, created_at=1.0)
-        assert (event.value, event.comment) == (-1, comment)
-        ids.add(event.feedback_id)
-    assert len(ids) == 3
+def test_up_down_and_up_again_are_three_votes_of_which_the_last_one_counts() -> None:
+    times = [vote("thumb", value).event(TICKET, created_at=at) for at, value in enumerate((1, -1, 1))]
+    assert len({event.feedback_id for event in times}) == 3
+
+
+def test_a_comment_and_tags_go_with_their_vote() -> None:
+    event = vote("thumb", -1, comment="too long", tags=["style"]).event(TICKET, created_at=1.0)
+    assert (event.value, event.comment, event.tags) == (-1, "too long", ["style"])
+
+
+def test_choices_of_a_completion_are_answers_of_their_own() -> None:
+    assert vote("thumb", 1, choice=2).event(TICKET, 0).interaction_id == "i-2"
+    preferred = vote("preference", 0, choice=1).event(TICKET, 0)
+    assert (preferred.interaction_id, preferred.value) == ("i-1", "i")
+    with pytest.raises(ValueError, match="not of the one that won"):
+        vote("preference", 1, choice=1).event(TICKET, 0)

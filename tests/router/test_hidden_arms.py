@@ -67,20 +67,24 @@ def test_a_user_cannot_tell_what_answered(
 
 def test_the_model_of_an_answer_is_the_public_one(start: Start, serve: Callable[[FastAPI], str]) -> None:
     router = start(pool_url=serve(stub(ANSWERS["whole"])), **ARM)
-    assert ask(router).json() == {**COMPLETION, "model": "assistant"}
+    whole = ask(router)
+    assert whole.json() == {**COMPLETION, "model": "assistant", "id": whole.headers["x-request-id"]}
     router = start(pool_url=serve(stub(ANSWERS["stream cut inside the name"])), **ARM)
-    events = ask(router, stream=True).content.split(b"\n\n")
-    assert json.loads(events[0].removeprefix(b"data: ")) == {**DELTA, "model": "assistant"}
+    streamed = ask(router, stream=True)
+    events = streamed.content.split(b"\n\n")
+    own = {"model": "assistant", "id": streamed.headers["x-request-id"]}
+    assert json.loads(events[0].removeprefix(b"data: ")) == {**DELTA, **own}
     assert events[1:] == [b"data: [DONE]", b""]
 
 
-def test_a_tokens_length_tells_nothing_of_its_arm() -> None:
+def test_the_length_of_a_token_or_an_id_tells_nothing_of_its_arm() -> None:
     signer = Signer([SECRET])
 
-    def length(arm: str, digest: str, subject: str) -> int:
-        ticket = Ticket(interaction_id="i" * 32, subject_id=subject, tenant="t", adapter_digest=digest, arm=arm)
+    def length(arm: str, digest: str, subject: str) -> tuple[int, int]:
+        ticket = Ticket(interaction_id="1" * 32, subject_id=subject, tenant="t", adapter_digest=digest, arm=arm)
         assert signer.read(signer.sign(ticket)) == ticket
-        return len(signer.sign(ticket))
+        assert signer.unseal(signer.seal(ticket)) == ticket
+        return len(signer.sign(ticket)), len(signer.seal(ticket))
 
     for letters in range(1, 40):
         kinds = [("primary", "a" * 64), ("canary", "b" * 64), ("canary", "base"), ("primary", "base")]

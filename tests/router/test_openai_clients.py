@@ -47,7 +47,7 @@ def test_what_the_client_calls_the_request_is_the_interaction(start: Start, lake
     client = official(start())
     completion = client.chat.completions.create(model="assistant", messages=ASKED, max_tokens=4)  # type: ignore[arg-type]
     [stored] = interactions(lake)
-    assert completion._request_id == stored.interaction_id
+    assert completion.id == completion._request_id == stored.completion_id
 
 
 def test_names_that_clients_send_by_default_are_no_error(start: Start, lake: LocalStore) -> None:
@@ -98,7 +98,8 @@ def test_pages_of_other_origins_are_let_in_by_setting(
         "access-control-request-headers": "authorization,content-type",
     }
     preflight = router.options("/v1/chat/completions", headers=asked)
-    refused = router.post("/v1/feedback", json={}, headers={"origin": "https://chat.example"})
+    unnamed = {"kind": "thumb", "value": 1}
+    refused = router.post("/v1/feedback", json=unnamed, headers={"origin": "https://chat.example"})
     assert preflight.headers.get("access-control-allow-origin") == allowed
     assert refused.headers.get("access-control-allow-origin") == allowed
     assert refused.status_code == 401
@@ -160,7 +161,10 @@ def _answers(url: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("script", ["tool_loop", "models_list", "cors", "anonymous_votes", "vote_by_id"])
+@pytest.mark.parametrize("script", [
+        "tool_loop", "models_list", "cors", "anonymous_votes", "vote_by_id", "content_parts", "several_choices",
+        "tool_calls_recorded",
+    ])
 def test_scripts_of_real_clients_end_well(start: Start, lake: LocalStore, script: str) -> None:
     if not SCRIPTS.is_dir():
         pytest.skip(f"no scripts beside the checkout: {SCRIPTS} is absent")

@@ -82,10 +82,11 @@ def test_stream_that_the_pool_breaks_off_ends_in_an_error_and_what_was_seen_is_o
 ) -> None:
     router = start(pool_url=serve(stub(streaming(said("Hel"), said("lo"), said(" you")))))
     response = ask(router, stream=True)
-    assert response.content.startswith(said("Hel") + said("lo"))
-    assert json.loads(response.content.split(b"\n\ndata: ")[-1])["error"]["code"] == 502
+    assert response.content.startswith(said("Hel") + said("lo") + said(" you"))
+    error = json.loads(response.content.split(b"\n\ndata: ")[-1])["error"]
+    assert (error["type"], error["message"]) == ("server_error", "the model pool broke off its answer")
     [stored] = wait_for(lake)
-    assert (stored.response, stored.finish_reason) == ("Hello", "broken_off")
+    assert (stored.response, stored.finish_reason) == ("Hello you", "broken_off")
 
 
 def test_stream_whose_record_is_not_stored_has_no_end(

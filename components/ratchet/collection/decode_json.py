@@ -20,7 +20,9 @@ from ratchet.lake.schema import (
     COLLECTION,
     FEEDBACK,
     INTERACTIONS,
+    JSON_COLUMNS,
     KEPT_IN_EXTRA,
+    TURN,
     Table,
     feedback_row,
     interaction_row,
@@ -92,6 +94,8 @@ def _interaction_columns(events: list[Any]) -> dict[str, list[Any]]:
     return {
         "messages": [encode(event.messages).decode() for event in events],
         "params": [_canonical_params(bytes(event.params)) for event in events],
+        **{name: [_list_text(getattr(event, name)) for event in events] for name in JSON_COLUMNS},
+        TURN: [None] * len(events),
         "extra": ["{}"] * len(events),
     }
 
@@ -101,7 +105,10 @@ def _feedback_columns(events: list[Any]) -> dict[str, list[Any]]:
     return {
         "value_num": [None if isinstance(value, str) else value for value in values],
         "value_text": [value if isinstance(value, str) else None for value in values],
-        "extra": [_canonical_extra(event.tenant, event.adapter_digest, event.arm) for event in events],
+        "extra": [
+            _canonical_extra(event.tenant, event.adapter_digest, event.arm, tuple(event.tags) if event.tags else None)
+            for event in events
+        ],
     }
 
 
@@ -111,9 +118,13 @@ def _canonical_params(text: bytes) -> str:
 
 
 @lru_cache(maxsize=10_000)
-def _canonical_extra(*values: str | None) -> str:
+def _canonical_extra(*values: str | tuple[str, ...] | None) -> str:
     """Return the declared fields without a column as `feedback_row` writes them: a router's votes share few values."""
     return to_json({name: value for name, value in zip(KEPT_IN_EXTRA, values, strict=True) if value is not None})
+
+
+def _list_text(value: list[Any] | None) -> str | None:
+    return None if value is None else to_json(value)
 
 
 @cache

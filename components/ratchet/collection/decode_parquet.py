@@ -17,7 +17,9 @@ from ratchet.lake.schema import (
     COLLECTION,
     FEEDBACK,
     INTERACTIONS,
+    JSON_COLUMNS,
     KEPT_IN_EXTRA,
+    TURN,
     Table,
     feedback_row,
     interaction_row,
@@ -38,6 +40,7 @@ def interactions(found: pl.DataFrame) -> tuple[pl.DataFrame, list[LineFault]]:
     """Return rows of the interactions table, and the rows that are not interactions. Raises WrongColumns."""
     rows = _with_defaults(found, INTERACTIONS, Interaction)
     is_clear = _is_clear(rows, INTERACTIONS, Interaction) & pl.col("messages").str.contains(CANONICAL_MESSAGES)
+    is_clear &= pl.all_horizontal(pl.col(*JSON_COLUMNS).is_null())
     return _validate_rest(rows, is_clear, lambda row: interaction_row(Interaction.model_validate(_interaction(row))))
 
 
@@ -56,7 +59,7 @@ def as_line(row: Mapping[str, Any]) -> bytes:
 
 def _with_defaults(found: pl.DataFrame, table: Table, model: type[BaseModel]) -> pl.DataFrame:
     """Return the table's columns in its types, with the model's default for each absent column and null."""
-    kinds = {name: kind for name, kind in table.schema.items() if name != COLLECTION}
+    kinds = {name: kind for name, kind in table.schema.items() if name not in (COLLECTION, TURN)}
     defaults = {name: field.default for name, field in model.model_fields.items() if not field.is_required()}
     defaults |= {"params": "{}", "extra": "{}", "value_num": None, "value_text": None}
     missing, unknown = set(kinds) - set(defaults) - set(found.columns), set(found.columns) - set(kinds)
@@ -68,7 +71,9 @@ def _with_defaults(found: pl.DataFrame, table: Table, model: type[BaseModel]) ->
         if not _is_castable(found.schema.get(name, pl.Null()), kind):
             raise WrongColumns(f"column {name} is {found.schema[name]}, not {kind.__name__}")
         columns.append(given.cast(pl.DataType.from_python(kind)).fill_null(pl.lit(defaults.get(name))).alias(name))
-    return found.select(columns)
+    if TURN in table.schema:
+        columns.append(pl.lit(None, pl.Int64).alias(TURN))
+    return found.select(columns).select([name for name in table.schema if name != COLLECTION])
 
 
 def _is_castable(given: pl.DataType, kind: type) -> bool:
@@ -122,7 +127,8 @@ def _validate_rest(rows: pl.DataFrame, is_clear: pl.Expr, to_row: Any) -> tuple[
 
 def _interaction(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row as its producer would have sent it: JSON columns parsed, `extra` merged in."""
-    event = {name: _parsed(value) if name in ("messages", "params") else value for name, value in row.items()}
+    are_json = ("messages", "params", *JSON_COLUMNS)
+    event = {name: _parsed(value) if name in are_json else value for name, value in row.items() if name != TURN}
     return _with_extra(event)
 
 

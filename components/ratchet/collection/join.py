@@ -7,13 +7,18 @@ import polars as pl
 from ratchet.clock import DAY_S, FIRST_SANE_S, LAST_SANE_S
 from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, Table
 
+ENDS_WITH_ASSISTANT = r'"role":"assistant"[^{}]*\}\]$'
 # A preference's triplet has these columns of the answer that lost, from that interaction's own columns.
 OTHER = {
     "other_response": "response",
     "other_finish_reason": "finish_reason",
     "other_consent": "consent_training",
     "other_retention_until": "retention_until",
+    "other_beyond_text": "beyond_text",
 }
+ANONYMOUS = "anonymous/"
+"""Begins the subject of whoever is not named, after `TENANT/`: what follows is the chat, as its producer knew it."""
+UNNAMED = rf"^([^/]+/)?{ANONYMOUS}.*$"
 
 
 def first_of_each(events: pl.DataFrame, table: Table) -> pl.DataFrame:
@@ -52,13 +57,48 @@ class Joined:
     orphans: int
 
 
+def _voter() -> pl.Expr:
+    """Return who voted: somebody without a name who voted on an answer to somebody without a name is its chat's."""
+    chat = pl.col("subject_id").str.replace(UNNAMED, "${1}" + ANONYMOUS) + pl.col("conversation_id")
+    is_theirs = (pl.col("subject_id") == pl.col("asked_by")) & pl.col("subject_id").str.contains(UNNAMED)
+    return pl.when(is_theirs).then(chat).otherwise("subject_id")
+
+
+def with_beyond_text(interactions: pl.DataFrame) -> pl.DataFrame:
+    """Add `beyond_text`: why prompt and answer are not what was said if they are read as texts; null if they are.
+
+    A loss on the text would teach what nobody liked: half of an answer, or an answer to half of a question.
+    """
+    messages = pl.col("messages")
+    imposed = pl.col("params").str.json_path_match("$.response_format.type").is_in(["json_object", "json_schema"])
+    return interactions.with_columns(
+        beyond_text=pl.when(pl.col("tool_calls").is_not_null())
+        .then(pl.lit("tool_call"))
+        .when(pl.col("refusal").is_not_null())
+        .then(pl.lit("refusal"))
+        .when(pl.col("finish_reason") == "content_filter")
+        .then(pl.lit("filtered"))
+        .when(imposed)
+        .then(pl.lit("imposed_format"))
+        .when(messages.str.contains('"parts":[', literal=True))
+        .then(pl.lit("media"))
+        .when(messages.str.contains(ENDS_WITH_ASSISTANT))
+        .then(pl.lit("continuation"))
+    )
+
+
 def join_triplets(feedback: pl.DataFrame, interactions: pl.DataFrame, may_wait: pl.Expr) -> Joined:
     """Make one triplet of each feedback whose interactions are known; the rest waits where `may_wait`, else is dropped.
 
     A preference needs both interactions. If its value is not text, it names no loser: it is joined without
     `other_response`, and validation rejects it.
     """
-    served = interactions.drop("extra", "params", COLLECTION, strict=False).rename({"subject_id": "asked_by"})
+    interactions = with_beyond_text(interactions)
+    served = interactions.select(
+        pl.col("subject_id").alias("asked_by"),
+        *(name for name in INTERACTIONS.schema if name in TRIPLETS.schema and name not in ("subject_id", COLLECTION)),
+        "beyond_text",
+    )
     others = interactions.select(
         value_text=pl.col(INTERACTIONS.id), **{name: pl.col(own) for name, own in OTHER.items()}
     )
@@ -69,6 +109,7 @@ def join_triplets(feedback: pl.DataFrame, interactions: pl.DataFrame, may_wait: 
         .with_columns(
             *(pl.when(is_preference).then(name).alias(name) for name in OTHER),
             triplet_id=pl.col(FEEDBACK.id),
+            subject_id=_voter(),
         )
     )
     lacks_other = is_preference & pl.col("value_text").is_not_null() & pl.col("other_response").is_null()

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 ROW_GROUP_ROWS = 122_880  # fixed, since it shapes the bytes and so the digests
 FEW_VALUES = (
     "tenant", "base_model", "adapter_name", "adapter_version", "adapter_digest", "arm", "params", "extra", "source",
-    "score_name", "finish_reason", "other_finish_reason", "kind", "consent_training", "other_consent", "collection",
-    "file", "reason",
+    "score_name", "finish_reason", "other_finish_reason", "beyond_text", "other_beyond_text", "kind",
+    "consent_training", "other_consent", "collection", "file", "reason",
 )  # fmt: skip
 
 

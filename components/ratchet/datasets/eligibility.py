@@ -13,9 +13,19 @@ from ratchet.datasets.shingles import SLICE_TEXTS, TOKENS, hash_words
 from ratchet.datasets.weights import exposure, recency
 from ratchet.events import EXPLICIT
 
+# Prompt or answer hold more than the texts that training renders (`collection.join.with_beyond_text`).
+BEYOND_TEXT = (
+    "tool_call",  # the answer calls a tool; a text beside the call is not all of it
+    "refusal",  # the model refused in the field that is made for it
+    "filtered",  # a filter ended the answer
+    "imposed_format",  # a schema that the prompt does not show shaped the answer
+    "media",  # the prompt has an image, a sound or a file
+    "continuation",  # the answer goes on where the prompt's last message, the assistant's own, ends
+)
 INELIGIBLE_REASONS = (
     "no_consent",  # anything but granted
     "expired",  # kept longer than its retention allows
+    *BEYOND_TEXT,
     "retracted",
     "superseded",  # the same subject judged the same thing again, later
     "duplicate",  # the same subject judged an equal answer to an equal prompt again, later
@@ -32,7 +42,7 @@ WORD_BITS = 47  # the rest holds the place of one of SLICE_TEXTS texts
 # Columns that only this module reads; dropped afterwards.
 CONSUMED_COLUMNS = (
     "rival", "score", "propensity", "consent_training", "other_consent", "retention_until", "other_retention_until",
-    "is_retracted", "supersedes_id",
+    "is_retracted", "supersedes_id", "beyond_text", "other_beyond_text",
 )  # fmt: skip
 
 
@@ -65,6 +75,8 @@ def assess_eligibility(
         .then(pl.lit("expired"))
         .when(pl.col("reason").is_not_null())
         .then("reason")
+        .when(pl.coalesce("beyond_text", "other_beyond_text").is_not_null())
+        .then(pl.coalesce("beyond_text", "other_beyond_text"))
         .when(kind == "comment")
         .then(pl.lit("comment_only"))
         .when((kind == "rating") & (pl.col("value_num") == NEUTRAL_RATING))

@@ -19,7 +19,7 @@ COLUMNS = {
     "other_retention_until": pl.Float64, "tenant": pl.String, "score_name": pl.String,
     "comment": pl.String, "supersedes_id": pl.String,
     "is_retracted": pl.Boolean, "account_age_days": pl.Float64, "adapter_digest": pl.String,
-    "injection_risk": pl.Int64,
+    "injection_risk": pl.Int64, "beyond_text": pl.String, "other_beyond_text": pl.String,
 }  # fmt: skip
 
 
@@ -88,6 +88,8 @@ def intern(triplets: pl.DataFrame) -> Interned:
         "account_age_days",
         pl.col("adapter_digest").hash().alias("adapter"),
         (pl.col("injection_risk").fill_null(0) > 0).alias("is_risky"),
+        "beyond_text",
+        "other_beyond_text",
         (pl.col("finish_reason") != WHOLE).fill_null(False).alias("is_cut"),
         (pl.col("other_finish_reason") != WHOLE).fill_null(False).alias("is_other_cut"),
     )

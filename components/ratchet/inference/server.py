@@ -150,7 +150,7 @@ def create_app(config: Config) -> FastAPI:
         yield
         await asyncio.to_thread(pool.engine.close)
 
-    app = new_service("Ratchet model server", invalid_status=400, limits=LIMITS, lifespan=lifespan)
+    app = new_service("Ratchet model server", limits=LIMITS, lifespan=lifespan)
 
     _add_probes(app, pool, metrics)
 

@@ -126,7 +126,7 @@ def create_app(syncer: Syncer, poll_s: float) -> FastAPI:
             await work
         syncer.pool.close()
 
-    app = new_service("Ratchet adapter syncer", invalid_status=422, lifespan=lifespan)
+    app = new_service("Ratchet adapter syncer", lifespan=lifespan)
 
     @app.get("/healthz")
     async def alive() -> dict[str, str]:

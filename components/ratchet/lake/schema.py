@@ -7,8 +7,11 @@ from ratchet.digest import canonical_text
 from ratchet.events import Feedback, Interaction
 
 COLLECTION = "collection"
-KEPT_IN_EXTRA = ("tenant", "adapter_digest", "arm")
-"""Declared fields of feedback without a column: the interaction that the vote is joined to has columns for them."""
+KEPT_IN_EXTRA = ("tenant", "adapter_digest", "arm", "tags")
+"""Declared fields of feedback without a column: mostly, the interaction that the vote is joined to has it."""
+JSON_COLUMNS = ("tools", "tool_calls")  # of interactions; null or a list of objects, beside `messages` and `params`
+TURN = "turn"
+"""The digest by which a later turn finds this one; null for an interaction whose conversation its producer named."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ INTERACTIONS = Table(
         "response": str, "base_model": str, "adapter_name": str, "adapter_version": str, "adapter_digest": str,
         "arm": str, "params": str, "prompt_tokens": int, "completion_tokens": int, "latency_ms": float,
         "finish_reason": str, "served_at": float, "parent_interaction_id": str, "candidate_group_id": str,
-        "propensity": float, "consent_training": str, "retention_until": float, "extra": str, COLLECTION: int,
+        "propensity": float, "consent_training": str, "retention_until": float,
+        "tools": str, "tool_calls": str, "refusal": str, "reasoning": str, "task": str, "completion_id": str,
+        TURN: int, "extra": str, COLLECTION: int,
     },
 )  # fmt: skip
 FEEDBACK = Table(
@@ -54,9 +59,9 @@ TRIPLETS = Table(
     {
         "triplet_id": str, "interaction_id": str, "conversation_id": str, "subject_id": str, "tenant": str,
         "messages": str, "response": str, "kind": str, "value_num": float, "value_text": str, "is_tie": bool,
-        "other_response": str, "finish_reason": str, "other_finish_reason": str,
-        "source": str, "score_name": str, "created_at": float, "served_at": float, "base_model": str,
-        "adapter_name": str, "adapter_version": str, "adapter_digest": str, "arm": str,
+        "other_response": str, "finish_reason": str, "other_finish_reason": str, "beyond_text": str,
+        "other_beyond_text": str, "source": str, "score_name": str, "created_at": float, "served_at": float,
+        "base_model": str, "adapter_name": str, "adapter_version": str, "adapter_digest": str, "arm": str,
         "parent_interaction_id": str, "candidate_group_id": str, "propensity": float,
         "consent_training": str, "retention_until": float, "other_consent": str, "other_retention_until": float,
         "comment": str, "supersedes_id": str, "is_retracted": bool, "account_age_days": float, COLLECTION: int,
@@ -66,10 +71,12 @@ TRIPLETS = Table(
 
 def interaction_row(event: Interaction) -> dict[str, Any]:
     """Return the event as a row of the interactions table; undeclared fields go to `extra`, as JSON."""
-    row = event.model_dump(mode="json", exclude={"messages", "params", *(event.model_extra or {})})
+    row = event.model_dump(mode="json", exclude={"messages", "params", *JSON_COLUMNS, *(event.model_extra or {})})
+    lists = {name: to_json(value) for name in JSON_COLUMNS if (value := getattr(event, name)) is not None}
     messages = [message.model_dump(mode="json") for message in event.messages]
     return {
         **row,
+        **lists,
         "messages": to_json(messages),
         "params": to_json(event.params),
         "served_at": event.served_at,

@@ -12,15 +12,18 @@ import aiohttp
 from fastapi.responses import Response, StreamingResponse
 
 from ratchet.http_limits import RequestRefused
-from ratchet.router.chat_request import CHAT_HEADER, USER_HEADER
 from ratchet.router.pool_client import CONNECT_TIMEOUT_S
 from ratchet.router.settings import RouterSettings
 from ratchet.router.tokens import Signer
 
 FORWARDED = "x-ratchet-forwarded"  # a proof that another router sent it: to users the answer would tell arms apart
 MISDIRECTED = 421
-THERE = ("authorization", "content-type", "x-feedback-token", "x-operator-token", USER_HEADER, CHAT_HEADER)
-BACK = (b"content-type", b"content-length", b"retry-after")  # and whatever begins with x-
+THERE = (
+    "authorization", "content-type", "x-feedback-token", "x-operator-token", "traceparent", "tracestate",
+    "x-request-id", "x-stainless-retry-count",
+)  # fmt: skip
+BACK = (b"content-type", b"content-length")  # and whatever begins with these:
+BACK_PREFIXES = (b"x-", b"retry-after", b"openai-")
 
 
 class Peer:
@@ -29,6 +32,7 @@ class Peer:
     def __init__(self, settings: RouterSettings, signer: Signer) -> None:
         other = "canary" if settings.arm == "primary" else "primary"
         self._url, self._signer = settings.peer_url.format(arm=other), signer
+        self._there = [*THERE, *settings.names_in[0], *settings.names_in[1]]
         self._timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=settings.timeout_s)
         self._stack = AsyncExitStack()
 
@@ -47,7 +51,7 @@ class Peer:
         """Return the other arm's answer; None if there is no such arm, or it serves another adapter by now."""
         if not self._url:
             return None
-        passed = {name: headers[name] for name in THERE if name in headers} | {FORWARDED: self._signer.prove()}
+        passed = {name: headers[name] for name in self._there if name in headers} | {FORWARDED: self._signer.prove()}
         try:
             response = await self._session.post("/v1/chat/completions", data=body, headers=passed)
         except TimeoutError as error:
@@ -64,7 +68,7 @@ class Peer:
         answer = Response(await _whole(response)) if is_whole else StreamingResponse(_parts(response))
         answer.status_code = response.status
         raw = [(name.lower(), value) for name, value in response.raw_headers]
-        answer.raw_headers = [(name, value) for name, value in raw if name in BACK or name.startswith(b"x-")]
+        answer.raw_headers = [(name, value) for name, value in raw if name in BACK or name.startswith(BACK_PREFIXES)]
         return answer
 
 

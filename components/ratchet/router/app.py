@@ -29,13 +29,14 @@ from ratchet.http_service import (
     read_json,
     run_server,
 )
+from ratchet.router.apis import CHAT, PASSED_ON, RECORDED, Api
 from ratchet.router.chat_request import ChatRequest
 from ratchet.router.event_log import EventLog
 from ratchet.router.feedback import VoteRequest
 from ratchet.router.pool_client import PoolFailed
-from ratchet.router.relay import Relay
+from ratchet.router.relay import NO_TICKET, Relay
 from ratchet.router.settings import RouterSettings
-from ratchet.router.tokens import by_digest, parse_keys, tenant_of
+from ratchet.router.tokens import Ticket, by_digest, parse_keys, tenant_of
 from ratchet.store import Store, open_store
 
 LIMITS = Limits(body_bytes=4 << 20, held_bytes=128 << 20)
@@ -51,8 +52,12 @@ api_key_header = HTTPBearer(
 feedback_token_header = HTTPBearer(
     scheme_name="FeedbackToken", auto_error=False, description="the x-feedback-token that came with the answer"
 )
+SOME_OBJECT = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
+}  # as the pool documents it
 ApiKey = Annotated[HTTPAuthorizationCredentials | None, Security(api_key_header)]
 Token = Annotated[HTTPAuthorizationCredentials | None, Security(feedback_token_header)]
+TenantCheck = Callable[[HTTPAuthorizationCredentials | None], str | None]
 
 
 def create_app(settings: RouterSettings, store: Store) -> FastAPI:
@@ -67,7 +72,7 @@ def create_app(settings: RouterSettings, store: Store) -> FastAPI:
             yield
             await relay.close()
 
-    app = new_service("Ratchet router", invalid_status=422, limits=LIMITS, lifespan=lifespan)
+    app = new_service("Ratchet router", limits=LIMITS, lifespan=lifespan)
     if origins := settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -78,45 +83,86 @@ def create_app(settings: RouterSettings, store: Store) -> FastAPI:
             max_age=PREFLIGHT_S,
         )
     _add_probes(app, relay, settings)
-    _add_routes(app, relay, settings)
-    _add_models(app, relay, settings)
+    tenant = _tenant_check(settings)
+    _add_chats(app, relay, settings, tenant)
+    _add_passed_on(app, relay, settings, tenant)
+    _add_votes(app, relay, tenant)
+    _add_models(app, relay, settings, tenant)
     return app
 
 
-def _add_routes(app: FastAPI, relay: Relay, settings: RouterSettings) -> None:
-    """Add the routes of users. They read the body themselves: FastAPI would read it before the token."""
-    metrics, tenant = relay.metrics, _tenant_check(settings)
+def _add_chats(app: FastAPI, relay: Relay, settings: RouterSettings, tenant: TenantCheck) -> None:
+    """Add the routes of answers. They read the body themselves: FastAPI would read it before the key."""
+    metrics = relay.metrics
+    user_headers, chat_headers = settings.names_in
 
-    @app.post("/v1/chat/completions", openapi_extra=openapi_body(ChatRequest))
-    async def chat(request: Request, key: ApiKey) -> Response:
-        status, is_counted = 500, False
-        try:
-            asks = tenant(key)
-            body = await read_json(request)  # whole, for the pool; the router reads a part of it
-            headers = request.headers
-            asked = in_shape(body, ChatRequest).named_by(headers)
-            left = partial(_left, request)
+    async def answer(api: Api, request: Request, key: ApiKey) -> tuple[Response, bool]:
+        """Return the answer, and whether it is counted elsewhere: by the other arm, or at the end of a stream."""
+        asks = tenant(key)
+        body = await read_json(request)  # whole, for the pool; the router reads a part of it
+        headers = request.headers
+        named = [headers.get(name) for name in user_headers], [headers.get(name) for name in chat_headers]
+        asked = ChatRequest.read(body, api.messages_of, named)
+        left, begun = partial(_left, request), None
+        if api is CHAT:
             begun, response = await relay.keep_on_its_arm(asked, asks, await request.body(), headers, left)
-            if response is None:
-                shows_arm = is_operator(settings, headers.get(OPERATOR_HEADER))
-                response = await relay.chat(asked, body, asks, left, begun=begun, shows_arm=shows_arm)
-                is_counted = isinstance(response, StreamingResponse)  # at its end
-            else:
-                is_counted = True  # by the other arm
-            status = response.status_code
-        except RequestRefused as error:
-            status = error.status
-            raise
-        finally:
-            if not is_counted:
-                metrics.count_request(status)
-        return response
+            if response is not None:
+                return response, True
+        shows_arm = is_operator(settings, headers.get(OPERATOR_HEADER))
+        response = await relay.chat(api, asked, body, asks, headers, left, begun=begun, shows_arm=shows_arm)
+        return response, isinstance(response, StreamingResponse)
+
+    def add(api: Api) -> None:
+        @app.post(api.path, openapi_extra=SOME_OBJECT)
+        async def chat(request: Request, key: ApiKey) -> Response:
+            status, is_counted = 500, False
+            try:
+                response, is_counted = await answer(api, request, key)
+                status = response.status_code
+            except RequestRefused as error:
+                status = error.status
+                raise
+            finally:
+                if not is_counted:
+                    metrics.count_request(status)
+            return response
+
+    for api in RECORDED:
+        add(api)
+
+
+def _add_passed_on(app: FastAPI, relay: Relay, settings: RouterSettings, tenant: TenantCheck) -> None:
+    """Add the routes of answers that are not recorded."""
+
+    async def pass_on(request: Request, key: ApiKey) -> Response:
+        tenant(key)
+        shows_arm = is_operator(settings, request.headers.get(OPERATOR_HEADER))
+        return await relay.pass_on(request.url.path, await read_json(request), request.headers, shows_arm)
+
+    for path in PASSED_ON:
+        app.add_api_route(path, pass_on, methods=["POST"], openapi_extra=SOME_OBJECT)
+
+
+def _add_votes(app: FastAPI, relay: Relay, tenant: TenantCheck) -> None:
+    metrics = relay.metrics
+
+    async def read(request: Request, token: Token) -> tuple[VoteRequest, Ticket]:
+        """Return the vote and its ticket: of the answer's token, or of the answer's id for the tenant whose key it is.
+
+        Where tenants have no keys, as on a laptop, the id is enough. Nothing is parsed for whoever has neither.
+        """
+        ticket = relay.find_ticket(token.credentials) if token else None
+        try:
+            asks = None if ticket else tenant(token)
+        except RequestRefused:
+            raise RequestRefused(401, NO_TICKET) from None
+        vote = in_shape(await read_json(request, MAX_VOTE_TOKENS), VoteRequest)
+        return vote, ticket or relay.ticket_of(vote, asks)
 
     @app.post("/v1/feedback", openapi_extra=openapi_body(VoteRequest))
     async def feedback(request: Request, token: Token) -> Response:
         try:
-            ticket = relay.ticket(token.credentials if token else "")
-            vote = in_shape(await read_json(request, MAX_VOTE_TOKENS), VoteRequest)
+            vote, ticket = await read(request, token)
             feedback_id = await relay.vote(vote, ticket)
         except RequestRefused as error:
             metrics.refused_votes.labels(metrics.arm, error.status).inc()
@@ -124,9 +170,8 @@ def _add_routes(app: FastAPI, relay: Relay, settings: RouterSettings) -> None:
         return JSONResponse({"feedback_id": feedback_id})
 
 
-def _add_models(app: FastAPI, relay: Relay, settings: RouterSettings) -> None:
+def _add_models(app: FastAPI, relay: Relay, settings: RouterSettings, tenant: TenantCheck) -> None:
     """Add the model list: the stable name alone, since what stands behind it would show the arm."""
-    tenant = _tenant_check(settings)
     card = {"id": settings.public_model, "object": "model", "created": 0, "owned_by": "ratchet"}
 
     @app.get("/v1/models")
@@ -141,7 +186,7 @@ def _add_models(app: FastAPI, relay: Relay, settings: RouterSettings) -> None:
         return card
 
 
-def _tenant_check(settings: RouterSettings) -> Callable[[HTTPAuthorizationCredentials | None], str | None]:
+def _tenant_check(settings: RouterSettings) -> TenantCheck:
     """Return a function from a request's key to its tenant: None where there are no keys, 401 for an unknown key."""
     tenants = by_digest(parse_keys(settings.api_keys))
 

@@ -1,18 +1,34 @@
-"""Read the part of a chat completion request that routing, limits and recording need."""
+"""Read the part of a request that routing, limits and recording need; the pool gets all of it, as it came.
 
-from collections.abc import Mapping
+Leniently: a field that is not as expected is not read. The pool, whose API it is, refuses what is wrong.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import BaseModel, BeforeValidator, FailFast, Field, model_validator
+from typing import Any, Self
 
 from ratchet.events import Message
+from ratchet.http_limits import RequestRefused
+from ratchet.router.recorded_messages import as_message
 
 MAX_NAME_CHARS = 256
-USER_HEADER, CHAT_HEADER = "x-openwebui-user-id", "x-openwebui-chat-id"  # by ENABLE_FORWARD_USER_INFO_HEADERS
+# Recorded with each answer: what shaped it, beside the messages.
+PARAMS = (
+    "temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "max_output_tokens", "seed", "n",
+    "stop", "stop_sequences", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias",
+    "response_format", "tool_choice", "parallel_tool_calls", "reasoning", "reasoning_effort", "thinking", "verbosity",
+    "chat_template_kwargs", "add_generation_prompt", "continue_final_message",
+)  # fmt: skip
+# How the requests begin that front ends make for themselves, beside the chat: nobody sees their answers, or votes.
+TASKS = {
+    "### Task:\n": "front_end",  # Open WebUI: titles, tags, follow-ups, queries
+    "Provide a concise, 5-word-or-less title": "title",  # LibreChat
+    "test from litellm": "health_check",
+}
 
 
-def _as_name(given: Any) -> str | None:
+def as_name(given: Any) -> str | None:
     """Return a name of a person or a chat as it is recorded: clients send null, empty texts, numbers, whole tokens."""
     if isinstance(given, int) and not isinstance(given, bool):
         given = str(given)
@@ -21,68 +37,68 @@ def _as_name(given: Any) -> str | None:
     return given if len(given) <= MAX_NAME_CHARS else f"sha256:{sha256(given.encode()).hexdigest()}"
 
 
-def _as_object(given: Any) -> Any:
-    return given if isinstance(given, dict) else {}
-
-
-Name = Annotated[str | None, BeforeValidator(_as_name)]
-
-
-class Metadata(BaseModel):
-    conversation_id: Name = None
-    tenant: Name = None
-
-
-class ChatMessage(Message):
-    """One message; parts of text are joined by line breaks, as vLLM does, and no content beside tool calls is empty."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _content_as_text(cls, message: Any) -> Any:
-        if not isinstance(message, dict):
-            return message
-        content = message.get("content")
-        if content is None and message.get("tool_calls"):
-            return {**message, "content": ""}
-        if isinstance(content, list):
-            if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-                raise ValueError("content may hold parts of type text only")
-            return {**message, "content": "\n".join(str(part.get("text", "")) for part in content)}
-        return message
-
-
-class ChatRequest(BaseModel):
-    """The part of a chat completion request that the router reads; the pool gets all of it."""
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest:
+    """What the router reads of a request."""
 
     model: str
-    messages: Annotated[list[ChatMessage], FailFast(), Field(min_length=1)]
-    n: Literal[1] | None = Field(None, description="one answer is one interaction")
-    stream: bool | None = False
-    safety_identifier: Name = Field(None, description="who asks; OpenAI's newer name for `user`")
-    user: Name = Field(None, description="who asks, if `safety_identifier` does not say")
-    metadata: Annotated[Metadata, BeforeValidator(_as_object)] = Metadata()
+    messages: Sequence[Message]
+    stream: bool
+    user: str | None
+    """Who asks, by the first name that the client gives."""
+    conversation: str | None
+    tenant: str | None
+    """As the body names it: believed only where tenants have no keys."""
+    tools: list[dict[str, Any]] | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def asked_by(self) -> str | None:
-        """Who asks, by the first name that the client gives; None if it gives none."""
-        return self.safety_identifier or self.user
+    @classmethod
+    def read(
+        cls,
+        body: Any,
+        messages_of: Callable[[dict[str, Any]], list[Message]],
+        named: tuple[Sequence[str | None], Sequence[str | None]] = ((), ()),
+    ) -> Self:
+        """Read a body, and the names of person and chat that came beside it.
 
-    def named_by(self, headers: Mapping[str, str]) -> Self:
-        """Return the request with person and chat from a front end's headers, where the body names none."""
-        chat = self.metadata.conversation_id or _as_name(headers.get(CHAT_HEADER))
-        return self.model_copy(
-            update={
-                "user": self.asked_by or _as_name(headers.get(USER_HEADER)),
-                "metadata": self.metadata.model_copy(update={"conversation_id": chat}),
-            }
+        Raises RequestRefused with 400 where there is nothing to route or record.
+        """
+        if not isinstance(body, dict):
+            raise RequestRefused(400, "the body is not a JSON object")
+        if not isinstance(body.get("model"), str):
+            raise RequestRefused(400, f"model: you must name a model; given {body.get('model')!r:.100}", param="model")
+        given = body.get("metadata")
+        metadata: dict[str, Any] = given if isinstance(given, dict) else {}
+        names = (body.get("safety_identifier"), body.get("user"), metadata.get("user_id"), *named[0])
+        chats = (metadata.get("conversation_id"), *named[1])
+        tools = body.get("tools")
+        params = {name: body[name] for name in PARAMS if body.get(name) is not None}
+        if isinstance(text := body.get("text"), dict) and isinstance(text.get("format"), dict):
+            params["response_format"] = text["format"]  # /v1/responses' name of it
+        return cls(
+            model=body["model"],
+            messages=messages_of(body),
+            stream=body.get("stream") is True,
+            user=next(filter(None, map(as_name, names)), None),
+            conversation=next(filter(None, map(as_name, chats)), None),
+            tenant=as_name(metadata.get("tenant")),
+            tools=[tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) and tools else None,
+            params=params,
         )
 
-    def as_recorded(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return the body with the parts of a content put together here, so that the pool reads what is recorded."""
-        messages = [
-            {**given, "content": message.content} if isinstance(given.get("content"), list) else given
-            for given, message in zip(body["messages"], self.messages, strict=True)
-        ]
-        return {**body, "messages": messages}
+    @property
+    def task(self) -> str | None:
+        """The kind of a front end's own request; None for a person's."""
+        asked = next((one.content for one in reversed(self.messages) if one.role == "user"), "")
+        return next((task for beginning, task in TASKS.items() if asked.startswith(beginning)), None)
+
+
+def chat_messages(body: Mapping[str, Any]) -> list[Message]:
+    """Return the messages of /v1/chat/completions. Raises RequestRefused with 400 without any."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise RequestRefused(400, "messages: give a list of one message or more", param="messages")
+    for place, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise RequestRefused(400, f"messages.{place}: a message is an object", param="messages")
+    return [as_message(message) for message in messages]

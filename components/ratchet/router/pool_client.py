@@ -1,20 +1,21 @@
 """Call the model pool for one model, with retries and, if configured, the base model as a fallback."""
 
 import json
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from ratchet.http_limits import RequestRefused
 from ratchet.http_service import printable
 from ratchet.router.settings import Fallback
 
 CONNECT_TIMEOUT_S = 5.0
+CHAT_PATH = "/v1/chat/completions"
 LIST_TIMEOUT_S = 2.0  # a readiness probe must not wait longer
 # The pool has not answered: it is full (503), dies or drains (vLLM: 500), or a proxy in front of it says so.
 NOT_ANSWERED = (500, 502, 503, 504)
@@ -40,6 +41,10 @@ class PoolFailed(RequestRefused):
 
 class NotAnswering(PoolFailed):
     """The pool has not started to answer, so a retry is safe."""
+
+
+class PoolSaid(NotAnswering):
+    """The pool, or a proxy in front of it, has said that it does not answer."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +130,17 @@ class PoolClient:
         self.known = ServedModel(model_id, cards[model_id] or base)
         return self.known
 
-    async def chat(self, body: dict[str, Any]) -> Reply:
-        """Send a chat completion with our model's name in it; return the response."""
+    async def ask(
+        self, path: str, body: dict[str, Any], headers: Mapping[str, str], is_retried_by_client: bool = False
+    ) -> Reply:
+        """Send a request with our model's name in it; return the response.
+
+        A pool that answers with an error is not asked again for a client that will ask again by itself.
+        """
         attempts = 0
         try:
             async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(NotAnswering),
+                retry=retry_if_exception(lambda error: _is_worth_a_retry(error, is_retried_by_client)),
                 stop=stop_after_attempt(1 + self._retries),
                 wait=wait_random_exponential(0.1, max=2),
                 before_sleep=lambda _: self._on_retry(),
@@ -139,28 +149,33 @@ class PoolClient:
                 with attempt:
                     attempts += 1
                     served = self.known or await self.find()
-                    reply = Reply(served, await self._ask(body, served), attempts)
+                    reply = Reply(served, await self._ask(path, body, headers, served), attempts)
         except PoolFailed:
             if self._fallback == "none" or self._base is None or self._base == self.known:
                 raise
-            return Reply(self._base, await self._ask(body, self._base), attempts, is_fallback=True)
+            return Reply(self._base, await self._ask(path, body, headers, self._base), attempts, is_fallback=True)
         return reply
 
-    async def _ask(self, body: dict[str, Any], served: ServedModel) -> aiohttp.ClientResponse:
+    async def _ask(
+        self, path: str, body: dict[str, Any], headers: Mapping[str, str], served: ServedModel
+    ) -> aiohttp.ClientResponse:
         content = json.dumps({**body, "model": served.model_id}, separators=(",", ":")).encode()
         with _failing():
-            response = await self._session.post("/v1/chat/completions", data=content)
+            response = await self._session.post(path, data=content, headers=headers)
         if response.status in NOT_ANSWERED:
             with _failing():
                 reason = printable((await response.read())[:200])
             detail = f"the pool at {self._place} answers {response.status}: {reason}"
             if response.status == BUSY:
                 wait_s = _seconds(response.headers.get("retry-after", ""))
-                raise NotAnswering(503, "the model pool is busy", detail, retry_after_s=wait_s)
-            raise NotAnswering(502, "the model pool failed", detail)
+                raise PoolSaid(503, "the model pool is busy", detail, retry_after_s=wait_s)
+            status = 504 if response.status == 504 else 502
+            raise PoolSaid(status, "the model pool failed", detail)
         if response.status == 404:  # it was listed before: the pool restarted, or the model was unloaded
-            response.release()
             self.known = None
+            if path != CHAT_PATH:
+                return response  # or the pool has no such API
+            response.release()
             detail = f"the pool at {self._place} no longer serves {served.model_id}"
             raise PoolFailed(502, "the model pool does not serve this model now", detail)
         return response
@@ -177,6 +192,10 @@ class PoolClient:
         if None not in cards.values():
             raise PoolFailed(502, public, f"the pool at {self._place} lists no base model, only {sorted(cards)}")
         return cards
+
+
+def _is_worth_a_retry(error: BaseException, is_retried_by_client: bool) -> bool:
+    return isinstance(error, NotAnswering) and not (is_retried_by_client and isinstance(error, PoolSaid))
 
 
 @contextmanager

@@ -17,26 +17,27 @@ from ratchet.events import Interaction
 from ratchet.http_limits import CLIENT_LEFT, RequestRefused
 from ratchet.http_service import error_body, printable
 from ratchet.router.affinity import FORWARDED, MISDIRECTED, Peer
+from ratchet.router.answers import Answer, Choice
+from ratchet.router.apis import Api
 from ratchet.router.chat_request import ChatRequest
-from ratchet.router.completion_parsing import (
-    EventRenamer,
-    ParsedCompletion,
-    read_answer,
-    read_part,
-    read_stream,
-    with_model,
-)
+from ratchet.router.chats import Chats
 from ratchet.router.event_log import Event, EventLog, NotStored
-from ratchet.router.feedback import VoteRequest
+from ratchet.router.event_stream import EventStream, PoolSaidError, Renamer
+from ratchet.router.feedback import VoteRequest, of_choice
 from ratchet.router.metrics import RouterMetrics
 from ratchet.router.pool_client import PoolClient, PoolFailed, Reply, ServedModel
 from ratchet.router.rate_limit import RateLimit
 from ratchet.router.settings import BASE_NAME, RouterSettings
-from ratchet.router.tokens import Signer, Ticket
+from ratchet.router.tokens import COMPLETION, Signer, Ticket
 
-PARAMS = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed")  # recorded with each interaction
 ANONYMOUS = "anonymous/"  # begins the subject of a request that names no user
+# Headers that are passed on: traces, and what clients tell servers of these APIs, or servers clients.
+TO_POOL = ("traceparent", "tracestate", "x-request-id", "openai-beta", "anthropic-version", "anthropic-beta")
+FROM_POOL = ("retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-version")
+LIMITS_FROM_POOL = "x-ratelimit-"
+RETRIED_BY_CLIENT = "x-stainless-retry-count"  # OpenAI's and Anthropic's clients send it, and try again by themselves
 ANONYMOUS_VOTERS = 10  # as many full buckets do the anonymous voters of a tenant share
+NO_TICKET = "send the answer's x-feedback-token (authorization: Bearer TOKEN), or its id and your tenant's key"
 RETRY_AFTER_S = 2  # for clients, while the lake does not take events
 
 Result = TypeVar("Result")
@@ -54,8 +55,8 @@ class ClientLeft(RequestRefused):
 class Exchange:
     """One request, the pool's reply, and the ticket of the answer."""
 
+    api: Api
     request: ChatRequest
-    body: dict[str, Any]
     served: ServedModel
     is_fallback: bool
     ticket: Ticket
@@ -84,20 +85,23 @@ class Relay:
         self._limit = RateLimit(settings.votes_per_minute, settings.votes_per_minute, time.monotonic)
         anonymous = settings.votes_per_minute * ANONYMOUS_VOTERS
         self._anonymous_limit = RateLimit(anonymous, anonymous, time.monotonic)
+        self._chats = Chats()
         self._recording: set[asyncio.Task[None]] = set()
         self._last_trouble = ""
 
     async def chat(
         self,
+        api: Api,
         request: ChatRequest,
         body: dict[str, Any],
         tenant: str | None,
+        headers: Mapping[str, str],
         client_left: Callable[[], Coroutine[Any, Any, None]],
         *,
         begun: Ticket | None = None,
         shows_arm: bool = False,
     ) -> Response:
-        """Return the pool's answer once its interaction is durable; a stream's last chunk waits for that.
+        """Return the pool's answer once its interaction is durable; a stream's end waits for that.
 
         `tenant` None: requests are not authenticated. `client_left` returns when the client has gone: the pool then
         stops, and the interaction is recorded as abandoned. `begun`: of an earlier answer to the same person, by this
@@ -108,9 +112,9 @@ class Relay:
         if begun:
             ticket = replace(ticket, assigned_at=begun.assigned_at)
         try:
-            reply, content = await _unless(client_left(), self._answer(request, body))
+            reply, content = await _unless(client_left(), self._answer(api, request, body, headers))
         except ClientLeft:
-            self._leave(request, body, ticket, started)
+            self._leave(api, request, ticket, started)
             raise
         except PoolFailed as error:
             self._log_trouble(error.detail)
@@ -118,29 +122,61 @@ class Relay:
         self._last_trouble = ""
         self.metrics.fallbacks.labels(self.metrics.arm).inc(reply.is_fallback)
         if not reply.is_success:
-            hidden = content.replace(reply.served.model_id.encode(), self.settings.public_model.encode())
-            return Response(hidden, headers=self._headers(reply, None, shows_arm), status_code=reply.response.status)
+            return self._pass_on(reply, content, shows_arm)
         if reply.is_fallback:
             ticket = replace(ticket, adapter_digest=BASE_NAME)
         exchange = Exchange(
+            api=api,
             request=request,
-            body=body,
             served=reply.served,
             is_fallback=reply.is_fallback,
             ticket=ticket,
             started=started,
             is_kept=begun is not None,
         )
-        headers = self._headers(reply, ticket, shows_arm)
+        shown = self._headers(reply, ticket, shows_arm)
+        renamer = Renamer(self.settings.public_model, shown["x-request-id"] if api.names_answers else None)
         if request.stream:
-            return StreamingResponse(self._stream(exchange, reply), headers=headers)
+            events = EventStream(api.reader(), renamer, hides_usage=api.asks_for_usage and not _asks_for_usage(body))
+            return StreamingResponse(self._stream(exchange, reply, events), headers=shown)
+        reader = api.reader()
         try:
-            answer = read_answer(content)
-        except ValueError as error:
-            self._log_trouble(f"the pool's answer is {error}")
+            completion = json.loads(content)
+            reader.feed(completion)
+            answer = reader.answer()
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            self._log_trouble(f"the pool's answer is none: {error!r} in {content[:200]!r}")
             raise RequestRefused(502, "the model pool's answer is no chat completion") from None
         await self._record(exchange, answer)
-        return Response(with_model(content, self.settings.public_model), headers=headers)
+        return Response(renamer.rename(content, completion), headers=shown)
+
+    async def pass_on(self, path: str, body: Any, headers: Mapping[str, str], shows_arm: bool = False) -> Response:
+        """Return the pool's answer to a request of an API whose answers are not recorded."""
+        if not isinstance(body, dict) or not isinstance(body.get("model"), str):
+            raise RequestRefused(400, "model: you must name a model", param="model")
+        self.check_model(body["model"])
+        try:
+            reply = await self.upstream.ask(path, body, _listed(headers, TO_POOL), RETRIED_BY_CLIENT in headers)
+            is_stream = reply.response.headers.get("content-type", "").startswith("text/event-stream")
+            if reply.is_success and is_stream:
+                return StreamingResponse(self._renamed(reply), headers=self._headers(reply, None, shows_arm))
+            return self._pass_on(reply, await reply.read(), shows_arm)
+        except PoolFailed as error:
+            self._log_trouble(error.detail)
+            raise
+
+    def _pass_on(self, reply: Reply, content: bytes, shows_arm: bool) -> Response:
+        """Return what is not recorded: as it came, with the model's name as the client knows it."""
+        hidden = content.replace(reply.served.model_id.encode(), self.settings.public_model.encode())
+        return Response(hidden, headers=self._headers(reply, None, shows_arm), status_code=reply.response.status)
+
+    async def _renamed(self, reply: Reply) -> AsyncIterator[bytes]:
+        renamer, rest = Renamer(self.settings.public_model), b""
+        async with aclosing(reply.chunks()) as chunks:
+            async for chunk in chunks:
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield b"".join(renamer.rename(line, {}) + b"\n" for line in lines)
+        yield renamer.rename(rest, {})
 
     async def keep_on_its_arm(
         self,
@@ -156,7 +192,7 @@ class Relay:
         Raises RequestRefused with 421 for a request of the other arm's routers that is not for our adapter.
         """
         is_forwarded = FORWARDED in headers and self._signer.is_proof(headers[FORWARDED])
-        begun = self._earlier(headers)
+        begun = self.find_ticket(headers.get("x-feedback-token", ""))
         if begun is None and not is_forwarded:
             return None, None
         ours = self.new_ticket(request, tenant)
@@ -171,41 +207,59 @@ class Relay:
             raise RequestRefused(MISDIRECTED, "this adapter is not served here")
         return None, None
 
-    def _earlier(self, headers: Mapping[str, str]) -> Ticket | None:
-        try:
-            return self._signer.read(headers["x-feedback-token"])
-        except (KeyError, ValueError):
-            return None
-
-    async def _answer(self, request: ChatRequest, body: dict[str, Any]) -> tuple[Reply, bytes]:
+    async def _answer(
+        self, api: Api, request: ChatRequest, body: dict[str, Any], headers: Mapping[str, str]
+    ) -> tuple[Reply, bytes]:
         """Ask the pool; return its reply, and the reply's content if it is no stream."""
         self.check_model(request.model)
         if self.log.is_full:
             raise self._not_stored()
-        reply = await self.upstream.chat(request.as_recorded(body))
+        if request.stream and api.asks_for_usage:
+            options = body.get("stream_options")
+            options = options if isinstance(options, dict) else {}
+            body = {**body, "stream_options": {**options, "include_usage": True}}
+        reply = await self.upstream.ask(api.path, body, _listed(headers, TO_POOL), RETRIED_BY_CLIENT in headers)
         return reply, b"" if request.stream and reply.is_success else await reply.read()
 
     def check_model(self, name: str) -> None:
         """Raise RequestRefused with 404 for any model but the one that the router serves."""
         public = self.settings.public_model
         if name != public:
-            raise RequestRefused(404, f"The model `{printable(name, 64)}` does not exist; it is `{public}`.")
+            message = f"The model `{printable(name, 64)}` does not exist; it is `{public}`."
+            raise RequestRefused(404, message, param="model", code="model_not_found")
 
-    def _leave(self, request: ChatRequest, body: dict[str, Any], ticket: Ticket, started: float) -> None:
+    def _leave(self, api: Api, request: ChatRequest, ticket: Ticket, started: float) -> None:
         """Record that the client left before it was sent anything."""
         self.metrics.unfinished.labels(self.metrics.arm, "abandoned").inc()
         if served := self.upstream.known:
             exchange = Exchange(
-                request=request, body=body, served=served, is_fallback=False, ticket=ticket, started=started
+                api=api, request=request, served=served, is_fallback=False, ticket=ticket, started=started
             )
-            self._record_later(exchange, ParsedCompletion("", "abandoned", 0, 0))
+            self._record_later(exchange, Answer(choices=(Choice(text="", finish_reason="abandoned"),)))
 
-    def ticket(self, token: str) -> Ticket:
-        """Return the ticket of a vote's token. Raises RequestRefused for a token that was not issued here."""
+    def find_ticket(self, token: str) -> Ticket | None:
+        """Return the ticket of an answer's token; None for anything else."""
         try:
             return self._signer.read(token)
         except ValueError:
-            raise RequestRefused(401, "send the answer's x-feedback-token: authorization: Bearer TOKEN") from None
+            return None
+
+    def ticket_of(self, vote: VoteRequest, tenant: str | None) -> Ticket:
+        """Return the ticket of the completion that the vote names, for its `user` if it has one, else for who asked.
+
+        Raises RequestRefused: 401 without an id, 404 for one that was not issued here, or to another tenant.
+        """
+        if vote.id is None:
+            raise RequestRefused(401, NO_TICKET)
+        try:
+            ticket = self._signer.unseal(vote.id)
+            if tenant not in (None, ticket.tenant):
+                raise ValueError("no answer from here has this id")
+        except ValueError as error:
+            raise RequestRefused(404, f"id: {error}; given {printable(vote.id, 64)}", param="id") from None
+        if not vote.user:
+            return ticket
+        return replace(ticket, subject_id=f"{tenant}/{vote.user}" if tenant else vote.user)
 
     async def vote(self, vote: VoteRequest, ticket: Ticket) -> str:
         """Store the vote; return its id in the lake."""
@@ -215,9 +269,12 @@ class Relay:
         if wait_s:
             raise RequestRefused(429, "too many votes", retry_after_s=wait_s)
         try:
+            if vote.kind == "preference" and isinstance(vote.value, str) and vote.value.startswith(COMPLETION):
+                lost = self._signer.unseal(vote.value)
+                vote = vote.model_copy(update={"value": lost.interaction_id})
             event = vote.event(ticket, created_at=time.time())
         except ValueError as error:
-            raise RequestRefused(422, str(error)) from None
+            raise RequestRefused(400, str(error), param="value") from None
         await self._store(event)
         self.metrics.count_vote(vote)
         return event.feedback_id
@@ -230,96 +287,125 @@ class Relay:
     def new_ticket(self, request: ChatRequest, tenant: str | None) -> Ticket:
         """Return the ticket of the answer to come."""
         interaction_id = secrets.token_hex(16)
-        # Whoever is not named is one person for a conversation, and no more: not everybody who is not named.
-        user = request.asked_by or f"{ANONYMOUS}{request.metadata.conversation_id or interaction_id}"
+        owner = tenant or request.tenant or "default"
+        user = request.user
+        if not user:  # one person for each chat, and no more: not everybody who is not named
+            chat = request.conversation or self._chats.find(owner, request.messages) or interaction_id
+            user = f"{ANONYMOUS}{chat}"
         return Ticket(
             interaction_id=interaction_id,
             subject_id=f"{tenant}/{user}" if tenant else user,
-            tenant=tenant or request.metadata.tenant or "default",
+            tenant=owner,
             adapter_digest=self.settings.adapter_digest,
             arm=self.settings.arm,
             assigned_at=time.time(),
         )
 
-    async def _stream(self, exchange: Exchange, reply: Reply) -> AsyncIterator[bytes]:
-        """Yield the pool's events, the last of them only when the interaction is durable."""
-        seen: list[bytes] = []
-        renamer, held = EventRenamer(self.settings.public_model), b""
-        ending, status = "abandoned", CLIENT_LEFT
+    async def _stream(self, exchange: Exchange, reply: Reply, events: EventStream) -> AsyncIterator[bytes]:
+        """Yield the pool's events as they come, and the end only when the interaction is durable."""
+        ending, status, is_first = "abandoned", CLIENT_LEFT, True
         try:
             async with aclosing(reply.chunks()) as chunks:
                 async for chunk in chunks:
-                    if held:
-                        yield held
-                    if not seen:
+                    if is_first:
                         self.metrics.first_byte.labels(self.metrics.arm).observe(time.monotonic() - exchange.started)
-                    seen.append(chunk)
-                    held = renamer.feed(chunk)
-            await self._record(exchange, read_stream(b"".join(seen)))
+                        is_first = False
+                    if passed := events.feed(chunk):
+                        yield passed
+            end = events.ending()
+            await self._record(exchange, events.reader.answer())
             status = 200
-        except (RequestRefused, ValueError) as error:
+        except (RequestRefused, ValueError, PoolSaidError) as error:
             refusal = self._broken_off(error)
             ending, status = "broken_off", refusal.status
-            yield b"data: " + json.dumps(error_body(refusal.status, refusal.message)).encode() + b"\n\n"
+            body = error_body(refusal.status, refusal.message)
+            if isinstance(error, PoolSaidError):
+                body = self._told_by_pool(error, exchange.served)
+            yield b"data: " + json.dumps(body).encode() + b"\n\n"
         else:
-            yield held + renamer.rest()
+            yield end
         finally:
             self.metrics.count_request(status)
             if not exchange.is_recorded:
                 self.metrics.unfinished.labels(self.metrics.arm, ending).inc()
-                if len(seen) > 1:
-                    self._record_later(exchange, read_part(b"".join(seen[:-1]), ending))
+                if not is_first:
+                    self._record_later(exchange, events.reader.answer(ending))
 
-    def _broken_off(self, error: RequestRefused | ValueError) -> RequestRefused:
-        if isinstance(error, PoolFailed):
-            self._log_trouble(error.detail)
-        elif isinstance(error, ValueError):
-            self._log_trouble(f"the pool sent {error}")
-            return RequestRefused(502, "the model pool broke off its answer")
-        return error
+    def _told_by_pool(self, said: PoolSaidError, served: ServedModel) -> dict[str, Any]:
+        """Return the pool's error, with the model's name as the client knows it."""
+        text = json.dumps({"error": said.error}).replace(served.model_id, self.settings.public_model)
+        body: dict[str, Any] = json.loads(text)
+        return body
 
-    def _record_later(self, exchange: Exchange, part: ParsedCompletion) -> None:
+    def _broken_off(self, error: RequestRefused | ValueError | PoolSaidError) -> RequestRefused:
+        if isinstance(error, RequestRefused):
+            if isinstance(error, PoolFailed):
+                self._log_trouble(error.detail)
+            return error
+        self._log_trouble(f"the pool sent {error}")
+        return RequestRefused(502, "the model pool broke off its answer")
+
+    def _record_later(self, exchange: Exchange, part: Answer) -> None:
         """Record the part that the user saw, in a task of its own, since the client's is cancelled when it leaves."""
         task = asyncio.create_task(self._record_quietly(exchange, part))
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
 
-    async def _record_quietly(self, exchange: Exchange, answer: ParsedCompletion) -> None:
+    async def _record_quietly(self, exchange: Exchange, answer: Answer) -> None:
         try:
             await self._record(exchange, answer)
         except RequestRefused:
             return  # the client is gone; the metric counts it
 
-    async def _record(self, exchange: Exchange, answer: ParsedCompletion) -> None:
+    async def _record(self, exchange: Exchange, answer: Answer) -> None:
+        """Store each choice as an interaction, and remember it as a turn of its chat."""
         exchange.is_recorded = True
-        request, ticket, settings = exchange.request, exchange.ticket, self.settings
-        is_fallback = exchange.is_fallback
-        latency_s = time.monotonic() - exchange.started
-        kept: dict[str, Any] = {"assigned_at": ticket.assigned_at} if exchange.is_kept else {}
-        await self._store(
-            Interaction(
-                interaction_id=ticket.interaction_id,
-                conversation_id=request.metadata.conversation_id or ticket.interaction_id,
-                subject_id=ticket.subject_id,
-                tenant=ticket.tenant,
-                messages=request.messages,
-                response=answer.text,
-                base_model=exchange.served.base_model,
-                adapter_name=BASE_NAME if is_fallback else settings.adapter_name,
-                adapter_version="0" if is_fallback else settings.adapter_version,
-                adapter_digest=ticket.adapter_digest,
-                arm=ticket.arm,
-                params={name: exchange.body[name] for name in PARAMS if name in exchange.body},
-                prompt_tokens=answer.prompt_tokens,
-                completion_tokens=answer.completion_tokens,
-                latency_ms=round(latency_s * 1000, 1),
-                finish_reason=answer.finish_reason,
-                served_at=time.time(),
-                consent_training=settings.consent_training,
-                **kept,
-            )
-        )
+        request, ticket = exchange.request, exchange.ticket
+        events = [self._interaction(exchange, answer, number) for number in range(len(answer.choices))]
+        if len(events) == 1:
+            await self._store(events[0])
+        else:
+            await asyncio.gather(*map(self._store, events))
+        if not request.user:
+            first = ticket.subject_id.rpartition(ANONYMOUS)[2]
+            for choice in answer.choices:
+                self._chats.remember(ticket.tenant, request.messages, choice.text, first)
         self.metrics.latency.labels(self.metrics.arm).observe(time.monotonic() - exchange.started)
+
+    def _interaction(self, exchange: Exchange, answer: Answer, number: int) -> Interaction:
+        request, ticket, settings = exchange.request, exchange.ticket, self.settings
+        choice, is_fallback = answer.choices[number], exchange.is_fallback
+        interaction_id = of_choice(ticket.interaction_id, number)
+        kept: dict[str, Any] = {"assigned_at": ticket.assigned_at} if exchange.is_kept else {}
+        if len(answer.choices) > 1:
+            kept["candidate_group_id"] = ticket.interaction_id
+        if number == 0:  # the pool counts all choices together
+            kept |= {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
+        return Interaction(
+            interaction_id=interaction_id,
+            conversation_id=request.conversation or interaction_id,
+            subject_id=ticket.subject_id,
+            tenant=ticket.tenant,
+            messages=request.messages,
+            response=choice.text,
+            base_model=exchange.served.base_model,
+            adapter_name=BASE_NAME if is_fallback else settings.adapter_name,
+            adapter_version="0" if is_fallback else settings.adapter_version,
+            adapter_digest=ticket.adapter_digest,
+            arm=ticket.arm,
+            params=request.params,
+            latency_ms=round((time.monotonic() - exchange.started) * 1000, 1),
+            finish_reason=choice.finish_reason,
+            served_at=time.time(),
+            consent_training=settings.consent_training,
+            tools=request.tools,
+            tool_calls=choice.tool_calls,
+            refusal=choice.refusal,
+            reasoning=choice.reasoning,
+            task=request.task,
+            completion_id=self._signer.seal(ticket),
+            **kept,
+        )
 
     async def _store(self, event: Event) -> None:
         try:
@@ -341,13 +427,12 @@ class Relay:
         """Return the response headers: content type and ids; for callers who may know it, what answered and how."""
         settings, got = self.settings, reply.response.headers
         headers = {"content-type": got.get("content-type", "application/json")}
-        if "retry-after" in got:
-            headers["retry-after"] = got["retry-after"]
+        headers |= _listed(got, FROM_POOL)
+        headers |= {name.lower(): value for name, value in got.items() if name.lower().startswith(LIMITS_FROM_POOL)}
         if ticket:
-            # OpenAI's clients show `x-request-id` as `_request_id`: the one name of an answer that most of them have.
             headers |= {
                 "x-interaction-id": ticket.interaction_id,
-                "x-request-id": ticket.interaction_id,
+                "x-request-id": self._signer.seal(ticket),  # OpenAI's clients show it as `_request_id`
                 "x-feedback-token": self._signer.sign(ticket),
             }
         if shows_arm:
@@ -361,6 +446,15 @@ class Relay:
             if reply.is_fallback:
                 headers["x-fallback"] = BASE_NAME
         return headers
+
+
+def _listed(headers: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
+    return {name: headers[name] for name in names if name in headers}
+
+
+def _asks_for_usage(body: Mapping[str, Any]) -> bool:
+    options = body.get("stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
 
 
 async def _unless(client_left: Coroutine[Any, Any, None], work: Coroutine[Any, Any, Result]) -> Result:

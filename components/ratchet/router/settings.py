@@ -1,5 +1,6 @@
 """Read a router's settings from its environment: adapter, pool, lake, credentials."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, get_args
@@ -11,6 +12,7 @@ from ratchet.router.tokens import parse_keys, split_secrets
 
 BASE_NAME = "base"  # as the adapter's name: no adapter, the base model
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 MIN_SECRET_CHARS = 32
 MIN_KEY_CHARS = 16  # of keys and tokens that can be tried from elsewhere
 NUMBERS: dict[str, type[int] | type[float]] = {
@@ -32,6 +34,10 @@ class RouterSettings:
     adapter_digest: str = BASE_DIGEST
     adapter_uri: str = ""
     public_model: str = "assistant"
+    user_headers: str = "x-openwebui-user-id"
+    """Headers, with commas between, in which front ends that are trusted name who asks; read after the body's names."""
+    chat_headers: str = "x-openwebui-chat-id"
+    """Headers in which they name the chat."""
     arm: str = "primary"
     consent_training: Consent = "unknown"
     """The consent that this service's users gave, recorded with every interaction. Only `granted` is trained on."""
@@ -79,6 +85,7 @@ class RouterSettings:
         # The variable holds the pod's `app` label, which Flagger ends in "-primary" on the primary.
         given["arm"] = "primary" if given.get("arm", "primary").endswith("primary") else "canary"
         settings = cls(**given)
+        settings._check_digest()
         settings._check_credentials()
         return settings
 
@@ -94,9 +101,22 @@ class RouterSettings:
         return [origin for origin in split_secrets(given) if origin]
 
     @property
+    def names_in(self) -> tuple[list[str], list[str]]:
+        """The headers that name people, and those that name chats, in lower case."""
+        users, chats = (split_secrets(names.lower()) for names in (self.user_headers, self.chat_headers))
+        return list(filter(None, users)), list(filter(None, chats))
+
+    @property
     def is_local(self) -> bool:
         """Whether only this machine can reach the router."""
         return self.host in LOOPBACK
+
+    def _check_digest(self) -> None:
+        if self.adapter_digest != BASE_DIGEST and not DIGEST.fullmatch(self.adapter_digest):
+            raise UserError(
+                f"{_variable('adapter_digest')} = {self.adapter_digest!r:.100} is no SHA-256 of 64 hexadecimal digits; "
+                "the adapter's manifest has it"
+            )
 
     def _check_credentials(self) -> None:
         if min(map(len, split_secrets(self.secret))) < MIN_SECRET_CHARS:

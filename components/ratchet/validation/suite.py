@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SUITE = files(__package__).joinpath("suite.json")
 KEY = "triplet_id"
-ROLES = ("system", "user", "assistant", "tool")
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TURN = rf"""\{{"content":"[^"\\]*","role":"(?:{"|".join(ROLES)})"\}}"""
 PLAIN = rf"\A\[{TURN}(?:,{TURN})*\]\z"
 
@@ -59,12 +59,15 @@ def judge_rows(triplets: "pl.DataFrame", rules: tuple["Rule", ...]) -> "pl.DataF
 
 
 def view(triplets: "pl.LazyFrame") -> "pl.LazyFrame":
-    """Return what the expectations check: the columns, and counts of the prompt, which is JSON.
+    """Return what the expectations check: the columns, counts of the prompt, which is JSON, and the answers.
 
+    An answer that is no text (a tool call, a refusal) may have an empty one: `answer` then says what it is instead.
     Most prompts are plain (no escapes, no fields except content and role) and are counted without parsing.
     """
     import polars as pl
 
+    names = triplets.collect_schema().names()
+    instead = {name: pl.col(name) if name in names else pl.lit(None) for name in ("beyond_text", "other_beyond_text")}
     messages = pl.col("messages")
     is_plain = messages.str.contains(PLAIN)
     role, content = (pl.element().struct.field(name) for name in ("role", "content"))
@@ -74,6 +77,8 @@ def view(triplets: "pl.LazyFrame") -> "pl.LazyFrame":
         prompt_chars=pl.when(is_plain)
         .then(_plain_chars(messages))
         .otherwise(parsed.list.eval(content.str.len_chars()).list.sum()),
+        answer=pl.coalesce(instead["beyond_text"], "response"),
+        other_answer=pl.coalesce(instead["other_beyond_text"], "other_response"),
         unknown_roles=pl.when(is_plain).then(0).otherwise(parsed.list.eval(~role.is_in(ROLES)).list.sum()),
     )
 

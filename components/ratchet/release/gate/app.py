@@ -67,7 +67,7 @@ def build_app(gate: GateState, token: str) -> FastAPI:
         yield
         task.cancel()
 
-    app = new_service("Ratchet gate", invalid_status=422, lifespan=refreshing)
+    app = new_service("Ratchet gate", lifespan=refreshing)
     _add_hooks(app, gate, hook_token(token))
     _add_operator_routes(app, gate, token)
     return app
