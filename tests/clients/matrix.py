@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.clients import pool
-from tests.clients.scripts.harness import CELLS
+from tests.clients.scripts.harness import CELLS, VOTE_ASKED
 
 from ratchet.events import Feedback, Interaction
 from ratchet.router.app import create_app
@@ -26,11 +26,12 @@ from support.http_server import running
 from support.router_client import SECRET, interactions, votes
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = Path(__file__).parent / "scripts"
-NODE_MODULES = ROOT / "clients" / "npm" / "node_modules"
+PYTHON_SCRIPTS = ROOT / "tests" / "clients" / "scripts"
+NODE_SCRIPTS = ROOT / "clients" / "npm" / "matrix"  # where Node finds the packages of clients/npm
+HAS_NODE = (ROOT / "clients" / "npm" / "node_modules" / "openai").is_dir()
 KEY = "sk-of-a-tenant-with-many-characters"
 RUN_S = 300.0
-VOTES = ("vote", "vote_stream")
+VOTES = {"vote": 1, "vote_stream": -1, "vote_response": 1}
 IDS = re.compile(
     r"(chatcmpl|resp|cmpl|req|run|lc_run|msg|gen|aitxt)-?[-_][\w=-]{8,}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}"
 )
@@ -42,34 +43,56 @@ class Client:
     """A client library, as users install it."""
 
     name: str
+    package: str
+    """The library's own, of whose version the table tells."""
     script: str
-    python: str = ".venv-clients"
-    """The environment that has it; empty for Node's."""
+    env: str = ".venv-clients"
+    """The Python environment that has it; empty for Node's."""
+    cells_in: str = ""
+    """The script that has its cells, if that is another."""
     is_core: bool = False
     """Whether CI runs it."""
 
     @property
     def command(self) -> list[str]:
-        interpreter = str(ROOT / self.python / "bin" / "python") if self.python else "node"
-        return [interpreter, str(SCRIPTS / self.script)]
+        """The script, as a command without its cells."""
+        interpreter = str(ROOT / self.env / "bin" / "python") if self.env else "node"
+        return [interpreter, str(self._folder / self.script)]
 
     @property
     def cells(self) -> tuple[str, ...]:
         """The cells of its script, in the table's order."""
-        text = (SCRIPTS / self.script).read_text()
+        text = (self._folder / (self.cells_in or self.script)).read_text()
         return tuple(name for name in CELLS if re.search(rf"^(async )?(def|function) {name}\(", text, re.MULTILINE))
+
+    @property
+    def version(self) -> str:
+        """The version that is pinned for the tests."""
+        if not self.env:
+            packages = json.loads((ROOT / "clients" / "npm" / "package.json").read_text())
+            return str(packages["devDependencies"][self.package])
+        pins = "dev.txt" if self.env == ".venv" else "clients.txt"
+        text = (ROOT / "requirements" / pins).read_text()
+        [found] = re.findall(rf"^{re.escape(self.package)}==(\S+)", text, re.MULTILINE)
+        return str(found)
+
+    @property
+    def _folder(self) -> Path:
+        return PYTHON_SCRIPTS if self.env else NODE_SCRIPTS
 
 
 CLIENTS = (
-    Client(name="openai-python 3", script="openai_python.py", python=".venv", is_core=True),
-    Client(name="openai-python 2", script="openai_python.py"),
-    Client(name="LangChain", script="langchain_python.py"),
-    Client(name="LlamaIndex", script="llama_index_python.py"),
-    Client(name="instructor", script="instructor_python.py"),
-    Client(name="Pydantic AI", script="pydantic_ai_python.py"),
-    Client(name="Agents SDK", script="agents_python.py"),
-    Client(name="LiteLLM", script="litellm_python.py"),
-    Client(name="LiteLLM proxy", script="litellm_proxy.py"),
+    Client(name="openai-python 3", package="openai", script="openai_python.py", env=".venv", is_core=True),
+    Client(name="openai-python 2", package="openai", script="openai_python.py"),
+    Client(name="openai-node", package="openai", script="openai_node.js", env="", is_core=HAS_NODE),
+    Client(name="LangChain", package="langchain", script="langchain_python.py"),
+    Client(name="LlamaIndex", package="llama-index-core", script="llama_index_python.py"),
+    Client(name="instructor", package="instructor", script="instructor_python.py"),
+    Client(name="Pydantic AI", package="pydantic-ai-slim", script="pydantic_ai_python.py"),
+    Client(name="Agents SDK", package="openai-agents", script="agents_python.py"),
+    Client(name="AI SDK", package="ai", script="ai_sdk.js", env=""),
+    Client(name="LiteLLM", package="litellm", script="litellm_python.py"),
+    Client(name="LiteLLM proxy", package="litellm", script="litellm_proxy.py", cells_in="openai_python.py"),
 )
 
 
@@ -88,13 +111,13 @@ class Runs:
         if "failed" in routed:
             yield f"through the router: {routed['failed']}"
         elif cell in VOTES:
-            yield from self._vote_faults(routed["gave"], 1 if cell == "vote" else -1)
+            yield from self._vote_faults(routed["gave"], VOTES[cell])
         if cell not in VOTES:
             direct = self.direct[cell]
             if "failed" in direct:
                 yield f"the matrix is wrong: direct to the pool: {direct['failed']}"
-            elif "gave" in routed and without_ids(direct) != without_ids(routed):
-                yield f"direct {json.dumps(without_ids(direct))}\nrouted {json.dumps(without_ids(routed))}"
+            elif "gave" in routed:
+                yield from differences(direct["gave"], routed["gave"], cell)
 
     def _vote_faults(self, feedback_id: str, value: int) -> Iterator[str]:
         [stored] = [vote for vote in self.votes if vote.feedback_id == feedback_id] or [None]
@@ -102,19 +125,28 @@ class Runs:
             yield f"no vote {feedback_id} in the lake"
             return
         [answered] = [one for one in self.interactions if one.interaction_id == stored.interaction_id] or [None]
-        if answered is None or "worth a vote" not in answered.response:
+        if answered is None or answered.messages[-1].content != VOTE_ASKED:
             yield f"the vote is on {answered}"
         if stored.value != value:
             yield f"the vote says {stored.value}, not {value}"
 
 
-def without_ids(given: Any) -> Any:
-    """The same without what differs from one request to the next."""
-    if isinstance(given, dict):
-        return {name: "<time>" if name in TIMES and value else without_ids(value) for name, value in given.items()}
-    if isinstance(given, list):
-        return [without_ids(one) for one in given]
-    return IDS.sub("<id>", given) if isinstance(given, str) else given
+def differences(direct: Any, routed: Any, place: str) -> Iterator[str]:
+    """Each field that differs, but for ids and times that differ from one request to the next."""
+    if isinstance(direct, dict) and isinstance(routed, dict):
+        for name in sorted(direct.keys() | routed.keys()):
+            yield from differences(direct.get(name, "(absent)"), routed.get(name, "(absent)"), f"{place}.{name}")
+    elif isinstance(direct, list) and isinstance(routed, list) and len(direct) == len(routed):
+        for index, (one, other) in enumerate(zip(direct, routed, strict=True)):
+            yield from differences(one, other, f"{place}[{index}]")
+    elif _comparable(direct, place) != _comparable(routed, place):
+        yield f"{place}: direct {direct!r}, through the router {routed!r}"
+
+
+def _comparable(value: Any, place: str) -> Any:
+    if place.rpartition(".")[2] in TIMES:
+        return type(value)
+    return IDS.sub("<id>", value) if isinstance(value, str) else value
 
 
 def run(client: Client, base_url: str, pool_url: str, *cells: str, **env: str) -> dict[str, Any]:
@@ -129,7 +161,7 @@ def run(client: Client, base_url: str, pool_url: str, *cells: str, **env: str) -
         **env,
     }
     ended = subprocess.run(
-        [*client.command, *cells], cwd=SCRIPTS, env=variables, capture_output=True, text=True, timeout=RUN_S
+        [*client.command, *cells], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=RUN_S
     )
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
     return dict(json.loads(ended.stdout.splitlines()[-1]))

@@ -72,7 +72,7 @@ def create_app() -> FastAPI:
     async def complete(request: Request) -> dict[str, Any]:
         body, number = await request.json(), next(numbers)
         choice = {"index": 0, "text": f" You said: {body['prompt']}", "finish_reason": "stop", "logprobs": None}
-        head = {"id": f"cmpl-{number}", "object": "text_completion", "created": 1, "model": body["model"]}
+        head = {"id": f"cmpl-{number:08d}", "object": "text_completion", "created": 1, "model": body["model"]}
         return {**head, "choices": [choice], "usage": USAGE}
 
     return app

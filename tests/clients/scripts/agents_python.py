@@ -68,6 +68,10 @@ async def error():
     return [await harness.raised_async(Runner.run, agent(), f"[error {status}]") for status in harness.ERRORS]
 
 
+async def busy():
+    return harness.without_words(await harness.raised_async(Runner.run, agent(), harness.BUSY))
+
+
 async def timeout():
     hasty = agent(model_settings=ModelSettings(extra_args={"timeout": harness.TIMEOUT_S}))
     return await harness.raised_async(Runner.run, hasty, "[slow]")
@@ -83,9 +87,12 @@ async def disconnect():
     return [event.data.model_dump(), await asyncio.to_thread(harness.pool_is_told, before)]
 
 
+def at_responses():
+    return agent(model=OpenAIResponsesModel(harness.MODEL, openai_client=AsyncOpenAI(max_retries=0)))
+
+
 async def responses():
-    model = OpenAIResponsesModel(harness.MODEL, openai_client=AsyncOpenAI(max_retries=0))
-    return shown(await Runner.run(agent(model=model), harness.ASKED))
+    return shown(await Runner.run(at_responses(), harness.ASKED))
 
 
 async def vote():
@@ -97,6 +104,10 @@ async def vote_stream():
     async for _ in result.stream_events():
         pass
     return ratchet_client.vote(result, up=False, user="ann")
+
+
+async def vote_response():
+    return ratchet_client.vote(await Runner.run(at_responses(), harness.VOTE_ASKED), user="ann")
 
 
 async def two_turns():

@@ -23,15 +23,16 @@ SCHEMA_ASKED = "Where is the Eiffel tower?"
 TOOL_ASKED = "How warm is it in Paris?"
 IMAGE_ASKED = "What is this?"
 VOTE_ASKED = "What is worth a vote?"
-ERRORS = (400, 422, 429, 503)
+ERRORS = (400, 422, 429)
+BUSY = "[error 503]"  # the router says so in words of its own: a pool's faults are not for its users
 TIMEOUT_S = 0.4
 # One transparent pixel.
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 PICTURE = f"data:image/png;base64,{PIXEL}"
 PLACE = {"city": "Paris", "is_capital": True}
 CELLS = (
-    "models", "chat", "several", "stream", "stream_usage", "tools", "schema", "image", "error", "timeout",
-    "disconnect", "responses", "embeddings", "completions", "vote", "vote_stream",
+    "models", "chat", "several", "stream", "stream_usage", "tools", "schema", "image", "error", "busy", "timeout",
+    "disconnect", "responses", "embeddings", "completions", "vote", "vote_stream", "vote_response",
 )  # fmt: skip
 NUM_CHATS = int(os.environ.get("NUM_CHATS", "40"))
 LEFT_S = 5.0
@@ -61,7 +62,14 @@ async def raised_async(call: Callable[..., Any], *args: Any, **fields: Any) -> d
 def described(error: BaseException) -> dict[str, Any]:
     """The class of an error, and what openai's own errors say besides."""
     names = ("status_code", "type", "param", "code", "body")
-    return {"error": type(error).__name__, "says": str(error), **{name: getattr(error, name, None) for name in names}}
+    shown = {name: getattr(error, name, None) for name in names}
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    return {"error": type(error).__name__, "says": str(error), "retry_after": headers.get("retry-after"), **shown}
+
+
+def without_words(shown: dict[str, Any]) -> dict[str, Any]:
+    """What an error of a pool that is busy must keep: the client's class of it, its status, when to come again."""
+    return {name: shown[name] for name in ("error", "status_code", "retry_after")}
 
 
 def left() -> int:

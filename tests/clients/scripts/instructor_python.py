@@ -55,6 +55,10 @@ def error():
     return [harness.raised(ask, f"[error {status}]") for status in harness.ERRORS]
 
 
+def busy():
+    return harness.without_words(harness.raised(ask, harness.BUSY))
+
+
 def timeout():
     return harness.raised(ask, "[slow]", timeout=harness.TIMEOUT_S)
 

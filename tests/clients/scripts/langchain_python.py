@@ -48,6 +48,10 @@ def error():
     return [harness.raised(model.invoke, f"[error {status}]") for status in harness.ERRORS]
 
 
+def busy():
+    return harness.without_words(harness.raised(model.invoke, harness.BUSY))
+
+
 def timeout():
     return harness.raised(ChatOpenAI(model=harness.MODEL, max_retries=0, timeout=harness.TIMEOUT_S).invoke, "[slow]")
 

@@ -7,7 +7,7 @@ import harness
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it asks for prices on the Internet
 
-import litellm  # noqa: E402
+import litellm
 import ratchet_client
 from pydantic import BaseModel
 
@@ -65,6 +65,10 @@ def image():
 
 def error():
     return [harness.raised(ask, f"[error {status}]") for status in harness.ERRORS]
+
+
+def busy():
+    return harness.without_words(harness.raised(ask, harness.BUSY))
 
 
 def timeout():

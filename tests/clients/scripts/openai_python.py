@@ -73,6 +73,10 @@ def error():
     return [harness.raised(ask, [harness.user(f"[error {status}]")]) for status in harness.ERRORS]
 
 
+def busy():
+    return harness.without_words(harness.raised(ask, [harness.user(harness.BUSY)]))
+
+
 def timeout():
     return harness.raised(ask, [harness.user("[slow]")], timeout=harness.TIMEOUT_S)
 
@@ -104,6 +108,10 @@ def vote_stream():
     with ask([harness.user(harness.VOTE_ASKED)], stream=True) as chunks:
         *_, last = chunks
     return ratchet_client.vote(last, up=False, user="ann")
+
+
+def vote_response():
+    return ratchet_client.vote(client.responses.create(model=harness.MODEL, input=harness.VOTE_ASKED), user="ann")
 
 
 def two_turns():

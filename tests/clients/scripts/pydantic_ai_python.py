@@ -57,6 +57,10 @@ async def error():
     return [await harness.raised_async(agent.run, f"[error {status}]") for status in harness.ERRORS]
 
 
+async def busy():
+    return harness.without_words(await harness.raised_async(agent.run, harness.BUSY))
+
+
 async def timeout():
     return await harness.raised_async(agent.run, "[slow]", model_settings={"timeout": harness.TIMEOUT_S})
 
@@ -64,8 +68,7 @@ async def timeout():
 async def disconnect():
     before = harness.left()
     async with agent.run_stream("[long]") as result:
-        async for first in result.stream_text(debounce_by=None):
-            break
+        first = await anext(result.stream_text(debounce_by=None))
     return [first, await asyncio.to_thread(harness.pool_is_told, before)]
 
 
