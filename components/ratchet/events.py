@@ -17,7 +17,7 @@ Kind = Literal[
 EXPLICIT: tuple[Kind, ...] = ("thumb", "rating", "correction", "preference")
 Source = Literal["human", "model", "code"]
 Consent = Literal["granted", "denied", "withdrawn", "unknown"]
-Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Count = Annotated[int | None, Field(ge=-(2**63), lt=2**63)]
 
 
 def _is_none(value: object) -> bool:
@@ -59,8 +59,8 @@ class Interaction(Event):
     adapter_digest: str = BASE_DIGEST
     arm: str = "primary"
     params: dict[str, Any] = Field({}, description="sampling, response format, tool choice, as they were asked for")
-    prompt_tokens: Int64 | None = Field(None, description="unknown where the server did not count")
-    completion_tokens: Int64 | None = Field(None, description="of all choices of the request")
+    prompt_tokens: Count = Field(None, description="unknown where the server did not count")
+    completion_tokens: Count = Field(None, description="of all choices of the request")
     latency_ms: float = 0.0
     finish_reason: str = "stop"
     served_at: float = Field(description="Unix seconds, UTC")

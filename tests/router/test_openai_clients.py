@@ -1,5 +1,6 @@
 """Clients that we did not write at the router: OpenAI's own for Python, and a page of another origin in a browser."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -161,10 +162,19 @@ def _answers(url: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("script", [
-        "tool_loop", "models_list", "cors", "anonymous_votes", "vote_by_id", "content_parts", "several_choices",
-        "tool_calls_recorded",
-    ])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "tool_loop",
+        "models_list",
+        "cors",
+        "anonymous_votes",
+        "vote_by_id",
+        "content_parts",
+        "several_choices",
+        "tool_calls_recorded", "conversation_split",
+    ],
+)
 def test_scripts_of_real_clients_end_well(start: Start, lake: LocalStore, script: str) -> None:
     if not SCRIPTS.is_dir():
         pytest.skip(f"no scripts beside the checkout: {SCRIPTS} is absent")
@@ -175,9 +185,11 @@ def test_scripts_of_real_clients_end_well(start: Start, lake: LocalStore, script
             "ROUTER_KEY": KEY,
             "RATCHET_LAKE": lake.root,
             "PATH": "/usr/bin:/bin",
+            "RATCHET_BIN": str(Path(sys.executable).parent / "ratchet"),
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         }
         run = subprocess.run(
-            [sys.executable, f"{script}.py"], cwd=SCRIPTS, env=env, capture_output=True, text=True, timeout=60
+            [sys.executable, f"{script}.py"], cwd=SCRIPTS, env=env, capture_output=True, text=True, timeout=110
         )
     assert run.returncode == 0, run.stdout + run.stderr
 
