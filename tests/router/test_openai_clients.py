@@ -172,7 +172,8 @@ def _answers(url: str) -> bool:
         "vote_by_id",
         "content_parts",
         "several_choices",
-        "tool_calls_recorded", "conversation_split",
+        "tool_calls_recorded",
+        "conversation_split",
     ],
 )
 def test_scripts_of_real_clients_end_well(start: Start, lake: LocalStore, script: str) -> None:
