@@ -154,8 +154,6 @@ def _field_type(name: str, annotation: Any, metadata: Iterable[Any]) -> Any:
                 bounds["ge"] = low
             case Lt(int(high)):
                 bounds["le"] = high - 1  # msgspec cannot compare with 2 ** 63 itself
-    if not bounds:
-        return annotation
-    bounded = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]  # msgspec: no None
-    inner = Annotated[bounded[0], msgspec.Meta(**bounds)]
-    return inner if bounded == [annotation] else inner | None
+    kind = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
+    bounded: Any = Annotated[kind, msgspec.Meta(**bounds)]  # msgspec bounds no union with None
+    return annotation if not bounds else bounded if kind is annotation else bounded | None
