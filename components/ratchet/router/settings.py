@@ -38,7 +38,7 @@ class RouterSettings:
     adapter_uri: str = ""
     public_model: str = "assistant"
     user_jwt_secret: str = field(default="", repr=False)
-    """Verifies the JSON web token (HS256) in which a front end signs who asks; its `sub` goes before all other names."""
+    """Verifies the JSON web token (HS256) in which a front end signs who asks; its `sub` goes before other names."""
     user_jwt_header: str = "x-openwebui-user-jwt"
     user_headers: str = "x-openwebui-user-id"
     """Headers, with commas between, in which front ends that are trusted name who asks; read after the body's names."""
