@@ -67,7 +67,8 @@ class Interaction(Event):
     assigned_at: float | None = Field(
         None,
         exclude_if=_is_none,
-        description="when the route chose the arm, Unix seconds, if that was for an earlier turn of the conversation",
+        description="when the route chose the arm, Unix seconds, if not for this: for an earlier turn, or the first of "
+        "several choices",
     )
     parent_interaction_id: str | None = Field(None, description="the answer that this one should replace")
     candidate_group_id: str | None = Field(None, description="shared by answers shown side by side to choose from")

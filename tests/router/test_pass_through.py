@@ -147,6 +147,7 @@ def test_each_choice_is_an_answer_of_its_own(start: Start, pool: Pool, lake: Loc
     assert (one.response, two.response) == ("One.", "Two.")
     assert two.interaction_id == f"{one.interaction_id}-1"
     assert one.candidate_group_id == two.candidate_group_id == one.interaction_id
+    assert (one.assigned_at, two.assigned_at is None) == (None, False), "the route chose once"
     assert (one.completion_tokens, two.completion_tokens) == (7, None), "of both together, once"
 
 

@@ -385,7 +385,9 @@ class Relay:
         request, ticket, settings = exchange.request, exchange.ticket, self.settings
         choice, is_fallback = answer.choices[number], exchange.is_fallback
         interaction_id = of_choice(ticket.interaction_id, number)
-        kept: dict[str, Any] = {"assigned_at": ticket.assigned_at} if exchange.is_kept else {}
+        # The route chooses an arm for a request, not for each of its choices.
+        was_chosen_before = exchange.is_kept or number > 0
+        kept: dict[str, Any] = {"assigned_at": ticket.assigned_at} if was_chosen_before else {}
         if len(answer.choices) > 1:
             kept["candidate_group_id"] = ticket.interaction_id
         if number == 0:  # the pool counts all choices together
