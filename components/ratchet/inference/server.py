@@ -4,31 +4,48 @@ On a cluster vLLM is used in its place.
 """
 
 import asyncio
+import logging
 import os
 import secrets
 import time
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from jinja2 import TemplateError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
 from ratchet.base_model import load_base
 from ratchet.config import Config
 from ratchet.errors import UserError
-from ratchet.http_limits import Limits, RequestRefused
-from ratchet.http_service import new_service, run_server
+from ratchet.http_limits import CLIENT_LEFT, Limits, RequestRefused
+from ratchet.http_service import new_service, printable, run_server
+from ratchet.inference.answer_text import AnswerText
 from ratchet.inference.batching import GenerationRow, stop_tokens
+from ratchet.inference.completions import Choice, Completion
+from ratchet.inference.constraints import (
+    NO_ARGUMENTS,
+    Constraint,
+    Vocabulary,
+    call_grammar,
+    json_grammar,
+    schema_fault,
+)
 from ratchet.inference.engine import MAX_CELLS, Engine
 from ratchet.inference.metrics import EngineMetrics
-from ratchet.inference.openai_api import ChatRequest, Stream, completion
+from ratchet.inference.openai_api import DEFAULT_MAX_TOKENS, ChatRequest, InvalidRequest
+from ratchet.inference.tool_calls import renders_tools
+
+logger = logging.getLogger(__name__)
 
 LIMITS = Limits(body_bytes=4 << 20)
 
@@ -54,55 +71,120 @@ class Pool:
         with ThreadPoolExecutor(1) as loader:
             model, self.tokenizer = loader.submit(load_base, config.base_model).result()
         self.context = min(model.config.max_position_embeddings, MAX_CELLS)
-        self.engine = Engine(model, stop_tokens(model, self.tokenizer))
+        self.num_tokens: int = model.config.vocab_size
+        self._stop_tokens = stop_tokens(model, self.tokenizer)
+        self.engine = Engine(model, self._stop_tokens)
         self.slots: dict[str, str | None] = {self.base: None}
         self.folders: dict[str, str] = {}
         self._loading = asyncio.Lock()
 
-    def row(self, request: ChatRequest) -> GenerationRow:
-        """Return the row for a request. Raises RequestRefused if it cannot be served."""
-        if request.model not in self.slots:
-            raise RequestRefused(404, f"The model `{request.model}` does not exist; there are {sorted(self.slots)}.")
-        prompt = self.tokenizer.apply_chat_template(
-            [message.for_template() for message in request.messages], add_generation_prompt=True
-        )["input_ids"]
-        if len(prompt) + request.max_tokens > self.context:
-            raise RequestRefused(
-                400,
+    async def completion(self, request: ChatRequest) -> Completion:
+        """Return what answers a request, not yet generated. Raises RequestRefused if it cannot be served."""
+        prompt = self._prompt(request)
+        room = self.context - len(prompt)
+        if room < (request.max_tokens or 1):
+            raise InvalidRequest(
                 f"The model holds {self.context} tokens; the prompt has {len(prompt)} and max_tokens is "
                 f"{request.max_tokens}.",
+                "messages",
+                "context_length_exceeded",
             )
-        return GenerationRow(
-            prompt=prompt,
-            max_tokens=request.max_tokens,
-            adapter=self.slots[request.model],
-            temperature=request.temperature,
-            seed=secrets.randbits(63) if request.seed is None else request.seed,
+        if unknown := [token for token in request.logit_bias if not 0 <= token < self.num_tokens]:
+            raise InvalidRequest(
+                f"logit_bias: the model has {self.num_tokens} tokens, and no {unknown[0]}", "logit_bias"
+            )
+        constraint = None
+        if request.logprobs or request.must_call or request.answer_schema:
+            # To read the vocabulary takes half a second, once; to compile a grammar up to one.
+            constraint = await asyncio.to_thread(self._constraint, request)
+        return Completion(
+            request, [self._choice(request, prompt, constraint, index, room) for index in range(request.n)]
         )
 
-    def text(self, row: GenerationRow) -> str:
-        return str(self.tokenizer.decode(row.tokens, skip_special_tokens=True))
+    def _choice(
+        self, request: ChatRequest, prompt: list[int], constraint: Constraint | None, index: int, room: int
+    ) -> Choice:
+        text = AnswerText(self.tokenizer.backend_tokenizer, request.stop_texts)
+        row = GenerationRow(
+            prompt=prompt,
+            max_tokens=request.max_tokens or min(DEFAULT_MAX_TOKENS, room),
+            adapter=self.slot(request.model),
+            temperature=request.temperature,
+            seed=secrets.randbits(63) if request.seed is None else request.seed + index,
+            top_p=request.top_p,
+            frequency_penalty=request.frequency_penalty,
+            presence_penalty=request.presence_penalty,
+            logit_bias=request.logit_bias,
+            constraint=constraint and constraint.copy(),
+            text=text,
+            top_logprobs=request.top_logprobs if request.logprobs else None,
+        )
+        return Choice(index, request, row, text, lambda token: self.vocabulary.bytes_of(token))
 
-    async def texts(self, row: GenerationRow) -> AsyncGenerator[str, None]:
-        """Yield the answer piece by piece as it is generated. Closing the generator early stops the generation."""
-        stepped, loop, sent = asyncio.Event(), asyncio.get_running_loop(), ""
-        answer = asyncio.wrap_future(self.engine.generate(row, on_token=lambda: loop.call_soon_threadsafe(stepped.set)))
-        answer.add_done_callback(lambda _: stepped.set())
+    def slot(self, name: str) -> str | None:
+        if name not in self.slots:
+            known = sorted(self.slots)
+            raise InvalidRequest(
+                f"The model `{name}` does not exist; there are {known}.", "model", "model_not_found", status=404
+            )
+        return self.slots[name]
+
+    def _prompt(self, request: ChatRequest) -> list[int]:
+        self.slot(request.model)
+        offered = [tool.model_dump(exclude_unset=True) for tool in request.offered] if self.renders_tools else []
         try:
-            while not answer.done():
+            rendered = self.tokenizer.apply_chat_template(
+                [message.for_template() for message in request.messages],
+                tools=offered or None,
+                add_generation_prompt=True,
+            )
+        except TemplateError as error:
+            raise InvalidRequest(f"the model's chat template refuses these messages: {error}", "messages") from None
+        prompt: list[int] = rendered["input_ids"]
+        return prompt
+
+    def _constraint(self, request: ChatRequest) -> Constraint | None:
+        tools, answer = {}, request.answer_schema
+        if request.must_call or (answer and self.renders_tools):
+            tools = {tool.function.name: tool.function.parameters or NO_ARGUMENTS for tool in request.offered}
+        for param, schema in [*(("tools", schema) for schema in tools.values()), ("response_format", answer)]:
+            if schema and (fault := schema_fault(schema)):
+                raise InvalidRequest(f"{param}: the schema cannot be followed: {fault}", param)
+        if tools:
+            return self.vocabulary.constraint(call_grammar(tools, None if request.must_call else answer))
+        return self.vocabulary.constraint(json_grammar(answer)) if answer else None
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.tokenizer, self.num_tokens, self._stop_tokens)
+
+    @cached_property
+    def renders_tools(self) -> bool:
+        does = renders_tools(self.tokenizer)
+        if not does:
+            logger.warning("the chat template of %s knows no tools: it calls one only where it must", self.base)
+        return does
+
+    async def generate(self, rows: Sequence[GenerationRow]) -> AsyncGenerator[None, None]:
+        """Generate the rows; yield when one may have grown. Closing the generator early stops the generation."""
+        stepped, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def on_token() -> None:
+            loop.call_soon_threadsafe(stepped.set)
+
+        answers = [asyncio.wrap_future(self.engine.generate(row, on_token)) for row in rows]
+        for answer in answers:
+            answer.add_done_callback(lambda _: stepped.set())
+        try:
+            while not all(answer.done() for answer in answers):
                 await stepped.wait()
                 stepped.clear()
-                text = self.text(row)
-                # A character of several tokens is incomplete until the last of them.
-                if not text.endswith("\ufffd") and text.startswith(sent) and text != sent:
-                    yield text[len(sent) :]
-                    sent = text
-            await answer
+                yield
+            await asyncio.gather(*answers)
         finally:
-            if not answer.done():
-                self.engine.abort(row)
-        if rest := self.text(row)[len(sent) :]:
-            yield rest
+            for row, answer in zip(rows, answers, strict=True):
+                if not answer.done():
+                    self.engine.abort(row)
 
     async def load(self, name: str, path: str) -> None:
         async with self._loading:  # of two loads of one name, the second must see the first
@@ -152,6 +234,7 @@ def create_app(config: Config) -> FastAPI:
 
     app = new_service("Ratchet model server", limits=LIMITS, lifespan=lifespan)
 
+    _add_error_handlers(app)
     _add_probes(app, pool, metrics)
 
     @app.post("/v1/load_lora_adapter")
@@ -165,27 +248,57 @@ def create_app(config: Config) -> FastAPI:
         return Response(f"Success: LoRA adapter '{request.lora_name}' removed successfully.")
 
     @app.post("/v1/chat/completions")
-    async def chat(request: ChatRequest) -> Response:
-        row = pool.row(request)
+    async def chat(request: ChatRequest, http: Request) -> Response:
+        completion = await pool.completion(request)
         if request.stream:
-            return StreamingResponse(_stream(pool, metrics, request, row), media_type="text/event-stream")
-        await asyncio.wrap_future(pool.engine.generate(row))
-        metrics.count(row)
-        return JSONResponse(completion(request, row, pool.text(row)))
+            return StreamingResponse(_stream(pool, metrics, completion), media_type="text/event-stream")
+        async with aclosing(_generate(pool, metrics, completion)) as steps:
+            async for _ in steps:
+                if await http.is_disconnected():
+                    raise RequestRefused(CLIENT_LEFT, "the client left before its answer was complete")
+        return JSONResponse(completion.whole())
 
     return app
 
 
-async def _stream(pool: Pool, metrics: EngineMetrics, request: ChatRequest, row: GenerationRow) -> AsyncIterator[str]:
-    stream = Stream(request)
-    yield stream.start()
+async def _generate(pool: Pool, metrics: EngineMetrics, completion: Completion) -> AsyncGenerator[None, None]:
     try:
-        async with aclosing(pool.texts(row)) as texts:
-            async for text in texts:
-                yield stream.text(text)
+        async with aclosing(pool.generate(completion.rows)) as steps:
+            async for _ in steps:
+                yield
     finally:
-        metrics.count(row)
-    yield stream.end(row)
+        for row in completion.rows:
+            metrics.count(row)
+
+
+async def _stream(pool: Pool, metrics: EngineMetrics, completion: Completion) -> AsyncIterator[str]:
+    yield completion.start()
+    async with aclosing(_generate(pool, metrics, completion)) as steps:
+        async for _ in steps:
+            if news := completion.more():
+                yield news
+    yield completion.more() + completion.end()
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    """Answer faulty chats as OpenAI does, so that its clients raise the exceptions that they raise there."""
+
+    @app.exception_handler(InvalidRequest)
+    async def invalid(request: Request, error: InvalidRequest) -> JSONResponse:
+        return _error(error.status, error.message, error.param, error.code)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        fault = error.errors()[0]
+        if fault["type"] == "json_invalid":
+            return _error(400, f"not JSON: {fault['ctx']['error']}")
+        place = [str(step) for step in fault["loc"][1:]]
+        return _error(400, f"{'.'.join(place)}: {fault['msg']}", place[0] if place else None)
+
+
+def _error(status: int, message: str, param: str | None = None, code: str | None = None) -> JSONResponse:
+    fault = {"message": printable(message, 1000), "type": "invalid_request_error", "param": param, "code": code}
+    return JSONResponse({"error": fault}, status)
 
 
 def _add_probes(app: FastAPI, pool: Pool, metrics: EngineMetrics) -> None:
@@ -200,6 +313,11 @@ def _add_probes(app: FastAPI, pool: Pool, metrics: EngineMetrics) -> None:
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": list(pool.cards())}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        pool.slot(name)
+        return next(card for card in pool.cards() if card["id"] == name)
 
 
 def serve(config: Config, host: str, port: int) -> None:

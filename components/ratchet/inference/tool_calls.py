@@ -1,7 +1,7 @@
 """Tools in chats: the calls in a model's text, and messages with calls as chat templates want them.
 
-Two forms of calls are known: an object in <tool_call> tags, as Hermes and Qwen write it, and an object that is the whole
-answer, as Llama 3 and constrained decoding write it. Other models' calls stay text.
+Two forms of calls are known: an object in <tool_call> tags, as Hermes and Qwen write it, and an object that is the
+whole answer, as Llama 3 and constrained decoding write it. Other models' calls stay text.
 """
 
 import json
