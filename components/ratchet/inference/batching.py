@@ -64,12 +64,13 @@ class GenerationRow:
         self.tokens.append(token)
         has_stopped = self.text is not None and self.text.add(token)
         is_complete = token in stop_tokens or (self.constraint is not None and self.constraint.add(token))
-        is_last = has_stopped or is_complete or len(self.tokens) >= self.max_tokens
+        is_cut = self.constraint is not None and self.constraint.is_broken
+        is_last = has_stopped or is_complete or is_cut or len(self.tokens) >= self.max_tokens
         if is_last and self.text and not has_stopped:
             self.text.finish(self.tokens)
         # Last, since another thread may read the text as soon as there is a reason.
         if is_last:
-            self.finish_reason = "stop" if has_stopped or is_complete else "length"
+            self.finish_reason = "stop" if (has_stopped or is_complete) and not is_cut else "length"
 
 
 class DecodingBatch:

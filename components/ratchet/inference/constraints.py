@@ -40,9 +40,9 @@ class Constraint:
         return self._matcher.is_stopped()
 
     @property
-    def fault(self) -> str:
-        """Why the grammar can be followed no longer (it is too complex), or nothing."""
-        return self._matcher.get_error()
+    def is_broken(self) -> bool:
+        """Whether the grammar can be followed no longer: its states became too many."""
+        return self._matcher.is_error()
 
 
 class Vocabulary:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.http_limits import RequestRefused
 from ratchet.inference.tool_calls import for_template
@@ -99,9 +99,8 @@ class ChatRequest(BaseModel):
 
     model: str
     messages: list[ChatMessage] = Field(min_length=1)
-    max_tokens: int | None = Field(
-        None, gt=0, validation_alias=AliasChoices("max_completion_tokens", "max_tokens"), description="256 if it fits"
-    )
+    max_tokens: int | None = Field(None, gt=0)
+    max_completion_tokens: int | None = Field(None, gt=0)
     temperature: float = Field(1.0, ge=0, le=2, allow_inf_nan=False)
     top_p: float = Field(1.0, ge=0, le=1)
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
@@ -118,6 +117,11 @@ class ChatRequest(BaseModel):
     response_format: ResponseFormat | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens of an answer, if the request says; `max_tokens` is the older name."""
+        return self.max_completion_tokens or self.max_tokens
 
     @property
     def stop_texts(self) -> list[str]:
