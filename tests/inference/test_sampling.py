@@ -1,4 +1,4 @@
-"""What is drawn, and what its log-probabilities are: transformers' own processors and forward pass say what is right."""
+"""What is drawn, and its log-probabilities: transformers' own processors and forward pass say what is right."""
 
 from typing import Any
 

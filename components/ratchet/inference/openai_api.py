@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ratchet.http_limits import RequestRefused
 from ratchet.inference.tool_calls import for_template
@@ -88,6 +88,10 @@ class ResponseFormat(BaseModel):
     json_schema: JsonSchema | None = None
 
 
+def as_list(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given
+
+
 Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 StopText = Annotated[str, Field(min_length=1)]
 
@@ -108,7 +112,7 @@ class ChatRequest(BaseModel):
     logit_bias: dict[int, Bias] = Field(default_factory=dict)
     seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
     n: int = Field(1, ge=1, le=MAX_CHOICES)
-    stop: StopText | Annotated[list[StopText], Field(max_length=4)] = Field(default_factory=list)
+    stop: Annotated[list[StopText], BeforeValidator(as_list)] = Field(default_factory=list, max_length=4)
     logprobs: bool = False
     top_logprobs: int = Field(0, ge=0, le=MAX_LIKELIEST)
     tools: list[Tool] = Field(default_factory=list)
@@ -122,10 +126,6 @@ class ChatRequest(BaseModel):
     def limit(self) -> int | None:
         """The most tokens of an answer, if the request says; `max_tokens` is the older name."""
         return self.max_completion_tokens or self.max_tokens
-
-    @property
-    def stop_texts(self) -> list[str]:
-        return [self.stop] if isinstance(self.stop, str) else self.stop
 
     @property
     def offered(self) -> list[Tool]:

@@ -78,7 +78,7 @@ class Pool:
     def _choice(
         self, request: ChatRequest, prompt: list[int], constraint: Constraint | None, index: int, room: int
     ) -> Choice:
-        text = AnswerText(self.tokenizer.backend_tokenizer, request.stop_texts)
+        text = AnswerText(self.tokenizer.backend_tokenizer, request.stop)
         row = GenerationRow(
             prompt=prompt,
             max_tokens=request.limit or min(DEFAULT_MAX_TOKENS, room),
