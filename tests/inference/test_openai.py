@@ -48,7 +48,7 @@ def tool_client(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("tools") / "model"
     shutil.copytree(base, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = files("trl").joinpath("chat_templates", "qwen2_5.jinja").read_text()
+    tokenizer.chat_template = files("trl").joinpath("chat_templates", "qwen3.jinja").read_text()
     tokenizer.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": 2048}
     (folder / "config.json").write_text(json.dumps(config))
@@ -230,6 +230,28 @@ def test_tools_reach_a_model_whose_template_knows_them(tool_client: openai.OpenA
     assert prompt_tokens(tools=TOOLS, tool_choice="none") == prompt_tokens()
 
 
+def test_prompts_are_those_of_transformers(tool_client: openai.OpenAI) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tool_client.models.list().data[0].id)
+    lengths: list[int] = []
+    begun = [*ASK, {"role": "assistant", "content": "Because the"}]
+    for messages, given, ours in (
+        (ASK, {"add_generation_prompt": True}, {}),
+        (ASK, {"tools": TOOLS, "add_generation_prompt": True}, {"tools": TOOLS}),
+        (
+            ASK,
+            {"enable_thinking": False, "add_generation_prompt": True},
+            {"extra_body": {"chat_template_kwargs": {"enable_thinking": False}}},
+        ),
+        (begun, {"add_generation_prompt": False}, {"extra_body": {"add_generation_prompt": False}}),
+        (begun, {"continue_final_message": True}, {"extra_body": {"continue_final_message": True}}),
+    ):
+        usage = ask(tool_client, messages=messages, max_tokens=1, **ours).usage
+        assert usage is not None
+        lengths.append(len(tokenizer.apply_chat_template(messages, **given)["input_ids"]))
+        assert usage.prompt_tokens == lengths[-1]
+    assert len(set(lengths)) == len(lengths)
+
+
 def test_model_calls_by_itself_and_reads_the_result(tool_client: openai.OpenAI) -> None:
     """The model is a random one: a schema for its answer leaves it the answer or a call, and a bias the call."""
     tokenizer = AutoTokenizer.from_pretrained(tool_client.models.list().data[0].id)
@@ -278,8 +300,11 @@ def test_one_model_is_found_by_its_name(client: openai.OpenAI) -> None:
         ({"tool_choice": "required"}, "tool_choice", "when tools are specified"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice", "not among"),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools", "function"),
-        ({"tools": [{**TOOLS[1], "function": {"name": "f", "parameters": {"type": "x"}}}], "tool_choice": "required"},
+        ({"tools": [{**TOOLS[1], "function": {"name": "f", "parameters": {"type": "object", "not": {}}}}],
+          "tool_choice": "required"},
          "tools", "cannot be followed"),
+        ({"tools": [{**TOOLS[1], "function": {"name": "f", "parameters": {"type": "array"}}}]}, "tools", "type object"),
+        ({"extra_body": {"chat_template_kwargs": {"chat_template": "x"}}}, "chat_template_kwargs", "no variable"),
         ({"response_format": {"type": "json_schema"}}, "response_format", "needs json_schema"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "x"}}}},
          "response_format", "cannot be followed"),

@@ -108,7 +108,6 @@ def test_seed_repeats_a_sampled_answer(client: httpx.Client) -> None:
         ({"temperature": -1}, 400, "temperature"),
         ({"top_k": 5}, 400, "top_k is not supported"),
         ({"min_p": 0.1}, 400, "min_p is not supported"),
-        ({"continue_final_message": True}, 400, "continue_final_message is not supported"),
         ({"ignore_eos": True}, 400, "ignore_eos is not supported"),
         ({"repetition_penalty": 1.1}, 400, "repetition_penalty is not supported"),
         ({"stop_token_ids": [2]}, 400, "stop_token_ids is not supported"),

@@ -16,6 +16,7 @@ class AnswerText:
         self._tokenizer, self._stop = tokenizer, stop
         self._stream = DecodeStream(skip_special_tokens=True)
         self._longest_stop = max(map(len, stop), default=0)
+        self._is_stopped = False
         self.text = ""
         self.starts: list[int] = []
         """For each token, the length of the text before it."""
@@ -28,12 +29,14 @@ class AnswerText:
         first = max(0, before - self._longest_stop + 1)
         found = [place for stop in self._stop if (place := text.find(stop, first)) >= 0]
         self.text = text[: min(found)] if found else text
-        return bool(found)
+        self._is_stopped = bool(found)
+        return self._is_stopped
 
     def finish(self, tokens: Sequence[int]) -> None:
         """Add what the last of all `tokens` began and nothing completed: a part of a character."""
-        whole: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
-        self.text += whole[len(self.text) :]
+        if not self._is_stopped:
+            whole: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
+            self.text += whole[len(self.text) :]
 
     @property
     def settled(self) -> str:

@@ -62,16 +62,20 @@ class GenerationRow:
     def take(self, token: int, stop_tokens: frozenset[int]) -> None:
         """Add a token; the row is finished if it is a stop token, or completes a stop text or the grammar."""
         self.tokens.append(token)
-        is_end = token in stop_tokens  # which no text and no grammar holds
-        has_stopped = not is_end and self.text is not None and self.text.add(token)
-        is_complete = not is_end and self.constraint is not None and self.constraint.add(token)
-        is_cut = self.constraint is not None and self.constraint.is_broken
-        is_last = is_end or has_stopped or is_complete or is_cut or len(self.tokens) >= self.max_tokens
-        if is_last and self.text and not has_stopped:
+        is_end = token in stop_tokens  # which neither the text nor the grammar has
+        reason: FinishReason | None = "stop" if is_end or self._completes(token) else None
+        if len(self.tokens) >= self.max_tokens:
+            reason = reason or "length"
+        if self.constraint and self.constraint.is_broken:
+            reason = "length"
+        if reason and self.text:
             self.text.finish(self.tokens[:-1] if is_end else self.tokens)
         # Last, since another thread may read the text as soon as there is a reason.
-        if is_last:
-            self.finish_reason = "stop" if (is_end or has_stopped or is_complete) and not is_cut else "length"
+        self.finish_reason = self.finish_reason or reason
+
+    def _completes(self, token: int) -> bool:
+        has_stopped = self.text is not None and self.text.add(token)
+        return (self.constraint is not None and self.constraint.add(token)) or has_stopped
 
 
 class DecodingBatch:

@@ -15,8 +15,6 @@ from llguidance.hf import from_tokenizer
 from ratchet.inference.tool_calls import CLOSING_TAG, TAG
 
 SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-ANY_OBJECT: dict[str, Any] = {"type": "object"}
-NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 class Constraint:

@@ -20,18 +20,13 @@ HARMLESS = frozenset({
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (1,), "use_beam_search": (False,), "top_k": (0, -1), "min_p": (0,), "stop_token_ids": ([],),
     "ignore_eos": (False,), "min_tokens": (0,), "bad_words": ([],), "repetition_penalty": (1,), "length_penalty": (1,),
-    "echo": (False,), "add_generation_prompt": (True,), "continue_final_message": (False,),
-    "skip_special_tokens": (True,), "return_token_ids": (False,), "modalities": (["text"],), "functions": ([],),
-    "chat_template_kwargs": ({},),
+    "echo": (False,), "skip_special_tokens": (True,), "return_token_ids": (False,), "modalities": (["text"],),
+    "functions": ([],),
 }  # fmt: skip
 
 
-class InvalidRequest(RequestRefused):
-    """A request that OpenAI's API would refuse too; `param` is the field at fault."""
-
-    def __init__(self, message: str, param: str | None = None, code: str | None = None, status: int = 400) -> None:
-        super().__init__(status, message)
-        self.param, self.code = param, code
+def invalid(message: str, param: str, code: str | None = None) -> RequestRefused:
+    return RequestRefused(400, message, param=param, code=code)
 
 
 class ChatMessage(BaseModel):
@@ -62,6 +57,12 @@ class Function(BaseModel):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The schema of the arguments, which are always an object."""
+        nothing = {"properties": {}, "additionalProperties": False}
+        return {"type": "object", **(self.parameters or nothing)}
 
 
 class Tool(BaseModel):
@@ -119,6 +120,9 @@ class ChatRequest(BaseModel):
     tool_choice: Literal["none", "auto", "required"] | NamedTool = "auto"
     parallel_tool_calls: bool = True
     response_format: ResponseFormat | None = None
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     stream: bool = False
     stream_options: StreamOptions | None = None
 
@@ -156,7 +160,7 @@ class ChatRequest(BaseModel):
     def _nothing_is_ignored(self) -> Self:
         for name, value in (self.model_extra or {}).items():
             if name not in HARMLESS and value not in NEUTRAL.get(name, ()):
-                raise InvalidRequest(f"{name:.40} is not supported by this server; leave it out", f"{name:.40}")
+                raise invalid(f"{name:.40} is not supported by this server; leave it out", f"{name:.40}")
         return self
 
     @model_validator(mode="after")
@@ -164,7 +168,7 @@ class ChatRequest(BaseModel):
         for number, message in enumerate(self.messages):
             for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
                 if part.get("type") != "text" or not isinstance(part.get("text"), str):
-                    raise InvalidRequest(
+                    raise invalid(
                         f"messages.{number}.content.{place}: invalid content type {part.get('type')!r:.40}; this model "
                         "takes text only",
                         "messages",
@@ -174,12 +178,15 @@ class ChatRequest(BaseModel):
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
         if self.top_logprobs and not self.logprobs:
-            raise InvalidRequest("top_logprobs is only allowed when logprobs is true", "top_logprobs")
+            raise invalid("top_logprobs is only allowed when logprobs is true", "top_logprobs")
+        for function in (tool.function for tool in self.tools):
+            if function.arguments["type"] != "object":
+                raise invalid(f"tools: the parameters of {function.name:.64} must be of type object", "tools")
         if self.must_call and not self.tools:
-            raise InvalidRequest("tool_choice is only allowed when tools are specified", "tool_choice")
+            raise invalid("tool_choice is only allowed when tools are specified", "tool_choice")
         if self.must_call and not self.offered:
-            raise InvalidRequest("tool_choice names a function that is not among the tools", "tool_choice")
+            raise invalid("tool_choice names a function that is not among the tools", "tool_choice")
         named = self.response_format
         if named and named.type == "json_schema" and named.json_schema is None:
-            raise InvalidRequest("response_format of type json_schema needs json_schema", "response_format")
+            raise invalid("response_format of type json_schema needs json_schema", "response_format")
         return self

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from ratchet.inference.answer_text import AnswerText
 from ratchet.inference.batching import GenerationRow, stop_tokens
 from ratchet.inference.completions import Choice, Completion
 from ratchet.inference.constraints import (
-    NO_ARGUMENTS,
     Constraint,
     Vocabulary,
     call_grammar,
@@ -28,7 +28,7 @@ from ratchet.inference.constraints import (
     schema_fault,
 )
 from ratchet.inference.engine import MAX_CELLS, Engine
-from ratchet.inference.openai_api import DEFAULT_MAX_TOKENS, ChatRequest, InvalidRequest
+from ratchet.inference.openai_api import DEFAULT_MAX_TOKENS, ChatRequest, invalid
 from ratchet.inference.tool_calls import renders_tools
 
 logger = logging.getLogger(__name__)
@@ -55,33 +55,34 @@ class Pool:
     async def completion(self, request: ChatRequest) -> Completion:
         """Return what answers a request, not yet generated. Raises RequestRefused if it cannot be served."""
         prompt = self._prompt(request)
-        room = self.context - len(prompt)
-        if room < (request.limit or 1):
-            raise InvalidRequest(
-                f"The model holds {self.context} tokens; the prompt has {len(prompt)} and max_tokens is "
-                f"{request.limit}.",
+        room, asked = self.context - len(prompt), request.limit
+        if room < (asked or 1):
+            raise invalid(
+                f"The model holds {self.context} tokens; the prompt has {len(prompt)} and max_tokens is {asked or 1}.",
                 "messages",
                 "context_length_exceeded",
             )
+        max_tokens = asked or min(DEFAULT_MAX_TOKENS, room)
         if unknown := [token for token in request.logit_bias if not 0 <= token < self.num_tokens]:
-            raise InvalidRequest(
-                f"logit_bias: the model has {self.num_tokens} tokens, and no {unknown[0]}", "logit_bias"
-            )
+            raise invalid(f"logit_bias: the model has {self.num_tokens} tokens, and no {unknown[0]}", "logit_bias")
         constraint = None
         if request.logprobs or request.must_call or request.answer_schema:
             # To read the vocabulary takes half a second, once; to compile a grammar up to one.
-            constraint = await asyncio.to_thread(self._constraint, request)
+            try:
+                constraint = await asyncio.to_thread(self._constraint, request)
+            except ValueError as error:
+                raise invalid(f"the schemas cannot be followed: {error}", "response_format") from None
         return Completion(
-            request, [self._choice(request, prompt, constraint, index, room) for index in range(request.n)]
+            request, [self._choice(request, prompt, constraint, index, max_tokens) for index in range(request.n)]
         )
 
     def _choice(
-        self, request: ChatRequest, prompt: list[int], constraint: Constraint | None, index: int, room: int
+        self, request: ChatRequest, prompt: list[int], constraint: Constraint | None, index: int, max_tokens: int
     ) -> Choice:
         text = AnswerText(self.tokenizer.backend_tokenizer, request.stop)
         row = GenerationRow(
             prompt=prompt,
-            max_tokens=request.limit or min(DEFAULT_MAX_TOKENS, room),
+            max_tokens=max_tokens,
             adapter=self.slot(request.model),
             temperature=request.temperature,
             seed=secrets.randbits(63) if request.seed is None else request.seed + index,
@@ -97,33 +98,36 @@ class Pool:
 
     def slot(self, name: str) -> str | None:
         if name not in self.slots:
-            known = sorted(self.slots)
-            raise InvalidRequest(
-                f"The model `{name}` does not exist; there are {known}.", "model", "model_not_found", status=404
-            )
+            message = f"The model `{name}` does not exist; there are {sorted(self.slots)}."
+            raise RequestRefused(404, message, param="model", code="model_not_found")
         return self.slots[name]
 
     def _prompt(self, request: ChatRequest) -> list[int]:
         self.slot(request.model)
-        offered = [tool.model_dump(exclude_unset=True) for tool in request.offered] if self.renders_tools else []
+        tools = [tool.model_dump(exclude_unset=True) for tool in request.offered]
+        ours = request.chat_template_kwargs.keys() & signature(self.tokenizer.apply_chat_template).parameters.keys()
+        if ours:
+            raise invalid(f"chat_template_kwargs: {min(ours)} is no variable of a template", "chat_template_kwargs")
         try:
             rendered = self.tokenizer.apply_chat_template(
                 [message.for_template() for message in request.messages],
-                tools=offered or None,
-                add_generation_prompt=True,
+                tools=tools if tools and self.renders_tools else None,
+                add_generation_prompt=request.add_generation_prompt and not request.continue_final_message,
+                continue_final_message=request.continue_final_message,
+                **request.chat_template_kwargs,
             )
-        except TemplateError as error:
-            raise InvalidRequest(f"the model's chat template refuses these messages: {error}", "messages") from None
+        except (TemplateError, TypeError, ValueError) as error:
+            raise invalid(f"the model's chat template refuses these messages: {error}", "messages") from None
         prompt: list[int] = rendered["input_ids"]
         return prompt
 
     def _constraint(self, request: ChatRequest) -> Constraint | None:
         tools, answer = {}, request.answer_schema
         if request.must_call or (answer and self.renders_tools):
-            tools = {tool.function.name: tool.function.parameters or NO_ARGUMENTS for tool in request.offered}
+            tools = {tool.function.name: tool.function.arguments for tool in request.offered}
         for param, schema in [*(("tools", schema) for schema in tools.values()), ("response_format", answer)]:
             if schema and (fault := schema_fault(schema)):
-                raise InvalidRequest(f"{param}: the schema cannot be followed: {fault}", param)
+                raise invalid(f"{param}: the schema cannot be followed: {fault}", param)
         if tools:
             return self.vocabulary.constraint(call_grammar(tools, None if request.must_call else answer))
         return self.vocabulary.constraint(json_grammar(answer)) if answer else None

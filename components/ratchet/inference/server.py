@@ -12,17 +12,16 @@ from typing import Any, Literal
 
 import torch
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
 from ratchet.config import Config
 from ratchet.http_limits import CLIENT_LEFT, Limits, RequestRefused
-from ratchet.http_service import new_service, printable, run_server
+from ratchet.http_service import in_shape, new_service, read_json, run_server
 from ratchet.inference.completions import Completion
 from ratchet.inference.metrics import EngineMetrics
-from ratchet.inference.openai_api import ChatRequest, InvalidRequest
+from ratchet.inference.openai_api import ChatRequest
 from ratchet.inference.pool import Pool
 
 LIMITS = Limits(body_bytes=4 << 20)
@@ -50,7 +49,6 @@ def create_app(config: Config) -> FastAPI:
 
     app = new_service("Ratchet model server", limits=LIMITS, lifespan=lifespan)
 
-    _add_error_handlers(app)
     _add_probes(app, pool, metrics)
 
     @app.post("/v1/load_lora_adapter")
@@ -64,7 +62,8 @@ def create_app(config: Config) -> FastAPI:
         return Response(f"Success: LoRA adapter '{request.lora_name}' removed successfully.")
 
     @app.post("/v1/chat/completions")
-    async def chat(request: ChatRequest, http: Request) -> Response:
+    async def chat(http: Request) -> Response:
+        request = in_shape(await read_json(http), ChatRequest)
         completion = await pool.completion(request)
         if request.stream:
             return StreamingResponse(_stream(pool, metrics, completion), media_type="text/event-stream")
@@ -94,27 +93,6 @@ async def _stream(pool: Pool, metrics: EngineMetrics, completion: Completion) ->
             if news := completion.more():
                 yield news
     yield completion.more() + completion.end()
-
-
-def _add_error_handlers(app: FastAPI) -> None:
-    """Answer faulty chats as OpenAI does, so that its clients raise the exceptions that they raise there."""
-
-    @app.exception_handler(InvalidRequest)
-    async def invalid(request: Request, error: InvalidRequest) -> JSONResponse:
-        return _error(error.status, error.message, error.param, error.code)
-
-    @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
-        fault = error.errors()[0]
-        if fault["type"] == "json_invalid":
-            return _error(400, f"not JSON: {fault['ctx']['error']}")
-        place = [str(step) for step in fault["loc"][1:]]
-        return _error(400, f"{'.'.join(place)}: {fault['msg']}", place[0] if place else None)
-
-
-def _error(status: int, message: str, param: str | None = None, code: str | None = None) -> JSONResponse:
-    fault = {"message": printable(message, 1000), "type": "invalid_request_error", "param": param, "code": code}
-    return JSONResponse({"error": fault}, status)
 
 
 def _add_probes(app: FastAPI, pool: Pool, metrics: EngineMetrics) -> None:
