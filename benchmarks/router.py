@@ -1,7 +1,9 @@
 """The router against LiteLLM's proxy on the same stub of a model pool: requests per core-second, added latency.
 
 The router has every answer on disk before it passes it on; the proxy stores nothing. LiteLLM gets an environment of its
-own in .venv-litellm: its pins are not ours. `python -m benchmarks router` prints the latencies too.
+own in .venv-litellm: its pins are not ours. `python -m benchmarks router` prints the latencies too, and how much later
+than the stub's a stream's first event comes; `python -m benchmarks router CHECKOUT` sets the router of another checkout
+beside them.
 """
 
 import asyncio
@@ -11,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,8 @@ class Arm:
 class Result:
     p50_ms: float
     p99_ms: float
+    first_event_ms: float
+    """From a request to the first event of its stream, the median."""
     per_core_s: float
     """Requests for each second of processor time."""
 
@@ -53,47 +57,51 @@ def run() -> dict[str, float]:
     return {name: result.per_core_s for name, result in measure().items() if name != "stub alone"}
 
 
-def main(_: list[str]) -> None:
+def main(checkouts: list[str]) -> None:
     """Print latencies, and what each arm adds to the stub's."""
     print(f"{LITELLM}; {NUM_PACED} requests at {RATE} a second, then {NUM_FLAT_OUT} on {NUM_CONNECTIONS} connections")
-    results = measure()
+    results = measure(checkouts)
     floor = results["stub alone"]
     for name, one in results.items():
         added = f"adds {one.p50_ms - floor.p50_ms:6.2f} ms at p50, {one.p99_ms - floor.p99_ms:6.2f} ms at p99"
+        first = f"first event of a stream {one.first_event_ms - floor.first_event_ms:+6.2f} ms"
         print(
-            f"  {name:<12} p50 {one.p50_ms:6.2f} ms  p99 {one.p99_ms:6.2f} ms  {added}  {one.per_core_s:7.0f} a core-s"
+            f"  {name:<12} p50 {one.p50_ms:6.2f} ms  p99 {one.p99_ms:6.2f} ms  {added}  {first}  "
+            f"{one.per_core_s:7.0f} a core-s"
         )
 
 
-def measure() -> dict[str, Result]:
+def measure(checkouts: Sequence[str] = ()) -> dict[str, Result]:
     """Every arm, paced turn by turn so that a busy moment of the machine hits all alike, then each flat out."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        arms = list(_started(stack, folder))
+        arms = list(_started(stack, folder, checkouts))
         for arm in arms:
             asyncio.run(_flat_out(arm, NUM_WARM))
         paced = asyncio.run(_paced(arms))
-        return {arm.name: _result(arm, sorted(paced[arm.name])) for arm in arms}
+        streamed = asyncio.run(_paced(arms, stream=True))
+        return {arm.name: _result(arm, sorted(paced[arm.name]), sorted(streamed[arm.name])) for arm in arms}
 
 
-def _result(arm: Arm, waits_s: list[float]) -> Result:
+def _result(arm: Arm, waits_s: list[float], firsts_s: list[float]) -> Result:
     before = _cpu_s(arm.process)
     asyncio.run(_flat_out(arm, NUM_FLAT_OUT))
     return Result(
         p50_ms=1000 * waits_s[len(waits_s) // 2],
         p99_ms=1000 * waits_s[len(waits_s) * 99 // 100],
+        first_event_ms=1000 * firsts_s[len(firsts_s) // 2],
         per_core_s=NUM_FLAT_OUT / (_cpu_s(arm.process) - before),
     )
 
 
-async def _paced(arms: list[Arm]) -> dict[str, list[float]]:
-    """Seconds that each request took; arms take turns, one request under way at a time."""
+async def _paced(arms: list[Arm], *, stream: bool = False) -> dict[str, list[float]]:
+    """Seconds that each request took, or a stream's first event; arms take turns, one request under way at a time."""
     waits: dict[str, list[float]] = {arm.name: [] for arm in arms}
     streams = {arm.name: await asyncio.open_connection("127.0.0.1", arm.port) for arm in arms}
     for _ in range(NUM_PACED):
         for arm in arms:
             await asyncio.sleep(1 / RATE)
-            waits[arm.name].append(await _ask(arm, *streams[arm.name]))
+            waits[arm.name].append(await _ask(arm, *streams[arm.name], stream=stream))
     for _, writer in streams.values():
         writer.close()
     return waits
@@ -111,10 +119,9 @@ async def _flat_out(arm: Arm, num_requests: int) -> None:
     await asyncio.gather(*(client() for _ in range(NUM_CONNECTIONS)))
 
 
-async def _ask(arm: Arm, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> float:
-    content = json.dumps(
-        {"model": arm.model, "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
-    ).encode()
+async def _ask(arm: Arm, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, stream: bool = False) -> float:
+    messages = [{"role": "user", "content": "Why is the sky blue?"}]
+    content = json.dumps({"model": arm.model, "messages": messages, **({"stream": True} if stream else {})}).encode()
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"authorization: Bearer none\r\ncontent-length: {len(content)}\r\n\r\n"
@@ -123,24 +130,32 @@ async def _ask(arm: Arm, reader: asyncio.StreamReader, writer: asyncio.StreamWri
     writer.write(head.encode() + content)
     answered = (await reader.readuntil(b"\r\n\r\n")).lower()
     assert answered.startswith(b"http/1.1 200"), answered
+    if stream:
+        await reader.readuntil(b"word0")
+        first_s = time.perf_counter() - started
+        await reader.readuntil(b"\r\n0\r\n\r\n")
+        return first_s
     await reader.readexactly(int(answered.partition(b"content-length:")[2].partition(b"\r\n")[0]))
     return time.perf_counter() - started
 
 
-def _started(stack: ExitStack, folder: Path) -> Iterator[Arm]:
+def _started(stack: ExitStack, folder: Path, checkouts: Sequence[str]) -> Iterator[Arm]:
     stub, ours, theirs = 8181, 8182, 8183
     pool = f"http://127.0.0.1:{stub}"
     process = stack.enter_context(running([sys.executable, "-m", STUB, str(stub)], f"{pool}/v1/models"))
     floor = Arm("stub alone", stub, "base-model", process)
-    environment = {
-        "RATCHET_POOL_URL": pool,
-        "RATCHET_LAKE": str(folder / "lake"),
-        "RATCHET_PORT": str(ours),
-        "RATCHET_SECRET": "s" * 32,
-    }
-    command = [sys.executable, "-m", "ratchet.router.app"]
-    process = stack.enter_context(running(command, f"http://127.0.0.1:{ours}/readyz", **environment))
-    yield Arm("ours", ours, "assistant", process)
+    for place, checkout in enumerate(("", *checkouts)):
+        port = ours + 10 * place
+        environment = {
+            "RATCHET_POOL_URL": pool,
+            "RATCHET_LAKE": str(folder / f"lake-{place}"),
+            "RATCHET_PORT": str(port),
+            "RATCHET_SECRET": "s" * 32,
+            **({"PYTHONPATH": str(Path(checkout, "components").resolve())} if checkout else {}),
+        }
+        command = [sys.executable, "-m", "ratchet.router.app"]
+        process = stack.enter_context(running(command, f"http://127.0.0.1:{port}/readyz", **environment))
+        yield Arm(checkout or "ours", port, "assistant", process)
     config = folder / "litellm.json"
     parameters = {"model": "openai/base-model", "api_base": f"{pool}/v1", "api_key": "none"}
     settings = {"model_list": [{"model_name": "assistant", "litellm_params": parameters}]}

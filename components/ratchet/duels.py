@@ -19,7 +19,7 @@ from ratchet.digest import digest_json
 from ratchet.errors import Conflict, UserError
 from ratchet.evaluation.judge.endpoint import ask_endpoint
 from ratchet.evaluation.judge.pairwise import AnswerPair, no_verdict_reasons, outcomes, questions
-from ratchet.events import Interaction
+from ratchet.events import Interaction, Message
 from ratchet.release.gate.duel_log import DuelLog, DuelRound, is_judged
 from ratchet.release.gate.duels import Duel
 from ratchet.release.gate.event_tail import EventTail
@@ -36,6 +36,12 @@ ROUND_PROMPTS = 16  # judged together, so that a judge's slowness does not hold 
 def is_sampled(interaction_id: str, share: float) -> bool:
     """Return whether a prompt is in the sample; its id decides, so that both arms' are drawn alike."""
     return int(digest_json(interaction_id)[:8], 16) < share * 16**8
+
+
+SAMPLING = (
+    "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "stop", "presence_penalty",
+    "frequency_penalty",
+)  # fmt: skip
 
 
 class Referee:
@@ -68,7 +74,11 @@ class Referee:
 
     def _keep(self, served: Interaction) -> None:
         arms = {self.request.adapter.digest, self._baseline.digest}
-        is_usable = served.finish_reason == "stop" and served.response and served.consent_training == "granted"
+        is_whole = served.finish_reason == "stop" and served.response and not (served.tool_calls or served.refusal)
+        is_text = (
+            not served.tools and "response_format" not in served.params and not any(map(_has_parts, served.messages))
+        )
+        is_usable = is_whole and is_text and served.task is None and served.consent_training == "granted"
         share = self.config.gate.duels.share
         if is_usable and served.adapter_digest in arms and is_sampled(served.interaction_id, share):
             self._prompts.append(served)
@@ -113,7 +123,7 @@ class Referee:
     def _answer(self, served: Interaction, adapter: AdapterRef) -> str | None:
         """Return the adapter's whole answer to the prompt, drawn as the served one was; None if there is none."""
         body: dict[str, Any] = {
-            **served.params,
+            **{name: served.params[name] for name in SAMPLING if name in served.params},
             "model": served.base_model if adapter.is_base else str(adapter),
             "messages": [message.model_dump(include={"role", "content"}) for message in served.messages],
         }
@@ -149,3 +159,7 @@ def hold_duels(config: Config, store: Store, pool_url: str) -> None:
                 last_error = str(error)
             if taken < ROUND_PROMPTS:
                 time.sleep(config.gate.refresh_s if not last_error else RETRY_S)
+
+
+def _has_parts(message: Message) -> bool:
+    return "parts" in (message.model_extra or {})

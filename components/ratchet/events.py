@@ -17,7 +17,7 @@ Kind = Literal[
 EXPLICIT: tuple[Kind, ...] = ("thumb", "rating", "correction", "preference")
 Source = Literal["human", "model", "code"]
 Consent = Literal["granted", "denied", "withdrawn", "unknown"]
-Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Count = Annotated[int | None, Field(ge=-(2**63), lt=2**63)]
 
 
 def _is_none(value: object) -> bool:
@@ -59,15 +59,16 @@ class Interaction(Event):
     adapter_digest: str = BASE_DIGEST
     arm: str = "primary"
     params: dict[str, Any] = Field({}, description="sampling, response format, tool choice, as they were asked for")
-    prompt_tokens: Int64 | None = Field(None, description="unknown where the server did not count")
-    completion_tokens: Int64 | None = Field(None, description="of all choices of the request")
+    prompt_tokens: Count = Field(None, description="unknown where the server did not count")
+    completion_tokens: Count = Field(None, description="of all choices of the request")
     latency_ms: float = 0.0
     finish_reason: str = "stop"
     served_at: float = Field(description="Unix seconds, UTC")
     assigned_at: float | None = Field(
         None,
         exclude_if=_is_none,
-        description="when the route chose the arm, Unix seconds, if that was for an earlier turn of the conversation",
+        description="when the route chose the arm, Unix seconds, if not for this: for an earlier turn, or the first of "
+        "several choices",
     )
     parent_interaction_id: str | None = Field(None, description="the answer that this one should replace")
     candidate_group_id: str | None = Field(None, description="shared by answers shown side by side to choose from")

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from ratchet.collection import decode_json
 from ratchet.events import Consent, Event, Feedback, Interaction, Kind, Source
 from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, KEPT_IN_EXTRA, feedback_row, interaction_row
+from ratchet.router.chat_request import PARAMS
 from ratchet.router.feedback import VoteRequest
-from ratchet.router.relay import PARAMS
 from ratchet.router.tokens import Ticket
 from support.event_factory import interaction, vote
 
@@ -133,6 +133,7 @@ def test_votes_that_the_router_writes_take_the_fast_path(kind: str, data: st.Dat
             **dict.fromkeys(
                 ("score_name", "comment", "supersedes_id", "tenant", "adapter_digest", "arm"), MAYBE["words"]
             ),
+            "tags": st.none() | st.lists(WORDS, max_size=2),
         },
     ),
 )
@@ -167,6 +168,8 @@ def test_no_optional_field_of_a_vote_is_forgotten_here():
         {},
         optional={
             **dict.fromkeys(("parent_interaction_id", "candidate_group_id"), MAYBE["words"]),
+            **dict.fromkeys(("refusal", "reasoning", "task", "completion_id"), MAYBE["words"]),
+            **dict.fromkeys(("tools", "tool_calls"), st.none() | st.lists(st.dictionaries(WORDS, WORDS), max_size=2)),
             **dict.fromkeys(("propensity", "retention_until"), MAYBE["number"]),
         },
     ),

@@ -6,8 +6,9 @@ import torch
 
 from ratchet.base_model import load_base
 from ratchet.config import Config
-from ratchet.inference.batching import TOP_K, DecodingBatch, GenerationRow, generate, stop_tokens
+from ratchet.inference.batching import DecodingBatch, GenerationRow, generate, stop_tokens
 from ratchet.inference.lora import MultiLoraModel
+from ratchet.inference.sampling import TOP_K
 
 QUESTIONS = ["Why is the sky blue?", "Bread?", "How do bees make honey? They collect nectar.", "Tell me about France."]
 

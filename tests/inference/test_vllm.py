@@ -385,6 +385,51 @@ def test_the_cpu_pools_metrics_are_vllms(stack: Stack, config: Config) -> None:
     assert set(LABELS) <= theirs["vllm:num_requests_running"]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"stop": ["e", "th"]},
+        {"stop": "ca", "max_tokens": 60},
+        {"logprobs": True, "top_logprobs": 3},
+        {"frequency_penalty": 1.0},
+        {"presence_penalty": 1.5, "logprobs": True},
+        {"logit_bias": {"40": 5, "41": 5.5}},
+    ],
+)
+def test_the_cpu_pool_answers_as_vllm(stack: Stack, config: Config, fields: dict[str, Any]) -> None:
+    """Greedily, and without special tokens: vLLM's log-probabilities include the one that ends an answer."""
+    banned = {"logit_bias": {str(token): -100.0 for token in range(3)} | fields.get("logit_bias", {})}
+    with running(model_server(config)) as ours:
+        for question in QUESTIONS:
+            found, expected = (
+                choice_of(
+                    ask(url, question, model=model, **{"logprobs": False, **fields, **banned}, return_token_ids=None)
+                )
+                for url, model in ((ours, config.base_model.model), (stack.vllm.url, "tiny"))
+            )
+            # vLLM leaves out the half of a character at the end.
+            assert found["message"]["content"].rstrip("\ufffd") == expected["message"]["content"].rstrip("\ufffd")
+            assert found["finish_reason"] == expected["finish_reason"]
+            pairs = zip(entries(found), entries(expected), strict=True)
+            for one, other in pairs:
+                assert one["logprob"] == pytest.approx(other["logprob"], abs=TOLERANCE)
+                # It has no bytes for the first part of a character, and all of them for its last.
+                assert other["bytes"][-len(one["bytes"]) :] in ([], one["bytes"])
+                likeliest = [[entry["logprob"] for entry in each["top_logprobs"]] for each in (one, other)]
+                assert likeliest[0] == pytest.approx(likeliest[1], abs=TOLERANCE)
+
+
+def choice_of(response: httpx.Response) -> dict[str, Any]:
+    assert response.status_code == 200, response.text
+    [choice] = response.json()["choices"]
+    return dict(choice)
+
+
+def entries(choice: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(choice["logprobs"]["content"]) if choice["logprobs"] else []
+
+
 def series(url: str) -> dict[str, set[str]]:
     """Labels of each metric, with the values of `finished_reason`."""
     from prometheus_client.parser import text_string_to_metric_families

@@ -96,5 +96,5 @@ def test_a_lake_of_an_older_version_gains_the_new_columns(lake: Store):
 def test_earlier_rows_are_found_by_id(lake: Store):
     tables.append(lake, FEEDBACK, [feedback_rows("a", "b")], collection=1)
     tables.append(lake, FEEDBACK, [feedback_rows("c")], collection=2)
-    found = pl.concat(tables.matching(lake, FEEDBACK, 1, pl.Series(["b", "c", "b"])))
+    found = pl.concat(tables.matching(lake, FEEDBACK, 1, pl.Series("feedback_id", ["b", "c", "b"])))
     assert found["feedback_id"].to_list() == ["b"]

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from ratchet.store import LocalStore
-from support.router_client import NOWHERE, Start, ask, body, interactions, message, stub, token, until
+from support.router_client import NOWHERE, Start, ask, body, interactions, stub, token, until
 
 WHOLE = {"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}
 

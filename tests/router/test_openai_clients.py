@@ -1,12 +1,15 @@
 """Clients that we did not write at the router: OpenAI's own for Python, and a page of another origin in a browser."""
 
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import jwt
 import openai
 import pytest
 from fastapi import FastAPI
@@ -77,6 +80,26 @@ def test_a_front_ends_headers_name_person_and_chat(start: Start, lake: LocalStor
         router.post("/v1/chat/completions", json=body, headers=named).raise_for_status()
     assert {one.subject_id for one in interactions(lake)} == {"web/7f3a", "web/by the body"}
     assert {one.conversation_id for one in interactions(lake)} == {"chat-1"}
+
+
+def test_a_signed_name_goes_first_and_a_forged_one_is_refused(start: Start, lake: LocalStore) -> None:
+    """The claims are those that Open WebUI 0.12 signs (open_webui/utils/headers.py)."""
+    secret = "shared by the front end and the router"
+    router = start(api_keys=f"web={KEY}", user_jwt_secret=secret)
+    router.headers["authorization"] = f"Bearer {KEY}"
+    now = int(time.time())
+    claims = {"sub": "7f3a", "email": "a@example.org", "iss": "open-webui", "iat": now, "exp": now + 300}
+
+    def ask_as(claims: dict[str, object], secret: str = secret) -> int:
+        body = {"model": "assistant", "messages": ASKED, "max_tokens": 2, "user": "somebody else"}
+        signed = {"x-openwebui-user-jwt": jwt.encode(claims, secret, "HS256")}
+        return router.post("/v1/chat/completions", json=body, headers=signed).status_code
+
+    assert ask_as(claims) == 200
+    assert ask_as(claims, "a secret of one's own, long enough") == 401
+    assert ask_as({**claims, "exp": now - 1}) == 401
+    assert ask_as({name: claims[name] for name in claims if name != "sub"}) == 401
+    assert [stored.subject_id for stored in interactions(lake)] == ["web/7f3a"]
 
 
 @pytest.mark.parametrize(
@@ -161,10 +184,20 @@ def _answers(url: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("script", [
-        "tool_loop", "models_list", "cors", "anonymous_votes", "vote_by_id", "content_parts", "several_choices",
+@pytest.mark.parametrize(
+    "script",
+    [
+        "tool_loop",
+        "models_list",
+        "cors",
+        "anonymous_votes",
+        "vote_by_id",
+        "content_parts",
+        "several_choices",
         "tool_calls_recorded",
-    ])
+        "conversation_split",
+    ],
+)
 def test_scripts_of_real_clients_end_well(start: Start, lake: LocalStore, script: str) -> None:
     if not SCRIPTS.is_dir():
         pytest.skip(f"no scripts beside the checkout: {SCRIPTS} is absent")
@@ -175,9 +208,11 @@ def test_scripts_of_real_clients_end_well(start: Start, lake: LocalStore, script
             "ROUTER_KEY": KEY,
             "RATCHET_LAKE": lake.root,
             "PATH": "/usr/bin:/bin",
+            "RATCHET_BIN": str(Path(sys.executable).parent / "ratchet"),
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         }
         run = subprocess.run(
-            [sys.executable, f"{script}.py"], cwd=SCRIPTS, env=env, capture_output=True, text=True, timeout=60
+            [sys.executable, f"{script}.py"], cwd=SCRIPTS, env=env, capture_output=True, text=True, timeout=110
         )
     assert run.returncode == 0, run.stdout + run.stderr
 

@@ -114,3 +114,70 @@ def test_nothing_is_acknowledged_that_is_not_stored(start: Start, lake: LocalSto
     metrics = router.get("/metrics").text
     assert "ratchet_votes_total{" not in metrics
     assert 'ratchet_events_not_stored_total{arm="primary"} 2.0' in metrics
+
+
+KEYS = "acme=k1-with-many-characters,other=k2-with-many-characters"
+ACME, OTHER = ({"authorization": f"Bearer {key.partition('=')[2]}"} for key in KEYS.split(","))
+
+
+def test_the_completions_id_and_the_tenants_key_are_enough_at_either_arm(start: Start, lake: LocalStore) -> None:
+    asking = start(**LEFT, arm="canary", api_keys=KEYS)
+    asking.headers.update(ACME)
+    answer = ask(asking, user="u1")
+    own_id = answer.json()["id"]
+    assert own_id == answer.headers["x-request-id"]
+    primary = start(pool_url=NOWHERE, arm="primary", api_keys=KEYS)
+    like(primary, ACME, id=own_id).raise_for_status()
+    like(primary, ACME, id=own_id, user="u2", value=-1, comment="no", tags=["style"]).raise_for_status()
+    asker, other = sorted(votes(lake), key=lambda vote: vote.subject_id)
+    assert (asker.interaction_id, asker.subject_id) == (answer.headers["x-interaction-id"], "acme/u1")
+    assert (asker.tenant, asker.adapter_digest, asker.arm) == ("acme", "d1", "canary")
+    assert (other.subject_id, other.value, other.comment, other.tags) == ("acme/u2", -1, "no", ["style"])
+    assert other.interaction_id == asker.interaction_id
+
+
+def test_an_id_lets_nobody_else_vote(start: Start, lake: LocalStore) -> None:
+    asking = start(**LEFT, api_keys=KEYS)
+    asking.headers.update(ACME)
+    own_id = ask(asking).json()["id"]
+    del asking.headers["authorization"]
+    assert like(asking, {}, id=own_id).status_code == 401, "an id is in logs, and opens nothing by itself"
+    assert like(asking, {"authorization": f"Bearer {own_id}"}, id=own_id).status_code == 401
+    assert like(asking, OTHER, id=own_id).status_code == 404, "of another tenant"
+    assert like(asking, ACME).status_code == 401, "of which answer?"
+    for place in range(len("chatcmpl-"), len(own_id) - 1, 20):
+        changed = own_id[:place] + ("A" if own_id[place] != "A" else "B") + own_id[place + 1 :]
+        assert like(asking, ACME, id=changed).status_code == 404
+    for nonsense in ("chatcmpl-", "chatcmpl-123", "ä" * 200, "x" * 4000):
+        assert like(asking, ACME, id=nonsense).status_code == 404
+    assert votes(lake) == []
+
+
+def test_on_a_laptop_without_keys_the_id_is_enough(start: Start, lake: LocalStore) -> None:
+    router = start(**LEFT)
+    first, second = (ask(router, user="u1").json()["id"] for _ in range(2))
+    like(router, {"authorization": "Bearer whatever a client sends"}, id=first, user="u2").raise_for_status()
+    like(router, {}, id=second, kind="preference", value=first).raise_for_status()
+    thumb, preference = votes(lake)
+    assert thumb.subject_id == "u2"
+    assert preference.value == thumb.interaction_id, "the loser is named by the id that its client saw"
+
+
+def test_of_unnamed_people_each_counts_and_one_script_is_capped(start: Start, lake: LocalStore) -> None:
+    router = start(**LEFT, api_keys=KEYS, votes_per_minute=10)
+    router.headers.update(ACME)
+    for number in range(70):
+        answer = ask(router, messages=[{"role": "user", "content": f"I am {number}"}], max_tokens=1)
+        assert like(router, ACME, id=answer.json()["id"]).status_code == 200
+    said = [{"role": "user", "content": "Hi"}]
+    statuses = []
+    for number in range(20):
+        answer = ask(router, messages=said, max_tokens=1)
+        statuses.append(like(router, ACME, id=answer.json()["id"]).status_code)
+        text = answer.json()["choices"][0]["message"]["content"]
+        said += [{"role": "assistant", "content": text}, {"role": "user", "content": f"And {number}?"}]
+        said = said if len(said) < 40 else said[:2]  # the tiny model's context is short: another branch
+    assert statuses[:10] == [200] * 10
+    assert 429 in statuses[10:], "turns of one chat are one person's"
+    people = {vote.subject_id for vote in votes(lake)}
+    assert len(people) == 71

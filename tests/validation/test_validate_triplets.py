@@ -265,7 +265,11 @@ MESSAGES = st.lists(
 @given(st.lists(MESSAGES, min_size=1, max_size=8))
 def test_a_plain_chat_is_counted_as_a_parsed_one(chats: list[list[dict[str, str]]]):
     written = [json.dumps(chat, sort_keys=True, separators=(",", ":"), ensure_ascii=False) for chat in chats]
-    found = view(pl.LazyFrame({"messages": written})).select("prompt_chars", "unknown_roles").collect()
+    found = (
+        view(pl.LazyFrame({"messages": written}).with_columns(response=pl.lit(""), other_response=pl.lit("")))
+        .select("prompt_chars", "unknown_roles")
+        .collect()
+    )
     chars = [sum(len(turn["content"]) for turn in chat) for chat in chats]
     wizards = [sum(turn["role"] == "wizard" for turn in chat) for chat in chats]
     assert found.to_dict(as_series=False) == {"prompt_chars": chars, "unknown_roles": wizards}

@@ -44,7 +44,7 @@ def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
 STEP = Step(
     name="collect_triplets",
     run=run,
-    version=3,
+    version=4,
     sources=lambda config, inputs, store: {"landing": landing_digest(store)},
     needs=Needs(cpu="4", memory="8Gi", ephemeral_storage="20Gi", timeout_s=2 * HOUR_S),
 )

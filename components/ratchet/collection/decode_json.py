@@ -9,7 +9,7 @@ authoritative on what an event is and which name the fault. Polars' own JSON rea
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import msgspec
 from annotated_types import Ge, Lt, MinLen
@@ -106,7 +106,9 @@ def _feedback_columns(events: list[Any]) -> dict[str, list[Any]]:
         "value_num": [None if isinstance(value, str) else value for value in values],
         "value_text": [value if isinstance(value, str) else None for value in values],
         "extra": [
-            _canonical_extra(event.tenant, event.adapter_digest, event.arm, tuple(event.tags) if event.tags else None)
+            _canonical_extra(
+                event.tenant, event.adapter_digest, event.arm, None if event.tags is None else tuple(event.tags)
+            )
             for event in events
         ],
     }
@@ -152,4 +154,6 @@ def _field_type(name: str, annotation: Any, metadata: Iterable[Any]) -> Any:
                 bounds["ge"] = low
             case Lt(int(high)):
                 bounds["le"] = high - 1  # msgspec cannot compare with 2 ** 63 itself
-    return Annotated[annotation, msgspec.Meta(**bounds)] if bounds else annotation
+    kind = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
+    bounded: Any = Annotated[kind, msgspec.Meta(**bounds)]  # msgspec bounds no union with None
+    return annotation if not bounds else bounded if kind is annotation else bounded | None

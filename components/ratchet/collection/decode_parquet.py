@@ -62,7 +62,7 @@ def _with_defaults(found: pl.DataFrame, table: Table, model: type[BaseModel]) ->
     kinds = {name: kind for name, kind in table.schema.items() if name not in (COLLECTION, TURN)}
     defaults = {name: field.default for name, field in model.model_fields.items() if not field.is_required()}
     defaults |= {"params": "{}", "extra": "{}", "value_num": None, "value_text": None}
-    missing, unknown = set(kinds) - set(defaults) - set(found.columns), set(found.columns) - set(kinds)
+    missing, unknown = set(kinds) - set(defaults) - set(found.columns), set(found.columns) - set(kinds) - {TURN}
     if missing or unknown:
         raise WrongColumns(f"columns missing: {sorted(missing) or 'none'}; unknown: {sorted(unknown) or 'none'}")
     columns = []

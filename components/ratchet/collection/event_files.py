@@ -55,15 +55,21 @@ class EventFiles:
 
     def ids(self) -> "Iterator[pl.Series]":
         """Yield the ids of all events, and of some rows that `rows` will refuse."""
+        for rows in self.columns(self.table.id):
+            yield rows.to_series()
+
+    def columns(self, *names: str) -> "Iterator[pl.DataFrame]":
+        """Yield some columns of all events, and of some rows that `rows` will refuse; unchecked, but for their type."""
         import polars as pl
 
+        types = {name: pl.DataType.from_python(self.table.schema[name]) for name in names}
         for piece, _, _ in self._pieces():
             try:
-                ids = piece.select(self.table.id).collect().to_series()
+                rows = piece.select(names).collect()
             except pl.exceptions.PolarsError:
                 continue  # `rows` refuses it
-            if ids.dtype == pl.String:
-                yield ids
+            if dict(rows.schema) == types:
+                yield rows
 
     def rows(self) -> "Iterator[pl.DataFrame]":
         """Yield the events as rows of the table, without `collection`."""

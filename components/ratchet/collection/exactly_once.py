@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ratchet.collection.conversations import NEEDED, find_chats, turns_of, with_chats
 from ratchet.collection.event_files import EventFiles
 from ratchet.collection.intents import Intent
 from ratchet.collection.join import (
@@ -28,7 +29,7 @@ from ratchet.compute.spill import BUCKET, Spill, bucket_of
 from ratchet.ingest import quarantine
 from ratchet.lake import tables
 from ratchet.lake.fingerprint import Fingerprint
-from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, Table
+from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, TURN, Table
 from ratchet.store import Store
 
 BUCKET_ROWS = 200_000  # of feedback; each brings one or two answers of about a kilobyte
@@ -144,12 +145,25 @@ class _Collection:
         bucket of their own hash, so for these a membership test is enough.
         """
         hashes = sorted_unique(needed[INTERACTIONS.id].hash().to_numpy())
+        turns, chats = self._chats(answers)
         elsewhere = needed.filter(pl.col(BUCKET) != bucket_of(INTERACTIONS.id, self.num_buckets))
-        for rows in answers.rows():
+        for rows in with_chats(answers.rows(), turns, chats):
             is_needed = pl.Series(is_in_sorted(rows[INTERACTIONS.id].hash().to_numpy(), hashes))
             voted_on.add(rows.filter(is_needed).with_columns(bucket_of(INTERACTIONS.id, self.num_buckets)))
             voted_on.add(rows.join(elsewhere, on=INTERACTIONS.id))
             yield rows
+
+    def _chats(self, answers: _NewEvents) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the turns of the new answers that name no chat, and the chats that were found for them."""
+        found = [turns_of(rows) for rows in answers.files.columns(*NEEDED)] or [turns_of(_empty(INTERACTIONS))]
+        served, earlier = (pl.concat(parts) for parts in zip(*found, strict=True))
+        served = served.filter(~pl.col(INTERACTIONS.id).is_in(answers.known.implode()))
+        served = served.sort(INTERACTIONS.time, TURN).unique(INTERACTIONS.id, keep="first", maintain_order=True)
+        known = [served.clear()]
+        if answers.earlier and earlier.height:
+            rows_of_turns = tables.matching(self.store, INTERACTIONS, answers.earlier, earlier[TURN])
+            known += [rows.select(served.columns) for rows in rows_of_turns]
+        return served, find_chats(served, earlier, pl.concat(known))
 
     def _triplets(self, feedback: Spill, voted_on: Spill, may_wait: pl.Expr) -> Iterator[pl.DataFrame]:
         for bucket in range(self.num_buckets):

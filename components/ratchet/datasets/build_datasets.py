@@ -189,7 +189,7 @@ STEP = Step(
     name="build_datasets",
     run=run,
     inputs=("validate_triplets",),
-    version=7,
+    version=8,
     reads=("seed",),
     sources=_sources,
     needs=Needs(cpu="4", memory="16Gi", ephemeral_storage="40Gi", timeout_s=4 * HOUR_S),

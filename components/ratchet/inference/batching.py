@@ -5,9 +5,9 @@ padded on the left; columns that no row uses any more are removed.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.nn.functional import pad
@@ -15,8 +15,11 @@ from transformers import DynamicCache
 
 from ratchet.inference.lora import MultiLoraModel
 from ratchet.inference.prefix_cache import Prefixes
+from ratchet.inference.sampling import TokenLogprob, next_tokens
 
-TOP_K = 50  # sampling is limited to this many tokens: noise over the whole vocabulary costs more than the model
+if TYPE_CHECKING:
+    from ratchet.inference.answer_text import AnswerText
+    from ratchet.inference.constraints import Constraint
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -25,7 +28,8 @@ FinishReason = Literal["stop", "length", "abort"]
 class GenerationRow:
     """One answer while it is generated. `adapter` is a loaded one, None the base model; temperature 0 is greedy.
 
-    Times are `time.monotonic()`.
+    `text` is kept where a client reads along or names stop texts, `logprobs` where `top_logprobs` is set. Times are
+    `time.monotonic()`.
     """
 
     prompt: Sequence[int]
@@ -33,6 +37,14 @@ class GenerationRow:
     adapter: str | None = None
     temperature: float = 1.0
     seed: int = 0
+    top_p: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    constraint: "Constraint | None" = None
+    text: "AnswerText | None" = None
+    top_logprobs: int | None = None
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     arrived_at: float = field(default_factory=time.monotonic)
@@ -41,14 +53,29 @@ class GenerationRow:
     finished_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self._generator = torch.Generator().manual_seed(self.seed)
+        self.generator = torch.Generator().manual_seed(self.seed)
 
-    def gumbel(self) -> torch.Tensor:
-        """Return scaled noise whose sum with the logits has an exact sample as its argmax (Gumbel-max trick)."""
-        if self.temperature == 0:
-            return torch.zeros(TOP_K)
-        noise = torch.empty(TOP_K, dtype=torch.float64).exponential_(generator=self._generator)
-        return -self.temperature * noise.log_().float()
+    @property
+    def has_altered_logits(self) -> bool:
+        return bool(self.frequency_penalty or self.presence_penalty or self.logit_bias or self.constraint)
+
+    def take(self, token: int, stop_tokens: frozenset[int]) -> None:
+        """Add a token; the row is finished if it is a stop token, or completes a stop text or the grammar."""
+        self.tokens.append(token)
+        is_end = token in stop_tokens  # which neither the text nor the grammar has
+        reason: FinishReason | None = "stop" if is_end or self._completes(token) else None
+        if len(self.tokens) >= self.max_tokens:
+            reason = reason or "length"
+        if self.constraint and self.constraint.is_broken:
+            reason = "length"
+        if reason and self.text:
+            self.text.finish(self.tokens[:-1] if is_end else self.tokens)
+        # Last, since another thread may read the text as soon as there is a reason.
+        self.finish_reason = self.finish_reason or reason
+
+    def _completes(self, token: int) -> bool:
+        has_stopped = self.text is not None and self.text.add(token)
+        return (self.constraint is not None and self.constraint.add(token)) or has_stopped
 
 
 class DecodingBatch:
@@ -106,16 +133,11 @@ class DecodingBatch:
         return logits
 
     def _extend(self, rows: Sequence[GenerationRow], logits: torch.Tensor) -> None:
-        values, candidates = logits.topk(TOP_K)
+        tokens = next_tokens(rows, logits)
         now = time.monotonic()
-        best = (values + torch.stack([row.gumbel() for row in rows])).argmax(1, keepdim=True)
-        for row, token in zip(rows, candidates.gather(1, best)[:, 0].tolist(), strict=True):
-            row.tokens.append(token)
+        for row, token in zip(rows, tokens, strict=True):
             row.first_token_at = row.first_token_at or now
-            if token in self.stop_tokens:
-                row.finish_reason = "stop"
-            elif len(row.tokens) >= row.max_tokens:
-                row.finish_reason = "length"
+            row.take(token, self.stop_tokens)
 
     def _leave(self) -> list[GenerationRow]:
         finished = [row for row in self.rows if row.finish_reason]

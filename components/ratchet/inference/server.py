@@ -5,30 +5,24 @@ On a cluster vLLM is used in its place.
 
 import asyncio
 import os
-import secrets
-import time
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
-from ratchet.base_model import load_base
 from ratchet.config import Config
-from ratchet.errors import UserError
-from ratchet.http_limits import Limits, RequestRefused
-from ratchet.http_service import new_service, run_server
-from ratchet.inference.batching import GenerationRow, stop_tokens
-from ratchet.inference.engine import MAX_CELLS, Engine
+from ratchet.http_limits import CLIENT_LEFT, Limits, RequestRefused
+from ratchet.http_service import in_shape, new_service, read_json, run_server
+from ratchet.inference.completions import Completion
 from ratchet.inference.metrics import EngineMetrics
-from ratchet.inference.openai_api import ChatRequest, Stream, completion
+from ratchet.inference.openai_api import ChatRequest
+from ratchet.inference.pool import Pool
 
 LIMITS = Limits(body_bytes=4 << 20)
 
@@ -41,103 +35,6 @@ class LoadRequest(BaseModel):
 
 class UnloadRequest(BaseModel):
     lora_name: str
-
-
-class Pool:
-    """The loaded models by name, and the conversion of chats to rows and of rows to text."""
-
-    def __init__(self, config: Config) -> None:
-        self.base = config.base_model.model
-        self.started_at = int(time.time())
-        # In a thread that ends: OpenMP keeps helper threads for each thread that ever computed. With more of them than
-        # cores it lets them sleep between operations, and every operation waits for one to wake up.
-        with ThreadPoolExecutor(1) as loader:
-            model, self.tokenizer = loader.submit(load_base, config.base_model).result()
-        self.context = min(model.config.max_position_embeddings, MAX_CELLS)
-        self.engine = Engine(model, stop_tokens(model, self.tokenizer))
-        self.slots: dict[str, str | None] = {self.base: None}
-        self.folders: dict[str, str] = {}
-        self._loading = asyncio.Lock()
-
-    def row(self, request: ChatRequest) -> GenerationRow:
-        """Return the row for a request. Raises RequestRefused if it cannot be served."""
-        if request.model not in self.slots:
-            raise RequestRefused(404, f"The model `{request.model}` does not exist; there are {sorted(self.slots)}.")
-        prompt = self.tokenizer.apply_chat_template(
-            [message.for_template() for message in request.messages], add_generation_prompt=True
-        )["input_ids"]
-        if len(prompt) + request.max_tokens > self.context:
-            raise RequestRefused(
-                400,
-                f"The model holds {self.context} tokens; the prompt has {len(prompt)} and max_tokens is "
-                f"{request.max_tokens}.",
-            )
-        return GenerationRow(
-            prompt=prompt,
-            max_tokens=request.max_tokens,
-            adapter=self.slots[request.model],
-            temperature=request.temperature,
-            seed=secrets.randbits(63) if request.seed is None else request.seed,
-        )
-
-    def text(self, row: GenerationRow) -> str:
-        return str(self.tokenizer.decode(row.tokens, skip_special_tokens=True))
-
-    async def texts(self, row: GenerationRow) -> AsyncGenerator[str, None]:
-        """Yield the answer piece by piece as it is generated. Closing the generator early stops the generation."""
-        stepped, loop, sent = asyncio.Event(), asyncio.get_running_loop(), ""
-        answer = asyncio.wrap_future(self.engine.generate(row, on_token=lambda: loop.call_soon_threadsafe(stepped.set)))
-        answer.add_done_callback(lambda _: stepped.set())
-        try:
-            while not answer.done():
-                await stepped.wait()
-                stepped.clear()
-                text = self.text(row)
-                # A character of several tokens is incomplete until the last of them.
-                if not text.endswith("\ufffd") and text.startswith(sent) and text != sent:
-                    yield text[len(sent) :]
-                    sent = text
-            await answer
-        finally:
-            if not answer.done():
-                self.engine.abort(row)
-        if rest := self.text(row)[len(sent) :]:
-            yield rest
-
-    async def load(self, name: str, path: str) -> None:
-        async with self._loading:  # of two loads of one name, the second must see the first
-            if name in self.slots:
-                raise RequestRefused(400, f"The lora adapter '{name}' has already been loaded.")
-            try:
-                slot: str = await asyncio.wrap_future(self.engine.load(Path(path)))
-            except UserError as error:
-                raise RequestRefused(400, str(error)) from None
-            self.slots[name], self.folders[name] = slot, path
-
-    async def unload(self, name: str) -> None:
-        async with self._loading:
-            if name not in self.folders:
-                raise RequestRefused(404, f"The lora adapter '{name}' cannot be found.")
-            del self.folders[name]
-            if slot := self.slots.pop(name):
-                self.engine.retire(slot)
-
-    @property
-    def adapter_names(self) -> dict[str, str]:
-        """The names of the loaded adapters by slot."""
-        return {slot: name for name, slot in self.slots.items() if slot}
-
-    def cards(self) -> Iterator[dict[str, Any]]:
-        for name in self.slots:
-            is_base = name == self.base
-            yield {
-                "id": name,
-                "object": "model",
-                "created": self.started_at,
-                "owned_by": "ratchet",
-                "root": self.base if is_base else self.folders.get(name),
-                "parent": None if is_base else self.base,
-            }
 
 
 def create_app(config: Config) -> FastAPI:
@@ -165,27 +62,37 @@ def create_app(config: Config) -> FastAPI:
         return Response(f"Success: LoRA adapter '{request.lora_name}' removed successfully.")
 
     @app.post("/v1/chat/completions")
-    async def chat(request: ChatRequest) -> Response:
-        row = pool.row(request)
+    async def chat(http: Request) -> Response:
+        request = in_shape(await read_json(http), ChatRequest)
+        completion = await pool.completion(request)
         if request.stream:
-            return StreamingResponse(_stream(pool, metrics, request, row), media_type="text/event-stream")
-        await asyncio.wrap_future(pool.engine.generate(row))
-        metrics.count(row)
-        return JSONResponse(completion(request, row, pool.text(row)))
+            return StreamingResponse(_stream(pool, metrics, completion), media_type="text/event-stream")
+        async with aclosing(_generate(pool, metrics, completion)) as steps:
+            async for _ in steps:
+                if await http.is_disconnected():
+                    raise RequestRefused(CLIENT_LEFT, "the client left before its answer was complete")
+        return JSONResponse(completion.whole())
 
     return app
 
 
-async def _stream(pool: Pool, metrics: EngineMetrics, request: ChatRequest, row: GenerationRow) -> AsyncIterator[str]:
-    stream = Stream(request)
-    yield stream.start()
+async def _generate(pool: Pool, metrics: EngineMetrics, completion: Completion) -> AsyncGenerator[None, None]:
     try:
-        async with aclosing(pool.texts(row)) as texts:
-            async for text in texts:
-                yield stream.text(text)
+        async with aclosing(pool.generate(completion.rows)) as steps:
+            async for _ in steps:
+                yield
     finally:
-        metrics.count(row)
-    yield stream.end(row)
+        for row in completion.rows:
+            metrics.count(row)
+
+
+async def _stream(pool: Pool, metrics: EngineMetrics, completion: Completion) -> AsyncIterator[str]:
+    yield completion.start()
+    async with aclosing(_generate(pool, metrics, completion)) as steps:
+        async for _ in steps:
+            if news := completion.more():
+                yield news
+    yield completion.more() + completion.end()
 
 
 def _add_probes(app: FastAPI, pool: Pool, metrics: EngineMetrics) -> None:
@@ -200,6 +107,11 @@ def _add_probes(app: FastAPI, pool: Pool, metrics: EngineMetrics) -> None:
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": list(pool.cards())}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        pool.slot(name)
+        return next(card for card in pool.cards() if card["id"] == name)
 
 
 def serve(config: Config, host: str, port: int) -> None:

@@ -98,20 +98,22 @@ def ids(store: Store, table: Table, up_to: int) -> "Iterator[pl.DataFrame]":
         yield rows.select(table.id, COLLECTION).filter(pl.col(COLLECTION) <= up_to).collect()
 
 
-def matching(store: Store, table: Table, up_to: int, ids: "pl.Series") -> "Iterator[pl.DataFrame]":
-    """Yield the rows of the table whose id is among `ids`, one file at a time.
+def matching(store: Store, table: Table, up_to: int, wanted: "pl.Series") -> "Iterator[pl.DataFrame]":
+    """Yield the rows of the table whose column of the name of `wanted` has one of its values, one file at a time.
 
-    Only the id column of every file is read, and the rest of those with a match: the history is large, and a day's
-    votes are on answers of few days.
+    Only that column of every file is read, and the rest of those with a match: the history is large, and a day's
+    votes are on answers of few days. An older version's files may lack the column.
     """
     import polars as pl
 
     _, options = store.delta_uri(table.key)
-    wanted = ids.unique().alias(table.id).to_frame().lazy()
+    name, values = wanted.name, wanted.unique().to_frame().lazy()
     for file in open_table(store, table).file_uris():
         rows = pl.scan_parquet(file, storage_options=options or None).filter(pl.col(COLLECTION) <= up_to)
-        if rows.select(table.id).join(wanted, on=table.id, how="semi").head(1).collect().height:
-            yield rows.join(wanted, on=table.id, how="semi").collect()
+        if name not in rows.collect_schema():
+            continue
+        if rows.select(name).join(values, on=name, how="semi").head(1).collect().height:
+            yield rows.join(values, on=name, how="semi").collect()
 
 
 def open_table(store: Store, table: Table) -> Any:

@@ -32,7 +32,7 @@ class Peer:
     def __init__(self, settings: RouterSettings, signer: Signer) -> None:
         other = "canary" if settings.arm == "primary" else "primary"
         self._url, self._signer = settings.peer_url.format(arm=other), signer
-        self._there = [*THERE, *settings.names_in[0], *settings.names_in[1]]
+        self._there = [*THERE, settings.user_jwt_header, *settings.names_in[0], *settings.names_in[1]]
         self._timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=settings.timeout_s)
         self._stack = AsyncExitStack()
 

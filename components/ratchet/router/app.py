@@ -102,7 +102,7 @@ def _add_chats(app: FastAPI, relay: Relay, settings: RouterSettings, tenant: Ten
         body = await read_json(request)  # whole, for the pool; the router reads a part of it
         headers = request.headers
         named = [headers.get(name) for name in user_headers], [headers.get(name) for name in chat_headers]
-        asked = ChatRequest.read(body, api.messages_of, named)
+        asked = ChatRequest.read(body, api.messages_of, named, settings.signed_user(headers))
         left, begun = partial(_left, request), None
         if api is CHAT:
             begun, response = await relay.keep_on_its_arm(asked, asks, await request.body(), headers, left)

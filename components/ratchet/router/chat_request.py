@@ -58,8 +58,9 @@ class ChatRequest:
         body: Any,
         messages_of: Callable[[dict[str, Any]], list[Message]],
         named: tuple[Sequence[str | None], Sequence[str | None]] = ((), ()),
+        signed_user: str | None = None,
     ) -> Self:
-        """Read a body, and the names of person and chat that came beside it.
+        """Read a body, and the names of person and chat that came beside it; a person's signed name goes first.
 
         Raises RequestRefused with 400 where there is nothing to route or record.
         """
@@ -69,7 +70,7 @@ class ChatRequest:
             raise RequestRefused(400, f"model: you must name a model; given {body.get('model')!r:.100}", param="model")
         given = body.get("metadata")
         metadata: dict[str, Any] = given if isinstance(given, dict) else {}
-        names = (body.get("safety_identifier"), body.get("user"), metadata.get("user_id"), *named[0])
+        names = (signed_user, body.get("safety_identifier"), body.get("user"), metadata.get("user_id"), *named[0])
         chats = (metadata.get("conversation_id"), *named[1])
         tools = body.get("tools")
         params = {name: body[name] for name in PARAMS if body.get(name) is not None}

@@ -60,6 +60,8 @@ class Exchange:
     served: ServedModel
     is_fallback: bool
     ticket: Ticket
+    completion_id: str
+    """The ticket, sealed: the answer's id as its client sees it."""
     started: float
     is_kept: bool = False
     """Whether an earlier turn chose the arm, not the route."""
@@ -131,11 +133,12 @@ class Relay:
             served=reply.served,
             is_fallback=reply.is_fallback,
             ticket=ticket,
+            completion_id=self._signer.seal(ticket),
             started=started,
             is_kept=begun is not None,
         )
-        shown = self._headers(reply, ticket, shows_arm)
-        renamer = Renamer(self.settings.public_model, shown["x-request-id"] if api.names_answers else None)
+        shown = self._headers(reply, exchange, shows_arm)
+        renamer = Renamer(self.settings.public_model, exchange.completion_id if api.names_answers else None)
         if request.stream:
             events = EventStream(api.reader(), renamer, hides_usage=api.asks_for_usage and not _asks_for_usage(body))
             return StreamingResponse(self._stream(exchange, reply, events), headers=shown)
@@ -233,7 +236,13 @@ class Relay:
         self.metrics.unfinished.labels(self.metrics.arm, "abandoned").inc()
         if served := self.upstream.known:
             exchange = Exchange(
-                api=api, request=request, served=served, is_fallback=False, ticket=ticket, started=started
+                api=api,
+                request=request,
+                served=served,
+                is_fallback=False,
+                ticket=ticket,
+                completion_id=self._signer.seal(ticket),
+                started=started,
             )
             self._record_later(exchange, Answer(choices=(Choice(text="", finish_reason="abandoned"),)))
 
@@ -376,7 +385,9 @@ class Relay:
         request, ticket, settings = exchange.request, exchange.ticket, self.settings
         choice, is_fallback = answer.choices[number], exchange.is_fallback
         interaction_id = of_choice(ticket.interaction_id, number)
-        kept: dict[str, Any] = {"assigned_at": ticket.assigned_at} if exchange.is_kept else {}
+        # The route chooses an arm for a request, not for each of its choices.
+        was_chosen_before = exchange.is_kept or number > 0
+        kept: dict[str, Any] = {"assigned_at": ticket.assigned_at} if was_chosen_before else {}
         if len(answer.choices) > 1:
             kept["candidate_group_id"] = ticket.interaction_id
         if number == 0:  # the pool counts all choices together
@@ -403,7 +414,7 @@ class Relay:
             refusal=choice.refusal,
             reasoning=choice.reasoning,
             task=request.task,
-            completion_id=self._signer.seal(ticket),
+            completion_id=exchange.completion_id,
             **kept,
         )
 
@@ -423,17 +434,17 @@ class Relay:
             logger.warning("%s", printable(detail))
         self._last_trouble = detail
 
-    def _headers(self, reply: Reply, ticket: Ticket | None, shows_arm: bool) -> dict[str, str]:
+    def _headers(self, reply: Reply, exchange: Exchange | None, shows_arm: bool) -> dict[str, str]:
         """Return the response headers: content type and ids; for callers who may know it, what answered and how."""
         settings, got = self.settings, reply.response.headers
         headers = {"content-type": got.get("content-type", "application/json")}
         headers |= _listed(got, FROM_POOL)
         headers |= {name.lower(): value for name, value in got.items() if name.lower().startswith(LIMITS_FROM_POOL)}
-        if ticket:
+        if exchange:
             headers |= {
-                "x-interaction-id": ticket.interaction_id,
-                "x-request-id": self._signer.seal(ticket),  # OpenAI's clients show it as `_request_id`
-                "x-feedback-token": self._signer.sign(ticket),
+                "x-interaction-id": exchange.ticket.interaction_id,
+                "x-request-id": exchange.completion_id,  # OpenAI's clients show it as `_request_id`
+                "x-feedback-token": self._signer.sign(exchange.ticket),
             }
         if shows_arm:
             headers |= {

@@ -59,7 +59,7 @@ def judge_rows(triplets: "pl.DataFrame", rules: tuple["Rule", ...]) -> "pl.DataF
 
 
 def view(triplets: "pl.LazyFrame") -> "pl.LazyFrame":
-    """Return what the expectations check: the columns, counts of the prompt, which is JSON, and the answers.
+    """Return what the expectations check: the columns, counts of the prompt, which is JSON, and `answer`.
 
     An answer that is no text (a tool call, a refusal) may have an empty one: `answer` then says what it is instead.
     Most prompts are plain (no escapes, no fields except content and role) and are counted without parsing.

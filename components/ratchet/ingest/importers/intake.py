@@ -129,9 +129,18 @@ class Intake:
         """Return the record's time (Unix seconds) or, without one, a time by its order in the file."""
         return EPOCH_S + self.order * STEP_S + later_s if seconds is None else seconds
 
+    def chat(self, session: Any) -> str | None:
+        """Return the chat of an answer by the session that its source names; None leaves it to be found by content.
+
+        A trace is no chat: most tools make one of each turn.
+        """
+        return f"{self.origin}:{session}" if session else None
+
     def serve(self, **fields: Any) -> str:
         """Add an answer and return its id. A repeated id counts as a duplicate."""
         defaults = {"subject_id": self.origin, "base_model": "unknown", "consent_training": self.terms.consent}
+        if fields["conversation_id"] is None:
+            fields["conversation_id"] = fields["interaction_id"]
         event = Interaction.model_validate(_ordered(defaults | fields))
         self._add("interactions", event.interaction_id, event)
         return event.interaction_id

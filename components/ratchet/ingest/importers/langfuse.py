@@ -92,7 +92,7 @@ def read_trace(intake: Intake, record: bytes) -> None:
     fields = {
         "messages": prompt_of(observation.input),
         "response": answer_of(observation.output),
-        "conversation_id": f"langfuse:{observation.session_id or observation.trace_id or observation.id}",
+        "conversation_id": intake.chat(observation.session_id),
         "base_model": observation.provided_model_name or observation.model or "unknown",
         "served_at": intake.time(served_at),
         "source_fields": observation.unknown,

@@ -73,10 +73,10 @@ def read_trace(intake: Intake, record: bytes) -> None:
     extra = unpacked(run.extra)
     metadata = extra.get("metadata") if isinstance(extra, dict) else None
     known: dict[str, Any] = metadata if isinstance(metadata, dict) else {}
-    thread = next((known[key] for key in THREAD_KEYS if known.get(key)), run.trace_id or run.id)
+    thread = next((known[key] for key in THREAD_KEYS if known.get(key)), None)
     intake.serve(
         interaction_id=f"langsmith:{run.id}",
-        conversation_id=f"langsmith:{thread}",
+        conversation_id=intake.chat(thread),
         messages=prompt_of(run.inputs),
         response=answer_of(run.outputs),
         base_model=str(known.get("ls_model_name") or "unknown"),

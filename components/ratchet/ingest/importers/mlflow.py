@@ -109,7 +109,7 @@ def _serve(intake: Intake, trace: Trace, span: Span | None, name: str) -> None:
     user = metadata.get("mlflow.trace.user")
     intake.serve(
         interaction_id=name,
-        conversation_id=f"mlflow:{metadata.get('mlflow.trace.session') or trace.info.trace_id}",
+        conversation_id=intake.chat(metadata.get("mlflow.trace.session")),
         messages=prompt_of(_decoded(attributes.get("mlflow.spanInputs"))),
         response=answer_of(_decoded(attributes.get("mlflow.spanOutputs"))),
         base_model=str(_decoded(attributes.get("mlflow.llm.model")) or "unknown"),

@@ -137,11 +137,11 @@ def _answer(intake: Intake, event: Attributed, nanos: str | int) -> None:
                 *prompt_of(known.get("gen_ai.input.messages")),
             ],
             "response": answer_of(known[ANSWER]),
-            "conversation_id": f"otel:{known.get('gen_ai.conversation.id') or event.trace_id or response}",
+            "conversation_id": intake.chat(known.get("gen_ai.conversation.id")),
             "base_model": str(known.get("gen_ai.response.model") or known.get("gen_ai.request.model") or "unknown"),
             "served_at": _seconds(nanos),
-            "prompt_tokens": known.get("gen_ai.usage.input_tokens") or 0,
-            "completion_tokens": known.get("gen_ai.usage.output_tokens") or 0,
+            "prompt_tokens": known.get("gen_ai.usage.input_tokens"),
+            "completion_tokens": known.get("gen_ai.usage.output_tokens"),
         }
         names = [str(name) for name in (response, span) if name]
         if not names:

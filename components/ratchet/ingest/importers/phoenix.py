@@ -78,7 +78,7 @@ def read_trace(intake: Intake, record: bytes) -> None:
     fields = {
         "messages": prompt_of(_at(tree, "llm", "input_messages") or _at(tree, "input", "value")),
         "response": answer_of(_at(tree, "llm", "output_messages") or _at(tree, "output", "value")),
-        "conversation_id": f"phoenix:{_at(tree, 'session', 'id') or span.context.trace_id}",
+        "conversation_id": intake.chat(_at(tree, "session", "id")),
         "base_model": str(_at(tree, "llm", "model_name") or "unknown"),
         "served_at": span.start_time,
         "source_fields": span.unknown,
