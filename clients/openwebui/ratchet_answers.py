@@ -4,7 +4,7 @@ author: The Ratchet authors
 version: 0.1.0
 required_open_webui_version: 0.12.0
 description: A global filter that keeps the completion id of each streamed answer, for the function "Ratchet: votes".
-"""  # noqa: D212 - the form that Open WebUI reads
+"""  # noqa: D205, D212 - the form that Open WebUI reads
 
 import sqlite3
 from contextlib import closing

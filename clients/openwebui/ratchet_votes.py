@@ -5,7 +5,7 @@ version: 0.1.0
 required_open_webui_version: 0.12.0
 requirements: ratchet-client
 description: An event function that sends each thumb to the Ratchet router. It needs the filter that remembers answers.
-"""  # noqa: D212 - the form that Open WebUI reads
+"""  # noqa: D205, D212 - the form that Open WebUI reads
 
 import os
 import sqlite3
