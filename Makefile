@@ -6,6 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 AIRFLOW := .venv-airflow
 VLLM := .venv-vllm
+CLIENTS := .venv-clients
+CHAINLIT := .venv-chainlit
+OPENWEBUI := .venv-openwebui
+# The clients' matrix drives Node's clients where Node is; CI runs OpenAI's.
+NPM := $(if $(shell command -v npm),clients/npm/node_modules/.npm)
 # uv does not read pip's configuration; hand it the one setting that decides which torch is installed.
 FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 UV := $(BIN)/uv
@@ -53,6 +58,25 @@ $(VLLM)/.vllm: $(UV) requirements/vllm.txt
 	$(UV) pip install --quiet --python $(VLLM)/bin/python $(FIND_LINKS) --no-deps -r requirements/vllm.txt
 	touch $@
 
+$(CLIENTS)/.clients: $(UV) requirements/clients.txt
+	$(UV) venv --quiet --allow-existing --python $(BIN)/python $(CLIENTS)
+	$(UV) pip install --quiet --python $(CLIENTS)/bin/python -r requirements/clients.txt
+	touch $@
+
+$(CHAINLIT)/.chainlit: $(UV) requirements/clients-chainlit.txt
+	$(UV) venv --quiet --allow-existing --python $(BIN)/python $(CHAINLIT)
+	$(UV) pip install --quiet --python $(CHAINLIT)/bin/python -r requirements/clients-chainlit.txt
+	touch $@
+
+$(OPENWEBUI)/.openwebui: $(UV) requirements/clients-openwebui.txt
+	$(UV) venv --quiet --allow-existing --python $(BIN)/python $(OPENWEBUI)
+	$(UV) pip install --quiet --python $(OPENWEBUI)/bin/python --no-deps -r requirements/clients-openwebui.txt
+	touch $@
+
+clients/npm/node_modules/.npm: clients/npm/package-lock.json
+	cd clients/npm && npm ci --silent
+	touch $@
+
 setup: $(VENV)/.dev ## Create .venv with everything that steps, tests and checks need
 
 demo: $(VENV)/.work ## The whole loop on this machine: one adapter promoted, one rolled back, a report (SEED=0)
@@ -61,7 +85,7 @@ demo: $(VENV)/.work ## The whole loop on this machine: one adapter promoted, one
 airflow: $(VENV)/.work $(AIRFLOW)/.airflow ## Airflow on this machine, with the DAGs in place (PORT=8080)
 	infra/airflow/standalone.sh
 
-test: $(VENV)/.dev $(AIRFLOW)/.airflow check ## Lint, types, import rings and the tests that need minutes at most
+test: $(VENV)/.dev $(AIRFLOW)/.airflow $(NPM) check ## Lint, types, import rings and the tests that need minutes at most
 	@$(AIRFLOW)/bin/pytest tests/dags > .test-dags.log 2>&1 & dags=$$!; \
 	$(BIN)/pytest -n 2 --dist loadfile $(COVER); steps=$$?; \
 	wait $$dags; in_dags=$$?; cat .test-dags.log; exit $$((steps | in_dags))
@@ -76,8 +100,12 @@ test-dags: $(AIRFLOW)/.airflow
 test-vllm: $(VENV)/.dev $(VLLM)/.vllm ## Adapters, syncer and router against a real vLLM on this machine's CPU
 	$(BIN)/pytest -m vllm
 
-test-all: $(VENV)/.dev $(AIRFLOW)/.airflow $(VLLM)/.vllm check ## All of `test`, and the slow tests (the demo, kills, real engines)
-	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n 2 --dist loadfile -m 'not gpu and not cluster'
+test-clients: $(VENV)/.dev $(CLIENTS)/.clients $(CHAINLIT)/.chainlit $(OPENWEBUI)/.openwebui $(NPM) ## Real clients at the router: the matrix of docs/clients.md
+	cd clients/npm && npm test
+	$(BIN)/pytest tests/clients -m 'clients or not clients'
+
+test-all: $(VENV)/.dev $(AIRFLOW)/.airflow $(VLLM)/.vllm check test-clients ## All of `test`, and the slow tests (the demo, kills, real engines)
+	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n 2 --dist loadfile -m 'not gpu and not cluster and not clients'
 	$(AIRFLOW)/bin/pytest tests/dags -m 'not gpu and not cluster'
 
 system: ## Install from Debian's packages what the browser tests and the slow tests use; as root
@@ -88,6 +116,7 @@ check: $(VENV)/.dev ## Format, lint, types, import rings, and the documentation'
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy clients/python/ratchet_client
 	$(BIN)/lint-imports --no-logo
 	$(MKDOCS) build --strict
 
@@ -108,6 +137,8 @@ requirements: $(UV) ## Pin requirements/*.txt from pyproject.toml again
 	$(COMPILE) --group docs -c requirements/dev.txt 2>/dev/null > requirements/docs.txt
 	$(COMPILE) pyproject.toml --extra airflow 2>/dev/null > requirements/airflow.txt
 	$(COMPILE) pyproject.toml --extra airflow --group airflow-dev -c requirements/airflow.txt 2>/dev/null > requirements/airflow-dev.txt
+	$(COMPILE) --group clients/python/pyproject.toml:matrix 2>/dev/null > requirements/clients.txt
+	$(COMPILE) --group clients/python/pyproject.toml:chainlit 2>/dev/null > requirements/clients-chainlit.txt
 
 golden: $(VENV)/.dev ## Rewrite the golden files, to review as a diff
 	-REGENERATE_GOLDEN=1 $(BIN)/pytest -q tests/pipelines tests/charts tests/docs tests/ingest -k "golden or what_argo_cd"
@@ -119,6 +150,6 @@ images: ## Build every image: BASE_IMAGE=NAME@sha256:… (ENGINE=docker)
 	done
 
 clean: ## Remove the environment and what the demo left
-	rm -rf $(VENV) $(AIRFLOW) $(VLLM) airflow-home demo site
+	rm -rf $(VENV) $(AIRFLOW) $(VLLM) $(CLIENTS) $(CHAINLIT) $(OPENWEBUI) clients/npm/node_modules airflow-home demo site
 
-.PHONY: help system setup demo airflow test test-dags test-vllm test-all check format docs bench requirements golden images clean
+.PHONY: help system setup demo airflow test test-dags test-vllm test-clients test-all check format docs bench requirements golden images clean
