@@ -149,19 +149,18 @@ def _comparable(value: Any, place: str) -> Any:
     return IDS.sub("<id>", value) if isinstance(value, str) else value
 
 
+def variables(base_url: str) -> dict[str, str]:
+    """The environment of a client that is pointed at this address."""
+    python_path = os.pathsep.join(str(ROOT / "clients" / name) for name in ("python", "chainlit"))
+    address = {"OPENAI_BASE_URL": f"{base_url}/v1", "OPENAI_API_KEY": KEY}
+    return {**os.environ, **address, "PYTHONPATH": python_path, "NO_COLOR": "1"}
+
+
 def run(client: Client, base_url: str, pool_url: str, *cells: str, **env: str) -> dict[str, Any]:
     """Run a client's cells at this address. Raises AssertionError if the script did not come to its end."""
-    variables = {
-        **os.environ,
-        "OPENAI_BASE_URL": f"{base_url}/v1",
-        "OPENAI_API_KEY": KEY,
-        "POOL_URL": pool_url,
-        "PYTHONPATH": str(ROOT / "clients" / "python"),
-        "NO_COLOR": "1",
-        **env,
-    }
+    environment = {**variables(base_url), "POOL_URL": pool_url, **env}
     ended = subprocess.run(
-        [*client.command, *cells], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=RUN_S
+        [*client.command, *cells], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=RUN_S
     )
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
     return dict(json.loads(ended.stdout.splitlines()[-1]))

@@ -14,6 +14,7 @@ PATHS = (
     "id",  # openai, LiteLLM, a completion as a dict
     "request_id",  # openai's with_raw_response
     "headers.x-request-id",  # httpx, openai's with_streaming_response
+    "headers.llm_provider-x-request-id",  # the same at a LiteLLM proxy
     "response.headers.x-request-id",  # openai's Stream
     "_raw_response._request_id",  # instructor
     "_raw_response.id",

@@ -65,4 +65,9 @@ with proxy() as address:
     from openai_python import *  # noqa: F403  # the same calls, at the proxy
 
     os.environ["OPENAI_BASE_URL"] = upstream  # votes go to the router
+
+    def vote_response():
+        raw = client.responses.with_raw_response.create(model=harness.MODEL, input=harness.VOTE_ASKED)  # noqa: F405
+        return ratchet_client.vote(raw, user="ann")  # noqa: F405 - the proxy replaces the id, and keeps the header
+
     harness.main(globals())
