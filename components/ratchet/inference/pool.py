@@ -34,7 +34,7 @@ from ratchet.inference.tool_calls import renders_tools
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 1.0  # between two looks whether the client of a whole answer has left
+LOOK_S = 0.1  # between two looks whether the client of a whole answer has left
 
 
 class Pool:
@@ -147,7 +147,7 @@ class Pool:
         return does
 
     async def generate(self, rows: Sequence[GenerationRow], *, is_streamed: bool) -> AsyncGenerator[None, None]:
-        """Generate the rows; yield after each step, or each second where nobody reads along.
+        """Generate the rows; yield after each step, or ten times a second where nobody reads along.
 
         Closing the generator early stops the generation.
         """
