@@ -2,8 +2,8 @@
 
 The router has every answer on disk before it passes it on; the proxy stores nothing. LiteLLM gets an environment of its
 own in .venv-litellm: its pins are not ours. `python -m benchmarks router` prints the latencies too, and how much later
-than the stub's a stream's first event comes; `python -m benchmarks router CHECKOUT` sets the router of another checkout
-beside them.
+than the stub's a stream's first event comes; `python -m benchmarks router CHECKOUT=MODULE` sets the router of another
+checkout beside them, by the name of its module there.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ RATE = 25  # requests a second while latency is measured: far from what either c
 NUM_PACED, NUM_FLAT_OUT, NUM_WARM = 250, 600, 50
 NUM_CONNECTIONS = 16
 START_TIMEOUT_S = 120
-STUB = "benchmarks.stub_pool"
+STUB, ROUTER = "benchmarks.stub_pool", "ratchet.router.app"
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,8 @@ def _started(stack: ExitStack, folder: Path, checkouts: Sequence[str]) -> Iterat
     pool = f"http://127.0.0.1:{stub}"
     process = stack.enter_context(running([sys.executable, "-m", STUB, str(stub)], f"{pool}/v1/models"))
     floor = Arm("stub alone", stub, "base-model", process)
-    for place, checkout in enumerate(("", *checkouts)):
+    for place, given in enumerate((f"={ROUTER}", *checkouts)):
+        checkout, _, module = given.partition("=")
         port = ours + 10 * place
         environment = {
             "RATCHET_POOL_URL": pool,
@@ -153,7 +154,7 @@ def _started(stack: ExitStack, folder: Path, checkouts: Sequence[str]) -> Iterat
             "RATCHET_SECRET": "s" * 32,
             **({"PYTHONPATH": str(Path(checkout, "components").resolve())} if checkout else {}),
         }
-        command = [sys.executable, "-m", "ratchet.router.app"]
+        command = [sys.executable, "-m", module or ROUTER]
         process = stack.enter_context(running(command, f"http://127.0.0.1:{port}/readyz", **environment))
         yield Arm(checkout or "ours", port, "assistant", process)
     config = folder / "litellm.json"

@@ -355,7 +355,7 @@ def test_generation_stops_for_a_client_that_leaves_a_whole_answer(client: openai
         return next(float(line.split()[-1]) for line in lines if "request_success_total" in line and '"abort"' in line)
 
     before = aborted()
-    body = json.dumps(asked(client, max_tokens=400, logit_bias={"0": -100, "1": -100, "2": -100})).encode()
+    body = json.dumps(asked(client, n=32, max_tokens=400, logit_bias={"0": -100, "1": -100, "2": -100})).encode()
     host, port = pool.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"

@@ -113,7 +113,7 @@ def test_only_the_public_name_is_served(start: Start, lake: LocalStore) -> None:
     assert interactions(lake) == []
 
 
-@pytest.mark.parametrize("fields", [{"messages": []}, {"n": 2}, {"messages": ["Hi"]}])
+@pytest.mark.parametrize("fields", [{"messages": []}, {"messages": ["Hi"]}])
 def test_request_that_makes_no_interaction_is_refused(start: Start, fields: dict[str, Any]) -> None:
     response = ask(start(), **fields)
     assert response.status_code == 400

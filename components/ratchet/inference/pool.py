@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
@@ -32,6 +33,8 @@ from ratchet.inference.openai_api import DEFAULT_MAX_TOKENS, ChatRequest, invali
 from ratchet.inference.tool_calls import renders_tools
 
 logger = logging.getLogger(__name__)
+
+LOOK_S = 0.1  # between two looks whether the client of a whole answer has left
 
 
 class Pool:
@@ -143,19 +146,24 @@ class Pool:
             logger.warning("the chat template of %s knows no tools: it calls one only where it must", self.base)
         return does
 
-    async def generate(self, rows: Sequence[GenerationRow]) -> AsyncGenerator[None, None]:
-        """Generate the rows; yield when one may have grown. Closing the generator early stops the generation."""
+    async def generate(self, rows: Sequence[GenerationRow], *, is_streamed: bool) -> AsyncGenerator[None, None]:
+        """Generate the rows; yield after each step, or ten times a second where nobody reads along.
+
+        Closing the generator early stops the generation.
+        """
         stepped, loop = asyncio.Event(), asyncio.get_running_loop()
 
         def on_token() -> None:
             loop.call_soon_threadsafe(stepped.set)
 
-        answers = [asyncio.wrap_future(self.engine.generate(row, on_token)) for row in rows]
+        answers = [asyncio.wrap_future(self.engine.generate(row, on_token if is_streamed else None)) for row in rows]
         for answer in answers:
             answer.add_done_callback(lambda _: stepped.set())
         try:
             while not all(answer.done() for answer in answers):
-                await stepped.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await stepped.wait()
                 stepped.clear()
                 yield
             await asyncio.gather(*answers)

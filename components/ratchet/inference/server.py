@@ -67,7 +67,7 @@ def create_app(config: Config) -> FastAPI:
         completion = await pool.completion(request)
         if request.stream:
             return StreamingResponse(_stream(pool, metrics, completion), media_type="text/event-stream")
-        async with aclosing(_generate(pool, metrics, completion)) as steps:
+        async with aclosing(_generate(pool, metrics, completion, is_streamed=False)) as steps:
             async for _ in steps:
                 if await http.is_disconnected():
                     raise RequestRefused(CLIENT_LEFT, "the client left before its answer was complete")
@@ -76,9 +76,11 @@ def create_app(config: Config) -> FastAPI:
     return app
 
 
-async def _generate(pool: Pool, metrics: EngineMetrics, completion: Completion) -> AsyncGenerator[None, None]:
+async def _generate(
+    pool: Pool, metrics: EngineMetrics, completion: Completion, *, is_streamed: bool
+) -> AsyncGenerator[None, None]:
     try:
-        async with aclosing(pool.generate(completion.rows)) as steps:
+        async with aclosing(pool.generate(completion.rows, is_streamed=is_streamed)) as steps:
             async for _ in steps:
                 yield
     finally:
@@ -88,7 +90,7 @@ async def _generate(pool: Pool, metrics: EngineMetrics, completion: Completion) 
 
 async def _stream(pool: Pool, metrics: EngineMetrics, completion: Completion) -> AsyncIterator[str]:
     yield completion.start()
-    async with aclosing(_generate(pool, metrics, completion)) as steps:
+    async with aclosing(_generate(pool, metrics, completion, is_streamed=True)) as steps:
         async for _ in steps:
             if news := completion.more():
                 yield news
