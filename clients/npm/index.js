@@ -23,7 +23,7 @@ const PLACES = [
 ];
 
 // The values that the router wants with what is taken back; they count for nothing.
-const TAKEN_BACK = { thumb: 1, rating: 1, correction: '-', comment: '-', preference: 0 };
+const TAKEN_BACK = { thumb: 1, rating: 1, correction: '-', comment: '-', preference: 1 };
 
 /** A vote that was not taken; the message says why and what to do. */
 export class RatchetError extends Error {
@@ -61,7 +61,8 @@ export async function retract(completion, options = {}) {
   if (!(kind in TAKEN_BACK)) {
     throw new RatchetError(`kind = ${kind}: known are ${Object.keys(TAKEN_BACK).join(', ')}`);
   }
-  const body = { kind, value: TAKEN_BACK[kind], is_retracted: true, user, choice };
+  const value = kind === 'preference' && choice ? 0 : TAKEN_BACK[kind]; // any choice but the one that won
+  const body = { kind, value, is_retracted: true, user, choice };
   return send(await settled(completion), body, options);
 }
 

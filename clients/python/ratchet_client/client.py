@@ -253,11 +253,13 @@ def _body(completion: object, value: dict[str, Any], **beside: Any) -> dict[str,
 
 
 # The router wants a value of the right kind also with what is taken back; it counts for nothing.
-_TAKEN_BACK: dict[str, Any] = {"thumb": 1, "rating": 1, "correction": "-", "comment": "-", "preference": 0}
+_TAKEN_BACK: dict[str, Any] = {"thumb": 1, "rating": 1, "correction": "-", "comment": "-", "preference": 1}
 
 
 def _retraction(completion: object, kind: str, user: str | None, choice: int) -> dict[str, Any]:
     if kind not in _TAKEN_BACK:
         raise RatchetError(f"kind = {kind!r}: known are {', '.join(_TAKEN_BACK)}")
     value = {"kind": kind, "value": _TAKEN_BACK[kind], "is_retracted": True}
+    if kind == "preference" and choice:
+        value["value"] = 0  # any choice but the one that won
     return _body(completion, value, user=user, comment=None, choice=choice)
