@@ -116,7 +116,6 @@ check: $(VENV)/.dev ## Format, lint, types, import rings, and the documentation'
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy clients/python/ratchet_client
 	$(BIN)/lint-imports --no-logo
 	$(MKDOCS) build --strict
 
