@@ -29,7 +29,6 @@ TIMEOUT_S = 0.4
 # One transparent pixel.
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 PICTURE = f"data:image/png;base64,{PIXEL}"
-PLACE = {"city": "Paris", "is_capital": True}
 CELLS = (
     "models", "chat", "several", "stream", "stream_usage", "tools", "schema", "image", "error", "busy", "timeout",
     "disconnect", "responses", "embeddings", "completions", "vote", "vote_stream", "vote_response",
