@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ratchet.events import Message
-from ratchet.http_limits import RequestRefused
 from ratchet.router.answers import ChatReader, MessagesReader, Reader, ResponsesReader
-from ratchet.router.chat_request import chat_messages
+from ratchet.router.chat_request import InvalidRequest, chat_messages
 from ratchet.router.recorded_messages import as_message
 
 
@@ -18,7 +17,7 @@ class Api:
 
     path: str
     messages_of: Callable[[dict[str, Any]], list[Message]]
-    """Returns the prompt of a body. Raises RequestRefused with 400 without one."""
+    """Returns the prompt of a body. Raises InvalidRequest without one."""
     reader: Callable[[], Reader]
     names_answers: bool = False
     """Whether the answer's id may be the router's: no later request gives it to the pool again."""
@@ -30,7 +29,7 @@ def response_messages(body: Mapping[str, Any]) -> list[Message]:
     """Return the prompt of /v1/responses: instructions, and the items of the input."""
     given = body.get("input")
     if not given or not isinstance(given, str | list):
-        raise RequestRefused(400, "input: give a text, or a list of one item or more", param="input")
+        raise InvalidRequest("input: give a text, or a list of one item or more", param="input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
     messages = [_of_item(item) for item in items if isinstance(item, dict)]
     instructions = body.get("instructions")

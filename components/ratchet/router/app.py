@@ -12,10 +12,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any
 
+import jwt
 from fastapi import Depends, FastAPI, Request, Security
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 
 from ratchet.http_limits import Limits, RequestRefused
@@ -30,7 +32,7 @@ from ratchet.http_service import (
     run_server,
 )
 from ratchet.router.apis import CHAT, PASSED_ON, RECORDED, Api
-from ratchet.router.chat_request import ChatRequest
+from ratchet.router.chat_request import ChatRequest, InvalidRequest
 from ratchet.router.event_log import EventLog
 from ratchet.router.feedback import VoteRequest
 from ratchet.router.pool_client import PoolFailed
@@ -102,7 +104,7 @@ def _add_chats(app: FastAPI, relay: Relay, settings: RouterSettings, tenant: Ten
         body = await read_json(request)  # whole, for the pool; the router reads a part of it
         headers = request.headers
         named = [headers.get(name) for name in user_headers], [headers.get(name) for name in chat_headers]
-        asked = ChatRequest.read(body, api.messages_of, named, settings.signed_user(headers))
+        asked = _read(body, api, named, _signed_user(settings, headers))
         left, begun = partial(_left, request), None
         if api is CHAT:
             begun, response = await relay.keep_on_its_arm(asked, asks, await request.body(), headers, left)
@@ -199,6 +201,28 @@ def _tenant_check(settings: RouterSettings) -> TenantCheck:
         return name
 
     return tenant
+
+
+def _read(body: Any, api: Api, named: tuple[list[str | None], list[str | None]], signed: str | None) -> ChatRequest:
+    try:
+        return ChatRequest.read(body, api.messages_of, named, signed)
+    except InvalidRequest as error:
+        raise RequestRefused(400, str(error), param=error.param) from None
+
+
+def _signed_user(settings: RouterSettings, headers: Headers) -> str | None:
+    """Return who asks as a front end has signed it; None without a signature or a secret to verify it with.
+
+    Raises RequestRefused with 401 for a token that is forged, expired or without a subject.
+    """
+    token = headers.get(settings.user_jwt_header)
+    if token is None or not settings.user_jwt_secret:
+        return None
+    try:
+        claims = jwt.decode(token, settings.user_jwt_secret, ["HS256"], options={"require": ["exp", "sub"]})
+    except jwt.InvalidTokenError as error:
+        raise RequestRefused(401, f"{settings.user_jwt_header}: {error}; send one that is signed anew") from None
+    return str(claims["sub"])
 
 
 async def _left(request: Request) -> None:

@@ -9,7 +9,6 @@ from hashlib import sha256
 from typing import Any, Self
 
 from ratchet.events import Message
-from ratchet.http_limits import RequestRefused
 from ratchet.router.recorded_messages import as_message
 
 MAX_NAME_CHARS = 256
@@ -37,6 +36,14 @@ def as_name(given: Any) -> str | None:
     return given if len(given) <= MAX_NAME_CHARS else f"sha256:{sha256(given.encode()).hexdigest()}"
 
 
+class InvalidRequest(ValueError):
+    """A request without what it takes to route or record it; `param` names the field at fault."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest:
     """What the router reads of a request."""
@@ -62,12 +69,12 @@ class ChatRequest:
     ) -> Self:
         """Read a body, and the names of person and chat that came beside it; a person's signed name goes first.
 
-        Raises RequestRefused with 400 where there is nothing to route or record.
+        Raises InvalidRequest where there is nothing to route or record.
         """
         if not isinstance(body, dict):
-            raise RequestRefused(400, "the body is not a JSON object")
+            raise InvalidRequest("the body is not a JSON object")
         if not isinstance(body.get("model"), str):
-            raise RequestRefused(400, f"model: you must name a model; given {body.get('model')!r:.100}", param="model")
+            raise InvalidRequest(f"model: you must name a model; given {body.get('model')!r:.100}", param="model")
         given = body.get("metadata")
         metadata: dict[str, Any] = given if isinstance(given, dict) else {}
         names = (signed_user, body.get("safety_identifier"), body.get("user"), metadata.get("user_id"), *named[0])
@@ -95,11 +102,11 @@ class ChatRequest:
 
 
 def chat_messages(body: Mapping[str, Any]) -> list[Message]:
-    """Return the messages of /v1/chat/completions. Raises RequestRefused with 400 without any."""
+    """Return the messages of /v1/chat/completions. Raises InvalidRequest without any."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise RequestRefused(400, "messages: give a list of one message or more", param="messages")
+        raise InvalidRequest("messages: give a list of one message or more", param="messages")
     for place, message in enumerate(messages):
         if not isinstance(message, dict):
-            raise RequestRefused(400, f"messages.{place}: a message is an object", param="messages")
+            raise InvalidRequest(f"messages.{place}: a message is an object", param="messages")
     return [as_message(message) for message in messages]

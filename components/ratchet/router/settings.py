@@ -5,12 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
-import jwt
-
 from ratchet.adapter_ref import BASE_DIGEST
 from ratchet.errors import UserError
 from ratchet.events import Consent
-from ratchet.http_limits import RequestRefused
 from ratchet.router.tokens import parse_keys, split_secrets
 
 BASE_NAME = "base"  # as the adapter's name: no adapter, the base model
@@ -116,20 +113,6 @@ class RouterSettings:
     def is_local(self) -> bool:
         """Whether only this machine can reach the router."""
         return self.host in LOOPBACK
-
-    def signed_user(self, headers: Mapping[str, str]) -> str | None:
-        """Return who asks as a front end has signed it; None without a signature or a secret to verify it with.
-
-        Raises RequestRefused with 401 for a token that is forged, expired or without a subject.
-        """
-        token = headers.get(self.user_jwt_header)
-        if token is None or not self.user_jwt_secret:
-            return None
-        try:
-            claims = jwt.decode(token, self.user_jwt_secret, ["HS256"], options={"require": ["exp", "sub"]})
-        except jwt.InvalidTokenError as error:
-            raise RequestRefused(401, f"{self.user_jwt_header}: {error}; send one that is signed anew") from None
-        return str(claims["sub"])
 
     def _check_digest(self) -> None:
         if self.adapter_digest != BASE_DIGEST and not DIGEST.fullmatch(self.adapter_digest):
