@@ -107,6 +107,13 @@ def test_a_comment_and_tags_go_with_their_vote() -> None:
     assert (event.value, event.comment, event.tags) == (-1, "too long", ["style"])
 
 
+@pytest.mark.parametrize("kind", ["thumb", "rating", "correction", "comment"])
+def test_what_is_taken_back_needs_no_value(kind: str) -> None:
+    assert VoteRequest.model_validate({"kind": kind, "is_retracted": True}).event(TICKET, 0).is_retracted
+    with pytest.raises(ValidationError, match="value"):
+        VoteRequest.model_validate({"kind": kind})
+
+
 def test_choices_of_a_completion_are_answers_of_their_own() -> None:
     assert vote("thumb", 1, choice=2).event(TICKET, 0).interaction_id == "i-2"
     preferred = vote("preference", 0, choice=1).event(TICKET, 0)

@@ -1,7 +1,7 @@
 """Validate a vote as users send it, and turn it into a feedback event."""
 
 import math
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -12,6 +12,8 @@ from ratchet.router.tokens import Ticket
 Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 AnswerId = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 MAX_TEXT_CHARS = 32_000
+# What is recorded for a vote that is taken back without its value; a preference must name the pair.
+TAKEN_BACK = {"thumb": 1, "rating": 1, "correction": "taken back", "comment": "taken back"}
 MAX_CHOICES = 128  # OpenAI's bound of `n`
 
 
@@ -36,6 +38,13 @@ class VoteRequest(BaseModel):
     source: Source = "human"
     is_retracted: bool = False
     feedback_id: Id | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _value_of_what_is_taken_back(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("is_retracted") is True and given.get("kind") in TAKEN_BACK:
+            return {"value": TAKEN_BACK[given["kind"]], **given}
+        return given
 
     @model_validator(mode="after")
     def _value_suits_kind(self) -> Self:
