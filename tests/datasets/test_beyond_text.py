@@ -37,6 +37,7 @@ def drops(lake: Store) -> dict[str, int]:
         ("refusal", {"response": "", "refusal": "I cannot do that."}),
         ("filtered", {"response": "The way to do that is", "finish_reason": "content_filter"}),
         ("imposed_format", {"response": '{"a": "Paris"}', "params": {"response_format": SCHEMA}}),
+        ("unseen_history", {"params": {"previous_response_id": "resp_1"}}),
         ("media", {"messages": [{**ASKED, "parts": [{"type": "text", "text": "Where is it?"}, IMAGE]}]}),
         ("continuation", {"messages": [ASKED, {"role": "assistant", "content": "It is in"}]}),
     ],

@@ -7,6 +7,7 @@ import polars as pl
 from ratchet.clock import DAY_S, FIRST_SANE_S, LAST_SANE_S
 from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, Table
 
+KEPT_ELSEWHERE = ("previous_response_id", "conversation")  # of /v1/responses: the server adds earlier turns
 ENDS_WITH_ASSISTANT = r'"role":"assistant"[^{}]*\}\]$'
 # A preference's triplet has these columns of the answer that lost, from that interaction's own columns.
 OTHER = {
@@ -71,6 +72,7 @@ def with_beyond_text(interactions: pl.DataFrame) -> pl.DataFrame:
     """
     messages = pl.col("messages")
     imposed = pl.col("params").str.json_path_match("$.response_format.type").is_in(["json_object", "json_schema"])
+    kept_elsewhere = [pl.col("params").str.json_path_match(f"$.{name}") for name in KEPT_ELSEWHERE]
     return interactions.with_columns(
         beyond_text=pl.when(pl.col("tool_calls").is_not_null())
         .then(pl.lit("tool_call"))
@@ -80,6 +82,8 @@ def with_beyond_text(interactions: pl.DataFrame) -> pl.DataFrame:
         .then(pl.lit("filtered"))
         .when(imposed)
         .then(pl.lit("imposed_format"))
+        .when(pl.coalesce(kept_elsewhere).is_not_null())
+        .then(pl.lit("unseen_history"))
         .when(messages.str.contains('"parts":[', literal=True))
         .then(pl.lit("media"))
         .when(messages.str.contains(ENDS_WITH_ASSISTANT))

@@ -19,6 +19,7 @@ BEYOND_TEXT = (
     "refusal",  # the model refused in the field that is made for it
     "filtered",  # a filter ended the answer
     "imposed_format",  # a schema that the prompt does not show shaped the answer
+    "unseen_history",  # the server kept the chat's earlier turns, so the prompt is not all that the model saw
     "media",  # the prompt has an image, a sound or a file
     "continuation",  # the answer goes on where the prompt's last message, the assistant's own, ends
 )

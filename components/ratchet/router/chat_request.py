@@ -17,7 +17,7 @@ PARAMS = (
     "temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "max_output_tokens", "seed", "n",
     "stop", "stop_sequences", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias",
     "response_format", "tool_choice", "parallel_tool_calls", "reasoning", "reasoning_effort", "thinking", "verbosity",
-    "chat_template_kwargs", "add_generation_prompt", "continue_final_message",
+    "previous_response_id", "conversation", "chat_template_kwargs", "add_generation_prompt", "continue_final_message",
 )  # fmt: skip
 # How the requests begin that front ends make for themselves, beside the chat: nobody sees their answers, or votes.
 TASKS = {
