@@ -241,6 +241,15 @@ def test_errors_are_those_that_openais_clients_know(
     assert (caught.value.type, caught.value.param, caught.value.code) == ("invalid_request_error", param, code)
 
 
+def test_what_is_too_large_is_said_in_openais_shape(start: Start, pool: Pool) -> None:
+    router = start(pool_url=pool(lambda body: whole({"content": "never"})))
+    with pytest.raises(openai.APIStatusError, match="larger than") as caught:
+        official(router).chat.completions.create(
+            model="assistant", messages=[{"role": "user", "content": "a" * 5_000_000}]
+        )
+    assert (caught.value.status_code, caught.value.type) == (413, "invalid_request_error")
+
+
 def test_embeddings_and_completions_are_passed_on_and_not_recorded(start: Start, pool: Pool, lake: LocalStore) -> None:
     vector = {"object": "embedding", "index": 0, "embedding": [0.1, 0.2]}
     embedded = {"object": "list", "model": "base-model", "data": [vector], "usage": {"prompt_tokens": 1}}
