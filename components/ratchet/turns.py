@@ -14,18 +14,28 @@ Turn = tuple[str, str]
 """Role and content of a message."""
 
 
-def beginnings(tenant: str, turns: Iterable[Turn]) -> Iterator[int]:
+ANONYMOUS = "anonymous/"
+"""Begins the subject of whoever is not named, after `TENANT/`: what follows is the chat, as its producer knew it."""
+
+
+def person(tenant: str, subject: str) -> str:
+    """Return whose turns are told apart: a tenant's people by name, and all of its people without one together."""
+    is_unnamed = subject.startswith((ANONYMOUS, f"{tenant}/{ANONYMOUS}"))
+    return f"{tenant}\0" if is_unnamed else f"{tenant}\0{subject}"
+
+
+def beginnings(owner: str, turns: Iterable[Turn]) -> Iterator[int]:
     """Yield the digest of each beginning that ends in an assistant's message, the shortest first; 63 bits."""
-    so_far = blake2b(tenant.encode("utf-8", "replace"), digest_size=8)
+    so_far = blake2b(owner.encode("utf-8", "replace"), digest_size=8)
     for role, content in turns:
         _add(so_far, role, content)
         if role == "assistant":
             yield _number(so_far)
 
 
-def turn_digest(tenant: str, turns: Iterable[Turn], answer: str) -> int:
+def turn_digest(owner: str, turns: Iterable[Turn], answer: str) -> int:
     """Return the digest of a prompt with its answer."""
-    so_far = blake2b(tenant.encode("utf-8", "replace"), digest_size=8)
+    so_far = blake2b(owner.encode("utf-8", "replace"), digest_size=8)
     for role, content in turns:
         _add(so_far, role, content)
     _add(so_far, "assistant", answer)

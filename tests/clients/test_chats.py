@@ -42,7 +42,11 @@ def test_no_chat_of_a_client_is_on_both_sides(client: Client, tmp_path: Path) ->
         done[step.name] = run_step(step, config, {name: done[name] for name in step.inputs}, lake).manifest
     rows = tables.scan(lake, INTERACTIONS, tables.ALL).select("conversation_id", "interaction_id").collect()
     assert rows.group_by("conversation_id").len()["len"].to_list() == [2] * NUM_CHATS
-    assert done["build_datasets"].flows["triplets"].drops == {}, "nobody is dropped for being one of many"
+    drops = done["build_datasets"].flows["triplets"].drops
+    if client.name == "instructor":  # its answers are in a form that the prompt does not show
+        assert drops == {"imposed_format": len(served)}
+        return
+    assert drops == {}, "nobody is dropped for being one of many"
     sides: dict[str, set[str]] = defaultdict(set)
     for file in tmp_path.glob("datasets/*/*.parquet"):
         if side := re.search("train|eval", file.stem):

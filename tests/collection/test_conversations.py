@@ -7,11 +7,12 @@ import polars as pl
 import pytest
 
 from ratchet.collection.collect_triplets import STEP
+from ratchet.collection.conversations import NEEDED, find_chats, turns_of
 from ratchet.config import Config
 from ratchet.events import Interaction
 from ratchet.ingest.landing import land
 from ratchet.lake import tables
-from ratchet.lake.schema import INTERACTIONS
+from ratchet.lake.schema import INTERACTIONS, interaction_row
 from ratchet.step import run_step
 from ratchet.store import Store, open_store
 from support.event_factory import interaction
@@ -71,10 +72,48 @@ def test_people_who_said_the_same_are_told_apart_by_time_and_tenant(lake: Store)
             turn("b1", 2, HI, "Hello!"),
             turn("b2", 3, SKY, "Light."),
             turn("c", 4, SKY, "Blue.", tenant="another"),
-            turn("early", -1, SKY, "Before anybody said hello."),
+            turn("early", -60, SKY, "Before anybody said hello."),
         ],
     )
     assert chats(lake) == {"a1": "a1", "a2": "a1", "b1": "b1", "b2": "b1", "c": "c", "early": "early"}
+
+
+def test_named_people_who_said_the_same_are_told_apart(lake: Store) -> None:
+    first = [turn(f"{name}1", at, HI, "Hello!", subject_id=name) for at, name in enumerate(("alice", "bob"))]
+    later = [turn(f"{name}2", at, SKY, "Air.", subject_id=name) for at, name in ((2, "alice"), (3, "bob"))]
+    land(lake, [*first, *later])
+    assert chats(lake) == {"alice1": "alice1", "alice2": "alice1", "bob1": "bob1", "bob2": "bob1"}
+
+
+def test_clocks_of_two_servers_may_differ(lake: Store) -> None:
+    land(lake, [turn("one", 1, HI, "Hello!"), turn("two", 0, SKY, "Air.")])
+    assert chats(lake) == {"one": "one", "two": "one"}
+
+
+def test_an_opening_of_thousands_costs_no_square_of_them() -> None:
+    count = 3000
+    events = [turn(f"a{number}", 2 * number, HI, "Hello!") for number in range(count)]
+    events += [turn(f"b{number}", 2 * number + 1, SKY, "Air.") for number in range(count)]
+    served, earlier = turns_of(pl.DataFrame([as_row(event) for event in events]))
+    found = dict(find_chats(served, earlier, served.clear()).iter_rows())
+    assert found == {f"b{number}": f"a{number}" for number in range(count)}
+
+
+def as_row(event: Interaction) -> dict[str, object]:
+    row = interaction_row(event)
+    return {name: row[name] for name in NEEDED}
+
+
+def test_rows_that_are_refused_later_stop_nothing() -> None:
+    good = as_row(turn("a", 0, HI, "Hello!"))
+    odd = [{**good, **other} for other in (
+        {"tenant": None}, {"subject_id": None}, {"response": None}, {"messages": None}, {"served_at": None},
+        {"messages": '[{"role":5,"content":"x"}]'}, {"messages": '[{"role":"user"}]'}, {"messages": "7"},
+        {"messages": '[{"role":"user","content":null}]'}, {"messages": "[" * 5000},
+    )]  # fmt: skip
+    served, earlier = turns_of(pl.DataFrame([good, *odd], infer_schema_length=None))
+    assert served["turn"].null_count() == 7
+    assert find_chats(served, earlier, served.clear()).height == 0
 
 
 def test_a_chat_with_a_name_keeps_it_and_rows_without_messages_stop_nothing(lake: Store) -> None:

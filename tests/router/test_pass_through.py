@@ -12,6 +12,8 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from ratchet.router.answers import ChatReader
+from ratchet.router.event_stream import EventStream, Renamer
 from ratchet.store import LocalStore
 from support.router_client import Start, ask, interactions, message, until
 
@@ -362,3 +364,94 @@ def test_a_front_ends_own_requests_are_told_apart(start: Start, pool: Pool, lake
     for asks in (title, "Why is the sky blue?"):
         ask(router, messages=[{"role": "user", "content": asks}])
     assert [stored.task for stored in interactions(lake)] == ["front_end", None]
+
+
+@pytest.mark.parametrize(
+    ("deltas", "said", "calls"),
+    [
+        ([{"content": [{"type": "text", "text": "Hello"}]}], "Hello", None),
+        ([{"content": "Hel"}, {"content": None, "tool_calls": None}, {"content": "lo"}], "Hello", None),
+        (
+            [{"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}}]},
+             {"tool_calls": [{"id": "b", "function": {"name": "g", "arguments": {"x": 1}, "strict": True}}]}],
+            "", ["f", "g"],
+        ),
+    ],
+    ids=["parts", "nulls", "calls without an index"],
+)  # fmt: skip
+def test_what_other_pools_send_is_read(
+    start: Start, pool: Pool, lake: LocalStore, deltas: list[dict[str, Any]], said: str, calls: list[str] | None
+) -> None:
+    odd = [{**HEAD, "choices": None}, {**HEAD, "id": ""}]
+    events = [*odd, *map(chunk, deltas), chunk({}, "stop")]
+    router = start(pool_url=pool(lambda body: streamed(*events, "[DONE]")))
+    assert ask(router, stream="true").text.endswith("data: [DONE]\n\n"), "pools take more for true than the literal"
+    [stored] = interactions(lake)
+    assert stored.response == said
+    assert [call["function"]["name"] for call in stored.tool_calls or ()] == (calls or [])
+
+
+def test_an_event_beside_the_pools_error_reaches_the_client(start: Start, pool: Pool, lake: LocalStore) -> None:
+    both = json.dumps(chunk({"content": "Hello"})) + "\n\ndata: " + json.dumps({"error": {"message": "died"}})
+    router = start(pool_url=pool(lambda body: streamed(both)))
+    text = ask(router, stream=True).text
+    assert "Hello" in text
+    assert "died" in text
+
+
+def test_what_a_tool_was_asked_is_not_renamed_and_not_cut(start: Start, pool: Pool, lake: LocalStore) -> None:
+    use = {"type": "tool_use", "id": "t1", "name": "order", "input": {"model": "X5"}}
+    answer = {"type": "message", "model": "base-model", "content": [use], "stop_reason": "tool_use"}
+    router = start(pool_url=pool(lambda body: JSONResponse(answer)), api_keys="acme=k1-with-many-characters")
+    long = "a" * 6000
+    said = [
+        {"role": "user", "content": "Write it."},
+        {"role": "assistant", "content": [{**use, "input": {"text": long, "url": "https://a/b?c=d"}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": long}]},
+    ]
+    body = {"model": "assistant", "max_tokens": 9, "messages": said}
+    response = router.post("/v1/messages", json=body, headers={"x-api-key": "k1-with-many-characters"})
+    got = response.raise_for_status().json()
+    assert (got["model"], got["content"][0]["input"]) == ("assistant", {"model": "X5"})
+    [stored] = interactions(lake)
+    assert stored.messages[2].content == long
+    [call] = (stored.messages[1].model_extra or {})["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {"text": long, "url": "https://a/b?c=d"}
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://bob:S3CRET@h/y.png", "https://h/y.png#t=S3CRET", "HTTPS://h/y?s=S3CRET", "s3://h/y?s=S3CRET",
+     "http://[S3CRET/y?z", "DATA:image/png;base64,S3CRET"],
+)  # fmt: skip
+def test_no_secret_of_an_address_and_no_byte_of_a_medium_reaches_the_lake(
+    start: Start, pool: Pool, lake: LocalStore, address: str
+) -> None:
+    router = start(pool_url=pool(lambda body: whole({"content": "A cat."})))
+    parts = [
+        {"type": "image_url", "image_url": {"url": address}},
+        {"type": "input_audio", "input_audio": {"data": "S3CRET"}},
+    ]
+    ask(router, messages=[{"role": "user", "content": parts, "parts": []}]).raise_for_status()
+    [stored] = interactions(lake)
+    assert "s3cret" not in stored.model_dump_json().lower()
+
+
+def test_a_client_that_leaves_before_the_first_event_is_on_record(start: Start, pool: Pool, lake: LocalStore) -> None:
+    router = start(pool_url=pool(lambda body: StreamingResponse(silence(), media_type="text/event-stream")))
+    with router.stream("POST", "/v1/chat/completions", json=STREAMED) as response:
+        assert response.status_code == 200
+    until(lambda: bool(interactions(lake)))
+    assert [(one.response, one.finish_reason) for one in interactions(lake)] == [("", "abandoned")]
+
+
+async def silence() -> AsyncIterator[bytes]:
+    await asyncio.sleep(60)
+    yield b""
+
+
+def test_a_large_event_in_small_pieces_is_looked_through_once() -> None:
+    stream = EventStream(ChatReader(), Renamer("assistant"))
+    event = b"data: " + json.dumps(chunk({"content": "a" * (4 << 20)})).encode() + b"\n\n"
+    looked_at = sum(len(stream.feed(event[place : place + 4096])) for place in range(0, len(event), 4096))
+    assert looked_at == len(event) + len(b"assistant") - len(b"base-model")

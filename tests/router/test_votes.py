@@ -12,6 +12,7 @@ from support.router_client import (
     FullDisk,
     Start,
     ask,
+    body,
     interactions,
     like,
     message,
@@ -181,3 +182,23 @@ def test_of_unnamed_people_each_counts_and_one_script_is_capped(start: Start, la
     assert 429 in statuses[10:], "turns of one chat are one person's"
     people = {vote.subject_id for vote in votes(lake)}
     assert len(people) == 71
+
+
+def test_no_preference_reaches_another_tenants_answer(start: Start, lake: LocalStore) -> None:
+    router = start(**LEFT, api_keys=KEYS)
+    theirs = router.post("/v1/chat/completions", json=body(), headers=ACME).json()["id"]
+    ours = router.post("/v1/chat/completions", json=body(), headers=OTHER).json()["id"]
+    assert like(router, OTHER, id=ours, kind="preference", value=theirs).status_code == 400
+    assert votes(lake) == []
+
+
+def test_a_token_and_an_id_must_be_of_one_answer_and_one_person(start: Start, lake: LocalStore) -> None:
+    router = start(**LEFT)
+    one, other = ask(router, user="u1"), ask(router, user="u1")
+    mine = {"authorization": f"Bearer {one.headers['x-feedback-token']}"}
+    like(router, mine, id=one.json()["id"]).raise_for_status()
+    assert like(router, mine, id=other.json()["id"]).status_code == 400
+    assert like(router, mine, user="u2").status_code == 400
+    assert like(router, mine, kind=[], is_retracted=True).status_code == 400
+    like(router, mine, value=None, is_retracted=True).raise_for_status()
+    assert len(votes(lake)) == 2

@@ -59,13 +59,23 @@ class EventFiles:
             yield rows.to_series()
 
     def columns(self, *names: str) -> "Iterator[pl.DataFrame]":
-        """Yield some columns of all events, and of some rows that `rows` will refuse; unchecked, but for their type."""
+        """Yield some columns of all events, and of some rows that `rows` will refuse; unchecked, but for their type.
+
+        A column that is absent is null.
+        """
         import polars as pl
 
         types = {name: pl.DataType.from_python(self.table.schema[name]) for name in names}
         for piece, _, _ in self._pieces():
             try:
-                rows = piece.select(names).collect()
+                given = piece.collect_schema()
+                absent = [pl.lit(None, kind).alias(name) for name, kind in types.items() if name not in given]
+                rows = (
+                    piece.with_columns(absent)
+                    .select(names)
+                    .with_columns(pl.selectors.numeric().cast(pl.Float64))
+                    .collect()
+                )
             except pl.exceptions.PolarsError:
                 continue  # `rows` refuses it
             if dict(rows.schema) == types:

@@ -6,7 +6,11 @@ import polars as pl
 
 from ratchet.clock import DAY_S, FIRST_SANE_S, LAST_SANE_S
 from ratchet.lake.schema import COLLECTION, FEEDBACK, INTERACTIONS, TRIPLETS, Table
+from ratchet.turns import ANONYMOUS
 
+OTHER_FORMATS = (  # vLLM's, and Anthropic's
+    "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "output_config",
+)  # fmt: skip
 KEPT_ELSEWHERE = ("previous_response_id", "conversation")  # of /v1/responses: the server adds earlier turns
 ENDS_WITH_ASSISTANT = r'"role":"assistant"[^{}]*\}\]$'
 # A preference's triplet has these columns of the answer that lost, from that interaction's own columns.
@@ -17,9 +21,6 @@ OTHER = {
     "other_retention_until": "retention_until",
     "other_beyond_text": "beyond_text",
 }
-ANONYMOUS = "anonymous/"
-"""Begins the subject of whoever is not named, after `TENANT/`: what follows is the chat, as its producer knew it."""
-UNNAMED = rf"^([^/]+/)?{ANONYMOUS}.*$"
 
 
 def first_of_each(events: pl.DataFrame, table: Table) -> pl.DataFrame:
@@ -60,9 +61,15 @@ class Joined:
 
 def _voter() -> pl.Expr:
     """Return who voted: somebody without a name who voted on an answer to somebody without a name is its chat's."""
-    chat = pl.col("subject_id").str.replace(UNNAMED, "${1}" + ANONYMOUS) + pl.col("conversation_id")
-    is_theirs = (pl.col("subject_id") == pl.col("asked_by")) & pl.col("subject_id").str.contains(UNNAMED)
-    return pl.when(is_theirs).then(chat).otherwise("subject_id")
+    subject, of_tenant = pl.col("subject_id"), pl.col("tenant") + f"/{ANONYMOUS}"
+    is_theirs = subject == pl.col("asked_by")
+    return (
+        pl.when(is_theirs & subject.str.starts_with(of_tenant))
+        .then(of_tenant + pl.col("conversation_id"))
+        .when(is_theirs & subject.str.starts_with(ANONYMOUS))
+        .then(ANONYMOUS + pl.col("conversation_id"))
+        .otherwise("subject_id")
+    )
 
 
 def with_beyond_text(interactions: pl.DataFrame) -> pl.DataFrame:
@@ -71,7 +78,9 @@ def with_beyond_text(interactions: pl.DataFrame) -> pl.DataFrame:
     A loss on the text would teach what nobody liked: half of an answer, or an answer to half of a question.
     """
     messages = pl.col("messages")
-    imposed = pl.col("params").str.json_path_match("$.response_format.type").is_in(["json_object", "json_schema"])
+    format_type = pl.col("params").str.json_path_match("$.response_format.type")
+    other_formats = [pl.col("params").str.json_path_match(f"$.{name}") for name in OTHER_FORMATS]
+    imposed = (format_type != "text").fill_null(False) | pl.coalesce(other_formats).is_not_null()
     kept_elsewhere = [pl.col("params").str.json_path_match(f"$.{name}") for name in KEPT_ELSEWHERE]
     return interactions.with_columns(
         beyond_text=pl.when(pl.col("tool_calls").is_not_null())
@@ -104,12 +113,12 @@ def join_triplets(feedback: pl.DataFrame, interactions: pl.DataFrame, may_wait: 
         "beyond_text",
     )
     others = interactions.select(
-        value_text=pl.col(INTERACTIONS.id), **{name: pl.col(own) for name, own in OTHER.items()}
+        "tenant", value_text=pl.col(INTERACTIONS.id), **{name: pl.col(own) for name, own in OTHER.items()}
     )
     is_preference = pl.col("kind") == "preference"
     joined = (
         feedback.join(served, on=INTERACTIONS.id, how="left")
-        .join(others, on="value_text", how="left")
+        .join(others, on=["value_text", "tenant"], how="left")  # nobody learns of another tenant's answer
         .with_columns(
             *(pl.when(is_preference).then(name).alias(name) for name in OTHER),
             triplet_id=pl.col(FEEDBACK.id),

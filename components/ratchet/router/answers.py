@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ratchet.router.recorded_messages import text_of
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
@@ -83,8 +85,9 @@ class _PartsReader:
 
     def _count(self, usage: Any, prompt: str, completion: str) -> None:
         for name, key in (("prompt_tokens", prompt), ("completion_tokens", completion)):
-            if isinstance(usage, dict) and isinstance(usage.get(key), int):
-                self._counts[name] = usage[key]
+            counted = usage.get(key) if isinstance(usage, dict) else None
+            if isinstance(counted, int) and 0 <= counted < 2**63:
+                self._counts[name] = counted
 
     def _part(self, index: int) -> _Part:
         return self._parts.setdefault(index, _Part())
@@ -95,27 +98,39 @@ class ChatReader(_PartsReader):
 
     def feed(self, event: dict[str, Any]) -> None:
         self._count(event.get("usage"), "prompt_tokens", "completion_tokens")
-        for choice in event["choices"]:
-            part = self._part(choice.get("index", 0))
-            said = choice["message"] if "message" in choice else choice["delta"]
-            for name, texts in (("content", part.text), ("refusal", part.refusal)):
-                if given := said.get(name):
-                    texts.append(given)
-            if thought := said.get("reasoning_content") or said.get("reasoning"):
-                part.reasoning.append(thought)
-            for place, call in enumerate(said.get("tool_calls") or ()):
-                _add_call(part.calls, call.get("index", place), call)
+        for place, choice in enumerate(event.get("choices") or ()):
+            part = self._part(choice.get("index", place))
+            whole = choice.get("message")
+            said = whole or choice.get("delta") or {}
+            part.text.append(_text(said.get("content")))
+            part.refusal.append(_text(said.get("refusal")))
+            part.reasoning.append(_text(said.get("reasoning_content") or said.get("reasoning")))
+            for number, call in enumerate(said.get("tool_calls") or ()):
+                _add_call(part.calls, number if whole else None, call)
             if called := said.get("function_call"):  # OpenAI's older form of a call
                 _add_call(part.calls, 0, {"type": "function", "function": called})
             if reason := choice.get("finish_reason"):
-                part.finish_reason = reason
+                part.finish_reason = str(reason)
 
 
-def _add_call(calls: dict[Any, dict[str, Any]], index: Any, delta: dict[str, Any]) -> None:
-    known = calls.setdefault(index, {"function": {"name": "", "arguments": ""}})
+def _text(given: Any) -> str:
+    """Return what a pool sends for a text: some send its parts."""
+    return given if isinstance(given, str) else text_of(given) if isinstance(given, list) else ""
+
+
+def _add_call(calls: dict[Any, dict[str, Any]], place: int | None, delta: dict[str, Any]) -> None:
+    """Add a call, or a part of one: to the call of its index, of its id, or the last. Another id is another call."""
+    own_id = delta.get("id") or None
+    key = delta.get("index", place)
+    if key is None:
+        key = own_id or next(reversed(calls), 0)
+    if own_id and own_id != calls.get(key, {}).get("id", own_id):
+        key = (key, own_id)
+    known = calls.setdefault(key, {"function": {"name": "", "arguments": ""}})
     known |= {name: value for name, value in delta.items() if name not in ("index", "function") and value is not None}
     for name, value in (delta.get("function") or {}).items():
-        known["function"][name] = known["function"].get(name, "") + (value or "")
+        written = json.dumps(value) if name == "arguments" and isinstance(value, dict) else value
+        known["function"][name] = known["function"].get(name, "") + written if isinstance(written, str) else written
 
 
 RESPONSE_ENDS = ("response.completed", "response.incomplete", "response.failed")
@@ -140,10 +155,8 @@ class ResponsesReader(_PartsReader):
         part = self._parts[0] = _Part()
         for item in response["output"]:
             if item["type"] == "message":
-                for content in item["content"]:
-                    (part.refusal if content["type"] == "refusal" else part.text).append(
-                        content.get("text") or content.get("refusal") or ""
-                    )
+                part.text.append(text_of(item["content"]))
+                part.refusal += [content.get("refusal", "") for content in item["content"]]
             elif item["type"] == "reasoning":
                 for content in [*(item.get("summary") or ()), *(item.get("content") or ())]:
                     part.reasoning.append(content.get("text", ""))
@@ -154,8 +167,9 @@ class ResponsesReader(_PartsReader):
         why = (response.get("incomplete_details") or {}).get("reason")
         ends = {"max_output_tokens": "length", "content_filter": "content_filter"}
         part.finish_reason = ends.get(str(why), "tool_calls" if part.calls else "stop")
-        if response.get("status") in ("failed", "cancelled"):
-            part.finish_reason = response["status"]
+        status = response.get("status")
+        if status not in (None, "completed") and not why:
+            part.finish_reason = status
 
 
 STOP_REASONS = {
@@ -190,13 +204,15 @@ class MessagesReader(_PartsReader):
 
     def _add(self, index: int, block: dict[str, Any]) -> None:
         part = self._part(0)
+        if block.get("type") == "text" and any(part.text):
+            part.text.append("\n")  # another block, as the next turn's prompt joins them
         part.text.append(block.get("text") or "")
         part.reasoning.append(block.get("thinking") or "")
         if block.get("type") == "tool_use":
             arguments = json.dumps(block["input"]) if block.get("input") else ""
             called = {"name": block["name"], "arguments": arguments}
             part.calls[index] = {"id": block.get("id"), "type": "function", "function": called}
-        elif "partial_json" in block:
+        elif "partial_json" in block and index in part.calls:  # else of a tool that the server runs by itself
             part.calls[index]["function"]["arguments"] += block["partial_json"]
 
     def _end(self, reason: str | None) -> None:

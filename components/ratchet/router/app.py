@@ -100,7 +100,7 @@ def _add_chats(app: FastAPI, relay: Relay, settings: RouterSettings, tenant: Ten
 
     async def answer(api: Api, request: Request, key: ApiKey) -> tuple[Response, bool]:
         """Return the answer, and whether it is counted elsewhere: by the other arm, or at the end of a stream."""
-        asks = tenant(key)
+        asks = tenant(key or _anthropic_key(request.headers))
         body = await read_json(request)  # whole, for the pool; the router reads a part of it
         headers = request.headers
         named = [headers.get(name) for name in user_headers], [headers.get(name) for name in chat_headers]
@@ -159,7 +159,10 @@ def _add_votes(app: FastAPI, relay: Relay, tenant: TenantCheck) -> None:
         except RequestRefused:
             raise RequestRefused(401, NO_TICKET) from None
         vote = in_shape(await read_json(request, MAX_VOTE_TOKENS), VoteRequest)
-        return vote, ticket or relay.ticket_of(vote, asks)
+        if ticket is None:
+            return vote, relay.ticket_of(vote, asks)
+        relay.check_alike(vote, ticket)
+        return vote, ticket
 
     @app.post("/v1/feedback", openapi_extra=openapi_body(VoteRequest))
     async def feedback(request: Request, token: Token) -> Response:
@@ -208,6 +211,12 @@ def _read(body: Any, api: Api, named: tuple[list[str | None], list[str | None]],
         return ChatRequest.read(body, api.messages_of, named, signed)
     except InvalidRequest as error:
         raise RequestRefused(400, str(error), param=error.param) from None
+
+
+def _anthropic_key(headers: Headers) -> HTTPAuthorizationCredentials | None:
+    """Return the key as Anthropic's clients send it."""
+    given = headers.get("x-api-key")
+    return HTTPAuthorizationCredentials(scheme="Bearer", credentials=given) if given else None
 
 
 def _signed_user(settings: RouterSettings, headers: Headers) -> str | None:

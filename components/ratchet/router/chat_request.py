@@ -17,6 +17,7 @@ PARAMS = (
     "temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "max_output_tokens", "seed", "n",
     "stop", "stop_sequences", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias",
     "response_format", "tool_choice", "parallel_tool_calls", "reasoning", "reasoning_effort", "thinking", "verbosity",
+    "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "output_config",
     "previous_response_id", "conversation", "chat_template_kwargs", "add_generation_prompt", "continue_final_message",
 )  # fmt: skip
 # How the requests begin that front ends make for themselves, beside the chat: nobody sees their answers, or votes.
@@ -103,10 +104,15 @@ class ChatRequest:
 
 def chat_messages(body: Mapping[str, Any]) -> list[Message]:
     """Return the messages of /v1/chat/completions. Raises InvalidRequest without any."""
+    return [as_message(message) for message in given_messages(body)]
+
+
+def given_messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the field `messages`. Raises InvalidRequest for anything but a list of one object or more."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise InvalidRequest("messages: give a list of one message or more", param="messages")
     for place, message in enumerate(messages):
         if not isinstance(message, dict):
             raise InvalidRequest(f"messages.{place}: a message is an object", param="messages")
-    return [as_message(message) for message in messages]
+    return messages

@@ -11,8 +11,6 @@ from typing import Any
 
 from ratchet.router.answers import Reader
 
-# No string holds a quote without a backslash before it, so this is a name and its value wherever it stands.
-MODEL = re.compile(rb'("model"\s*:\s*)"(?:[^"\\]|\\.)*"')
 END_OF_EVENT = re.compile(rb"\r?\n\r?\n")
 
 
@@ -33,22 +31,31 @@ class EventStream:
     hides_usage: bool = False
     """Whether the client has not asked for the usage that the pool was asked for."""
     _rest: bytes = b""
+    _passed: list[bytes] = field(default_factory=list)
     _held: list[bytes] = field(default_factory=list)
 
     def feed(self, part: bytes) -> bytes:
         """Return what can be passed on now. Raises PoolSaidError, and ValueError for what is no event of the API."""
-        passed: list[bytes] = []
-        data = self._rest + part
-        begin = 0
-        for end in END_OF_EVENT.finditer(data):
-            block = data[begin : end.end()]
-            begin = end.end()
+        data, begin = self._rest + part, 0
+        # No end of an event can begin before the last three bytes that were looked at already.
+        for end in END_OF_EVENT.finditer(data, max(0, len(self._rest) - 3)):
+            block, begin = data[begin : end.end()], end.end()
             self._held.append(self._read(block))
             if not self.reader.is_over:
-                passed += self._held
+                self._passed += self._held
                 self._held.clear()
         self._rest = data[begin:]
-        return b"".join(passed)
+        return self._take(self._passed)
+
+    def unsent(self) -> bytes:
+        """Return the events before the one that could not be read."""
+        return self._take(self._passed) + self._take(self._held)
+
+    @staticmethod
+    def _take(blocks: list[bytes]) -> bytes:
+        taken = b"".join(blocks)
+        blocks.clear()
+        return taken
 
     def ending(self) -> bytes:
         """Return what was held: the events from the one that ends the answer."""
@@ -69,7 +76,7 @@ class EventStream:
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(f"no event of an answer: {error!r} in {block[:200]!r}") from None
         if self.hides_usage and "usage" in event:
-            if not event.get("choices"):
+            if event["usage"] and not event.get("choices"):
                 return b""
             del event["usage"]
             block = block.replace(text, json.dumps(event, separators=(",", ":")).encode())
@@ -77,20 +84,27 @@ class EventStream:
 
 
 class Renamer:
-    """Gives a JSON text other values of `model`, anywhere in it, and of `id` at its top, byte for byte else."""
+    """Gives the JSON of an answer another `model`, and another `id` at its top; all else stays byte for byte."""
 
     def __init__(self, model: str, own_id: str | None = None) -> None:
-        self._model, self._own_id = json.dumps(model).encode(), own_id
-        self._id: tuple[re.Pattern[bytes], bytes] | None = None
+        self._model, self._own_id = model, own_id
+        self._patterns: dict[tuple[str, str], re.Pattern[bytes]] = {}
 
     def rename(self, content: bytes, value: Mapping[str, Any]) -> bytes:
         """Return `content`, which is the JSON of `value`, renamed."""
-        content = MODEL.sub(lambda match: match[1] + self._model, content)
-        given = value.get("id")
-        if self._own_id is None or not isinstance(given, str):
-            return content
-        if self._id is None:
-            written = rb'("id"\s*:\s*)' + re.escape(json.dumps(given, ensure_ascii=False).encode())
-            self._id = re.compile(written), json.dumps(self._own_id).encode()
-        pattern, own_id = self._id
-        return pattern.sub(lambda match: match[1] + own_id, content)
+        for envelope in (value, value.get("response"), value.get("message")):
+            if isinstance(envelope, dict) and isinstance(envelope.get("model"), str):
+                content = self._with(content, "model", envelope["model"], self._model)
+        if self._own_id and isinstance(value.get("id"), str) and value["id"]:
+            content = self._with(content, "id", value["id"], self._own_id)
+        return content
+
+    def _with(self, content: bytes, name: str, old: str, new: str) -> bytes:
+        pattern = self._patterns.get((name, old))
+        if pattern is None:
+            # No string holds a quote without a backslash before it, so this is a name and its value.
+            either = {json.dumps(old), json.dumps(old, ensure_ascii=False), json.dumps(old).replace("/", "\\/")}
+            values = b"|".join(re.escape(text.encode("utf-8", "replace")) for text in sorted(either))
+            pattern = self._patterns[name, old] = re.compile(rb'("%s"\s*:\s*)(?:%s)' % (name.encode(), values))
+        written = json.dumps(new).encode()
+        return pattern.sub(lambda match: match[1] + written, content)

@@ -42,9 +42,10 @@ class VoteRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _value_of_what_is_taken_back(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("is_retracted") is True and given.get("kind") in TAKEN_BACK:
-            return {"value": TAKEN_BACK[given["kind"]], **given}
-        return given
+        if not isinstance(given, dict) or given.get("is_retracted") is not True or given.get("value") is not None:
+            return given
+        kind = given.get("kind")
+        return {**given, "value": TAKEN_BACK[kind]} if isinstance(kind, str) and kind in TAKEN_BACK else given
 
     @model_validator(mode="after")
     def _value_suits_kind(self) -> Self:

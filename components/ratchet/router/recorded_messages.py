@@ -1,9 +1,10 @@
 """Turn the messages of a request, in any of the APIs that clients speak, into the messages of the lake. Pure.
 
 Whatever the pool may accept can be recorded: nothing here refuses. Media are recorded by digest and size, never by
-their bytes, and a remote one by its address without the query, which may hold a signature.
+their bytes, and a remote one by its address without user, query and fragment, which may hold secrets.
 """
 
+import re
 from base64 import b64decode
 from collections.abc import Mapping
 from hashlib import sha256
@@ -13,21 +14,23 @@ from urllib.parse import urlsplit
 from ratchet.events import Message
 
 TEXT_TYPES = ("text", "input_text", "output_text")
-MAX_TEXT_CHARS = 4096  # a longer text in a part that is no text is content: the bytes of some medium
+BYTES_FIELDS = ("data", "file_data", "b64_json")  # of parts: always the base64 of a medium
+BASE64 = re.compile(r"[A-Za-z0-9+/_-]{1024,}={0,2}")
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def as_message(given: Mapping[str, Any]) -> Message:
     """Return a message of a chat as it is recorded: `content` is its text, and other fields are kept."""
-    content, rest = given.get("content"), {name: given[name] for name in given if name not in ("role", "content")}
-    role = given.get("role")
+    content, role = given.get("content"), given.get("role")
     role = role if isinstance(role, str) else ""
+    rest = {name: given[name] for name in given if name not in ("role", "content", "parts")}
     if isinstance(content, str):
-        return Message(role=role, content=content, **_without_media(rest))
+        return Message(role=role, content=content, **rest)
     parts = content if isinstance(content, list) else []
     if all(is_text(part) for part in parts):
-        return Message(role=role, content=text_of(parts), **_without_media(rest))
+        return Message(role=role, content=text_of(parts), **rest)
     recorded = [part if is_text(part) else _without_media(part) for part in parts]
-    return Message(role=role, content=text_of(parts), parts=recorded, **_without_media(rest))
+    return Message(role=role, content=text_of(parts), parts=recorded, **rest)
 
 
 def is_text(part: Any) -> bool:
@@ -41,20 +44,29 @@ def text_of(parts: list[Any]) -> str:
     return "\n".join(part if isinstance(part, str) else part["text"] for part in parts if is_text(part))
 
 
-def _without_media(value: Any) -> Any:
+def _without_media(value: Any, name: str = "") -> Any:
+    """Return a part that is no text, or a value in it, with what is a medium by digest, size and bare address."""
     if isinstance(value, dict):
-        return {name: _without_media(inner) for name, inner in value.items()}
+        return {key: _without_media(inner, key) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_without_media(inner) for inner in value]
+        return [_without_media(inner, name) for inner in value]
     if not isinstance(value, str):
         return value
-    if value.startswith("data:"):
+    if value[:5].lower() == "data:":
         head, _, data = value.partition(",")
         return _described(data, media_type=head[5:].partition(";")[0])
-    if value.startswith(("http://", "https://")) and "?" in value:
-        parts = urlsplit(value)
-        return {"sha256": sha256(value.encode()).hexdigest(), "url": f"{parts.scheme}://{parts.hostname}{parts.path}"}
-    return _described(value) if len(value) > MAX_TEXT_CHARS else value
+    if ADDRESS.match(value):
+        return {"sha256": sha256(_encoded(value)).hexdigest(), "url": _bare(value)}
+    return _described(value) if name in BYTES_FIELDS or BASE64.fullmatch(value) else value
+
+
+def _bare(address: str) -> str:
+    """Return an address without what may be a secret: user, query and fragment."""
+    try:
+        parts = urlsplit(address)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    except ValueError:  # no address, though it begins like one
+        return ""
 
 
 def _described(data: str, **known: str) -> dict[str, Any]:
@@ -62,5 +74,9 @@ def _described(data: str, **known: str) -> dict[str, Any]:
     try:
         content = b64decode(data, validate=True)
     except ValueError:
-        content = data.encode()
+        content = _encoded(data)
     return {**known, "sha256": sha256(content).hexdigest(), "bytes": len(content)}
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "replace")

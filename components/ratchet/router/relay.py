@@ -29,8 +29,8 @@ from ratchet.router.pool_client import PoolClient, PoolFailed, Reply, ServedMode
 from ratchet.router.rate_limit import RateLimit
 from ratchet.router.settings import BASE_NAME, RouterSettings
 from ratchet.router.tokens import COMPLETION, Signer, Ticket
+from ratchet.turns import ANONYMOUS
 
-ANONYMOUS = "anonymous/"  # begins the subject of a request that names no user
 # Headers that are passed on: traces, and what clients tell servers of these APIs, or servers clients.
 TO_POOL = ("traceparent", "tracestate", "x-request-id", "openai-beta", "anthropic-version", "anthropic-beta")
 FROM_POOL = ("retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-version")
@@ -110,7 +110,7 @@ class Relay:
         adapter. `shows_arm`: headers name the adapter and the arm.
         """
         started = time.monotonic()
-        ticket = self.new_ticket(request, tenant)
+        ticket = self.new_ticket(request, tenant, begun)
         if begun:
             ticket = replace(ticket, assigned_at=begun.assigned_at)
         try:
@@ -139,7 +139,7 @@ class Relay:
         )
         shown = self._headers(reply, exchange, shows_arm)
         renamer = Renamer(self.settings.public_model, exchange.completion_id if api.names_answers else None)
-        if request.stream:
+        if _is_stream(request, reply):
             events = EventStream(api.reader(), renamer, hides_usage=api.asks_for_usage and not _asks_for_usage(body))
             return StreamingResponse(self._stream(exchange, reply, events), headers=shown)
         reader = api.reader()
@@ -160,8 +160,7 @@ class Relay:
         self.check_model(body["model"])
         try:
             reply = await self.upstream.ask(path, body, _listed(headers, TO_POOL), RETRIED_BY_CLIENT in headers)
-            is_stream = reply.response.headers.get("content-type", "").startswith("text/event-stream")
-            if reply.is_success and is_stream:
+            if reply.is_success and _sends_events(reply):
                 return StreamingResponse(self._renamed(reply), headers=self._headers(reply, None, shows_arm))
             return self._pass_on(reply, await reply.read(), shows_arm)
         except PoolFailed as error:
@@ -174,12 +173,13 @@ class Relay:
         return Response(hidden, headers=self._headers(reply, None, shows_arm), status_code=reply.response.status)
 
     async def _renamed(self, reply: Reply) -> AsyncIterator[bytes]:
-        renamer, rest = Renamer(self.settings.public_model), b""
+        inner, public = reply.served.model_id.encode(), self.settings.public_model.encode()
+        rest = b""
         async with aclosing(reply.chunks()) as chunks:
             async for chunk in chunks:
                 *lines, rest = (rest + chunk).split(b"\n")
-                yield b"".join(renamer.rename(line, {}) + b"\n" for line in lines)
-        yield renamer.rename(rest, {})
+                yield b"".join(line.replace(inner, public) + b"\n" for line in lines)
+        yield rest.replace(inner, public)
 
     async def keep_on_its_arm(
         self,
@@ -198,7 +198,7 @@ class Relay:
         begun = self.find_ticket(headers.get("x-feedback-token", ""))
         if begun is None and not is_forwarded:
             return None, None
-        ours = self.new_ticket(request, tenant)
+        ours = self.new_ticket(request, tenant, begun)
         if begun and (begun.tenant, begun.subject_id) == (ours.tenant, ours.subject_id):
             if begun.adapter_digest == ours.adapter_digest:
                 return begun, None
@@ -222,7 +222,7 @@ class Relay:
             options = options if isinstance(options, dict) else {}
             body = {**body, "stream_options": {**options, "include_usage": True}}
         reply = await self.upstream.ask(api.path, body, _listed(headers, TO_POOL), RETRIED_BY_CLIENT in headers)
-        return reply, b"" if request.stream and reply.is_success else await reply.read()
+        return reply, b"" if reply.is_success and _is_stream(request, reply) else await reply.read()
 
     def check_model(self, name: str) -> None:
         """Raise RequestRefused with 404 for any model but the one that the router serves."""
@@ -270,6 +270,14 @@ class Relay:
             return ticket
         return replace(ticket, subject_id=f"{tenant}/{vote.user}" if tenant else vote.user)
 
+    def check_alike(self, vote: VoteRequest, ticket: Ticket) -> None:
+        """Raise RequestRefused with 400 for a vote by token that also names another answer, or another person."""
+        if vote.id is not None and self.ticket_of(vote, ticket.tenant).interaction_id != ticket.interaction_id:
+            raise RequestRefused(400, "id: the token is of another answer; send one of the two", param="id")
+        if vote.user is not None:
+            message = "user: a token votes as whoever asked; leave it out, or send the id and the tenant's key"
+            raise RequestRefused(400, message, param="user")
+
     async def vote(self, vote: VoteRequest, ticket: Ticket) -> str:
         """Store the vote; return its id in the lake."""
         wait_s = self._limit.wait_s(ticket.subject_id)
@@ -280,6 +288,8 @@ class Relay:
         try:
             if vote.kind == "preference" and isinstance(vote.value, str) and vote.value.startswith(COMPLETION):
                 lost = self._signer.unseal(vote.value)
+                if lost.tenant != ticket.tenant:
+                    raise ValueError("no answer from here has this id")
                 vote = vote.model_copy(update={"value": lost.interaction_id})
             event = vote.event(ticket, created_at=time.time())
         except ValueError as error:
@@ -293,14 +303,16 @@ class Relay:
         if self._recording:
             await asyncio.wait(self._recording)
 
-    def new_ticket(self, request: ChatRequest, tenant: str | None) -> Ticket:
-        """Return the ticket of the answer to come."""
+    def new_ticket(self, request: ChatRequest, tenant: str | None, begun: Ticket | None = None) -> Ticket:
+        """Return the ticket of the answer to come; `begun` is of an earlier one, as its token says."""
         interaction_id = secrets.token_hex(16)
         owner = tenant or request.tenant or "default"
         user = request.user
         if not user:  # one person for each chat, and no more: not everybody who is not named
-            chat = request.conversation or self._chats.find(owner, request.messages) or interaction_id
-            user = f"{ANONYMOUS}{chat}"
+            chat = request.conversation
+            if not chat and begun and begun.tenant == owner and ANONYMOUS in begun.subject_id:
+                chat = begun.subject_id.partition(ANONYMOUS)[2]
+            user = f"{ANONYMOUS}{chat or self._chats.find(owner, request.messages) or interaction_id}"
         return Ticket(
             interaction_id=interaction_id,
             subject_id=f"{tenant}/{user}" if tenant else user,
@@ -330,14 +342,15 @@ class Relay:
             body = error_body(refusal.status, refusal.message)
             if isinstance(error, PoolSaidError):
                 body = self._told_by_pool(error, exchange.served)
-            yield b"data: " + json.dumps(body).encode() + b"\n\n"
+            seen = events.unsent() if isinstance(error, ValueError | PoolSaidError) else b""
+            yield seen + exchange.api.error_event(body)
         else:
             yield end
         finally:
             self.metrics.count_request(status)
             if not exchange.is_recorded:
                 self.metrics.unfinished.labels(self.metrics.arm, ending).inc()
-                if not is_first:
+                if not is_first or ending == "abandoned":
                     self._record_later(exchange, events.reader.answer(ending))
 
     def _told_by_pool(self, said: PoolSaidError, served: ServedModel) -> dict[str, Any]:
@@ -438,8 +451,9 @@ class Relay:
         """Return the response headers: content type and ids; for callers who may know it, what answered and how."""
         settings, got = self.settings, reply.response.headers
         headers = {"content-type": got.get("content-type", "application/json")}
-        headers |= _listed(got, FROM_POOL)
-        headers |= {name.lower(): value for name, value in got.items() if name.lower().startswith(LIMITS_FROM_POOL)}
+        passed = {name.lower(): value for name, value in got.items() if value.isascii()}
+        headers |= _listed(passed, FROM_POOL)
+        headers |= {name: value for name, value in passed.items() if name.startswith(LIMITS_FROM_POOL)}
         if exchange:
             headers |= {
                 "x-interaction-id": exchange.ticket.interaction_id,
@@ -457,6 +471,15 @@ class Relay:
             if reply.is_fallback:
                 headers["x-fallback"] = BASE_NAME
         return headers
+
+
+def _sends_events(reply: Reply) -> bool:
+    return reply.response.headers.get("content-type", "").startswith("text/event-stream")
+
+
+def _is_stream(request: ChatRequest, reply: Reply) -> bool:
+    """Return whether the answer is a stream: pools take more for `"stream": true` than the literal."""
+    return request.stream or _sends_events(reply)
 
 
 def _listed(headers: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:

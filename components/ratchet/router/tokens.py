@@ -18,6 +18,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from ratchet.turns import ANONYMOUS
+
 PURPOSE = b"ratchet feedback token\0"
 ID_PURPOSE = b"ratchet completion id\0"
 COMPLETION = "chatcmpl-"  # begins the id of a completion, as OpenAI's do
@@ -135,6 +137,8 @@ def parse_keys(text: str) -> dict[str, str]:
         tenant, equals, key = (piece.strip() for piece in part.partition("="))
         if not (tenant and equals and key):
             raise ValueError("write tenant=key, with commas between")
+        if tenant == ANONYMOUS.rstrip("/"):
+            raise ValueError(f"no tenant can be called {tenant}: that is how people without a name are recorded")
         if tenants.setdefault(key, tenant) != tenant:
             raise ValueError(f"{tenants[key]} and {tenant} have the same key: nobody could tell whose users ask")
     return tenants
