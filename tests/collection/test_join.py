@@ -62,6 +62,22 @@ def test_a_preference_brings_the_losing_answer():
     assert other.row(0) == ("bad", "length", "denied", NOW_S)
 
 
+def test_a_preference_brings_no_other_tenants_answer():
+    served = [interaction("a", tenant="one"), interaction("b", response="secret", tenant="two")]
+    joined = join([vote("f", "a", "preference", "b")], served)
+    assert (joined.triplets.height, joined.waiting.height) == (0, 1)
+
+
+def test_people_without_a_name_are_those_of_the_chat_that_was_found():
+    names = {"t/anonymous/i1": "t/anonymous/c", "anonymous/i1": "anonymous/c", "t/ann": "t/ann", "x/anonymous/y": None}
+    for subject, voter in names.items():
+        served = [interaction("a", tenant="t", subject_id=subject, conversation_id="c")]
+        joined = join([vote("f", "a", subject_id=subject)], served)
+        assert joined.triplets["subject_id"].to_list() == [voter or subject]
+    served = [interaction("a", tenant="t", subject_id="t/anonymous/i1", conversation_id="c")]
+    assert join([vote("f", "a", subject_id="t/bob")], served).triplets["subject_id"].to_list() == ["t/bob"]
+
+
 def test_only_a_preference_has_an_other_answer():
     served = [interaction("a"), interaction("b", response="bad")]
     joined = join([vote("f", "a", "correction", "b")], served)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -48,8 +48,19 @@ def pool(serve: Callable[[FastAPI], str]) -> Pool:
 asked: list[tuple[dict[str, Any], dict[str, str]]] = []
 
 
-def official(router: httpx.Client) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{router.base_url}/v1", api_key="any", max_retries=0)
+clients: list[openai.OpenAI] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    while clients:
+        clients.pop().close()
+
+
+def official(router: httpx.Client, max_retries: int = 0) -> openai.OpenAI:
+    clients.append(openai.OpenAI(base_url=f"{router.base_url}/v1", api_key="any", max_retries=max_retries))
+    return clients[-1]
 
 
 def whole(*messages: dict[str, Any], reason: str = "stop") -> Response:
@@ -214,7 +225,7 @@ def test_what_the_pool_says_as_it_breaks_off_reaches_the_client(start: Start, po
 def test_a_pool_that_says_no_is_asked_once_by_a_client_that_asks_again(start: Start, pool: Pool) -> None:
     busy = JSONResponse({"error": {"message": "at http://10.0.0.7"}}, 503, {"retry-after": "0"})
     router = start(pool_url=pool(lambda body: busy), retries=1)
-    client = openai.OpenAI(base_url=f"{router.base_url}/v1", api_key="any", max_retries=1)
+    client = official(router, max_retries=1)
     with pytest.raises(openai.InternalServerError) as caught:
         client.chat.completions.create(model="assistant", messages=ASKED)
     assert len(asked) == 2, "the client's own two tries"
