@@ -56,7 +56,7 @@ feedback_token_header = HTTPBearer(
 )
 SOME_OBJECT = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
-}  # as the pool documents it
+}  # the pool's API says what is in it
 ApiKey = Annotated[HTTPAuthorizationCredentials | None, Security(api_key_header)]
 Token = Annotated[HTTPAuthorizationCredentials | None, Security(feedback_token_header)]
 TenantCheck = Callable[[HTTPAuthorizationCredentials | None], str | None]

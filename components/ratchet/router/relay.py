@@ -7,13 +7,12 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from fastapi.responses import Response, StreamingResponse
 
-from ratchet.events import Interaction
 from ratchet.http_limits import CLIENT_LEFT, RequestRefused
 from ratchet.http_service import error_body, printable
 from ratchet.router.affinity import FORWARDED, MISDIRECTED, Peer
@@ -23,7 +22,8 @@ from ratchet.router.chat_request import ChatRequest
 from ratchet.router.chats import Chats
 from ratchet.router.event_log import Event, EventLog, NotStored
 from ratchet.router.event_stream import EventStream, PoolSaidError, Renamer
-from ratchet.router.feedback import VoteRequest, of_choice
+from ratchet.router.exchange import Exchange, interactions
+from ratchet.router.feedback import VoteRequest
 from ratchet.router.metrics import RouterMetrics
 from ratchet.router.pool_client import PoolClient, PoolFailed, Reply, ServedModel
 from ratchet.router.rate_limit import RateLimit
@@ -49,23 +49,6 @@ class ClientLeft(RequestRefused):
 
     def __init__(self) -> None:
         super().__init__(CLIENT_LEFT, "the client left before its answer came")
-
-
-@dataclass(kw_only=True)
-class Exchange:
-    """One request, the pool's reply, and the ticket of the answer."""
-
-    api: Api
-    request: ChatRequest
-    served: ServedModel
-    is_fallback: bool
-    ticket: Ticket
-    completion_id: str
-    """The ticket, sealed: the answer's id as its client sees it."""
-    started: float
-    is_kept: bool = False
-    """Whether an earlier turn chose the arm, not the route."""
-    is_recorded: bool = False
 
 
 class Relay:
@@ -383,7 +366,7 @@ class Relay:
         """Store each choice as an interaction, and remember it as a turn of its chat."""
         exchange.is_recorded = True
         request, ticket = exchange.request, exchange.ticket
-        events = [self._interaction(exchange, answer, number) for number in range(len(answer.choices))]
+        events = interactions(exchange, answer, self.settings)
         if len(events) == 1:
             await self._store(events[0])
         else:
@@ -393,43 +376,6 @@ class Relay:
             for choice in answer.choices:
                 self._chats.remember(ticket.tenant, request.messages, choice.text, first)
         self.metrics.latency.labels(self.metrics.arm).observe(time.monotonic() - exchange.started)
-
-    def _interaction(self, exchange: Exchange, answer: Answer, number: int) -> Interaction:
-        request, ticket, settings = exchange.request, exchange.ticket, self.settings
-        choice, is_fallback = answer.choices[number], exchange.is_fallback
-        interaction_id = of_choice(ticket.interaction_id, number)
-        # The route chooses an arm for a request, not for each of its choices.
-        was_chosen_before = exchange.is_kept or number > 0
-        kept: dict[str, Any] = {"assigned_at": ticket.assigned_at} if was_chosen_before else {}
-        if len(answer.choices) > 1:
-            kept["candidate_group_id"] = ticket.interaction_id
-        if number == 0:  # the pool counts all choices together
-            kept |= {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
-        return Interaction(
-            interaction_id=interaction_id,
-            conversation_id=request.conversation or interaction_id,
-            subject_id=ticket.subject_id,
-            tenant=ticket.tenant,
-            messages=request.messages,
-            response=choice.text,
-            base_model=exchange.served.base_model,
-            adapter_name=BASE_NAME if is_fallback else settings.adapter_name,
-            adapter_version="0" if is_fallback else settings.adapter_version,
-            adapter_digest=ticket.adapter_digest,
-            arm=ticket.arm,
-            params=request.params,
-            latency_ms=round((time.monotonic() - exchange.started) * 1000, 1),
-            finish_reason=choice.finish_reason,
-            served_at=time.time(),
-            consent_training=settings.consent_training,
-            tools=request.tools,
-            tool_calls=choice.tool_calls,
-            refusal=choice.refusal,
-            reasoning=choice.reasoning,
-            task=request.task,
-            completion_id=exchange.completion_id,
-            **kept,
-        )
 
     async def _store(self, event: Event) -> None:
         try:

@@ -72,7 +72,8 @@ class Signer:
     def seal(self, ticket: Ticket) -> str:
         """Return the completion's id: the ticket again, shorter, as every client shows it and logs hold it.
 
-        So it lets nobody vote by itself: it takes the tenant's key as well.
+        So it lets nobody vote by itself: it takes the tenant's key as well. The nonce is the interaction's id, so two
+        different tickets of one interaction must never be sealed.
         """
         nonce = bytes.fromhex(ticket.interaction_id)
         tenant, subject = ticket.tenant.encode("utf-8", "replace"), ticket.subject_id.encode("utf-8", "replace")
