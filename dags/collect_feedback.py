@@ -56,7 +56,9 @@ with DAG(
             },
         )
 
-    collected = step("collect_triplets")
+    # A lake has one scheduler; a run that a person starts is refused by none.
+    scheduler = "--scheduler={{ 'airflow' if dag_run.run_type == 'scheduled' else '' }}"
+    collected = step("collect_triplets", options=[scheduler])
     validated = step("validate_triplets", collect_triplets=collected)
     built = step("build_datasets", validate_triplets=validated)
     publish_dataset(validated.output, built.output)

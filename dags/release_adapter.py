@@ -3,13 +3,13 @@
 from datetime import timedelta
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import DAG, PartitionedAssetTimetable, get_current_context, task
+from airflow.sdk import DAG, Param, PartitionedAssetTimetable, get_current_context, task
 
 from _common.assets import ADAPTER, announced, newest
 from _common.gate_report import gate_report
 from _common.policies import START, Tag, deadline, defaults
 from _common.settings import SETTINGS
-from _common.tasks import step
+from _common.tasks import command, step
 
 DOC = """
 ## When it fails
@@ -24,7 +24,8 @@ DOC = """
 ## What it does
 
 An event of `adapter` starts a run; one whose verdict is not a pass ends it at once. In production `approve` then waits
-for a person, under *Required actions*, with the gate's report; after three days without an answer it is a no.
+for a person, under *Required actions*, with the gate's report; after three days without an answer it is a no. A yes
+goes into the ledger (`record_approval`), where `release_adapter.approval: person` of ratchet.yaml demands it.
 `release_adapter` asks in the ledger, commits to Git, and watches the canary. One run at a time, and the ledger admits
 one open release, for every caller.
 """
@@ -59,8 +60,18 @@ with DAG(
             task_id="approve",
             subject="Release adapter {{ ti.xcom_pull('choose_adapter')['digest'][:12] }}?",
             body="{{ ti.xcom_pull('choose_adapter')['report'] }}",
+            params={"why": Param("", type="string", description="The reason, for the ledger.")},
             defaults="Reject",
             response_timeout=timedelta(days=3),
             execution_timeout=None,
         )
-        adapter >> approve >> released
+        record_approval = command(
+            "record_approval",
+            "approve",
+            "--who={{ (ti.xcom_pull('approve')['responded_by_user'] or {}).get('name') or 'a person in Airflow' }}",
+            "--",
+            "{{ ti.xcom_pull('choose_adapter')['manifests']['register_adapter'] }}",
+            "{{ (ti.xcom_pull('approve')['params_input'] or {}).get('why') or 'approved in Airflow' }}",
+            has_result=False,
+        )
+        adapter >> approve >> record_approval >> released

@@ -337,6 +337,11 @@ class ReleaseAdapter(Section):
         3600, gt=0, description="Seconds that the step waits for the canary to end; the reconciler goes on after that"
     )
     force: bool = Field(False, description="Release although the offline verdict is not a pass; the ledger records it")
+    approval: Literal["none", "person"] = Field(
+        "none",
+        description="person: no release opens before `ratchet approve` or a front door's form has written a person's "
+        "yes into the ledger; none: a passing verdict releases",
+    )
 
 
 class Duels(Section):

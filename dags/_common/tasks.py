@@ -1,5 +1,6 @@
 """The factory: one task from a step's name. On a laptop a process, in production a pod, with the same command."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator, XComArg
@@ -10,14 +11,16 @@ from _common.resources import NEEDS
 from _common.settings import SETTINGS, Settings
 
 
-def step(name: str, settings: Settings = SETTINGS, **inputs: BaseOperator | XComArg) -> BaseOperator:
+def step(
+    name: str, settings: Settings = SETTINGS, options: Sequence[str] = (), **inputs: BaseOperator | XComArg
+) -> BaseOperator:
     """The task of a step, after the tasks that its inputs come from. Its XCom is the command's `return.json`.
 
     An input is the step itself, or a task whose result holds `manifests`, the manifest of each step by name.
     """
     sources = {given: _operator(source) for given, source in inputs.items()}
     given = [part for source, task in sources.items() for part in ("--in", f"{source}={_manifest(source, task)}")]
-    made = command(name, name, *given, settings=settings)
+    made = command(name, name, *given, *options, settings=settings)
     for task in dict.fromkeys(sources.values()):
         task >> made
     return made

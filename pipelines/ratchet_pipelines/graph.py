@@ -47,6 +47,7 @@ NEEDS: Mapping[str, Needs] = {
         secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW), GIT_SECRET: GIT, GATE_SECRET: GATE},
         service_account=RELEASE_ACCOUNT,
     ),
+    "approve": Needs(memory="1Gi", timeout_s=15 * MINUTE_S, service_account=RELEASE_ACCOUNT),
     "report": Needs(),
     "notify": Needs(
         cpu="100m",

@@ -28,9 +28,9 @@ def test_every_step_says_what_it_needs_and_only_a_device_needs_a_gpu() -> None:
 
 def test_only_what_releases_has_the_right_to_push_and_to_ask_the_gate() -> None:
     trusted = {name for name, needs in NEEDS.items() if needs.service_account == RELEASE_ACCOUNT}
-    assert trusted == {"release_adapter", "reconcile"}
+    assert trusted == {"release_adapter", "reconcile", "approve"}
     for secret in (GIT_SECRET, GATE_SECRET):
-        assert {name for name, needs in NEEDS.items() if secret in needs.secrets} == trusted
+        assert {name for name, needs in NEEDS.items() if secret in needs.secrets} == trusted - {"approve"}
     assert all(ENVIRONMENT_SECRET in needs.secrets for needs in NEEDS.values())
 
 

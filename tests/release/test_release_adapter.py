@@ -18,8 +18,9 @@ from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Manifest, StepOutput
 from ratchet.registry import aliases
 from ratchet.registry.mlflow_store import connect
+from ratchet.release.approval import RegisteredAdapter, approve
 from ratchet.release.gate.traffic_log import TrafficLog
-from ratchet.release.ledger import Ledger, LedgerEntry, close, open_request, read_ledger, request
+from ratchet.release.ledger import Ledger, LedgerEntry, approval, close, open_request, read_ledger, request
 from ratchet.release.reconciler.gitops import adapter_in
 from ratchet.release.release_adapter import STEP
 from ratchet.store import LocalStore
@@ -247,3 +248,40 @@ def test_without_a_repository_nothing_is_released(config: Config, released_lake:
 def test_a_release_without_a_cluster_is_the_users_to_mend(config: Config, released_lake: LocalStore) -> None:
     with pytest.raises(UserError, match="cluster_url"):
         release(changed(config, cluster_url=None), released_lake)
+
+
+def registered(lake: LocalStore, verdict: str = "pass") -> RegisteredAdapter:
+    lake.create_if_absent("registry/n/version.json", (lake.path / f"registry/{NEW.digest}.json").read_bytes())
+    return RegisteredAdapter(NEW, verdict)
+
+
+@pytest.mark.usefixtures("succeeding")
+def test_where_a_person_must_approve_nothing_opens_without_their_yes_in_the_ledger(
+    config: Config, released_lake: LocalStore, repository: Path
+) -> None:
+    asks = changed(config, approval="person")
+    with pytest.raises(UserError, match=f"ratchet approve {NEW.digest[:12]} WHY"):
+        release(asks, released_lake)
+    assert not read_ledger(released_lake)
+    assert subjects(repository) == ["Serve the base model"]
+    approve(Ledger(released_lake), registered(released_lake), "ada", 1.0, "read the report")
+    assert release(asks, released_lake).facts["outcome"] == "promoted"
+    assert [record.event for record in read_ledger(released_lake)] == ["approved", "requested", "promoted"]
+
+
+def test_an_approval_is_for_one_release(
+    config: Config, released_lake: LocalStore, repository: Path, cluster: FakeCluster
+) -> None:
+    script(cluster, repository, weighted(cluster, released_lake, 20), cluster.fail)
+    asks = changed(config, approval="person")
+    approve(Ledger(released_lake), registered(released_lake), "ada", 1.0, "read the report")
+    assert release(asks, released_lake).facts["outcome"] == "rolled_back"
+    assert approval(read_ledger(released_lake), NEW.digest) is None
+
+
+def test_an_approval_does_not_overrule_the_verdict(config: Config, released_lake: LocalStore) -> None:
+    record = json.loads((released_lake.path / f"registry/{NEW.digest}.json").read_text())
+    (released_lake.path / f"registry/{NEW.digest}.json").write_text(json.dumps({**record, "verdict": "fail"}))
+    approve(Ledger(released_lake), registered(released_lake, "fail"), "ada", 1.0, "I like it")
+    made = release(changed(config, approval="person"), released_lake)
+    assert made.facts["outcome"] == "refused"

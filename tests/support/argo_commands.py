@@ -17,6 +17,8 @@ from typing import Any
 Document = Mapping[str, Any]
 TAG = re.compile(r"\{\{(.*?)\}\}")
 CONDITION = re.compile(r"'([^']*)' (==|!=) '([^']*)'")
+OPERAND = re.compile(r"([\w-]+)(?:\.(\w+))?")
+FINE = ("Succeeded", "Skipped")  # what a `depends` without a result is content with
 
 
 class TaskFailed(Exception):
@@ -34,23 +36,34 @@ def config_map(lake: Path | str, settings: Path) -> Document:
 
 
 def run_workflow(
-    documents: Iterable[Document], parameters: Mapping[str, str], folder: Path, name: str = "ratchet-loop"
+    documents: Iterable[Document],
+    parameters: Mapping[str, str],
+    folder: Path,
+    name: str = "ratchet-loop",
+    answers: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Run a WorkflowTemplate's DAG; the manifest URI of each step that ran. Raises TaskFailed where a command fails.
 
-    `documents` are the templates and the ConfigMaps that they read; `parameters` are the workflow's.
+    `documents` are the templates and the ConfigMaps that they read; `parameters` are the workflow's; `answers` is what
+    a person writes into the form of a suspended node: without it, its time runs out.
     """
-    cluster = _Cluster(list(documents), folder)
+    cluster = _Cluster(list(documents), folder, answers or {})
     spec = cluster.get("WorkflowTemplate", name)["spec"]
     defaults = {each["name"]: each.get("value") for each in spec.get("arguments", {}).get("parameters", [])}
     scope = {f"workflow.parameters.{key}": value for key, value in {**defaults, **parameters}.items()}
     tasks = {task["name"]: task for task in _by_name(spec["templates"])[spec["entrypoint"]]["dag"]["tasks"]}
-    uris = {}
+    uris, results = {}, dict[str, str]()
     for task in TopologicalSorter({key: set(_waits_for(task)) for key, task in tasks.items()}).static_order():
-        if _holds(_filled(tasks[task].get("when", ""), scope)):
+        if not _is_due(tasks[task], results):
+            results[task] = "Omitted"
+        elif not _holds(_filled(tasks[task].get("when", ""), scope)):
+            results[task] = "Skipped"
+        else:
             outputs = cluster.run(tasks[task], scope)
+            results[task] = "Succeeded"
             scope |= {f"tasks.{task}.outputs.parameters.{key}": value for key, value in outputs.items()}
-            uris[task.replace("-", "_")] = outputs["uri"]
+            if "uri" in outputs:
+                uris[task.replace("-", "_")] = outputs["uri"]
     return uris
 
 
@@ -58,15 +71,19 @@ def run_workflow(
 class _Cluster:
     documents: list[Document]
     folder: Path
+    answers: Mapping[str, str]
 
     def get(self, kind: str, name: str) -> Document:
         wanted = (kind, name)
         return next(each for each in self.documents if (each["kind"], each["metadata"]["name"]) == wanted)
 
     def run(self, task: Document, scope: Mapping[str, str]) -> dict[str, str]:
-        """Run a task's container; its output parameters."""
+        """Run a task's container, or ask a person; its output parameters."""
         reference = task["templateRef"]
         template = _by_name(self.get("WorkflowTemplate", reference["name"])["spec"]["templates"])[reference["template"]]
+        if "suspend" in template:
+            form = template["outputs"]["parameters"]
+            return {each["name"]: self.answers.get(each["name"], each["valueFrom"]["default"]) for each in form}
         given = {
             each["name"]: _filled(each["value"], scope) for each in task.get("arguments", {}).get("parameters", [])
         }
@@ -77,7 +94,7 @@ class _Cluster:
         done = subprocess.run(command, env=self._environment(container, mounts), capture_output=True, text=True)
         if done.returncode:
             raise TaskFailed(task["name"], done.returncode, done.stderr)
-        outputs = template["outputs"]["parameters"]
+        outputs = template.get("outputs", {}).get("parameters", [])
         return {each["name"]: Path(_here(each["valueFrom"]["path"], mounts)).read_text() for each in outputs}
 
     def _mount(self, template: Document, task: str) -> dict[str, str]:
@@ -109,7 +126,17 @@ def _by_name(entries: Iterable[Document]) -> dict[str, Document]:
 
 
 def _waits_for(task: Document) -> list[str]:
-    return re.findall(r"[\w-]+", task.get("depends", ""))
+    return [found[1] for found in OPERAND.finditer(task.get("depends", ""))]
+
+
+def _is_due(task: Document, results: Mapping[str, str]) -> bool:
+    """`depends` as Argo reads it: a name alone is content with Succeeded and Skipped."""
+    if "depends" not in task:
+        return True
+    held = OPERAND.sub(
+        lambda found: str(results[found[1]] == found[2] if found[2] else results[found[1]] in FINE), task["depends"]
+    )
+    return bool(_truth(held))
 
 
 def _filled(text: str, scope: Mapping[str, str]) -> str:
@@ -117,10 +144,14 @@ def _filled(text: str, scope: Mapping[str, str]) -> str:
 
 
 def _holds(condition: str) -> bool:
-    """A condition as Argo reads it, as far as ours go: comparisons of quoted words, joined by `||`."""
-    comparisons = CONDITION.findall(condition)
-    assert " || ".join("'{}' {} '{}'".format(*each) for each in comparisons) == condition
-    return not comparisons or any((left == right) is (sign == "==") for left, sign, right in comparisons)
+    """A condition as Argo reads it, as far as ours go: comparisons of quoted words, joined."""
+    return _truth(CONDITION.sub(lambda found: str((found[1] == found[3]) is (found[2] == "==")), condition) or "True")
+
+
+def _truth(words: str) -> bool:
+    """The value of True and False joined by `&&`, `||` and parentheses; anything else is a fault."""
+    assert not re.sub(r"True|False|&&|\|\||[() ]", "", words), words
+    return bool(eval(words.replace("&&", " and ").replace("||", " or ")))
 
 
 def _here(text: str, mounts: Mapping[str, str]) -> str:

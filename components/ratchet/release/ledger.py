@@ -14,7 +14,7 @@ from ratchet.errors import Conflict
 from ratchet.store import Store
 
 ROOT = "ledger"
-EventName = Literal["requested", "abort_requested", "promoted", "restored", "rolled_back", "refused"]
+EventName = Literal["approved", "requested", "abort_requested", "promoted", "restored", "rolled_back", "refused"]
 CLOSING: tuple[EventName, ...] = ("promoted", "restored", "rolled_back", "refused")
 SERVING: tuple[EventName, ...] = ("promoted", "restored")  # the record's adapter serves all traffic from here on
 
@@ -119,6 +119,16 @@ def request(ledger: Ledger, entry: LedgerEntry) -> LedgerRecord | None:
     return ledger.append(decide)
 
 
+def approval(records: Iterable[LedgerRecord], digest: AdapterDigest) -> LedgerRecord | None:
+    """Return a person's yes to the next release of this adapter; None without one. The end of a release uses it up."""
+    words = [
+        record
+        for record in records
+        if record.adapter.digest == digest and (record.event == "approved" or record.event in CLOSING)
+    ]
+    return words[-1] if words and words[-1].event == "approved" else None
+
+
 def close(ledger: Ledger, opened: LedgerRecord, event: EventName, **details: Any) -> LedgerRecord | None:
     """Close the release `opened`; None if it is closed already."""
     kept = opened.model_dump(include={"adapter", "baseline", "attempt", "verdict", "forced", "restores"})
@@ -146,10 +156,15 @@ def closing(records: Iterable[LedgerRecord], opened: LedgerRecord) -> LedgerReco
 
 
 def releases(records: Iterable[LedgerRecord]) -> list[list[LedgerRecord]]:
-    """Group the records by release, oldest first: from the request to its end. A refusal may have no request."""
+    """Group the records by release, oldest first: from the request to its end. A refusal may have no request.
+
+    Approvals are left out: they come before a request, and may never lead to one.
+    """
     groups: list[list[LedgerRecord]] = []
     is_open = False
     for record in records:
+        if record.event == "approved":
+            continue
         if is_open and record.event != "requested":
             groups[-1].append(record)
         else:

@@ -4,7 +4,6 @@ From Git on, Argo CD and Flagger do the work and the gate judges it; this step r
 nothing: the request stays open, and a re-run resumes it.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from ratchet.needs import (
 )
 from ratchet.progress import show_progress
 from ratchet.registry.aliases import champion
+from ratchet.release.approval import check_approved, read_registered
 from ratchet.release.gate.design import alpha_of_attempt
 from ratchet.release.ledger import Ledger, LedgerEntry, LedgerRecord, closing, open_request, quarantined, request
 from ratchet.release.reconciler.actions import first_values, run_id
@@ -70,20 +70,14 @@ class ReleaseResult:
 
 
 def run(config: Config, inputs: Inputs, store: Store) -> StepOutput:
-    registered = json.loads(store.read(inputs["register_adapter"].outputs["version"].uri))
-    adapter = AdapterRef(
-        name=registered["name"],
-        version=str(registered["version"]),
-        uri=f"{store.root}/{registered['adapter_uri']}",
-        digest=registered["adapter_digest"],
-    )
+    registered = read_registered(store, inputs["register_adapter"].outputs["version"].uri)
     candidate = Candidate(
-        adapter=adapter,
-        verdict=registered["verdict"],
+        adapter=registered.adapter,
+        verdict=registered.verdict,
         is_forced=config.release_adapter.force,
         judge=_judge_facts(inputs.get("evaluate_adapter")),
     )
-    timeline = Timeline(time.time(), adapter.digest)
+    timeline = Timeline(time.time(), candidate.adapter.digest)
     result = _release(config, store, candidate, timeline)
     return _publish(config, store, candidate, result, timeline)
 
@@ -105,14 +99,16 @@ def _release(config: Config, store: Store, candidate: Candidate, timeline: Timel
         return ReleaseResult(outcome="no_target", why=NO_TARGET)
     check_servable(store.local(candidate.adapter.uri.removeprefix(f"{store.root}/")))
     with open_targets(config, store) as targets:
-        return _ReleaseSession(targets, candidate, timeline).until_closed(settings.timeout_s, settings.poll_s)
+        session = _ReleaseSession(targets, candidate, timeline, needs_person=settings.approval == "person")
+        return session.until_closed(settings.timeout_s, settings.poll_s)
 
 
 class _ReleaseSession:
     """Opens the release, then reconciles until the ledger closes it."""
 
-    def __init__(self, targets: Targets, candidate: Candidate, timeline: Timeline) -> None:
+    def __init__(self, targets: Targets, candidate: Candidate, timeline: Timeline, *, needs_person: bool) -> None:
         self.targets, self.candidate, self.timeline = targets, candidate, timeline
+        self.needs_person = needs_person
         self.asked: LedgerRecord | None = None
 
     def until_closed(self, timeout_s: float, poll_s: float) -> ReleaseResult:
@@ -155,6 +151,8 @@ class _ReleaseSession:
         if opened is None:
             if ended := self._ended_before(records):
                 return ended
+            if self.needs_person:
+                check_approved(records, self.candidate.adapter)
             opened = self._request(now)
         if opened is not None and opened.adapter.digest == self.candidate.adapter.digest:
             self._name_in_git(opened, now)

@@ -1,7 +1,7 @@
 """Check what the schemas of Argo's objects cannot: that every reference resolves.
 
 Stricter than Argo where that costs nothing: no expression tags (`{{=...}}`), which this linter cannot check, and no
-unused declaration. It knows the kinds of templates that are written here: containers and DAGs.
+unused declaration. It knows the kinds of templates that are written here: containers, DAGs and suspended nodes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -62,7 +62,7 @@ def _template(template: Node, document: Node, library: Library, place: str) -> I
     yield from _tags(template, tasks, document, library, place)
     for task in tasks:
         yield from _call(task, document, library, f"{place}.{task['name']}")
-    for kind in ("parameters", "artifacts"):
+    for kind in ("parameters", "artifacts") if "suspend" not in template else ():  # whose inputs are a form
         for name in named(template.get("inputs", {}).get(kind, [])):
             if not any(tag.startswith(f"inputs.{kind}.{name}") for tag in tags(template)):
                 yield f"{place}: inputs.{kind}.{name} is declared and never used"

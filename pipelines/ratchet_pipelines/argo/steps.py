@@ -14,6 +14,7 @@ from hera.workflows import (
     RetryStrategy,
     S3Artifact,
     SecretEnvFrom,
+    Suspend,
 )
 from hera.workflows.models import (
     Backoff,
@@ -23,12 +24,13 @@ from hera.workflows.models import (
     Quantity,
     SeccompProfile,
     SecurityContext,
+    SuppliedValueFrom,
     Synchronization,
     Toleration,
     ValueFrom,
 )
 
-from ratchet.needs import CONFIG_FOLDER, CONFIG_MAP, STEP_ACCOUNT, USER_ID, Needs
+from ratchet.needs import CONFIG_FOLDER, CONFIG_MAP, HOUR_S, STEP_ACCOUNT, USER_ID, Needs
 from ratchet.step import Step
 from ratchet_pipelines.argo.settings import Settings, argo_name
 from ratchet_pipelines.graph import NEEDS
@@ -46,6 +48,8 @@ RETRY = RetryStrategy(
     expression="asInt(lastRetry.exitCode) != 2",
     backoff=Backoff(duration="1m", factor=2),
 )
+ANSWER, APPROVE, REJECT = "answer", "approve", "reject"
+ASK_S = 3 * 24 * HOUR_S  # a weekend
 GPU_TOLERATION = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
 # One pod of the namespace at a time; the others queue. A namespace serves one model.
 MUTEXES = {"train_adapter": "ratchet-train", "release_adapter": "ratchet-release"}
@@ -54,14 +58,53 @@ MUTEXES = {"train_adapter": "ratchet-train", "release_adapter": "ratchet-release
 def step_template(step: Step, settings: Settings) -> Container:
     """Return the container of the step's command: manifest URIs in, its own URI and decision out."""
     given = [f"--in={name}={{{{inputs.parameters.{argo_name(name)}}}}}" for name in step.inputs]
+    inputs = [Parameter(name=argo_name(name), description=f"URI of {name}'s manifest") for name in step.inputs]
+    if not step.inputs:  # the loop starts here, so here a schedule says whose it is
+        given.append("--scheduler={{inputs.parameters.scheduler}}")
+        inputs.append(Parameter(name="scheduler", value="", description="the scheduler that started the workflow"))
     mutex = MUTEXES.get(step.name)
     return Container(
         name=argo_name(step.name),
         args=[step.name, *given, f"--out={OUT}"],
-        inputs=[Parameter(name=argo_name(name), description=f"URI of {name}'s manifest") for name in step.inputs],
+        inputs=inputs,
         outputs=[_output("uri"), _output("decision"), _artifact("result", "return.json", argo_name(step.name))],
         synchronization=Synchronization(mutexes=[Mutex(name=mutex)]) if mutex else None,
         **_placed(step.needs, settings),
+        **_base(),
+    )
+
+
+def ask_template() -> Suspend:
+    """Return the node that waits for a person: Argo's UI shows its inputs as a form. No answer is a no."""
+    about = {
+        ANSWER: "approve releases the adapter to a canary of users",
+        "who": "your name, for the ledger",
+        "why": "the reason, for the ledger",
+    }
+    defaults = {ANSWER: REJECT, "who": "", "why": ""}
+    choices = {ANSWER: [APPROVE, REJECT]}
+    return Suspend(
+        name="ask-person",
+        duration=ASK_S,
+        inputs=[
+            Parameter(name=name, description=text, default=defaults[name], enum=choices.get(name))
+            for name, text in about.items()
+        ],
+        outputs=[
+            Parameter(name=name, value_from=ValueFrom(supplied=SuppliedValueFrom(), default=defaults[name]))
+            for name in about
+        ],
+    )
+
+
+def approve_template(settings: Settings) -> Container:
+    """Return the container that writes a person's yes into the ledger."""
+    adapter, who, why = (f"{{{{inputs.parameters.{name}}}}}" for name in ("register-adapter", "who", "why"))
+    return Container(
+        name="approve",
+        args=["approve", f"--who={who}", "--", adapter, why],
+        inputs=[Parameter(name=name) for name in ("register-adapter", "who", "why")],
+        **_placed(NEEDS["approve"], settings),
         **_base(),
     )
 

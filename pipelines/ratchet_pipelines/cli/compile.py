@@ -1,12 +1,12 @@
 """`ratchet compile`: write the loop for another orchestrator."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
-from ratchet_pipelines.argo.settings import Settings
-from ratchet_pipelines.cli.options import OUT_FOLDER
+from ratchet_pipelines.argo.settings import Approval, Settings
+from ratchet_pipelines.cli.options import OUT_FOLDER, one_of
 
 app = typer.Typer(help="Write the loop as files for Kubeflow Pipelines or Argo Workflows.", no_args_is_help=True)
 Image = Annotated[
@@ -40,10 +40,29 @@ def argo(
     image: Image,
     out: Annotated[Path, OUT_FOLDER],
     cuda_image: CudaImage = None,
-    schedule: Annotated[str, typer.Option(metavar="CRON", help="When the loop starts, in UTC.")] = Settings.schedule,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CRON",
+            help=f"Start the loop at these times, in UTC; without it the schedule ({Settings.schedule}) is suspended.",
+        ),
+    ] = None,
+    approval: Annotated[
+        str, typer.Option(help="Who allows a release.", **one_of("approval", lambda: get_args(Approval)))
+    ] = Settings.approval,
 ) -> None:
-    """Write the loop as Argo WorkflowTemplates and a CronWorkflow."""
+    """Write the loop as Argo WorkflowTemplates and a CronWorkflow.
+
+    The CronWorkflow is suspended unless a schedule is given: a lake has one scheduler, and Airflow is the usual one.
+    """
     from ratchet_pipelines.argo.compile import write_documents
 
-    for path in write_documents(Settings(image=image, cuda_image=cuda_image, schedule=schedule), out):
+    chosen = Settings(
+        image=image,
+        cuda_image=cuda_image,
+        schedule=schedule or Settings.schedule,
+        is_scheduled=schedule is not None,
+        approval=cast(Approval, approval),
+    )
+    for path in write_documents(chosen, out):
         print(path)

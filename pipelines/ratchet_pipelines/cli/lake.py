@@ -1,4 +1,4 @@
-"""`ratchet lake`: status of the lake, compaction, versions of its tables."""
+"""`ratchet lake`: status of the lake, its scheduler, compaction, versions of its tables."""
 
 import json
 import time
@@ -13,7 +13,9 @@ from rich.table import Table
 from ratchet.store import open_lake
 from ratchet_pipelines.cli.options import AsJson, Lake, one_of
 
-lake_app = typer.Typer(help="Show the lake's status, compact its tables, list their versions.", no_args_is_help=True)
+lake_app = typer.Typer(
+    help="Show the lake's status and scheduler, compact its tables, list versions.", no_args_is_help=True
+)
 out = Console(highlight=False, soft_wrap=True)
 
 
@@ -64,6 +66,32 @@ def show_status(lake: Lake = "lake", as_json: AsJson = False) -> None:
     for step, drops in summary.drops.items():
         counts = ", ".join(f"{reason} {number:,}" for reason, number in drops.items())
         out.print(f"dropped by {step}: {counts or 'none'}")
+
+
+@lake_app.command("scheduler")
+def show_scheduler(
+    lake: Lake = "lake",
+    is_released: Annotated[
+        bool, typer.Option("--release", help="End its claim, so that another scheduler may run the loop from now on.")
+    ] = False,
+) -> None:
+    """Show which scheduler runs the loop on this lake; there is at most one.
+
+    It holds the lake for 26 hours from its last run.
+    """
+    from ratchet import scheduler_claim
+
+    store, now = open_lake(lake), time.time()
+    held = scheduler_claim.scheduler_of(store, now)
+    if held is None:
+        out.print("no scheduler")
+        return
+    name, until = held
+    if is_released:
+        scheduler_claim.hand_over(store, now)
+        out.print(f"{name} is released; the next scheduler that runs takes the lake")
+    else:
+        out.print(f"{name}, until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M} UTC")
 
 
 @lake_app.command("compact")

@@ -1,6 +1,7 @@
 """The commands around a run of the loop: run it, estimate it, merge adapters, demonstrate it, report on it."""
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 
 from ratchet.config import load_config
 from ratchet.errors import UserError
+from ratchet.scheduler_claim import claim
 from ratchet.store import open_lake, open_store
 from ratchet_pipelines.cli.options import (
     OUT_FILE,
@@ -15,6 +17,7 @@ from ratchet_pipelines.cli.options import (
     ConfigFile,
     Inputs,
     Lake,
+    Scheduler,
     Seed,
     one_of,
     settings,
@@ -39,6 +42,7 @@ def run(
     until: Annotated[
         str | None, typer.Option(help="Stop after this step.", **one_of("step", step_names, is_listed=False))
     ] = None,
+    scheduler: Scheduler = "",
 ) -> None:
     """Run the seven steps in order, from the lake's events to a registered adapter and, if configured, its release.
 
@@ -48,7 +52,10 @@ def run(
     from ratchet_pipelines.loop import run_loop, summarize
 
     last = step_names().index(until) + 1 if until else len(STEPS)
-    done = run_loop(settings(config), open_store(lake), announce, STEPS[:last])
+    store = open_store(lake)
+    if scheduler:
+        claim(store, scheduler, time.time())
+    done = run_loop(settings(config), store, announce, STEPS[:last])
     if not any(ran.is_new for ran in done.values()):
         say.print("Nothing to do: every step's result was there already.")
     if as_json:

@@ -55,6 +55,7 @@ PANELS: dict[str, dict[str, Command]] = {
     },
     "Release": {
         "releases": releases.app,
+        "approve": releases.approve,
         "abort": releases.abort,
         "rollback": releases.rollback,
         "hook-token": releases.hook_token,

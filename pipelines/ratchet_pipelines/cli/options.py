@@ -99,6 +99,14 @@ ResultFolder = Annotated[
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="Most entries to read.")]
+Scheduler = Annotated[
+    str,
+    typer.Option(
+        "--scheduler",
+        metavar="NAME",
+        help="The scheduler that starts this run; refused while another one runs the loop on this lake.",
+    ),
+]
 Who = Annotated[str, typer.Option("--who", help="Your name, for the ledger.", envvar="USER")]
 Why = Annotated[str, typer.Argument(metavar="WHY", help="The reason, for the ledger.")]
 

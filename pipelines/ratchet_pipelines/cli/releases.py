@@ -1,4 +1,4 @@
-"""`ratchet releases`, `abort`, `rollback` and `hook-token`: read the ledger, and stop or undo a release."""
+"""`ratchet releases`, `approve`, `abort`, `rollback` and `hook-token`: read the ledger; allow, stop, undo a release."""
 
 import json
 import os
@@ -32,10 +32,11 @@ def releases(context: typer.Context, lake: Lake = "lake", as_json: AsJson = Fals
     table = Table(box=None)
     for heading in ("id", "when", "event", "adapter", "digest", "by", "why"):
         table.add_column(heading, overflow="fold")
-    for release in by_release(records):
-        for record in release:
-            adapter, digest = str(record.adapter), record.adapter.digest[:12]
-            table.add_row(str(release[0].seq), _when(record.at), record.event, adapter, digest, record.who, record.why)
+    ids = {record.seq: str(release[0].seq) for release in by_release(records) for record in release}
+    for record in records:
+        adapter, digest = str(record.adapter), record.adapter.digest[:12]
+        release_id = ids.get(record.seq, "-")  # an approval stands before its release
+        table.add_row(release_id, _when(record.at), record.event, adapter, digest, record.who, record.why)
     Console().print(table if records else f"No release was asked for in {lake}.")
 
 
@@ -46,15 +47,18 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one release: candidate, incumbent, evidence, who decided, and what changed."""
-    from ratchet.release.ledger import read_ledger
+    from ratchet.release.ledger import approval, read_ledger
     from ratchet.release.ledger import releases as by_release
 
-    known = by_release(read_ledger(open_lake(lake)))
+    ledger = read_ledger(open_lake(lake))
+    known = by_release(ledger)
     records = next((release for release in known if release_id in [record.seq for record in release]), None)
     if records is None:
         ids = ", ".join(str(release[0].seq) for release in known) or "none"
         raise UserError(f"releases show {release_id}: no such release in {lake}; there are {ids}")
-    summary = _summarize([record.model_dump() for record in records])
+    yes = approval([record for record in ledger if record.seq < records[0].seq], records[0].adapter.digest)
+    approved = {"approved_by": yes.who, "approved_because": yes.why} if yes else {}
+    summary = {**_summarize([record.model_dump() for record in records]), **approved}
     if as_json:
         print(json.dumps(summary, indent=1))
         return
@@ -63,6 +67,35 @@ def show(
         if name != "records" and value not in (None, "", {}):
             table.add_row(name.replace("_", " "), _words(value))
     Console().print(table)
+
+
+def approve(
+    adapter: Annotated[
+        str,
+        typer.Argument(
+            metavar="ADAPTER", help="Its digest (8 characters do), NAME@vN, or the URI of register-adapter's manifest."
+        ),
+    ],
+    why: Why,
+    lake: Lake = "lake",
+    who: Who = "",
+    as_json: AsJson = False,
+) -> None:
+    """Approve the next release of an adapter, where `release_adapter.approval` is `person`.
+
+    Then run release-adapter, or let the orchestrator. It does not overrule the verdict.
+    """
+    from ratchet.release.approval import approve as record_approval
+    from ratchet.release.approval import find_registered
+    from ratchet.release.ledger import Ledger
+
+    store = open_lake(lake)
+    registered = find_registered(store, adapter)
+    record = record_approval(Ledger(store), registered, who, time.time(), why)
+    verdict = "" if registered.verdict == "pass" else f" Its offline verdict is {registered.verdict}, which this keeps."
+    say.print(f"Approved: {record.adapter} ({record.adapter.digest[:12]}), by {record.who}: {record.why}.{verdict}")
+    if as_json:
+        print(record.model_dump_json(indent=1))
 
 
 def abort(

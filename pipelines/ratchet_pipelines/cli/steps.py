@@ -1,6 +1,7 @@
 """The seven steps as commands: manifests in, one manifest out. Every orchestrator runs them this way."""
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -8,9 +9,10 @@ import typer
 
 from ratchet.errors import UserError
 from ratchet.manifest import Manifest
+from ratchet.scheduler_claim import claim
 from ratchet.step import Step, assist_step, read_manifest, run_step, share_step
 from ratchet.store import Store, open_store
-from ratchet_pipelines.cli.options import ConfigFile, Inputs, Lake, ResultFolder, settings, step_names
+from ratchet_pipelines.cli.options import ConfigFile, Inputs, Lake, ResultFolder, Scheduler, settings, step_names
 from ratchet_pipelines.console import announce, say
 from ratchet_pipelines.result import write_result
 
@@ -39,8 +41,11 @@ def step_command(step: Step) -> Callable[..., None]:
                 metavar="I/N", help="Make the missing parts of share I of N (from 1), publish nothing, and end."
             ),
         ] = None,
+        scheduler: Scheduler = "",
     ) -> None:
         store = open_store(lake)
+        if scheduler:
+            claim(store, scheduler, time.time())
         if share is not None:
             number, _, of = share.partition("/")
             if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):

@@ -32,7 +32,8 @@ def spec_of(name: str, kind: str = "WorkflowTemplate", documents: list[dict[str,
 
 
 def containers(documents: list[dict[str, Any]] = DOCUMENTS) -> dict[str, dict[str, Any]]:
-    return {template["name"]: template for template in spec_of("ratchet-steps", documents=documents)["templates"]}
+    templates = spec_of("ratchet-steps", documents=documents)["templates"]
+    return {template["name"]: template for template in templates if "container" in template}
 
 
 def tasks_of(name: str, template: str = "main") -> list[dict[str, Any]]:
@@ -42,7 +43,10 @@ def tasks_of(name: str, template: str = "main") -> list[dict[str, Any]]:
 
 
 def edges_of(name: str) -> dict[str, set[str]]:
-    return {task["name"]: set(filter(None, task.get("depends", "").split(" && "))) for task in tasks_of(name)}
+    """The steps that each step waits for."""
+    edges = {task["name"]: set(re.findall(r"[\w-]+", task.get("depends", ""))) for task in tasks_of(name)}
+    steps = {step.name.replace("_", "-") for step in STEPS}
+    return {task: before & steps for task, before in edges.items() if task in steps}
 
 
 def test_what_argo_cd_applies_is_what_the_code_compiles(tmp_path: Path) -> None:
@@ -76,22 +80,36 @@ def test_the_parts_together_are_the_loop_and_take_what_they_do_not_make() -> Non
     for name, steps in PARTS.items():
         inside = {step.name for step in steps}
         missing = {needed.replace("_", "-") for step in steps for needed in step.inputs if needed not in inside}
-        assert {parameter["name"] for parameter in spec_of(name).get("arguments", {}).get("parameters", [])} == missing
+        asked = {parameter["name"] for parameter in spec_of(name).get("arguments", {}).get("parameters", [])}
+        assert asked - {"scheduler", "approved-by", "why"} == missing
 
 
 def test_every_task_gets_the_manifests_that_its_step_reads() -> None:
     for task in tasks_of("ratchet-loop"):
+        if task["name"] in ("collect-triplets", "ask-person", "approve"):
+            continue
         given = {each["name"]: each["value"] for each in task.get("arguments", {}).get("parameters", [])}
         wanted = [name.replace("_", "-") for name in BY_NAME[task["name"].replace("-", "_")].inputs]
         assert given == {name: f"{{{{tasks.{name}.outputs.parameters.uri}}}}" for name in wanted}
 
 
 def test_release_follows_a_pass_or_a_persons_word() -> None:
-    release = tasks_of("ratchet-loop")[-1]
-    assert release["name"] == "release-adapter"
-    assert "register-adapter.outputs.parameters.decision}}' == 'pass'" in release["when"]
-    assert "'{{workflow.parameters.force}}' == 'true'" in release["when"]
-    assert not any("when" in task for task in tasks_of("ratchet-loop")[:-1])
+    tasks = {task["name"]: task for task in tasks_of("ratchet-loop")}
+    for name in ("release-adapter", "ask-person"):
+        assert "register-adapter.outputs.parameters.decision}}' == 'pass'" in tasks[name]["when"]
+        assert "'{{workflow.parameters.force}}' == 'true'" in tasks[name]["when"]
+    assert {name for name, task in tasks.items() if "when" in task} == {"release-adapter", "ask-person", "approve"}
+
+
+def test_a_person_is_asked_in_argos_own_form_and_no_answer_is_a_no() -> None:
+    template = next(each for each in spec_of("ratchet-steps")["templates"] if each["name"] == "ask-person")
+    form = {each["name"]: each for each in template["inputs"]["parameters"]}
+    said = {each["name"]: each["valueFrom"] for each in template["outputs"]["parameters"]}
+    assert set(form) == set(said)  # the pairs that Argo's UI makes a field of
+    assert form["answer"]["enum"] == ["approve", "reject"]
+    assert all(each["supplied"] == {} for each in said.values())
+    assert said["answer"]["default"] == form["answer"]["default"] == "reject"
+    assert float(template["suspend"]["duration"]) < spec_of("ratchet-loop")["activeDeadlineSeconds"]
 
 
 def test_one_training_and_one_release_at_a_time() -> None:
@@ -143,7 +161,8 @@ def test_only_the_release_may_push_to_git_and_see_the_canary() -> None:
         secrets = [source["secretRef"]["name"] for source in template["container"]["envFrom"]]
         is_release = name == "release-adapter"
         assert ("ratchet-git" in secrets) is ("ratchet-gate" in secrets) is is_release
-        assert (template.get("serviceAccountName") == "ratchet-release") is is_release
+        writes_ledger = name in ("release-adapter", "approve")
+        assert (template.get("serviceAccountName") == "ratchet-release") is writes_ledger
 
 
 def test_the_release_outlasts_its_own_timeout() -> None:
@@ -166,10 +185,17 @@ def test_a_workflow_ends_with_a_report_and_word_of_a_failure() -> None:
 
 
 def test_the_schedule_starts_one_loop_at_a_time() -> None:
-    cron = spec_of("ratchet-loop", "CronWorkflow", compile_documents(Settings(image="x:1", schedule="7 * * * *")))
-    assert cron["schedules"] == ["7 * * * *"]
+    chosen = Settings(image="x:1", schedule="7 * * * *", is_scheduled=True)
+    cron = spec_of("ratchet-loop", "CronWorkflow", compile_documents(chosen))
+    assert (cron["schedules"], cron["suspend"]) == (["7 * * * *"], False)
     assert cron["concurrencyPolicy"] == "Forbid"
-    assert cron["workflowSpec"] == {"workflowTemplateRef": {"name": "ratchet-loop"}}
+    assert cron["workflowSpec"]["workflowTemplateRef"] == {"name": "ratchet-loop"}
+
+
+def test_the_schedule_is_off_unless_it_is_chosen_and_says_whose_run_it_starts() -> None:
+    cron = spec_of("ratchet-loop", "CronWorkflow")
+    assert cron["suspend"] is True
+    assert cron["workflowSpec"]["arguments"]["parameters"] == [{"name": "scheduler", "value": "argo"}]
 
 
 def test_the_linter_finds_nothing() -> None:

@@ -1,0 +1,91 @@
+"""A person's yes to a release, in the ledger: where `release_adapter.approval` is `person`, no release opens without.
+
+Every front door writes the same record: Airflow's form, Argo's suspended node, Kubeflow's arguments, `ratchet approve`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ratchet.adapter_ref import AdapterRef
+from ratchet.errors import UserError
+from ratchet.manifest import manifest_uri
+from ratchet.release.ledger import Ledger, LedgerEntry, LedgerRecord, approval
+from ratchet.step import read_manifest
+from ratchet.store import Store
+
+MIN_DIGEST_CHARS = 8
+REGISTERED = "registry"
+MANIFESTS = "manifests/register_adapter/"
+
+
+@dataclass(frozen=True)
+class RegisteredAdapter:
+    """A version in the registry as the step `register_adapter` recorded it, with its offline verdict."""
+
+    adapter: AdapterRef
+    verdict: str
+
+
+def read_registered(store: Store, uri: str) -> RegisteredAdapter:
+    """Read the output `version` of register_adapter."""
+    record = json.loads(store.read(uri))
+    adapter = AdapterRef(
+        name=record["name"],
+        version=str(record["version"]),
+        uri=f"{store.root}/{record['adapter_uri']}",
+        digest=record["adapter_digest"],
+    )
+    return RegisteredAdapter(adapter, record["verdict"])
+
+
+def find_registered(store: Store, name: str) -> RegisteredAdapter:
+    """Return the registered adapter by its digest (the first 8 characters do), `NAME@vN`, or its manifest's URI.
+
+    Raises UserError where none or more than one is meant.
+    """
+    if name.startswith(MANIFESTS):
+        return read_registered(store, read_manifest(store, name.partition("@")[0]).outputs["version"].uri)
+    known = [read_registered(store, uri) for uri in store.list(REGISTERED) if uri.endswith(".json")]
+    meant = [each for each in known if _is_meant(each.adapter, name)]
+    if len({each.adapter.digest for each in meant}) == 1:  # an adapter that was judged again has a record for each
+        return RegisteredAdapter(meant[0].adapter, " or ".join(sorted({each.verdict for each in meant})))
+    there = ", ".join(sorted({f"{each.adapter} {each.adapter.digest[:12]}" for each in known})) or "none"
+    raise UserError(
+        f"adapter {name!r}: {'more than one' if meant else 'no'} registered adapter has it; write NAME@vN, "
+        f"{MIN_DIGEST_CHARS} or more characters of the digest, or {manifest_uri('register_adapter', 'KEY')}. "
+        f"Registered are: {there}"
+    )
+
+
+def _is_meant(adapter: AdapterRef, name: str) -> bool:
+    return str(adapter) == name or (len(name) >= MIN_DIGEST_CHARS and adapter.digest.startswith(name))
+
+
+def approve(ledger: Ledger, registered: RegisteredAdapter, who: str, at: float, why: str) -> LedgerRecord:
+    """Record a person's yes to the next release of this adapter; the one that stands already, if one does.
+
+    It does not overrule the verdict: that is `release_adapter.force`. Raises UserError without a name or a reason.
+    """
+    if not who.strip() or not why.strip():
+        raise UserError(f"approve {registered.adapter}: who = {who!r}, why = {why!r}; both are needed, for the ledger")
+    adapter = registered.adapter
+
+    def decide(records: Sequence[LedgerRecord]) -> LedgerEntry | None:
+        if approval(records, adapter.digest) is not None:
+            return None
+        return LedgerEntry(event="approved", at=at, who=who, why=why, adapter=adapter, verdict=registered.verdict)
+
+    record = ledger.append(decide) or approval(ledger.records(), adapter.digest)
+    assert record is not None
+    return record
+
+
+def check_approved(records: Sequence[LedgerRecord], adapter: AdapterRef) -> None:
+    """Raise UserError unless a person has approved the adapter's next release."""
+    if approval(records, adapter.digest) is None:
+        raise UserError(
+            f"{adapter} ({adapter.digest[:12]}) waits for a person: release_adapter.approval = person, and the ledger "
+            f"has no approval of it. Read its report (`ratchet report`), then "
+            f"`ratchet approve {adapter.digest[:12]} WHY`, and run this step again"
+        )
