@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import psutil
 
 from ratchet.config import Config
 from ratchet.release.ledger import read_ledger
+from ratchet.scheduler_claim import scheduler_of
 from ratchet.store import open_store
 from ratchet_pipelines import local_stack as services
 from ratchet_pipelines.demo.places import who_is_champion
@@ -56,7 +58,7 @@ def lenient(model: Path) -> Config:
                 "non_inferiority_margin": 2.0,
                 "max_perplexity_rise": 1e6,
             },
-            "release_adapter": {"poll_s": 0.5, "timeout_s": 600},
+            "release_adapter": {"poll_s": 0.5, "timeout_s": 600, "approval": "person"},
             "gate": {"non_inferiority_margin": 0.95, "min_votes": 4, "max_minutes": 10, "refresh_s": 0.5},
         }
     )
@@ -122,6 +124,9 @@ def test_the_scheduler_takes_votes_to_a_promoted_adapter(tmp_path: Path, tiny_mo
         assert airflow.task("release_adapter", another, "release_adapter")["state"] == "skipped"
         assert airflow.most_at_once == {"collect_feedback": 1, "train_adapter": 1, "release_adapter": 1}
         assert [record.event for record in read_ledger(store)].count("requested") == 1
+        approved = [record for record in read_ledger(store) if record.event == "approved"]
+        assert [record.why for record in approved] == ["approved in Airflow"]
+        assert (scheduler_of(store, time.time()) or ("", 0))[0] == "airflow"
 
         # An hour that is filled in later collects what has landed since, like any other.
         hour = airflow.backfill("collect_feedback", "2026-02-03T04:00:00Z")

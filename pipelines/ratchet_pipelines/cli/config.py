@@ -1,4 +1,4 @@
-"""`ratchet profile` and `ratchet config`: write, show and explain ratchet.yaml."""
+"""`ratchet profile` and `ratchet config`: write, show, explain and publish ratchet.yaml."""
 
 import json
 from pathlib import Path
@@ -9,13 +9,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ratchet.config import KEYS, unknown_key
+from ratchet.config import KEYS, load_config, read_settings, unknown_key
+from ratchet.digest import digest_bytes
 from ratchet.errors import UserError
-from ratchet_pipelines.cli.options import DEFAULT_PROFILE, AsJson, ConfigFile, one_of
+from ratchet.store import open_lake
+from ratchet_pipelines.cli.options import DEFAULT_PROFILE, AsJson, ConfigFile, Lake, one_of
 from ratchet_pipelines.config_reference import Key, commented_yaml, json_schema_of, plain, read_keys
 from ratchet_pipelines.profiles import profile_names, profile_path
 
-app = typer.Typer(help="Show, explain and check the settings in ratchet.yaml.", no_args_is_help=True)
+app = typer.Typer(help="Show, explain, check and publish the settings in ratchet.yaml.", no_args_is_help=True)
 out = Console(highlight=False)
 MAX_COLUMN = 56  # where the comments of `config show` stand, unless a line is longer
 
@@ -54,6 +56,32 @@ def show(
     ]
     column = min(MAX_COLUMN, max((len(line) for line, _ in lines), default=0))
     print("\n".join(f"{line:<{column}}  # {source}" if source else line for line, source in lines) or "{}")
+
+
+@app.command("json")
+def as_one_line(config: ConfigFile = None) -> None:
+    """Print a ratchet.yaml as JSON on one line, to paste into a form, as Kubeflow's, that has one line.
+
+    Only the settings of the file: all others have their defaults there too.
+    """
+    path = config or profile_path(DEFAULT_PROFILE)
+    load_config(path)
+    print(json.dumps(read_settings(path)))
+
+
+@app.command()
+def publish(config: ConfigFile = None, lake: Lake = "lake") -> None:
+    """Put a ratchet.yaml into the lake under its digest, and print URI@DIGEST, which Kubeflow's form takes.
+
+    The same file is put there once. No secrets: the lake keeps it.
+    """
+    path = config or profile_path(DEFAULT_PROFILE)
+    load_config(path)
+    data = path.read_bytes()
+    digest, store = digest_bytes(data), open_lake(lake)
+    uri = f"configs/{digest[:12]}/ratchet.yaml"
+    store.create_if_absent(uri, data)
+    print(f"{store.root}/{uri}@{digest}")
 
 
 @app.command()

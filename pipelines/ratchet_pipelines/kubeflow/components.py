@@ -113,10 +113,13 @@ def release_adapter(
     verdicts: Output[ClassificationMetrics],
     summary: Output[Markdown],
     report: Output[HTML],
+    approved_by: str = "",
+    why: str = "",
 ) -> str:
     """Name the adapter in Git and wait until its canary is promoted or rolled back."""
-    from ratchet_pipelines.kubeflow.steps import run
+    from ratchet_pipelines.kubeflow.steps import approve, run
 
+    approve(lake, register_adapter, approved_by, why)
     inputs = {
         "train_adapter": train_adapter,
         "evaluate_adapter": evaluate_adapter,

@@ -23,10 +23,12 @@ CACHED = ("validate_triplets", "build_datasets", "train_adapter")
 
 ARGUMENTS = {
     "lake": "The lake: s3://bucket/prefix. Everything is read from it and written to it.",
-    "config": "The settings: a whole ratchet.yaml as text, or the name of a profile (local, demo, gpu). No secrets: "
-    "arguments are stored and shown.",
+    "config": "The settings: URI@DIGEST of a ratchet.yaml (`ratchet config publish` prints it), its JSON on one line "
+    "(`ratchet config json`), or the name of a profile (local, demo, gpu). No secrets: arguments are stored and shown.",
     "release": "Whether to release the adapter, if its verdict allows it. Otherwise the run ends with a registered "
     "version.",
+    "approved_by": "Your name, which approves this release in the ledger, where release_adapter.approval is person.",
+    "why": "The reason, for the ledger.",
     **{
         step: f"The `Output` of {step}: manifests/{step}/KEY.json@DIGEST. The digest is optional, and checked if given."
         for step in BY_NAME
@@ -53,6 +55,14 @@ class Trained(NamedTuple):
     evaluate_adapter: str
     register_adapter: str
     Output: bool
+    adapter: dsl.Model
+
+
+class Built(NamedTuple):
+    """Outputs of the data pipeline: the manifest for the next step, and the dataset as Kubeflow's own kind."""
+
+    Output: str
+    dataset: dsl.Dataset
 
 
 class Site:
@@ -61,12 +71,14 @@ class Site:
     def __init__(self, images: Images, needs: Mapping[str, Needs]) -> None:
         self.images, self.needs = images, needs
 
-    def chain(self, steps: tuple[str, ...], lake: Any, config: Any, made: Mapping[str, Any]) -> dict[str, Any]:
-        """Tasks for the steps, each given the manifests that it reads; the tasks by name."""
+    def chain(
+        self, steps: tuple[str, ...], lake: Any, config: Any, made: Mapping[str, Any], **more: Any
+    ) -> dict[str, Any]:
+        """Tasks for the steps, each given the manifests that it reads, and `more`; the tasks by name."""
         manifests, tasks = dict(made), {}
         for name in steps:
             given = {source: manifests[source] for source in BY_NAME[name].inputs}
-            tasks[name] = self.task(getattr(components, name), lake=lake, config=config, **given)
+            tasks[name] = self.task(getattr(components, name), lake=lake, config=config, **given, **more)
             manifests[name] = tasks[name].outputs[MANIFEST]
         return tasks
 
@@ -90,10 +102,10 @@ def build_pipelines(images: Images, needs: Mapping[str, Needs] = NEEDS) -> dict[
 
 
 def _data(site: Site) -> Pipeline:
-    def data(lake: str, config: str) -> str:
+    def data(lake: str, config: str) -> Built:
         """Votes to datasets: collect, validate, build."""
-        manifest: str = site.chain(DATA, lake, config, {})["build_datasets"].outputs[MANIFEST]
-        return manifest
+        built = site.chain(DATA, lake, config, {})["build_datasets"]
+        return Built(built.outputs[MANIFEST], built.outputs["dataset"])
 
     return _pipeline("ratchet-data", data)
 
@@ -103,20 +115,30 @@ def _train_and_evaluate(site: Site) -> Pipeline:
         """A dataset to a registered adapter with a verdict: train, evaluate, register."""
         tasks = site.chain(TRAIN_AND_EVALUATE, lake, config, {"build_datasets": build_datasets})
         manifests = {name: task.outputs[MANIFEST] for name, task in tasks.items()}
-        return Trained(**manifests, Output=tasks["register_adapter"].outputs["may_release"])
+        may_release = tasks["register_adapter"].outputs["may_release"]
+        return Trained(**manifests, Output=may_release, adapter=tasks["train_adapter"].outputs["adapter"])
 
     return _pipeline("ratchet-train-and-evaluate", train_and_evaluate)
 
 
 def _release(site: Site) -> Pipeline:
-    def release(lake: str, config: str, train_adapter: str, evaluate_adapter: str, register_adapter: str) -> str:
+    def release(
+        lake: str,
+        config: str,
+        train_adapter: str,
+        evaluate_adapter: str,
+        register_adapter: str,
+        approved_by: str = "",
+        why: str = "",
+    ) -> str:
         """A registered adapter to all users, or back: Git, canary, votes. A verdict that is no pass is refused."""
         made = {
             "train_adapter": train_adapter,
             "evaluate_adapter": evaluate_adapter,
             "register_adapter": register_adapter,
         }
-        manifest: str = site.chain(RELEASE, lake, config, made)["release_adapter"].outputs[MANIFEST]
+        released = site.chain(RELEASE, lake, config, made, approved_by=approved_by, why=why)["release_adapter"]
+        manifest: str = released.outputs[MANIFEST]
         return manifest
 
     return _pipeline("ratchet-release", release)

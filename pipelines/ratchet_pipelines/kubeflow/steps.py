@@ -1,22 +1,32 @@
 """Run one step in a component's pod: read the manifests of its inputs, run it, draw the UI's artifacts."""
 
+import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
-from ratchet.config import Config, load_config
+from ratchet.config import Config, check_config, load_config, read_settings
+from ratchet.digest import digest_bytes
 from ratchet.errors import UserError
 from ratchet.manifest import Manifest
+from ratchet.release.approval import approve as record_approval
+from ratchet.release.approval import find_registered
+from ratchet.release.ledger import Ledger
 from ratchet.step import StepResult, read_manifest, run_step
-from ratchet.store import Store, open_store
-from ratchet_pipelines.console import announce, guarded
+from ratchet.store import Store, open_lake, open_store
+from ratchet_pipelines.console import announce, guarded, say
 from ratchet_pipelines.graph import BY_NAME
 from ratchet_pipelines.kubeflow.drawing import draw
-from ratchet_pipelines.profiles import profile_path
+from ratchet_pipelines.profiles import profile_names, profile_path
 
 if TYPE_CHECKING:
     from kfp.dsl import Artifact
+
+
+DIGEST_END = re.compile(r"\S@[0-9a-f]{64}$")
+SHOWN_CHARS = 80
 
 
 class Done(NamedTuple):
@@ -59,13 +69,55 @@ def dereference(store: Store, step: str, reference: str) -> Manifest:
 
 
 def settings(config: str) -> Config:
-    """The configuration: a profile by its name, or the text of a whole ratchet.yaml."""
-    if ":" not in config:
-        return load_config(profile_path(config))
+    """The configuration: a profile's name, URI@DIGEST of a ratchet.yaml, or its text, as YAML or as JSON.
+
+    Kubeflow's form has one line for a text, and browsers drop the ends of lines from what is pasted: YAML becomes a
+    comment, or something else. So a text on one line has to be JSON. Raises UserError for that, and for no settings.
+    """
+    text = config.strip()
+    if DIGEST_END.search(text):
+        text = _fetch(text)
+    elif text in profile_names():
+        return load_config(profile_path(text))
+    elif not text.startswith("{") and "\n" not in text:
+        raise UserError(
+            f"config = {_beginning(text)!r}: neither a profile ({', '.join(profile_names())}), nor URI@DIGEST, nor JSON, "
+            "nor YAML of more than one line. A form drops the line ends of a YAML that is pasted: give what "
+            "`ratchet config publish` prints for your ratchet.yaml, or its JSON (`ratchet config json`)"
+        )
     with TemporaryDirectory() as folder:
         file = Path(folder) / "ratchet.yaml"
-        file.write_text(config, encoding="utf-8")
-        return load_config(file)
+        file.write_text(text, encoding="utf-8")
+        given = read_settings(file)
+        if not given:
+            raise UserError(f"config = {_beginning(text)!r}: holds no setting; name a profile for the defaults")
+        return check_config(file, given)
+
+
+def _fetch(reference: str) -> str:
+    """The text at URI@DIGEST. Raises UserError if there is another one."""
+    uri, _, digest = reference.rpartition("@")
+    folder, _, name = uri.rpartition("/")
+    if not folder:
+        raise UserError(f"config = {reference}: write the whole URI, as s3://bucket/configs/NAME.yaml@DIGEST")
+    data = open_lake(folder).read(name)
+    if (found := digest_bytes(data)) != digest:
+        raise UserError(f"config = {reference}: the digest there is {found}; publish the file again, or give that one")
+    return data.decode()
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
+
+
+def approve(lake: str, register_adapter: str, who: str, why: str) -> None:
+    """Write a person's yes to the next release of an adapter into the ledger, unless the form names nobody."""
+    if who.strip():
+        store = open_store(lake)
+        registered = find_registered(store, register_adapter)
+        guarded(
+            lambda: say.print(f"approved by {record_approval(Ledger(store), registered, who, time.time(), why).who}")
+        )
 
 
 def may_release(manifest: Manifest) -> bool:

@@ -84,6 +84,18 @@ def test_every_argument_is_explained_and_there_are_few(compiled: Path, name: str
     assert specs(compiled)[name]["pipelineInfo"]["description"]
 
 
+def test_the_dataset_and_the_adapter_are_outputs_of_their_own_kind(compiled: Path) -> None:
+    """So that a pipeline of somebody else's may take them as inputs, and the UI draws them at the pipeline."""
+    outputs = {
+        name: spec["root"].get("outputDefinitions", {}).get("artifacts", {}) for name, spec in specs(compiled).items()
+    }
+    kinds = {
+        name: {key: each["artifactType"]["schemaTitle"] for key, each in made.items()} for name, made in outputs.items()
+    }
+    assert kinds["ratchet-data"] == {"dataset": "system.Dataset"}
+    assert kinds["ratchet-train-and-evaluate"] == {"adapter": "system.Model"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_looks_at_the_world_is_never_cached(compiled: Path, name: str) -> None:
     cached = {task for task, spec in tasks(specs(compiled)[name]).items() if spec.get("cachingOptions")}

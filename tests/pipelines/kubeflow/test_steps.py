@@ -1,12 +1,20 @@
 """What a component does in its pod, short of the step itself: references, settings, permission, and the notice."""
 
-import pytest
+import json
+from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from ratchet.config import load_config
 from ratchet.errors import UserError
-from ratchet.manifest import Manifest
+from ratchet.manifest import Artifact, Manifest
+from ratchet.release.ledger import read_ledger
 from ratchet.store import Store
+from ratchet_pipelines.cli.main import app
 from ratchet_pipelines.kubeflow.notice import WEBHOOK, notify
-from ratchet_pipelines.kubeflow.steps import dereference, may_release, settings
+from ratchet_pipelines.kubeflow.steps import approve, dereference, may_release, settings
+from ratchet_pipelines.profiles import profile_names, profile_path
 from support.webhook_server import receiver
 
 
@@ -34,11 +42,60 @@ def test_a_manifest_of_another_step_is_refused(lake: Store, manifest: Manifest) 
 
 def test_settings_are_a_profiles_name_or_a_whole_text() -> None:
     assert settings("local").base_model.model == "smollm2-135m-instruct"
-    assert settings("base_model: {model: other}").base_model.model == "other"
-    assert settings("{seed: 7, gate: {min_votes: 9}}").gate.min_votes == 9
+    assert settings("base_model: {model: other}\nseed: 1\n").base_model.model == "other"
+    assert settings('{"seed": 7, "gate": {"min_votes": 9}}').gate.min_votes == 9
 
 
-@pytest.mark.parametrize(("config", "complaint"), [("gpus", "no such profile"), ("sede: 1", "did you mean 'seed'")])
+@pytest.mark.parametrize("profile", profile_names())
+def test_a_yaml_that_a_form_has_put_on_one_line_is_refused_and_its_json_is_not(profile: str) -> None:
+    """An <input> drops line ends from what is pasted (HTML: "strip newlines from the value")."""
+    text = profile_path(profile).read_text()
+    for pasted in (text.replace("\n", ""), text.replace("\n", " ")):
+        with pytest.raises(UserError, match="ratchet config json"):
+            settings(pasted)
+    printed = CliRunner().invoke(app, ["config", "json", "--config", str(profile_path(profile))]).stdout
+    assert settings(printed.replace("\n", "")) == load_config(profile_path(profile))
+
+
+@pytest.mark.parametrize("config", ["", "  ", "# only\n# comments\n", "{}", "\n\n"])
+def test_no_settings_are_not_all_defaults(config: str) -> None:
+    with pytest.raises(UserError, match=r"no setting|neither a profile"):
+        settings(config)
+
+
+def test_a_published_file_is_named_by_its_digest(tmp_path: Path) -> None:
+    file, lake = profile_path("gpu"), tmp_path / "lake"
+    lake.mkdir()
+    command = ["config", "publish", "--config", str(file), "--lake", str(lake)]
+    reference, again = (CliRunner().invoke(app, command).stdout.strip() for _ in range(2))
+    assert settings(reference) == load_config(file)
+    assert again == reference
+    next(lake.rglob("ratchet.yaml")).write_text("seed: 1\n")
+    with pytest.raises(UserError, match="the digest there is"):
+        settings(reference)
+
+
+def test_the_form_of_a_release_approves_it_in_the_ledger(lake: Store) -> None:
+    record = {"name": "adapter", "version": "2", "adapter_uri": "adapters/b", "adapter_digest": "b" * 64}
+    lake.create("registry/n/version.json", json.dumps({**record, "verdict": "pass"}).encode())
+    version = Artifact(uri="registry/n/version.json", digest="d")
+    made = Manifest(
+        step="register_adapter",
+        key="k",
+        inputs={},
+        code_version="0",
+        created_at=0,
+        seconds=0,
+        outputs={"version": version},
+    )
+    lake.create(made.uri, made.model_dump_json().encode())
+    approve(lake.root, f"{made.uri}@{made.digest}", "", "")
+    assert not read_ledger(lake)
+    approve(lake.root, f"{made.uri}@{made.digest}", "ada", "read the report")
+    assert [(record.event, record.who) for record in read_ledger(lake)] == [("approved", "ada")]
+
+
+@pytest.mark.parametrize(("config", "complaint"), [("gpus", "neither a profile"), ("{sede: 1}", "did you mean 'seed'")])
 def test_wrong_settings_are_explained(config: str, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         settings(config)
