@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kfp.dsl import Artifact
 
 
-DIGEST_END = re.compile(r"\S@[0-9a-f]{64}$")
+REFERENCE = re.compile(r"\S+@[0-9a-f]{64}")
 SHOWN_CHARS = 80
 
 
@@ -75,14 +75,14 @@ def settings(config: str) -> Config:
     comment, or something else. So a text on one line has to be JSON. Raises UserError for that, and for no settings.
     """
     text = config.strip()
-    if DIGEST_END.search(text):
+    if REFERENCE.fullmatch(text):
         text = _fetch(text)
     elif text in profile_names():
         return load_config(profile_path(text))
     elif not text.startswith("{") and "\n" not in text:
         raise UserError(
-            f"config = {_beginning(text)!r}: neither a profile ({', '.join(profile_names())}), nor URI@DIGEST, nor JSON, "
-            "nor YAML of more than one line. A form drops the line ends of a YAML that is pasted: give what "
+            f"config = {_beginning(text)!r}: neither a profile ({', '.join(profile_names())}), nor URI@DIGEST, nor "
+            "JSON, nor YAML of more than one line. A form drops the line ends of a YAML that is pasted: give what "
             "`ratchet config publish` prints for your ratchet.yaml, or its JSON (`ratchet config json`)"
         )
     with TemporaryDirectory() as folder:
@@ -113,11 +113,12 @@ def _beginning(text: str) -> str:
 def approve(lake: str, register_adapter: str, who: str, why: str) -> None:
     """Write a person's yes to the next release of an adapter into the ledger, unless the form names nobody."""
     if who.strip():
-        store = open_store(lake)
-        registered = find_registered(store, register_adapter)
-        guarded(
-            lambda: say.print(f"approved by {record_approval(Ledger(store), registered, who, time.time(), why).who}")
-        )
+        guarded(lambda: _approve(open_store(lake), register_adapter, who, why))
+
+
+def _approve(store: Store, register_adapter: str, who: str, why: str) -> None:
+    record = record_approval(Ledger(store), find_registered(store, register_adapter), who, time.time(), why)
+    say.print(f"approved by {record.who}: {record.why}", markup=False)
 
 
 def may_release(manifest: Manifest) -> bool:
