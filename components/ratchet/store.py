@@ -296,11 +296,11 @@ class S3Store(Store):
         return iter(key for key in keys if is_safe(key))
 
     def create(self, key: str, data: bytes) -> None:
-        self._require_conditions()
+        self.require_conditions()
         self._put(key, data, IfNoneMatch="*")
 
     def replace(self, key: str, data: bytes, expected: bytes) -> None:
-        self._require_conditions()
+        self.require_conditions()
         try:
             current = self._get(key)
         except self.client.exceptions.NoSuchKey:
@@ -367,7 +367,7 @@ class S3Store(Store):
         """Put an object, again after a 409: S3 gives it while another write to the key is undecided."""
         self.client.put_object(**request)
 
-    def _require_conditions(self) -> None:
+    def require_conditions(self) -> None:
         """Raise UserError on a server that accepts `If-None-Match` and overwrites anyway: no write there is safe."""
         if self._conditions_hold:
             return

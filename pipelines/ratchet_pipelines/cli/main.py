@@ -22,6 +22,7 @@ from ratchet_pipelines.cli import (
     services,
 )
 from ratchet_pipelines.cli.calibrate_judge import calibrate_judge
+from ratchet_pipelines.cli.doctor import doctor
 from ratchet_pipelines.cli.error_rates import error_rates
 from ratchet_pipelines.cli.steps import step_command
 from ratchet_pipelines.console import guarded
@@ -29,6 +30,9 @@ from ratchet_pipelines.graph import STEPS
 
 Command = Callable[..., Any] | typer.Typer
 PANELS: dict[str, dict[str, Command]] = {
+    "First": {
+        "doctor": doctor,
+    },
     "The loop": {
         "run": loop.run,
         "plan": loop.plan,

@@ -68,7 +68,7 @@ class ClusterReader:
 
     def __init__(self, url: str, namespace: str, canary: str) -> None:
         self.namespace, self.canary = namespace, canary
-        self._client = httpx.Client(base_url=url, timeout=TIMEOUT_S, auth=_ServiceAccount(), verify=_verify(url))
+        self._client = api_client(url)
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +99,11 @@ class ClusterReader:
             raise ClusterUnavailable(f"{path}: {answer.status_code}")
         resource: dict[str, Any] = answer.json()
         return resource
+
+
+def api_client(url: str) -> httpx.Client:
+    """Return a client for the Kubernetes API: in a pod with its service account's token and the cluster's CA."""
+    return httpx.Client(base_url=url, timeout=TIMEOUT_S, auth=_ServiceAccount(), verify=_verify(url))
 
 
 def snapshot_of(canary: Object, target: Object, primary: Object, route: Object) -> ClusterSnapshot:

@@ -1,0 +1,1 @@
+"""`ratchet doctor`: is everything there that the first night needs? Each check looks at one part."""

@@ -1,0 +1,176 @@
+"""Services by their addresses: MLflow, the gate, Prometheus, the pool, the judge, the hub, Kubeflow."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ratchet.release.gate.tokens import VARIABLE, bearer
+from ratchet_pipelines.doctor.cluster import metric_queries
+from ratchet_pipelines.doctor.findings import Finding, Site
+
+TIMEOUT_S = 10.0
+MIN_KUBEFLOW = (2, 15)  # the first whose driver knows `secretAsEnv.optional`
+HUB = "https://huggingface.co"
+
+
+def check_mlflow(site: Site) -> Iterator[Finding]:
+    """MLflow answers, at the version of our client, and takes what registering writes first: the experiment."""
+    from importlib.metadata import version
+
+    from ratchet.registry.mlflow_store import connect, experiment_id
+
+    uri = site.config.registry.tracking_uri
+    if uri is not None and uri.startswith("http"):
+        answer = httpx.get(f"{uri}/version", timeout=TIMEOUT_S, headers=_mlflow_headers(), auth=_mlflow_login())
+        if not answer.is_success:
+            do = "see registry.tracking_uri, and MLFLOW_TRACKING_TOKEN or _USERNAME and _PASSWORD"
+            what = f"{uri} answers {answer.status_code}"
+            yield Finding(check="mlflow", state="missing", what=what, do=do)
+            return
+        theirs, ours = answer.text.strip(), version("mlflow-skinny")
+        if theirs.split(".")[:2] != ours.split(".")[:2]:
+            what = f"the server is {theirs}, and our client {ours}"
+            do = "run the server at the client's version: infra/images/mlflow.Dockerfile builds it"
+            yield Finding(check="mlflow.version", state="warning", what=what, do=do)
+    client = connect(site.config, site.store)
+    experiment = experiment_id(client, site.config)
+    what = f"{uri or 'SQLite in the lake'}, experiment {site.config.registry.experiment} ({experiment})"
+    yield Finding(check="mlflow", state="ok", what=what)
+
+
+def check_gate(site: Site) -> Iterator[Finding]:
+    """The gate answers here, and knows our token. Whether Flagger reaches it, the cluster's checks say."""
+    url = site.config.release_adapter.gate_url
+    if url is None:
+        return
+    try:
+        answer = httpx.get(f"{url}/state", timeout=TIMEOUT_S, headers=bearer(os.environ.get(VARIABLE, "")))
+    except httpx.TransportError as error:
+        is_inside = ".svc" in url
+        do = "run it in a pod of the cluster" if is_inside else "start it, or see release_adapter.gate_url"
+        state = "unchecked" if is_inside and site.role is None else "missing"
+        yield Finding(
+            check="gate", state="unchecked" if state == "unchecked" else "missing",
+            what=f"{url} does not answer here ({error})", do=do,
+        )  # fmt: skip
+        return
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        do = f"export {VARIABLE} as the gate has it"
+        yield Finding(check="gate", state="missing", what=f"{url} does not know our {VARIABLE}", do=do)
+    elif not answer.is_success:
+        what = f"{url}/state answers {answer.status_code}"
+        yield Finding(check="gate", state="missing", what=what, do="see release_adapter.gate_url, and the gate's log")
+    else:
+        yield Finding(check="gate", state="ok", what=f"{url} answers, and knows our token")
+
+
+def check_prometheus(site: Site) -> Iterator[Finding]:
+    """Each query of the Canary's metrics has a value for the pods that serve now: Flagger takes none for a failure."""
+    for name, address, query in metric_queries(site):
+        url = site.prometheus_url or address
+        try:
+            values = _values(url, query)
+        except httpx.TransportError as error:
+            do = "--prometheus URL names it as it is seen from here; from the cluster it must be the template's address"
+            yield Finding(check=f"prometheus.{name}", state="unchecked", what=f"{url}: {error}", do=do)
+            continue
+        if values and not math.isnan(values[0]):
+            yield Finding(check=f"prometheus.{name}", state="ok", what=f"{url} says {values[0]:g}")
+        else:
+            do = "let Prometheus read the routers: podMonitor of charts/adapter-router, with the labels that it selects by"
+            what = f"{url} has no value for the pods that serve: every canary would fail"
+            yield Finding(check=f"prometheus.{name}", state="missing", what=what, do=do)
+
+
+def check_pool_answers(site: Site) -> Iterator[Finding]:
+    """The pool names the base model among its models."""
+    if site.pool_url is None:
+        return
+    models = [each["id"] for each in _json(f"{site.pool_url}/v1/models").get("data", [])]
+    base = site.config.base_model.model
+    if base in models:
+        yield Finding(check="pool.models", state="ok", what=f"{site.pool_url} serves {', '.join(models)}")
+    else:
+        what = f"{site.pool_url} serves {', '.join(models) or 'nothing'}, not {base}"
+        do = "serve base_model.model: an adapter fits the model that it was trained on and no other"
+        yield Finding(check="pool.models", state="missing", what=what, do=do)
+
+
+def check_judge(site: Site) -> Iterator[Finding]:
+    """The judge's key and endpoint, where one is configured. Asks for the list of models, which costs nothing."""
+    judge, key = site.config.evaluate_adapter.judge, os.environ.get("RATCHET_JUDGE_KEY", "")
+    if judge.style not in ("openai", "anthropic"):
+        return
+    headers = {"x-api-key": key, "anthropic-version": "2023-06-01"} if judge.style == "anthropic" else bearer(key)
+    url = f"{judge.url.rstrip('/')}/{'v1/models' if judge.style == 'anthropic' else 'models'}"
+    answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers)
+    if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        do = "set RATCHET_JUDGE_KEY to a key of that endpoint; pods take it from the Secret ratchet-env"
+        yield Finding(check="judge", state="missing", what=f"{judge.url}: {answer.status_code}", do=do)
+    else:
+        yield Finding(check="judge", state="ok", what=f"{judge.url} lets us in")
+
+
+def check_hub(site: Site) -> Iterator[Finding]:
+    """A base model on the hub may be fetched with the token at hand, if the hub is reached from here."""
+    base = site.config.base_model
+    if "/" not in base.model or Path(base.model).exists():
+        return
+    token = os.environ.get("HF_TOKEN")
+    try:
+        answer = httpx.head(
+            f"{os.environ.get('HF_ENDPOINT', HUB)}/{base.model}/resolve/{base.revision}/config.json",
+            timeout=TIMEOUT_S, headers=bearer(token) if token else {}, follow_redirects=True,
+        )  # fmt: skip
+    except httpx.TransportError as error:
+        do = "where pods have no way to it either, mirror the model and set HF_ENDPOINT, or name a folder"
+        yield Finding(check="hub", state="unchecked", what=f"the hub does not answer here ({error})", do=do)
+        return
+    if answer.is_success:
+        yield Finding(check="hub", state="ok", what=f"{base.model} at {base.revision} may be fetched")
+    else:
+        do = (
+            "accept its licence on the hub, and set HF_TOKEN (Secret ratchet-env); see that name and revision are there"
+        )
+        what = f"{base.model} at {base.revision}: {answer.status_code}"
+        yield Finding(check="hub", state="missing", what=what, do=do)
+
+
+def check_kubeflow(site: Site) -> Iterator[Finding]:
+    """Kubeflow Pipelines' backend knows what our pipelines ask of it."""
+    if site.kubeflow_url is None:
+        return
+    health = _json(f"{site.kubeflow_url}/apis/v1beta1/healthz")  # v2beta1's does not name the version
+    tag = str(health.get("apiServerTagName") or health.get("tag_name") or "")
+    numbers = tuple(int(part) for part in tag.lstrip("v").split("-")[0].split(".")[:2] if part.isdigit())
+    least = ".".join(map(str, MIN_KUBEFLOW))
+    if numbers < MIN_KUBEFLOW:
+        what = f"{site.kubeflow_url} is {tag or 'of an unknown version'}"
+        do = f"use {least} or newer: older ones do not know optional Secrets, and demand every key"
+        yield Finding(check="kubeflow", state="missing" if numbers else "unchecked", what=what, do=do)
+    else:
+        yield Finding(check="kubeflow", state="ok", what=f"{site.kubeflow_url} is {tag}")
+
+
+def _values(url: str, query: str) -> list[float]:
+    found = _json(f"{url}/api/v1/query", query=query)
+    return [float(each["value"][1]) for each in found["data"]["result"]]
+
+
+def _json(url: str, **parameters: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = httpx.get(url, params=parameters, timeout=TIMEOUT_S).raise_for_status().json()
+    return found
+
+
+def _mlflow_headers() -> dict[str, str]:
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return bearer(token) if token else {}
+
+
+def _mlflow_login() -> tuple[str, str] | None:
+    name, password = (os.environ.get(f"MLFLOW_TRACKING_{part}") for part in ("USERNAME", "PASSWORD"))
+    return (name, password) if name and password else None
