@@ -1,4 +1,4 @@
-"""The cluster, over the Kubernetes API: versions, Flagger, the Canary and its way to the gate, rights, GPUs, the pool."""
+"""The cluster, over the Kubernetes API: versions, Flagger, the way to the gate, rights, GPUs, the pool."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence

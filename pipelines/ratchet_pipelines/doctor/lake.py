@@ -3,7 +3,7 @@
 import email.utils
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +91,11 @@ class _Bucket:
 
     def read(self, folder: str) -> str:
         # A name that is missing is told apart from one that is denied only with the right to list.
-        return self._tried(self.client.get_object, is_there=False, **self._name(folder))
+        return self._tried(self.client.get_object, self._name(folder), absent_is_fine=True)
 
     def list(self, folder: str) -> str:
-        return self._tried(self.client.list_objects_v2, Bucket=self.bucket, Prefix=f"{self.prefix}{folder}/", MaxKeys=1)
+        where = {"Bucket": self.bucket, "Prefix": f"{self.prefix}{folder}/", "MaxKeys": 1}
+        return self._tried(self.client.list_objects_v2, where)
 
     def write(self, folder: str) -> str:
         name, begun = self._name(folder), {}
@@ -102,11 +103,11 @@ class _Bucket:
         def begin(**where: str) -> None:
             begun.update(self.client.create_multipart_upload(**where))
 
-        why = self._tried(begin, **name)
-        return why or self._tried(self.client.abort_multipart_upload, **name, UploadId=begun["UploadId"])
+        why = self._tried(begin, name)
+        return why or self._tried(self.client.abort_multipart_upload, {**name, "UploadId": begun["UploadId"]})
 
     def delete(self, folder: str) -> str:
-        return self._tried(self.client.delete_object, **self._name(folder))
+        return self._tried(self.client.delete_object, self._name(folder))
 
     def headers(self) -> dict[str, str]:
         from botocore.exceptions import ClientError
@@ -119,12 +120,12 @@ class _Bucket:
         return headers
 
     @staticmethod
-    def _tried(call: Any, *, is_there: bool = True, **where: Any) -> str:
+    def _tried(call: Any, where: Mapping[str, Any], *, absent_is_fine: bool = False) -> str:
         from botocore.exceptions import ClientError
 
         try:
             call(**where)
         except ClientError as error:
             code = str(error.response["Error"].get("Code", "no code"))
-            return "" if not is_there and code in ("NoSuchKey", "404") else code
+            return "" if absent_is_fine and code in ("NoSuchKey", "404") else code
         return ""

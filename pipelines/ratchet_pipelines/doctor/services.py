@@ -9,11 +9,13 @@ from typing import Any
 import httpx
 
 from ratchet.release.gate.tokens import VARIABLE, bearer
+from ratchet.store import LocalStore
 from ratchet_pipelines.doctor.cluster import metric_queries
 from ratchet_pipelines.doctor.findings import Finding, Site
 
 TIMEOUT_S = 10.0
 MIN_KUBEFLOW = (2, 15)  # the first whose driver knows `secretAsEnv.optional`
+APIS = ("v2beta1", "v1beta1")  # of Kubeflow Pipelines
 HUB = "https://huggingface.co"
 
 
@@ -24,6 +26,9 @@ def check_mlflow(site: Site) -> Iterator[Finding]:
     from ratchet.registry.mlflow_store import connect, experiment_id
 
     uri = site.config.registry.tracking_uri
+    if uri is None and isinstance(site.store, LocalStore):
+        yield Finding(check="mlflow", state="ok", what="SQLite in the lake, made by the first training")
+        return
     if uri is not None and uri.startswith("http"):
         answer = httpx.get(f"{uri}/version", timeout=TIMEOUT_S, headers=_mlflow_headers(), auth=_mlflow_login())
         if not answer.is_success:
@@ -38,7 +43,7 @@ def check_mlflow(site: Site) -> Iterator[Finding]:
             yield Finding(check="mlflow.version", state="warning", what=what, do=do)
     client = connect(site.config, site.store)
     experiment = experiment_id(client, site.config)
-    what = f"{uri or 'SQLite in the lake'}, experiment {site.config.registry.experiment} ({experiment})"
+    what = f"{uri}, experiment {site.config.registry.experiment} ({experiment})"
     yield Finding(check="mlflow", state="ok", what=what)
 
 
@@ -81,7 +86,7 @@ def check_prometheus(site: Site) -> Iterator[Finding]:
         if values and not math.isnan(values[0]):
             yield Finding(check=f"prometheus.{name}", state="ok", what=f"{url} says {values[0]:g}")
         else:
-            do = "let Prometheus read the routers: podMonitor of charts/adapter-router, with the labels that it selects by"
+            do = "let Prometheus read the routers: podMonitor of charts/adapter-router, with labels that it selects by"
             what = f"{url} has no value for the pods that serve: every canary would fail"
             yield Finding(check=f"prometheus.{name}", state="missing", what=what, do=do)
 
@@ -144,8 +149,7 @@ def check_kubeflow(site: Site) -> Iterator[Finding]:
     """Kubeflow Pipelines' backend knows what our pipelines ask of it."""
     if site.kubeflow_url is None:
         return
-    health = _json(f"{site.kubeflow_url}/apis/v1beta1/healthz")  # v2beta1's does not name the version
-    tag = str(health.get("apiServerTagName") or health.get("tag_name") or "")
+    tag = next(filter(None, (_kubeflow_tag(f"{site.kubeflow_url}/apis/{api}/healthz") for api in APIS)), "")
     numbers = tuple(int(part) for part in tag.lstrip("v").split("-")[0].split(".")[:2] if part.isdigit())
     least = ".".join(map(str, MIN_KUBEFLOW))
     if numbers < MIN_KUBEFLOW:
@@ -154,6 +158,13 @@ def check_kubeflow(site: Site) -> Iterator[Finding]:
         yield Finding(check="kubeflow", state="missing" if numbers else "unchecked", what=what, do=do)
     else:
         yield Finding(check="kubeflow", state="ok", what=f"{site.kubeflow_url} is {tag}")
+
+
+def _kubeflow_tag(url: str) -> str:
+    """The version of the backend, by its own word or by the UI's; empty where this API does not say it."""
+    answer = httpx.get(url, timeout=TIMEOUT_S)
+    health = answer.json() if answer.is_success else {}
+    return str(health.get("apiServerTagName") or health.get("tag_name") or "")
 
 
 def _values(url: str, query: str) -> list[float]:

@@ -57,7 +57,7 @@ def test_parts_started_one_by_one_make_the_same_and_a_rerun_does_nothing(
 ) -> None:
     store = lake_with_votes(tmp_path / "lake")
     both = {"lake": store.root, "config": settings}
-    dataset = local_pipelines["ratchet-data"](**both).output
+    dataset = local_pipelines["ratchet-data"](**both).outputs["Output"]
     local_pipelines["ratchet-train-and-evaluate"](**both, build_datasets=dataset)
     before = {manifest.key: manifest.created_at for manifest in all_manifests(store)}
     capfd.readouterr()
