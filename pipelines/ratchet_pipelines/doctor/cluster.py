@@ -332,17 +332,30 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _selects(policy: Object, labels: Mapping[str, str]) -> bool:
     """Whether the policy governs who may call pods of these labels."""
-    wanted = policy["spec"].get("podSelector", {}).get("matchLabels", {})
     types = policy["spec"].get("policyTypes", ["Ingress"])
-    return "Ingress" in types and wanted.items() <= labels.items()
+    return "Ingress" in types and _matches(policy["spec"].get("podSelector") or {}, labels)
 
 
 def _admits(policy: Object, namespace_labels: Mapping[str, str]) -> bool:
-    """Whether the policy lets in pods of a namespace with these labels. Only `matchLabels` is read."""
+    """Whether the policy lets in pods of a namespace with these labels."""
     for rule in policy["spec"].get("ingress") or []:
         if not rule.get("from"):
             return True
         selectors = [each["namespaceSelector"] for each in rule["from"] if "namespaceSelector" in each]
-        if any((each.get("matchLabels") or {}).items() <= namespace_labels.items() for each in selectors):
+        if any(_matches(each, namespace_labels) for each in selectors):
             return True
     return False
+
+
+def _matches(selector: Object, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector takes these labels; an empty one takes all."""
+    checks = {
+        "In": lambda key, values: labels.get(key) in values,
+        "NotIn": lambda key, values: labels.get(key) not in values,
+        "Exists": lambda key, values: key in labels,
+        "DoesNotExist": lambda key, values: key not in labels,
+    }
+    return (selector.get("matchLabels") or {}).items() <= labels.items() and all(
+        checks[each["operator"]](each["key"], each.get("values") or [])
+        for each in selector.get("matchExpressions") or []
+    )
