@@ -94,3 +94,14 @@ def test_what_is_no_mapping_is_refused(write, text):
 def test_section_that_is_no_mapping_is_refused(write):
     with pytest.raises(UserError, match="train_adapter = 3"):
         load_config(write("train_adapter: 3"))
+
+
+@pytest.mark.parametrize(("timeout_s", "max_minutes"), [(86400, 1440), (600, 10), (60, 1440)])
+def test_a_release_that_gives_up_before_the_gate_is_refused(tmp_path: Path, timeout_s: int, max_minutes: int) -> None:
+    path = tmp_path / "ratchet.yaml"
+    release = f"release_adapter: {{git_url: x.git, timeout_s: {timeout_s}}}\n"
+    path.write_text(f"{release}gate: {{max_minutes: {max_minutes}}}\n")
+    with pytest.raises(UserError, match=f"timeout_s = {timeout_s} ends the step before gate.max_minutes"):
+        load_config(path)
+    path.write_text(f"{release.replace('git_url: x.git, ', '')}gate: {{max_minutes: {max_minutes}}}\n")
+    assert load_config(path).release_adapter.timeout_s == timeout_s  # nothing is released

@@ -334,7 +334,10 @@ class ReleaseAdapter(Section):
     canary: str = Field("adapter-router", description="Name of the Canary object")
     poll_s: float = Field(1.0, gt=0, description="Seconds between two looks at the canary")
     timeout_s: float = Field(
-        3600, gt=0, description="Seconds that the step waits for the canary to end; the reconciler goes on after that"
+        26 * 3600,
+        gt=0,
+        description="Seconds that the step waits for the canary to end, above gate.max_minutes; the reconciler goes on "
+        "after that",
     )
     force: bool = Field(False, description="Release although the offline verdict is not a pass; the ledger records it")
     approval: Literal["none", "person"] = Field(
@@ -408,6 +411,17 @@ class Config(Section):
     release_adapter: ReleaseAdapter = ReleaseAdapter()
     gate: Gate = Gate()
 
+    @model_validator(mode="after")
+    def _release_outlasts_the_gate(self) -> Self:
+        release, gate = self.release_adapter, self.gate
+        if release.git_url is not None and release.timeout_s <= gate.max_minutes * 60:
+            raise ValueError(
+                f"release_adapter.timeout_s = {release.timeout_s:g} ends the step before gate.max_minutes = "
+                f"{gate.max_minutes:g} ends an undecided canary: set it above {gate.max_minutes * 60:g}, with an hour "
+                "for Argo CD's sync and for pods that become ready"
+            )
+        return self
+
 
 def _all_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
     for name, key in section.model_fields.items():
@@ -474,7 +488,7 @@ def _explain(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         return unknown_key(place)
     if fault["type"] == "value_error":  # from a check over several keys: its input is the whole section
-        return f"{place}: {fault['ctx']['error']}"
+        return f"{place}: {fault['ctx']['error']}".removeprefix(": ")
     message = f"{place or 'the file'} = {fault['input']!r}: {fault['msg']}"
     if fault["type"] == "literal_error":
         choices = re.findall(r"'([^']+)'", fault["ctx"]["expected"])

@@ -58,7 +58,7 @@ def lenient(model: Path) -> Config:
                 "non_inferiority_margin": 2.0,
                 "max_perplexity_rise": 1e6,
             },
-            "release_adapter": {"poll_s": 0.5, "timeout_s": 600, "approval": "person"},
+            "release_adapter": {"poll_s": 0.5, "timeout_s": 900, "approval": "person"},
             "gate": {"non_inferiority_margin": 0.95, "min_votes": 4, "max_minutes": 10, "refresh_s": 0.5},
         }
     )

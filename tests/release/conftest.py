@@ -38,18 +38,19 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def config(cluster: FakeCluster, repository: Path) -> Config:
-    return Config.model_validate(
+    checked = Config.model_validate(
         {
             "release_adapter": {
                 "git_url": str(repository),
                 "values_path": "env/values.yaml",
                 "cluster_url": cluster.url,
                 "poll_s": 0.01,
-                "timeout_s": 20,
             },
             "gate": {"refresh_s": 0.05, "harm_horizon_s": 0.1, "promotion_horizon_s": 0.1},
         }
     )
+    # A test waits for less than an undecided canary may take, which is refused of a user.
+    return checked.model_copy(update={"release_adapter": checked.release_adapter.model_copy(update={"timeout_s": 20})})
 
 
 @pytest.fixture(scope="session")

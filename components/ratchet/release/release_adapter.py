@@ -251,8 +251,8 @@ STEP = Step(
     inputs=("train_adapter", "evaluate_adapter", "register_adapter"),
     needs=Needs(
         cpu="500m",
-        # Longer than release_adapter.timeout_s of the profile `gpu`, a day: the step gives up first, with a message.
-        timeout_s=26 * HOUR_S,
+        # Longer than release_adapter.timeout_s of the profile `gpu`, 26 h: the step gives up first, with a message.
+        timeout_s=28 * HOUR_S,
         secrets={ENVIRONMENT_SECRET: (*S3, *MLFLOW), GIT_SECRET: GIT, GATE_SECRET: GATE},
         service_account=RELEASE_ACCOUNT,
     ),

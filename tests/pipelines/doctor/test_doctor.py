@@ -440,7 +440,7 @@ def test_a_laptop_that_has_nothing_but_a_folder_lacks_nothing(tmp_path: Path) ->
 
 def test_what_is_missing_is_exit_code_2_in_words_and_in_json(tmp_path: Path) -> None:
     config = tmp_path / "ratchet.yaml"
-    config.write_text("release_adapter: {git_url: /nowhere/deploy.git, approval: person}\n")
+    config.write_text("release_adapter: {git_url: /nowhere/deploy.git, approval: person, timeout_s: 87000}\n")
     command = ["doctor", "--lake", str(tmp_path / "lake"), "--config", str(config)]
     for more in ([], ["--json"]):
         done = CliRunner().invoke(app, [*command, *more])
