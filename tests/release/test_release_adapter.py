@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from ratchet.config import Config
 from ratchet.errors import UserError
@@ -25,7 +24,7 @@ from ratchet.release.reconciler.gitops import adapter_in
 from ratchet.release.release_adapter import STEP
 from ratchet.store import LocalStore
 from support import tiny_adapter
-from support.release_edges import NEW, OLD, FakeCluster, git
+from support.release_edges import NEW, OLD, FakeCluster, git, write_settings
 
 
 def inputs() -> dict[str, Manifest]:
@@ -178,8 +177,7 @@ def test_a_killed_release_is_taken_up(
     config: Config, released_lake: LocalStore, repository: Path, cluster: FakeCluster, tmp_path: Path
 ) -> None:
     script(cluster, repository, weighted(cluster, released_lake, 20))
-    settings = tmp_path / "ratchet.yaml"
-    settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    settings = write_settings(config, tmp_path / "ratchet.yaml")
     (tmp_path / "inputs.json").write_text(inputs()["register_adapter"].model_dump_json())
     program = f"""
         from pathlib import Path

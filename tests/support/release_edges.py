@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from fastapi import FastAPI
 
 from ratchet.adapter_ref import PREFIX, AdapterRef
+from ratchet.config import Config
 from ratchet.events import Feedback, Interaction, Message
 from ratchet.ingest.landing import land
 from ratchet.release.ledger import Ledger, LedgerEntry, LedgerRecord, request
@@ -107,6 +109,14 @@ def git(*arguments: str, cwd: Path) -> str:
     who = ("-c", "user.name=Somebody", "-c", "user.email=somebody@localhost")
     done = subprocess.run(["git", *who, *arguments], cwd=cwd, check=True, capture_output=True, text=True)
     return done.stdout
+
+
+def write_settings(config: Config, path: Path) -> Path:
+    """Write a ratchet.yaml for a process of its own, which refuses a timeout as short as the tests' own."""
+    plain = config.model_dump(mode="json")
+    del plain["release_adapter"]["timeout_s"]
+    path.write_text(yaml.safe_dump(plain))
+    return path
 
 
 def open_release(lake: Store, **changes: Any) -> LedgerRecord | None:

@@ -59,12 +59,14 @@ def doctor(
             "--cluster", metavar="URL", help="Kubernetes' API, as `kubectl proxy` serves it: http://127.0.0.1:8001."
         ),
     ] = None,
-    prometheus: Annotated[
+    prometheus_url: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Prometheus, where its address here is another than in the cluster."),
     ] = None,
-    pool: Annotated[str | None, typer.Option(metavar="URL", help="The model pool, to ask for its models.")] = None,
-    kubeflow: Annotated[str | None, typer.Option(metavar="URL", help="Kubeflow Pipelines, to see its version.")] = None,
+    pool_url: Annotated[str | None, typer.Option(metavar="URL", help="The model pool, to ask for its models.")] = None,
+    kubeflow_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Kubeflow Pipelines, to see its version.")
+    ] = None,
     not_writable: Annotated[
         list[str] | None,
         typer.Option(
@@ -87,9 +89,9 @@ def doctor(
         now=time.time(),
         role=role,
         cluster_url=named if is_here else None,
-        prometheus_url=prometheus,
-        pool_url=pool,
-        kubeflow_url=kubeflow,
+        prometheus_url=prometheus_url,
+        pool_url=pool_url,
+        kubeflow_url=kubeflow_url,
         not_writable=tuple(not_writable or ()),
     )
     found = []

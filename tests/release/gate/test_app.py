@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from ratchet.config import Config
 from ratchet.errors import UserError
@@ -21,7 +20,7 @@ from ratchet.release.gate.webhooks import ALWAYS
 from ratchet.release.ledger import Ledger, close, read_ledger, request_abort
 from ratchet.release.reconciler.kubernetes import ClusterReader
 from ratchet.store import Store
-from support.release_edges import NEW, OLD, TOKEN, FakeCluster, land_votes, open_release, serving
+from support.release_edges import NEW, OLD, TOKEN, FakeCluster, land_votes, open_release, serving, write_settings
 
 KNOWN = bearer(TOKEN)
 
@@ -287,8 +286,7 @@ def test_a_gate_without_a_real_token_does_not_start() -> None:
 
 
 def test_a_taken_port_is_said_plainly(config: Config, gate: str, tmp_path: Path) -> None:
-    settings = tmp_path / "ratchet.yaml"
-    settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    settings = write_settings(config, tmp_path / "ratchet.yaml")
     port = gate.rsplit(":", 1)[1]
     command = [
         sys.executable,

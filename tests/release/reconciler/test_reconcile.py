@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import yaml
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
@@ -33,7 +32,7 @@ from ratchet.release.reconciler.lease_guard import LeaseLost
 from ratchet.release.reconciler.reconcile import PAGE_AFTER_S, Watch, reconcile
 from ratchet.release.reconciler.targets import LEASE, Targets, lease_s, open_targets
 from ratchet.store import LocalStore
-from support.release_edges import NEW, OLD, FakeCluster, git
+from support.release_edges import NEW, OLD, FakeCluster, git, write_settings
 
 PROMOTED = {
     "aliases": {"champion": "2", "previous": "1"},
@@ -421,8 +420,7 @@ def test_a_registry_that_is_away_is_waited_for_and_then_a_person_is_paged(
 def test_the_service_settles_releases(config: Config, targets: Targets, cluster: FakeCluster, tmp_path: Path) -> None:
     open_release(targets, cluster)
     cluster.succeed()
-    settings = tmp_path / "ratchet.yaml"
-    settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    settings = write_settings(config, tmp_path / "ratchet.yaml")
     command = [
         sys.executable,
         "-m",
