@@ -63,7 +63,7 @@ def doctor(
         str | None,
         typer.Option(metavar="URL", help="Prometheus, where its address here is another than in the cluster."),
     ] = None,
-    pool_url: Annotated[str | None, typer.Option(metavar="URL", help="The model pool, to ask for its models.")] = None,
+    pool_url: Annotated[str | None, typer.Option(metavar="URL", help="The model server.")] = None,
     kubeflow_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Kubeflow Pipelines, to see its version.")
     ] = None,

@@ -80,7 +80,7 @@ def check_prometheus(site: Site) -> Iterator[Finding]:
         try:
             values = _values(url, query)
         except httpx.TransportError as error:
-            do = "--prometheus-url URL names it as it is seen from here; from the cluster it must be the template's address"
+            do = "--prometheus-url URL names it as seen from here; Flagger asks at the template's own address"
             yield Finding(check=f"prometheus.{name}", state="unchecked", what=f"{url}: {error}", do=do)
             continue
         if values and not math.isnan(values[0]):
