@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -33,6 +34,22 @@ provider "aws" {
 """
 
 
+def lists_of(file: Path) -> dict[str, list[str]]:
+    """The lists of texts that a file assigns, by name."""
+    found = re.findall(r"^\s*(\w+)\s*=\s*(\[[^\[\]]*\])\s*$", file.read_text(), re.MULTILINE)
+    return {name: re.findall(r'"([^"]*)"', items) for name, items in found}
+
+
+def objects_of(file: Path, name: str) -> dict[str, dict[str, list[str]]]:
+    """A local that maps names to objects of lists, written as `terraform fmt` writes it."""
+    indent, body = re.search(rf"^( *){name} = {{\n(.*?)^\1}}$", file.read_text(), re.MULTILINE | re.DOTALL).groups()  # type: ignore[union-attr]
+    found = re.findall(rf"^{indent}  ([\w-]+) = {{\n(.*?)^{indent}  }}$", body, re.MULTILINE | re.DOTALL)
+    return {
+        key: {right: re.findall(r'"([^"]*)"', items) for right, items in re.findall(r"(\w+)\s*= (\[.*\])", fields)}
+        for key, fields in found
+    }
+
+
 class Terraform:
     """The code in a folder of its own, with its plugins at hand."""
 
@@ -40,7 +57,7 @@ class Terraform:
         if shutil.which("terraform") is None:
             pytest.skip("terraform is not installed")
         self.folder = folder
-        shutil.copytree(CODE, folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+        shutil.copytree(CODE, folder, ignore=shutil.ignore_patterns(".terraform", "*.tfstate*"))
         done = self.init("-backend=false")
         if done.returncode != 0:
             pytest.skip(f"Terraform's AWS provider is not to be had here: {done.stderr.strip().splitlines()[-1:]}")
