@@ -85,26 +85,30 @@ resource "aws_s3_bucket_lifecycle_configuration" "lake" {
 
   # Imports, and routers under load, write files that gain by it. S3 moves no object below 128 KiB by itself, and bills
   # one of that size as a whole, so the filter says what happens.
-  rule {
-    id     = "large-events-to-cheaper-storage"
-    status = "Enabled"
+  dynamic "rule" {
+    for_each = var.events_cold_after_days == null ? [] : [var.events_cold_after_days]
 
-    filter {
-      and {
-        prefix                   = "${local.lake}events/"
-        object_size_greater_than = local.smallest_cold_bytes
+    content {
+      id     = "large-events-to-cheaper-storage"
+      status = "Enabled"
+
+      filter {
+        and {
+          prefix                   = "${local.lake}events/"
+          object_size_greater_than = local.smallest_cold_bytes - 1
+        }
       }
-    }
 
-    transition {
-      days          = var.events_cold_after_days
-      storage_class = "STANDARD_IA"
-    }
+      transition {
+        days          = rule.value
+        storage_class = "STANDARD_IA"
+      }
 
-    # Not GLACIER: a lake that is read again must not wait hours for each file.
-    transition {
-      days          = var.events_cold_after_days + 180
-      storage_class = "GLACIER_IR"
+      # Not GLACIER: a lake that is read again must not wait hours for each file.
+      transition {
+        days          = rule.value + 180
+        storage_class = "GLACIER_IR"
+      }
     }
   }
 

@@ -42,13 +42,13 @@ variable "kms_key_arn" {
 }
 
 variable "events_cold_after_days" {
-  description = "Days after which event files of 128 KiB and more move to cheaper storage: imports, and what routers write under load. Smaller ones stay, since cheaper storage bills each as if it had 128 KiB. Collection reads an event once, soon after it landed."
+  description = "Days after which event files of 128 KiB and more move to cheaper storage: imports, and what routers write under load. Smaller ones stay, since cheaper storage bills each as if it had 128 KiB. Collection reads an event once, soon after it landed. null: none moves."
   type        = number
   default     = 90
 
   validation {
-    condition     = var.events_cold_after_days >= 30
-    error_message = "events_cold_after_days must be 30 or more: S3 moves nothing younger to STANDARD_IA."
+    condition     = var.events_cold_after_days == null || try(var.events_cold_after_days >= 30, false)
+    error_message = "events_cold_after_days must be 30 or more, or null: S3 moves nothing younger to STANDARD_IA."
   }
 }
 

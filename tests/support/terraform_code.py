@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 CODE = Path(__file__).resolve().parents[2] / "infra" / "terraform"
@@ -50,6 +51,37 @@ def objects_of(file: Path, name: str) -> dict[str, dict[str, list[str]]]:
     }
 
 
+def resources() -> set[str]:
+    """Addresses of everything that the code makes, without keys."""
+    found = re.compile(r'^resource "(\w+)" "(\w+)"', re.MULTILINE)
+    return {".".join(pair) for file in CODE.glob("*.tf") for pair in found.findall(file.read_text())}
+
+
+class Account:
+    """What stands in the account, as AWS's own interface tells it."""
+
+    def __init__(self) -> None:
+        self.clients: dict[str, Any] = {}
+
+    def __call__(self, service: str) -> Any:
+        if service not in self.clients:
+            self.clients[service] = boto3.client(service)
+        return self.clients[service]
+
+    def make_cluster(self) -> str:
+        """An EKS cluster `main`, as it is there before our code comes; the role of its nodes."""
+        eks = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "eks.amazonaws.com"}}
+        role: str = self("iam").create_role(
+            RoleName="nodes", AssumeRolePolicyDocument=json.dumps({"Statement": [eks]})
+        )["Role"]["Arn"]
+        self("eks").create_cluster(name="main", roleArn=role, resourcesVpcConfig={"subnetIds": ["subnet-1"]})
+        return role
+
+    def close(self) -> None:
+        for client in self.clients.values():
+            client.close()
+
+
 class Terraform:
     """The code in a folder of its own, with its plugins at hand."""
 
@@ -70,6 +102,12 @@ class Terraform:
         (self.folder / "override.tf").write_text(OVERRIDE.replace("ENDPOINT", endpoint))
         (self.folder / "terraform.tfvars.json").write_text(json.dumps(variables))
         assert self.init("-reconfigure").returncode == 0
+
+    def plan(self) -> dict[str, Any]:
+        """What the next apply would do, as JSON."""
+        self.must("plan", "-input=false", "-out=next.tfplan")
+        found: dict[str, Any] = json.loads(self.must("show", "-json", "next.tfplan"))
+        return found
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         # A configuration that is named and not there would only make Terraform warn.
