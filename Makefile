@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 AIRFLOW := .venv-airflow
 VLLM := .venv-vllm
+CHECKOV := .venv-checkov
 CLIENTS := .venv-clients
 CHAINLIT := .venv-chainlit
 OPENWEBUI := .venv-openwebui
@@ -55,6 +56,12 @@ $(VENV)/.dev: $(VENV)/.work requirements/dev.txt requirements/docs.txt
 $(AIRFLOW)/.airflow: $(UV) requirements/airflow.txt requirements/airflow-dev.txt
 	$(UV) venv --quiet --allow-existing --python $(BIN)/python $(AIRFLOW)
 	$(UV) pip install --quiet --python $(AIRFLOW)/bin/python -r requirements/airflow.txt -r requirements/airflow-dev.txt
+	touch $@
+
+# By itself: its pins exclude ours.
+$(CHECKOV)/.checkov: $(UV) requirements/check.txt
+	$(UV) venv --quiet --allow-existing --python $(BIN)/python $(CHECKOV)
+	$(UV) pip install --quiet --python $(CHECKOV)/bin/python -r requirements/check.txt
 	touch $@
 
 # Without dependencies: vLLM's own list brings CUDA builds and 60 packages that a CPU and these tests do not need.
@@ -117,12 +124,13 @@ system: ## Install from Debian's packages what the browser tests and the slow te
 	apt-get -qq update
 	apt-get -qq install --yes --no-install-recommends $(SYSTEM) > /dev/null
 
-check: $(VENV)/.dev ## Format, lint, types, import rings, and the documentation's links
+check: $(VENV)/.dev $(CHECKOV)/.checkov ## Format, lint, types, import rings, the documentation's links, and checkov
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(MKDOCS) build --strict
+	$(BIN)/python infra/scan.py $(CHECKOV)/bin/checkov
 
 format: $(VENV)/.dev ## Rewrite the code as ruff wants it
 	$(BIN)/ruff format .
@@ -164,6 +172,6 @@ images: ## Build every image: BASE_IMAGE=NAME@sha256:… AIRFLOW_BASE_IMAGE=dock
 	$(BUILD) -f infra/images/airflow.Dockerfile --build-arg BASE_IMAGE=$(AIRFLOW_BASE_IMAGE) -t ratchet-airflow:local .
 
 clean: ## Remove the environment and what the demo left
-	rm -rf $(VENV) $(AIRFLOW) $(VLLM) $(CLIENTS) $(CHAINLIT) $(OPENWEBUI) clients/npm/node_modules airflow-home demo site
+	rm -rf $(VENV) $(AIRFLOW) $(VLLM) $(CHECKOV) $(CLIENTS) $(CHAINLIT) $(OPENWEBUI) clients/npm/node_modules airflow-home demo site
 
 .PHONY: help system setup demo airflow test test-dags test-vllm test-clients test-all check format docs bench requirements golden images clean

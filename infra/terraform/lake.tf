@@ -72,17 +72,6 @@ resource "aws_s3_bucket_lifecycle_configuration" "lake" {
   bucket     = aws_s3_bucket.this["lake"].id
   depends_on = [aws_s3_bucket_versioning.this]
 
-  rule {
-    id     = "abort-unfinished-uploads"
-    status = "Enabled"
-
-    filter {}
-
-    abort_incomplete_multipart_upload {
-      days_after_initiation = 7
-    }
-  }
-
   # Imports, and routers under load, write files that gain by it. S3 moves no object below 128 KiB by itself, and bills
   # one of that size as a whole, so the filter says what happens.
   dynamic "rule" {
@@ -154,6 +143,17 @@ resource "aws_s3_bucket_lifecycle_configuration" "lake" {
 
     expiration {
       expired_object_delete_marker = true
+    }
+  }
+
+  rule {
+    id     = "abort-unfinished-uploads"
+    status = "Enabled"
+
+    filter {}
+
+    abort_incomplete_multipart_upload {
+      days_after_initiation = 7
     }
   }
 }

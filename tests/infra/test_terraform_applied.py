@@ -94,6 +94,14 @@ def test_nothing_in_the_lake_expires_but_old_versions_and_trainings_given_up(
     assert forgets < folders
 
 
+@pytest.mark.parametrize("bucket", ["lake", "artifacts"])
+def test_unfinished_uploads_end(planned: dict[str, dict[str, Any]], bucket: str) -> None:
+    rules = planned[f"aws_s3_bucket_lifecycle_configuration.{bucket}"]["rule"]
+    (ends,) = (rule for rule in rules if rule["abort_incomplete_multipart_upload"])
+    assert ends["abort_incomplete_multipart_upload"] == [{"days_after_initiation": 7}]
+    assert (ends["status"], ends["filter"][0]["prefix"] or "") == ("Enabled", "")
+
+
 def test_only_events_that_s3_would_move_are_moved(planned: dict[str, dict[str, Any]]) -> None:
     """Below 128 KiB S3 moves nothing, and bills as much for an object there."""
     rules = planned["aws_s3_bucket_lifecycle_configuration.lake"]["rule"]
