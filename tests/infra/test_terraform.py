@@ -11,7 +11,7 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
 
 
 def test_code_is_formatted_and_valid(terraform: Terraform) -> None:
-    terraform.must("fmt", "-check", "-diff")
+    terraform.must("fmt", "-check", "-diff", "-recursive")
     assert "Success!" in terraform.must("validate")
 
 

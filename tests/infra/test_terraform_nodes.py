@@ -11,7 +11,7 @@ import yaml
 
 from ratchet_pipelines.graph import NEEDS
 from support.helm_chart import Chart
-from support.terraform_code import CODE
+from support.terraform_code import CODE, body_of
 
 FACTS = json.loads(Path(__file__).with_name("aws_nodes.json").read_text())
 WORKFLOWS = CODE.parent / "argocd" / "workflows"
@@ -181,3 +181,13 @@ def test_steps_of_argo_on_gpus_take_trainings_node_and_never_servings() -> None:
     for template in on_gpus.values():
         assert _may_run(template, GROUPS["training"])
         assert not _may_run(template, GROUPS["serving"])
+
+
+def test_every_step_without_a_gpu_fits_on_a_general_node() -> None:
+    nodes = body_of((CODE / "platform" / "variables.tf").read_text(), 'variable "nodes"')
+    instances = re.findall(r'"([a-z0-9]+\.[a-z0-9]+)"', nodes)
+    disk_gib = int(re.search(r"disk_gib\s*= optional\(number, (\d+)\)", nodes)[1])  # type: ignore[index]
+    assert instances
+    for needs in (each for each in NEEDS.values() if not each.gpus):
+        wanted = Room(amount(needs.cpu), amount(needs.memory), amount(needs.ephemeral_storage))
+        assert all(allocatable(instance, disk_gib, "general").holds(wanted) for instance in instances)

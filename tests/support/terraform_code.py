@@ -41,6 +41,16 @@ def lists_of(file: Path) -> dict[str, list[str]]:
     return {name: re.findall(r'"([^"]*)"', items) for name, items in found}
 
 
+def body_of(text: str, head: str) -> str:
+    """What is between the braces that follow `head`."""
+    start = text.index("{", text.index(head) + len(head)) + 1
+    depth, end = 1, start
+    while depth:
+        depth += {"{": 1, "}": -1}.get(text[end], 0)
+        end += 1
+    return text[start : end - 1]
+
+
 def objects_of(file: Path, name: str) -> dict[str, dict[str, list[str]]]:
     """A local that maps names to objects of lists, written as `terraform fmt` writes it."""
     indent, body = re.search(rf"^( *){name} = {{\n(.*?)^\1}}$", file.read_text(), re.MULTILINE | re.DOTALL).groups()  # type: ignore[union-attr]
