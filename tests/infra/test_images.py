@@ -88,6 +88,30 @@ def test_image_has_the_versions_that_the_tests_ran_with(image: str, tested: str)
         assert set(wanted) <= set(made)
 
 
+IMPORTED = """
+import importlib, importlib.metadata, json, sys
+before = set(sys.modules)
+importlib.import_module(sys.argv[1])
+roots = {name.partition(".")[0] for name in set(sys.modules) - before}
+owners = importlib.metadata.packages_distributions()
+print(json.dumps(sorted({owner for root in roots for owner in owners.get(root, [])})))
+"""
+# Ours, and what anyio uses where it happens to be.
+NOT_PINNED = {"ratchet-lora", "sniffio"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["ratchet.duels", "ratchet.release.gate.app", "ratchet.release.reconciler.reconcile", "ratchet.router.app"],
+)
+def test_image_of_the_services_has_what_they_import(module: str) -> None:
+    """Once the gate could not start in its image for want of numpy, and only a slow test saw it."""
+    done = subprocess.run([sys.executable, "-c", IMPORTED, module], capture_output=True, text=True, check=True)
+    imported = {re.sub(r"[-_.]+", "-", name).lower() for name in json.loads(done.stdout)}
+    assert "pydantic" in imported
+    assert imported - NOT_PINNED <= set(_pins(PINS / "release-services.txt"))
+
+
 def test_image_for_gpus_has_its_own_torch_and_the_other_the_one_for_cpus() -> None:
     assert "torch==2" in (PINS / "components-cpu.txt").read_text()
     assert re.search(r"^torch==[0-9.]+\+cpu ", (PINS / "components-cpu.txt").read_text(), re.MULTILINE)
