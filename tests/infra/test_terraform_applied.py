@@ -17,6 +17,7 @@ from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
 from ratchet.errors import Conflict
 from ratchet.lease import acquire
+from ratchet.release.gate.duel_log import DuelLog, DuelRound
 from ratchet.release.gate.event_tail import EventTail
 from ratchet.release.gate.traffic_log import TrafficLog
 from ratchet.release.ledger import Ledger, LedgerEntry, read_ledger
@@ -308,6 +309,17 @@ def test_loop_and_release_need_nothing_that_their_roles_lack(lake: Lake, tiny_mo
         assert [record.event for record in read_ledger(store)] == ["refused", "requested"]
         TrafficLog(store, 1).observe(vote_factory.START_S, 20)
         EventTail(store, since=vote_factory.START_S).read(vote_factory.START_S)
+    with lake.as_role("duels") as store:
+        rounds = DuelLog(store, 1)
+        rounds.read()
+        rounds.append(DuelRound(duels=()))
+        assert TrafficLog(store, 1).num_steps == 1
+    with lake.as_role("model-pool") as store:
+        assert read_ledger(store)
+        adapter = done["train_adapter"].manifest.outputs["adapter"].uri
+        for number, key in enumerate(store.list(adapter)):
+            store.download(key, tmp_path / str(number))
+        assert (tmp_path / "0").is_file()
 
 
 def test_what_was_overwritten_can_be_had_back(lake: Lake) -> None:
