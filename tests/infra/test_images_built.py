@@ -202,6 +202,8 @@ def test_airflow_adds_what_its_base_lacks_and_can_run_what_the_chart_runs(podman
         f"{MISSING}=={podman.run(airflow, 'python', '-c', listing).stdout.strip()} "
         in (ROOT / "requirements" / "images" / "airflow.txt").read_text()
     )
+    bom = json.loads(podman.run(airflow, "bash", "-c", "cat /usr/share/sbom/ratchet.cdx.json").stdout)
+    assert {MISSING, "apache-airflow-providers-fab"} <= {component["name"] for component in bom["components"]}
     for program in OFFICIAL["programs"]:
         assert podman.run(airflow, "bash", "-c", f"test -x {program}").returncode == 0, program
     assert podman.run(airflow, "bash", "/clean-logs").returncode == 0

@@ -105,7 +105,13 @@ class Terraform:
             pytest.skip(f"Terraform's AWS provider is not to be had here: {done.stderr.strip().splitlines()[-1:]}")
 
     def init(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.run("init", "-input=false", *arguments, *[f"-plugin-dir={found}" for found in _plugin_folders()])
+        return self.run(
+            "init",
+            "-input=false",
+            "-lockfile=readonly",
+            *arguments,
+            *[f"-plugin-dir={found}" for found in _plugin_folders()],
+        )
 
     def point_at(self, endpoint: str, variables: dict[str, Any]) -> None:
         """From now on the code is about the AWS at this endpoint, its state a file."""
