@@ -29,7 +29,6 @@ def test_lock_file_names_the_provider_for_every_platform() -> None:
     assert re.search(r'"h1:[A-Za-z0-9+/]{43}="', lock)
 
 
-@pytest.mark.slow
 def test_wrong_variables_are_refused_with_what_to_write(terraform: Terraform) -> None:
     wrong = {
         "name": ("Ratchet", "lower-case letters"),
