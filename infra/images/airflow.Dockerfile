@@ -1,27 +1,33 @@
-# Airflow with our DAGs: scheduler, DAG processor, API server and triggerer. No step's dependencies: steps run in pods.
+# Airflow with our DAGs: scheduler, DAG processor, API server and triggerer, on Airflow's own image, whose entrypoint,
+# log cleaner, user and auth manager its Helm chart expects. No step's dependencies: steps run in pods.
 # A changed DAG rebuilds only the last, small layer.
 
-# By digest, NAME@sha256:…; a Debian with Python 3.11. There is no default: the builder chooses which base to trust.
+# Airflow's image by digest, docker.io/apache/airflow@sha256:…, of the version in requirements/airflow.txt, for Python
+# 3.11. There is no default: the builder chooses which base to trust.
 ARG BASE_IMAGE
 
-FROM ${BASE_IMAGE} AS dependencies
-ARG UV_VERSION=0.13.9
-ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 VIRTUAL_ENV=/opt/venv PATH=/opt/uv/bin:$PATH
-RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
-    python3 -m venv /opt/uv \
-    && /opt/uv/bin/pip install --no-cache-dir --quiet uv==${UV_VERSION} \
-    && python3 -m venv --without-pip /opt/venv
-COPY requirements/airflow.txt /requirements.txt
-RUN --mount=type=secret,id=uv.toml,target=/etc/uv/uv.toml --mount=type=cache,target=/root/.cache/uv \
-    uv pip install --requirements /requirements.txt
-
-FROM ${BASE_IMAGE} AS airflow
-# The user, group and home that Airflow's own Helm chart expects.
-RUN install --directory --owner=50000 --group=0 --mode=0775 /opt/airflow /opt/airflow/logs
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp USER=airflow \
-    AIRFLOW_HOME=/opt/airflow AIRFLOW__CORE__LOAD_EXAMPLES=false
-WORKDIR /opt/airflow
+FROM ${BASE_IMAGE} AS distributions
 USER 50000:0
-COPY --from=dependencies /opt/venv /opt/venv
-COPY dags dags
-CMD ["airflow", "version"]
+# Airflow's own distributions at the versions that the DAGs are tested with: what the base has already stays untouched,
+# and all else stays as Airflow chose it. A base of another version fails here, or does not read the DAGs below.
+COPY requirements/images/airflow.txt /requirements.txt
+RUN --mount=type=secret,id=uv.toml,target=/etc/uv/uv.toml,uid=50000 \
+    uv pip install --no-cache --no-deps --require-hashes --requirements /requirements.txt \
+    && uv pip check
+
+FROM distributions AS sbom
+COPY requirements/images/build-tools.txt /build-tools.txt
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,uid=50000 \
+    python -m venv /tmp/tools \
+    && PIP_USER=false /tmp/tools/bin/pip install --no-cache-dir --quiet --require-hashes --requirement /build-tools.txt \
+    && /tmp/tools/bin/cyclonedx-py environment --output-reproducible --output-file /tmp/sbom.cdx.json "$(command -v python)"
+
+FROM distributions AS airflow
+USER 50000:0
+COPY --from=sbom /tmp/sbom.cdx.json /usr/share/sbom/ratchet.cdx.json
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 AIRFLOW__CORE__LOAD_EXAMPLES=false
+COPY dags /opt/airflow/dags
+ARG VERSION REVISION SOURCE=https://github.com/ratchet-lora/ratchet
+LABEL org.opencontainers.image.title=ratchet-airflow org.opencontainers.image.licenses=Apache-2.0 \
+      org.opencontainers.image.source=${SOURCE} org.opencontainers.image.version=${VERSION} \
+      org.opencontainers.image.revision=${REVISION}

@@ -6,19 +6,18 @@
 ARG BASE_IMAGE
 
 FROM ${BASE_IMAGE} AS uv
-ARG UV_VERSION=0.13.9
 ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 VIRTUAL_ENV=/opt/ratchet PATH=/opt/uv/bin:$PATH
+COPY requirements/images/build-tools.txt /build-tools.txt
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     python3 -m venv /opt/uv \
-    && /opt/uv/bin/pip install --no-cache-dir --quiet uv==${UV_VERSION} \
+    && /opt/uv/bin/pip install --no-cache-dir --quiet --require-hashes --requirement /build-tools.txt \
     && python3 -m venv --without-pip /opt/ratchet
 
 FROM uv AS dependencies
-WORKDIR /src
-COPY pyproject.toml requirements/work.txt ./
-# work.txt pins the dependencies of pyproject.toml; the reconciler moves aliases through MLflow's client.
+COPY requirements/images/release-services.txt /requirements.txt
 RUN --mount=type=secret,id=uv.toml,target=/etc/uv/uv.toml --mount=type=cache,target=/root/.cache/uv \
-    uv pip install --requirements pyproject.toml --constraints work.txt mlflow-skinny
+    uv pip install --require-hashes --requirements /requirements.txt \
+    && cyclonedx-py environment --output-reproducible --output-file /sbom.cdx.json /opt/ratchet/bin/python
 
 FROM uv AS code
 WORKDIR /src
@@ -37,5 +36,10 @@ ENV PATH=/opt/ratchet/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOM
 WORKDIR /tmp
 USER 10001:10001
 COPY --from=dependencies /opt/ratchet /opt/ratchet
+COPY --from=dependencies /sbom.cdx.json /usr/share/sbom/ratchet.cdx.json
 COPY --from=code /code /opt/ratchet
+ARG VERSION REVISION SOURCE=https://github.com/ratchet-lora/ratchet
+LABEL org.opencontainers.image.title=ratchet-release-services org.opencontainers.image.licenses=Apache-2.0 \
+      org.opencontainers.image.source=${SOURCE} org.opencontainers.image.version=${VERSION} \
+      org.opencontainers.image.revision=${REVISION}
 CMD ["ratchet", "--help"]

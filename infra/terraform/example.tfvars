@@ -8,4 +8,5 @@ oidc_provider_arn = "arn:aws:iam::123456789012:oidc-provider/oidc.eks.eu-central
 #   cluster_name  = "main"
 #   node_role_arn = "arn:aws:iam::123456789012:role/main-nodes"
 #   subnet_ids    = ["subnet-0123456789abcdef0"]
+#   # groups: one for training, one of two nodes for serving, unless you say otherwise
 # }

@@ -1,8 +1,9 @@
-# One repository an image. A tag never moves; deployments name digests.
+# One repository an image, under this environment's name: two environments fit into one account. A tag never moves;
+# deployments name digests.
 
 resource "aws_ecr_repository" "image" {
   for_each             = var.images
-  name                 = each.value
+  name                 = "${var.name}/${each.value}"
   image_tag_mutability = "IMMUTABLE"
   force_delete         = var.destroy_data
 
@@ -11,7 +12,8 @@ resource "aws_ecr_repository" "image" {
   }
 
   encryption_configuration {
-    encryption_type = "AES256"
+    encryption_type = var.kms_key_arn == null ? "AES256" : "KMS"
+    kms_key         = var.kms_key_arn
   }
 }
 

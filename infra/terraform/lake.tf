@@ -5,12 +5,20 @@ locals {
   buckets = toset(["lake", "artifacts"])
   lake    = var.lake_prefix == "" ? "" : "${var.lake_prefix}/"
 
+  smallest_cold_bytes = 128 * 1024
+
+  # Each folder of the lake is in one of these three; tests/infra/test_terraform_roles.py compares them with the code.
   # Written with If-None-Match and never again: an overwrite here is a bug or worse.
-  create_only = ["canaries", "collections", "eval_answers", "events", "judgements", "ledger", "manifests", "registry", "releases", "splits", "verdicts"]
+  create_only = ["canaries", "collections", "duels", "eval_answers", "events", "judgements", "ledger", "manifests", "registry", "releases", "splits", "verdicts"]
+  # Named by the digest of what they hold: written again, they would hold the same. Large files come in parts.
+  by_digest = ["adapters", "daily_failures", "datasets", "quarantine", "references", "validated"]
+  # Overwritten or deleted in the course of things; their old versions are the undo.
+  mutable = ["leases", "parts", "queue", "tables", "work"]
   # Who was live when, and what was made from what. Nobody deletes these, not even an administrator in a hurry.
   permanent = ["ledger", "manifests"]
-  # Overwritten or deleted in the course of things; their old versions are the undo.
-  mutable = ["leases", "queue", "tables", "work"]
+  # Old versions arise in the other folders only where an administrator deletes, as for a person who wants to be
+  # forgotten: there, too, they are an undo, and no more than that.
+  forgotten = setsubtract(concat(local.create_only, local.by_digest, local.mutable), local.permanent)
 }
 
 resource "aws_s3_bucket" "this" {
@@ -64,39 +72,51 @@ resource "aws_s3_bucket_lifecycle_configuration" "lake" {
   bucket     = aws_s3_bucket.this["lake"].id
   depends_on = [aws_s3_bucket_versioning.this]
 
-  rule {
-    id     = "abort-unfinished-uploads"
-    status = "Enabled"
+  # Imports, and routers under load, write files that gain by it. S3 moves no object below 128 KiB by itself, and bills
+  # one of that size as a whole, so the filter says what happens.
+  dynamic "rule" {
+    for_each = var.events_cold_after_days == null ? [] : [var.events_cold_after_days]
 
-    filter {}
+    content {
+      id     = "large-events-to-cheaper-storage"
+      status = "Enabled"
 
-    abort_incomplete_multipart_upload {
-      days_after_initiation = 7
+      filter {
+        and {
+          prefix                   = "${local.lake}events/"
+          object_size_greater_than = local.smallest_cold_bytes - 1
+        }
+      }
+
+      transition {
+        days          = rule.value
+        storage_class = "STANDARD_IA"
+      }
+
+      # Not GLACIER: a lake that is read again must not wait hours for each file.
+      transition {
+        days          = rule.value + 180
+        storage_class = "GLACIER_IR"
+      }
     }
   }
 
+  # A training that is done removes its checkpoints. Of one that was given up, nobody does.
   rule {
-    id     = "events-to-cheaper-storage"
+    id     = "forget-trainings-given-up"
     status = "Enabled"
 
     filter {
-      prefix = "${local.lake}events/"
+      prefix = "${local.lake}work/"
     }
 
-    transition {
-      days          = var.events_cold_after_days
-      storage_class = "STANDARD_IA"
-    }
-
-    # Not GLACIER: a lake that is read again must not wait hours for each file.
-    transition {
-      days          = var.events_cold_after_days + 180
-      storage_class = "GLACIER_IR"
+    expiration {
+      days = var.work_days
     }
   }
 
   dynamic "rule" {
-    for_each = local.mutable
+    for_each = local.forgotten
 
     content {
       id     = "forget-old-versions-of-${rule.value}"
@@ -109,6 +129,31 @@ resource "aws_s3_bucket_lifecycle_configuration" "lake" {
       noncurrent_version_expiration {
         noncurrent_days = var.undo_days
       }
+    }
+  }
+
+  # What is left of a deleted object once its versions are gone: a marker that every listing reads.
+  rule {
+    id     = "forget-delete-markers"
+    status = "Enabled"
+
+    filter {
+      prefix = local.lake
+    }
+
+    expiration {
+      expired_object_delete_marker = true
+    }
+  }
+
+  rule {
+    id     = "abort-unfinished-uploads"
+    status = "Enabled"
+
+    filter {}
+
+    abort_incomplete_multipart_upload {
+      days_after_initiation = 7
     }
   }
 }

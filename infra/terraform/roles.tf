@@ -10,8 +10,9 @@ locals {
     steps = {
       read      = ["*"]
       write     = ["adapters", "collections", "daily_failures", "datasets", "eval_answers", "judgements", "manifests", "parts", "quarantine", "queue", "references", "registry", "splits", "tables", "validated", "verdicts", "work"]
-      delete    = ["tables", "work"]
+      delete    = ["parts", "tables", "work"]
       artifacts = ["ratchet"]
+      shows     = []
     }
     # release_adapter and the reconciler.
     release = {
@@ -19,12 +20,14 @@ locals {
       write     = ["leases", "ledger", "manifests", "releases"]
       delete    = []
       artifacts = ["ratchet"]
+      shows     = []
     }
     gate = {
       read      = ["canaries", "duels", "events", "ledger"]
       write     = ["canaries"]
       delete    = []
       artifacts = []
+      shows     = []
     }
     # hold-duels: it reads what users asked and were answered, and writes who won.
     duels = {
@@ -32,6 +35,7 @@ locals {
       write     = ["duels", "judgements"]
       delete    = []
       artifacts = []
+      shows     = []
     }
     # It faces users: it can add events and see nothing, not even those.
     router = {
@@ -39,6 +43,7 @@ locals {
       write     = ["events"]
       delete    = []
       artifacts = []
+      shows     = []
     }
     # Its syncer: what the ledger names, and the files of that.
     model-pool = {
@@ -46,22 +51,35 @@ locals {
       write     = []
       delete    = []
       artifacts = []
+      shows     = []
     }
     mlflow = {
       read      = []
       write     = []
       delete    = []
       artifacts = ["mlflow"]
+      shows     = []
+    }
+    # Argo's server shows reports and logs of workflows whose pods are gone. It signs in to S3 as itself.
+    argo-server = {
+      read      = []
+      write     = []
+      delete    = []
+      artifacts = []
+      shows     = ["ratchet"]
     }
     # Kubeflow's one account: steps and release together.
     pipelines = {
       read      = ["*"]
       write     = ["adapters", "collections", "daily_failures", "datasets", "eval_answers", "judgements", "leases", "ledger", "manifests", "parts", "quarantine", "queue", "references", "registry", "releases", "splits", "tables", "validated", "verdicts", "work"]
-      delete    = ["tables", "work"]
+      delete    = ["parts", "tables", "work"]
       artifacts = ["ratchet"]
+      shows     = []
     }
   }
-  access = { for role, reach in local.known_access : role => reach if role != "pipelines" || contains(keys(var.service_accounts), role) }
+  # Where a role's service account is another than ratchet/ratchet-<role>.
+  known_accounts = { argo-server = ["argo/argo-workflows-server"] }
+  access         = { for role, reach in local.known_access : role => reach if role != "pipelines" || contains(keys(var.service_accounts), role) }
 
   lake_arn      = aws_s3_bucket.this["lake"].arn
   artifacts_arn = aws_s3_bucket.this["artifacts"].arn
@@ -89,7 +107,7 @@ data "aws_iam_policy_document" "trust" {
       test     = "StringEquals"
       variable = "${local.issuer}:sub"
       values = [
-        for account in lookup(var.service_accounts, each.key, ["ratchet/ratchet-${each.key}"]) :
+        for account in lookup(merge(local.known_accounts, var.service_accounts), each.key, ["ratchet/ratchet-${each.key}"]) :
         "system:serviceaccount:${replace(account, "/", ":")}"
       ]
     }
@@ -117,10 +135,16 @@ data "aws_iam_policy_document" "access" {
       actions   = ["s3:ListBucket"]
       resources = [local.lake_arn]
 
-      condition {
-        test     = "StringLike"
-        variable = "s3:prefix"
-        values   = formatlist("${local.lake}%s/*", each.value.read)
+      # Without a condition for those who read everything: they ask for objects that may not be there (Delta tables
+      # begin so), and S3 says 404 only to who may list; to others 403. A GET has no prefix to hold against a condition.
+      dynamic "condition" {
+        for_each = contains(each.value.read, "*") ? [] : [1]
+
+        content {
+          test     = "StringLike"
+          variable = "s3:prefix"
+          values   = formatlist("${local.lake}%s/*", each.value.read)
+        }
       }
     }
   }
@@ -159,7 +183,17 @@ data "aws_iam_policy_document" "access" {
   }
 
   dynamic "statement" {
-    for_each = length(each.value.artifacts) > 0 ? [1] : []
+    for_each = length(each.value.shows) > 0 ? [1] : []
+
+    content {
+      sid       = "ReadArtifacts"
+      actions   = ["s3:GetObject"]
+      resources = formatlist("${local.artifacts_arn}/%s/*", each.value.shows)
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(concat(each.value.artifacts, each.value.shows)) > 0 ? [1] : []
 
     content {
       sid       = "ListArtifacts"
@@ -169,7 +203,7 @@ data "aws_iam_policy_document" "access" {
       condition {
         test     = "StringLike"
         variable = "s3:prefix"
-        values   = formatlist("%s/*", each.value.artifacts)
+        values   = formatlist("%s/*", concat(each.value.artifacts, each.value.shows))
       }
     }
   }

@@ -42,18 +42,29 @@ variable "kms_key_arn" {
 }
 
 variable "events_cold_after_days" {
-  description = "Days after which events move to cheaper storage. Collection reads an event once, soon after it landed."
+  description = "Days after which event files of 128 KiB and more move to cheaper storage: imports, and what routers write under load. Smaller ones stay, since cheaper storage bills each as if it had 128 KiB. Collection reads an event once, soon after it landed. null: none moves."
   type        = number
   default     = 90
 
   validation {
-    condition     = var.events_cold_after_days >= 30
-    error_message = "events_cold_after_days must be 30 or more: S3 moves nothing younger to STANDARD_IA."
+    condition     = var.events_cold_after_days == null || try(var.events_cold_after_days >= 30, false)
+    error_message = "events_cold_after_days must be 30 or more, or null: S3 moves nothing younger to STANDARD_IA."
+  }
+}
+
+variable "work_days" {
+  description = "Days after which the checkpoints of a training that never ended are deleted. One that is taken up later starts from the beginning."
+  type        = number
+  default     = 30
+
+  validation {
+    condition     = var.work_days >= 7
+    error_message = "work_days must be 7 or more: a training may run for a day, wait for a person, and be started again."
   }
 }
 
 variable "undo_days" {
-  description = "Days for which what was overwritten or deleted can be brought back."
+  description = "Days for which what was overwritten or deleted can be brought back. What is deleted for a person who wants to be forgotten is gone after them, too."
   type        = number
   default     = 30
 
@@ -64,7 +75,7 @@ variable "undo_days" {
 }
 
 variable "images" {
-  description = "Images that get a repository."
+  description = "Images that get a repository, <name>/<image>."
   type        = set(string)
   default = [
     "ratchet-components",
@@ -97,20 +108,29 @@ variable "service_accounts" {
 }
 
 variable "gpu_nodes" {
-  description = "A node group for training. Without it there is none."
+  description = "Node groups with GPUs: names, and for each its sizes. Without this there are none. A node is labelled ratchet.dev/nodes=<group>. The group `training` must hold one training or evaluation, `serving` one pod of the model pool; each keeps the other's pods away."
   type = object({
-    cluster_name   = string
-    node_role_arn  = string
-    subnet_ids     = set(string)
-    instance_types = optional(list(string), ["g6.xlarge"])
-    max_size       = optional(number, 1)
-    disk_gib       = optional(number, 100)
+    cluster_name  = string
+    node_role_arn = string
+    subnet_ids    = set(string)
+    groups = optional(map(object({
+      instance_types = list(string)
+      disk_gib       = number
+      min_size       = optional(number, 0)
+      max_size       = optional(number, 1)
+      labels         = optional(map(string), {})
+      taints         = optional(map(string), {}) # with the effect NoSchedule
+      })), {
+      # One GPU of 48 GB each: an 8B model in bfloat16, and room for what it does.
+      training = { instance_types = ["g6e.4xlarge"], disk_gib = 150, labels = { "ratchet.dev/gpu" = "true" } }
+      serving  = { instance_types = ["g6e.2xlarge"], disk_gib = 200, max_size = 2, taints = { "ratchet.dev/nodes" = "serving" } }
+    })
   })
   default = null
 
   validation {
-    condition     = var.gpu_nodes == null || try(var.gpu_nodes.max_size >= 1, false)
-    error_message = "gpu_nodes.max_size must be 1 or more; leave gpu_nodes out for no GPU."
+    condition     = var.gpu_nodes == null || alltrue([for group in try(values(var.gpu_nodes.groups), []) : group.max_size >= 1 && group.max_size >= group.min_size])
+    error_message = "max_size of each group in gpu_nodes must be 1 or more, and no less than its min_size; leave the group out for no GPU."
   }
 }
 

@@ -1,5 +1,5 @@
 # What Ratchet needs from AWS: a lake, a registry for its images, a role for each service account, GPU nodes if wanted.
-# The EKS cluster is there already. Commands and what was verified: docs/infrastructure.md.
+# The EKS cluster is there already; platform/ makes one, for those who have none. Commands and what was verified: docs/infrastructure.md.
 
 terraform {
   required_version = "~> 1.11"

@@ -150,3 +150,35 @@ def test_containers_run_without_privileges() -> None:
 def test_bad_values_are_refused_by_place(values: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         rendered(**values)
+
+
+def test_prometheus_alone_asks_the_reconciler_and_nobody_the_duels() -> None:
+    objects = rendered(reconciler={"allowedNamespaces": ["watch"]}, duels={"enabled": True})
+    [rule] = objects["NetworkPolicy", "reconciler"]["spec"]["ingress"]
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "watch"}}}]
+    assert rule["ports"] == [{"port": "http"}]
+    shut = rendered(reconciler={"allowedNamespaces": []})["NetworkPolicy", "reconciler"]["spec"]
+    for spec in (shut, objects["NetworkPolicy", "duels"]["spec"]):
+        assert spec["policyTypes"] == ["Ingress"]
+        assert "ingress" not in spec
+    for name in ("reconciler", "duels"):
+        labels = objects["Deployment", name]["spec"]["template"]["metadata"]["labels"]
+        assert objects["NetworkPolicy", name]["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_only_who_looks_at_the_cluster_holds_a_token_for_it() -> None:
+    objects = rendered(duels={"enabled": True})
+    assert pod("duels", objects)["automountServiceAccountToken"] is False
+    assert {"gate", "reconciler"} == {
+        name
+        for kind, name in objects
+        if kind == "Deployment" and pod(name, objects).get("automountServiceAccountToken", True)
+    }
+
+
+def test_every_pod_asks_for_the_disk_that_it_may_fill() -> None:
+    objects = rendered(duels={"enabled": True})
+    for name in ("gate", "reconciler", "duels"):
+        limits = [volume["emptyDir"]["sizeLimit"] for volume in pod(name, objects)["volumes"] if "emptyDir" in volume]
+        asked = pod(name, objects)["containers"][0]["resources"]["requests"]["ephemeral-storage"]
+        assert limits == [asked]

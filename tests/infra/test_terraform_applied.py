@@ -1,6 +1,8 @@
 """The Terraform of infra/terraform, applied for real to AWS as moto plays it, and the loop run on what it made.
 
 Moto enforces no policy as AWS would; `iam_policy` judges the requests that our code makes by the policies that stand.
+Lifecycle rules are only planned here: Terraform waits a minute for AWS to make up its mind about one. They are applied,
+and everything is destroyed, in test_terraform_whole.py.
 """
 
 import json
@@ -9,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config
 from ratchet.errors import Conflict
 from ratchet.lease import acquire
+from ratchet.release.gate.duel_log import DuelLog, DuelRound
 from ratchet.release.gate.event_tail import EventTail
 from ratchet.release.gate.traffic_log import TrafficLog
 from ratchet.release.ledger import Ledger, LedgerEntry, read_ledger
@@ -27,9 +29,9 @@ from ratchet_pipelines.loop import run_loop
 from support import vote_factory
 from support.iam_policy import Request, Statement, is_allowed, listed
 from support.s3_server import s3_server
-from support.terraform_code import ISSUER, Terraform, variables
+from support.terraform_code import CODE, ISSUER, Account, Terraform, lists_of, resources, variables
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(300)
 KEY = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
 
 
@@ -38,69 +40,39 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
     return Terraform(tmp_path_factory.mktemp("code") / "terraform")
 
 
-class Aws:
-    """What stands in the account, as AWS's own interface tells it."""
-
-    def __init__(self) -> None:
-        self.clients: dict[str, Any] = {}
-
-    def __call__(self, service: str) -> Any:
-        if service not in self.clients:
-            self.clients[service] = boto3.client(service)
-        return self.clients[service]
-
-    def close(self) -> None:
-        for client in self.clients.values():
-            client.close()
-
-
 @pytest.fixture(scope="module")
-def aws(terraform: Terraform) -> Iterator[Aws]:
-    """The code applied, with a GPU node group; destroyed again at the end, down to the last resource."""
+def aws(terraform: Terraform) -> Iterator[Account]:
+    """The code applied but for the lifecycle, with GPU nodes; it is gone with the server."""
     with s3_server() as endpoint:
-        account = Aws()
-        gpu_nodes = {"node_role_arn": _make_cluster(account), "cluster_name": "main", "subnet_ids": ["subnet-1"]}
+        account = Account()
+        gpu_nodes = {"node_role_arn": account.make_cluster(), "cluster_name": "main", "subnet_ids": ["subnet-1"]}
         accounts = {"pipelines": ["kubeflow/pipeline-runner"]}
-        given = variables(
-            lake_prefix="team/lake", kms_key_arn=KEY, destroy_data=True, gpu_nodes=gpu_nodes, service_accounts=accounts
+        terraform.point_at(
+            endpoint,
+            variables(lake_prefix="team/lake", kms_key_arn=KEY, gpu_nodes=gpu_nodes, service_accounts=accounts),
         )
-        terraform.point_at(endpoint, given)
-        terraform.must("apply", "-input=false", "-auto-approve")
+        targets = [f"-target={address}" for address in sorted(resources()) if "lifecycle_configuration" not in address]
+        terraform.must("apply", "-input=false", "-auto-approve", *targets)
         yield account
-        _drop_delete_markers(account)
-        terraform.must("destroy", "-input=false", "-auto-approve")
-        assert account("s3").list_buckets()["Buckets"] == []
         account.close()
 
 
-def _drop_delete_markers(aws: Aws) -> None:
-    """Terraform suspends versioning before it empties a bucket, and moto then fails on keys that have such a marker."""
-    for bucket in aws("s3").list_buckets()["Buckets"]:
-        aws("s3").delete_bucket_policy(Bucket=bucket["Name"])
-        for page in aws("s3").get_paginator("list_object_versions").paginate(Bucket=bucket["Name"]):
-            for marker in page.get("DeleteMarkers", []):
-                aws("s3").delete_object(Bucket=bucket["Name"], Key=marker["Key"], VersionId=marker["VersionId"])
+@pytest.fixture(scope="module")
+def planned(terraform: Terraform, aws: Account) -> dict[str, dict[str, Any]]:
+    """What the next apply would change, by address, with the values it would set."""
+    changes = {one["address"]: one["change"] for one in terraform.plan()["resource_changes"]}
+    return {address: change["after"] for address, change in changes.items() if change["actions"] != ["no-op"]}
 
 
-def _make_cluster(aws: Aws) -> str:
-    trust = {
-        "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "eks.amazonaws.com"}}]
-    }
-    role: str = aws("iam").create_role(RoleName="nodes", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
-    aws("eks").create_cluster(name="main", roleArn=role, resourcesVpcConfig={"subnetIds": ["subnet-1"]})
-    return role
-
-
-def test_second_apply_changes_nothing(terraform: Terraform, aws: Aws) -> None:
-    terraform.must("plan", "-input=false", "-out=second.tfplan")
-    plan = json.loads(terraform.must("show", "-json", "second.tfplan"))
-    changed = {one["address"] for one in plan["resource_changes"] if one["change"]["actions"] != ["no-op"]}
+def test_second_apply_changes_nothing_of_the_first(planned: dict[str, dict[str, Any]]) -> None:
     # moto gives a node group SSH access that nobody asked for
-    assert changed <= {"aws_eks_node_group.gpu[0]"}
+    groups = {f'aws_eks_node_group.gpu["{name}"]' for name in ("training", "serving")}
+    lifecycle = {f"aws_s3_bucket_lifecycle_configuration.{bucket}" for bucket in ("lake", "artifacts")}
+    assert lifecycle <= set(planned) <= lifecycle | groups
 
 
 @pytest.mark.parametrize("bucket", ["test-lake", "test-artifacts"])
-def test_bucket_is_versioned_encrypted_and_private(aws: Aws, bucket: str) -> None:
+def test_bucket_is_versioned_encrypted_and_private(aws: Account, bucket: str) -> None:
     s3 = aws("s3")
     assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
     rule = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"][0]
@@ -110,20 +82,40 @@ def test_bucket_is_versioned_encrypted_and_private(aws: Aws, bucket: str) -> Non
     assert _bucket_statement(aws, bucket, "OnlyOverTls")["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
-def test_nothing_in_the_lake_expires_but_old_versions_of_what_changes(aws: Aws) -> None:
-    rules = aws("s3").get_bucket_lifecycle_configuration(Bucket="test-lake")["Rules"]
-    assert not [rule for rule in rules if "Expiration" in rule]
-    forgets = {rule["Filter"]["Prefix"] for rule in rules if "NoncurrentVersionExpiration" in rule}
-    assert forgets == {"team/lake/leases/", "team/lake/queue/", "team/lake/tables/", "team/lake/work/"}
-    moves = next(rule for rule in rules if "Transitions" in rule)
-    assert moves["Filter"]["Prefix"] == "team/lake/events/"
-    assert {move["StorageClass"]: move["Days"] for move in moves["Transitions"]} == {
+def test_nothing_in_the_lake_expires_but_old_versions_and_trainings_given_up(
+    planned: dict[str, dict[str, Any]],
+) -> None:
+    rules = planned["aws_s3_bucket_lifecycle_configuration.lake"]["rule"]
+    ends = {rule["filter"][0]["prefix"]: rule["expiration"][0]["days"] for rule in rules if rule["expiration"]}
+    assert ends == {"team/lake/": 0, "team/lake/work/": 30}
+    forgets = {rule["filter"][0]["prefix"].split("/")[2] for rule in rules if rule["noncurrent_version_expiration"]}
+    kinds = lists_of(CODE / "lake.tf")
+    folders = {*kinds["create_only"], *kinds["by_digest"], *kinds["mutable"]}
+    assert folders - forgets == {"ledger", "manifests"}
+    assert forgets < folders
+
+
+@pytest.mark.parametrize("bucket", ["lake", "artifacts"])
+def test_unfinished_uploads_end(planned: dict[str, dict[str, Any]], bucket: str) -> None:
+    rules = planned[f"aws_s3_bucket_lifecycle_configuration.{bucket}"]["rule"]
+    (ends,) = (rule for rule in rules if rule["abort_incomplete_multipart_upload"])
+    assert ends["abort_incomplete_multipart_upload"] == [{"days_after_initiation": 7}]
+    assert (ends["status"], ends["filter"][0]["prefix"] or "") == ("Enabled", "")
+
+
+def test_only_events_that_s3_would_move_are_moved(planned: dict[str, dict[str, Any]]) -> None:
+    """Below 128 KiB S3 moves nothing, and bills as much for an object there."""
+    rules = planned["aws_s3_bucket_lifecycle_configuration.lake"]["rule"]
+    (moves,) = (rule for rule in rules if rule["transition"])
+    (wanted,) = moves["filter"][0]["and"]
+    assert (wanted["prefix"], wanted["object_size_greater_than"]) == ("team/lake/events/", 128 * 1024 - 1)
+    assert {move["storage_class"]: move["days"] for move in moves["transition"]} == {
         "STANDARD_IA": 90,
         "GLACIER_IR": 270,
     }
 
 
-def test_bucket_policy_forbids_overwriting_the_record_and_deleting_it(aws: Aws) -> None:
+def test_bucket_policy_forbids_overwriting_the_record_and_deleting_it(aws: Account) -> None:
     create_only, permanent = (_bucket_statement(aws, "test-lake", sid) for sid in ("CreateOnly", "Permanent"))
     assert create_only["Condition"]["Null"] == {"s3:if-none-match": "true"}
     assert "arn:aws:s3:::test-lake/team/lake/ledger/*" in create_only["Resource"]
@@ -132,27 +124,37 @@ def test_bucket_policy_forbids_overwriting_the_record_and_deleting_it(aws: Aws) 
     assert set(permanent["Action"]) == {"s3:DeleteObject", "s3:DeleteObjectVersion"}
 
 
-def _bucket_statement(aws: Aws, bucket: str, sid: str) -> dict[str, Any]:
+def _bucket_statement(aws: Account, bucket: str, sid: str) -> dict[str, Any]:
     policy = json.loads(aws("s3").get_bucket_policy(Bucket=bucket)["Policy"])
     found: dict[str, Any] = next(one for one in policy["Statement"] if one["Sid"] == sid)
     assert (found["Effect"], found["Principal"]) in (("Deny", "*"), ("Deny", {"AWS": "*"}))
     return found
 
 
-def test_images_are_scanned_and_tags_never_move(aws: Aws) -> None:
+def test_images_are_scanned_and_tags_never_move(aws: Account) -> None:
     repositories = aws("ecr").describe_repositories()["repositories"]
-    assert {one["repositoryName"] for one in repositories} >= {"ratchet-components", "ratchet-components-cuda"}
+    names = {one["repositoryName"] for one in repositories}
+    assert names >= {"test/ratchet-components", "test/ratchet-components-cuda"}
+    assert all(name.startswith("test/") for name in names), "a second environment in the account has these names, too"
     assert {one["imageTagMutability"] for one in repositories} == {"IMMUTABLE"}
     assert all(one["imageScanningConfiguration"]["scanOnPush"] for one in repositories)
 
 
-def test_gpu_nodes_start_at_none_and_keep_others_away(aws: Aws) -> None:
-    group = aws("eks").describe_nodegroup(clusterName="main", nodegroupName="test-gpu")["nodegroup"]
-    assert group["scalingConfig"] == {"minSize": 0, "desiredSize": 0, "maxSize": 1}
-    assert group["taints"] == [{"key": "nvidia.com/gpu", "value": "present", "effect": "NO_SCHEDULE"}]
+@pytest.mark.parametrize(
+    ("name", "most", "more"), [("training", 1, []), ("serving", 2, [{"key": "ratchet.dev/nodes", "value": "serving"}])]
+)
+def test_gpu_nodes_start_at_none_and_keep_others_away(
+    aws: Account, name: str, most: int, more: list[dict[str, str]]
+) -> None:
+    group = aws("eks").describe_nodegroup(clusterName="main", nodegroupName=f"test-{name}")["nodegroup"]
+    assert group["scalingConfig"] == {"minSize": 0, "desiredSize": 0, "maxSize": most}
+    assert group["labels"]["ratchet.dev/nodes"] == name
+    taints = sorted(group["taints"], key=lambda taint: taint["key"])
+    gpu = {"key": "nvidia.com/gpu", "value": "present"}
+    assert taints == [{**taint, "effect": "NO_SCHEDULE"} for taint in (gpu, *more)]
 
 
-def _role(aws: Aws, name: str) -> list[Statement]:
+def _role(aws: Account, name: str) -> list[Statement]:
     """What a role's own policy says."""
     policy = aws("iam").get_role_policy(RoleName=f"test-{name}", PolicyName="lake")["PolicyDocument"]
     statements: list[Statement] = policy["Statement"]
@@ -161,6 +163,10 @@ def _role(aws: Aws, name: str) -> list[Statement]:
 
 def _object(action: str, key: str) -> Request:
     return Request(f"s3:{action}", f"arn:aws:s3:::test-lake/team/lake/{key}", {"s3:ObjectCreationOperation": "true"})
+
+
+def _artifact(action: str, key: str) -> Request:
+    return Request(f"s3:{action}", f"arn:aws:s3:::test-artifacts/{key}", {"s3:ObjectCreationOperation": "true"})
 
 
 def _listing(prefix: str) -> Request:
@@ -182,10 +188,11 @@ KEYS = (LEDGER, EVENTS, ADAPTER)
         ("router", set(), {EVENTS}),
         ("model-pool", {LEDGER, ADAPTER}, set()),
         ("mlflow", set(), set()),
+        ("argo-server", set(), set()),
         ("pipelines", {LEDGER, EVENTS, ADAPTER}, {LEDGER, ADAPTER}),
     ],
 )
-def test_role_may_do_no_more_than_its_work(aws: Aws, role: str, reads: set[str], writes: set[str]) -> None:
+def test_role_may_do_no_more_than_its_work(aws: Account, role: str, reads: set[str], writes: set[str]) -> None:
     rules = _role(aws, role)
     assert {key for key in KEYS if is_allowed(_object("GetObject", key), rules)} == reads
     assert {key for key in KEYS if is_allowed(_object("PutObject", key), rules)} == writes
@@ -194,10 +201,31 @@ def test_role_may_do_no_more_than_its_work(aws: Aws, role: str, reads: set[str],
     assert not [one for one in rules if "s3:*" in listed(one["Action"]) or "*" in listed(one["Resource"])]
 
 
+@pytest.mark.parametrize("role", ["steps", "pipelines"])
+def test_who_reads_everything_is_told_that_an_object_is_missing(aws: Account, role: str) -> None:
+    """S3 asks for leave to list, without a prefix, before it says 404; deltalake reads `_last_checkpoint` first."""
+    assert is_allowed(Request("s3:ListBucket", "arn:aws:s3:::test-lake", {}), _role(aws, role))
+    assert not is_allowed(Request("s3:ListBucket", "arn:aws:s3:::test-artifacts", {}), _role(aws, role))
+
+
+def test_argos_server_shows_results_and_changes_none(aws: Account) -> None:
+    rules = _role(aws, "argo-server")
+    mine, other = "ratchet/ratchet-loop-x/report.html", "mlflow/1/model"
+    assert is_allowed(_artifact("GetObject", mine), rules)
+    assert is_allowed(Request("s3:ListBucket", "arn:aws:s3:::test-artifacts", {"s3:prefix": "ratchet/x/"}), rules)
+    assert not is_allowed(_artifact("GetObject", other), rules)
+    assert not [action for action in ("PutObject", "DeleteObject") if is_allowed(_artifact(action, mine), rules)]
+
+
 @pytest.mark.parametrize(
-    ("role", "account"), [("router", "ratchet:ratchet-router"), ("pipelines", "kubeflow:pipeline-runner")]
+    ("role", "account"),
+    [
+        ("router", "ratchet:ratchet-router"),
+        ("pipelines", "kubeflow:pipeline-runner"),
+        ("argo-server", "argo:argo-workflows-server"),
+    ],
 )
-def test_role_is_for_its_service_account_alone(aws: Aws, role: str, account: str) -> None:
+def test_role_is_for_its_service_account_alone(aws: Account, role: str, account: str) -> None:
     (statement,) = aws("iam").get_role(RoleName=f"test-{role}")["Role"]["AssumeRolePolicyDocument"]["Statement"]
     assert statement["Condition"]["StringEquals"] == {
         f"{ISSUER}:aud": "sts.amazonaws.com",
@@ -208,7 +236,7 @@ def test_role_is_for_its_service_account_alone(aws: Aws, role: str, account: str
 class Lake:
     """The store that the code made, and what AWS would make of each request to it."""
 
-    def __init__(self, aws: Aws, root: str, policy: str) -> None:
+    def __init__(self, aws: Account, root: str, policy: str) -> None:
         store = open_store(root)
         assert isinstance(store, S3Store)
         self.aws, self.store, self.policy = aws, store, json.loads(policy)["Statement"]
@@ -243,7 +271,7 @@ def _request(operation: str, given: dict[str, Any]) -> Request:
 
 
 @pytest.fixture
-def lake(terraform: Terraform, aws: Aws) -> Iterator[Lake]:
+def lake(terraform: Terraform, aws: Account) -> Iterator[Lake]:
     """The bucket with its policy set aside: moto reads no conditions, so to it `only over TLS` forbids everything."""
     root = terraform.must("output", "-raw", "lake")
     assert root == "s3://test-lake/team/lake"
@@ -281,6 +309,17 @@ def test_loop_and_release_need_nothing_that_their_roles_lack(lake: Lake, tiny_mo
         assert [record.event for record in read_ledger(store)] == ["refused", "requested"]
         TrafficLog(store, 1).observe(vote_factory.START_S, 20)
         EventTail(store, since=vote_factory.START_S).read(vote_factory.START_S)
+    with lake.as_role("duels") as store:
+        rounds = DuelLog(store, 1)
+        rounds.read()
+        rounds.append(DuelRound(duels=()))
+        assert TrafficLog(store, 1).num_steps == 1
+    with lake.as_role("model-pool") as store:
+        assert read_ledger(store)
+        adapter = done["train_adapter"].manifest.outputs["adapter"].uri
+        for number, key in enumerate(store.list(adapter)):
+            store.download(key, tmp_path / str(number))
+        assert (tmp_path / "0").is_file()
 
 
 def test_what_was_overwritten_can_be_had_back(lake: Lake) -> None:
@@ -301,7 +340,7 @@ def test_what_was_overwritten_can_be_had_back(lake: Lake) -> None:
         (Request("s3:GetObject", f"arn:aws:s3:::test-lake/{LEDGER}", {"aws:SecureTransport": "false"}), False),
     ],
 )
-def test_an_administrator_cannot_overwrite_the_ledger_either(aws: Aws, request_: Request, is_fine: bool) -> None:
+def test_an_administrator_cannot_overwrite_the_ledger_either(aws: Account, request_: Request, is_fine: bool) -> None:
     policy = json.loads(aws("s3").get_bucket_policy(Bucket="test-lake")["Policy"])["Statement"]
     everything = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
     assert is_allowed(request_, [everything, *policy]) is is_fine

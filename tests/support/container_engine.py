@@ -44,7 +44,7 @@ class Podman:
         command = ["podman", *runtime, *arguments]
         return subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, check=False)
 
-    def build(self, dockerfile: Path, tag: str, *options: str, context: Path = ROOT) -> str:
+    def build(self, dockerfile: Path, tag: str, *options: str, context: Path = ROOT, base: str = BASE) -> str:
         """What the engine said while it built."""
         done = self(
             "build",
@@ -52,7 +52,7 @@ class Podman:
             "--layers",
             f"--tag={tag}",
             f"--file={dockerfile}",
-            f"--build-arg=BASE_IMAGE={BASE}",
+            f"--build-arg=BASE_IMAGE={base}",
             *self._index(),
             *options,
             str(context),
