@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.access import ROLES
 from support.terraform_code import CODE, lists_of, objects_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,3 +186,10 @@ def _folders(cell: str) -> set[str]:
     """`all`, `all but …` and lists of names; anything else is no folder of the lake."""
     names = set(re.findall(r"`([a-z_]+)`", cell))
     return set(FOLDERS) - names if cell.startswith("all") else names
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_doctor_tries_what_the_role_is_granted(role: str) -> None:
+    granted = ACCESS[role]
+    for verb, folders in (("read", ROLES[role].read), ("write", ROLES[role].write), ("delete", ROLES[role].delete)):
+        assert sorted(folders) == sorted(granted[verb]), verb
