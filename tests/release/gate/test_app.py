@@ -18,7 +18,7 @@ from ratchet.release.gate.state import GateState
 from ratchet.release.gate.tokens import VARIABLE, bearer, gate_token, hook_token
 from ratchet.release.gate.webhooks import ALWAYS
 from ratchet.release.ledger import Ledger, close, read_ledger, request_abort
-from ratchet.release.reconciler.kubernetes import ClusterReader
+from ratchet.release.reconciler.kubernetes import ClusterReader, ClusterSnapshot, ClusterUnavailable
 from ratchet.store import Store
 from support.release_edges import NEW, OLD, TOKEN, FakeCluster, land_votes, open_release, serving, write_settings
 
@@ -275,6 +275,26 @@ def test_a_gate_that_breaks_never_says_yes(config: Config, lake: Store, cluster:
         serving(build_app(Broken(config, lake, seen), TOKEN)) as url,
     ):
         assert ask(url, "rollback").status_code == 403
+
+
+def test_it_is_ready_once_it_has_looked_and_stays_so(gate: str, cluster: FakeCluster) -> None:
+    until(gate, lambda state: state["why"] != "the gate has not looked yet")
+    assert httpx.get(f"{gate}/readyz").status_code == 200
+    cluster.target = None  # type: ignore[assignment]  # whatever goes wrong later
+    time.sleep(0.3)
+    assert httpx.get(f"{gate}/readyz").status_code == 200
+
+
+def test_a_gate_that_has_not_looked_is_alive_and_not_ready(config: Config, lake: Store) -> None:
+    class Away:
+        canary = "adapter-router"
+
+        def look(self) -> ClusterSnapshot:
+            raise ClusterUnavailable("not yet")
+
+    with serving(build_app(GateState(config, lake, Away()), TOKEN)) as url:
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        assert httpx.get(f"{url}/readyz").status_code == 503
 
 
 def test_a_gate_without_a_real_token_does_not_start() -> None:

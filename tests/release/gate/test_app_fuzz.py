@@ -19,7 +19,7 @@ from ratchet.store import Store
 from support.release_edges import NEW, OLD, TOKEN, FakeCluster, serving
 
 EXAMPLES = settings(max_examples=15, suppress_health_check=list(HealthCheck), deadline=None)
-OPEN = {"/", "/healthz"}
+OPEN = {"/", "/healthz", "/readyz"}
 
 
 @pytest.fixture

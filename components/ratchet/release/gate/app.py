@@ -59,7 +59,7 @@ class Abort(BaseModel):
 
 
 def build_app(gate: GateState, token: str) -> FastAPI:
-    """Return the app: hooks, /state, /releases, /abort, board, /metrics, /healthz. It refreshes `gate` by itself."""
+    """Return the app: hooks, /state, /releases, /abort, board, /metrics, /healthz, /readyz. It refreshes `gate` by itself."""
 
     @asynccontextmanager
     async def refreshing(app: FastAPI) -> AsyncIterator[None]:
@@ -138,6 +138,12 @@ def _add_operator_routes(app: FastAPI, gate: GateState, token: str) -> None:
     @app.get("/healthz")
     async def healthz() -> dict[str, bool]:
         return {"ok": True}
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        """Ready once it has looked. Later trouble is its answers' to tell: without a pod Flagger would hear nothing."""
+        has_looked = gate.refreshed_at > 0
+        return JSONResponse({"ok": has_looked}, status_code=200 if has_looked else 503)
 
     @app.get("/", response_class=HTMLResponse)
     async def board() -> HTMLResponse:
