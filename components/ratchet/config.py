@@ -320,11 +320,21 @@ class RegisterAdapter(Section):
 class ReleaseAdapter(Section):
     """Release a registered adapter through Git, Argo CD and a Flagger canary."""
 
-    git_url: str | None = Field(None, description="Repository that Argo CD follows; null: nothing is released")
+    git_url: str | None = Field(
+        None,
+        description="Repository that Argo CD follows, best one that holds the values file and nothing else; "
+        "null: nothing is released",
+    )
     branch: str = Field("main", description="Branch that Argo CD follows")
     values_path: str = Field(
         "environments/local/values.yaml",
         description="Path in the repository of the values file with the `adapter` block",
+    )
+    argocd_url: str | None = Field(
+        None, description="URL of Argo CD, asked to look at Git after each commit; null: it looks every few minutes"
+    )
+    argocd_application: str = Field(
+        "argocd/adapter-router", pattern="^[^/]+/[^/]+$", description="NAMESPACE/NAME of the Application to refresh"
     )
     cluster_url: str | None = Field(
         None, description="URL of the Kubernetes API, or of the local rehearsal cluster; needed with git_url"

@@ -128,9 +128,14 @@ def test_vllm_takes_adapters_of_every_rank_up_to_the_limit() -> None:
 
 
 def test_the_base_model_is_pinned_by_revision() -> None:
-    args = pod(model={"id": "org/model", "revision": "c0ffee"})["containers"][0]["args"]
+    commit = "c0ffee" + 34 * "0"
+    args = pod(model={"id": "org/model", "revision": commit})["containers"][0]["args"]
     assert args[0] == "org/model"
-    assert {"--revision=c0ffee", "--tokenizer-revision=c0ffee"} <= set(args)
+    assert {f"--revision={commit}", f"--tokenizer-revision={commit}"} <= set(args)
+
+
+def test_a_model_from_a_folder_needs_no_commit() -> None:
+    assert pod(model={"id": "/models/llama", "revision": "unused"})["containers"][0]["args"][0] == "/models/llama"
 
 
 def test_a_pod_has_as_long_to_start_as_its_model_takes_to_load() -> None:
@@ -169,6 +174,7 @@ def test_containers_run_without_privileges_and_write_to_volumes_only() -> None:
     ("values", "complaint"),
     [
         ({"image": {"tag": "latest"}}, "/image/tag"),
+        ({"model": {"revision": "main"}}, "/model/revision"),
         ({"lora": {"maxRank": 24}}, "/lora/maxRank"),
         ({"lora": {"maxAdapters": 1}}, "/lora/maxAdapters"),
         ({"lake": "/mnt/lake"}, "/lake"),

@@ -73,10 +73,14 @@ class Values(ValuesReader, ValuesWriter, Protocol):
 
 
 class ValuesFile:
-    """One values file on one branch. Keeps a clone in a temporary folder while it is open, made at the first look."""
+    """One values file on one branch. Keeps a clone in a temporary folder while it is open, made at the first look.
 
-    def __init__(self, url: str, branch: str, path: str) -> None:
+    `on_push` is called after each commit of ours; it must not raise.
+    """
+
+    def __init__(self, url: str, branch: str, path: str, on_push: Callable[[], None] | None = None) -> None:
         self.url, self.branch, self.path = url, branch, path
+        self._on_push = on_push
         self._folder = Path(tempfile.mkdtemp(prefix="ratchet-git-"))
 
     def __enter__(self) -> Self:
@@ -123,6 +127,8 @@ class ValuesFile:
                 *AUTHOR, "commit", "--quiet", "--no-verify", "--allow-empty", f"--message={message}", "--", self.path
             )
             if self._push():
+                if self._on_push:
+                    self._on_push()
                 return Commit(self._git("rev-parse", "HEAD"), is_new=True)
         raise Conflict(f"{without_credentials(self.url)}: another writer pushed first {PUSH_ATTEMPTS} times")
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import httpx
 
-from ratchet.config import Config
+from ratchet.config import Config, ReleaseAdapter
 from ratchet.errors import UserError
 from ratchet.lease import Watch, new_holder, release
 from ratchet.registry.aliases import Registry, RegistryWriter
 from ratchet.release.gate.tokens import VARIABLE, bearer
 from ratchet.release.ledger import Ledger
+from ratchet.release.reconciler.argocd import Refresh
 from ratchet.release.reconciler.gitops import Values, ValuesFile, ValuesWriter
 from ratchet.release.reconciler.kubernetes import Cluster, ClusterReader
 from ratchet.release.reconciler.lease_guard import GuardedRegistry, GuardedValues, LeaseGuard
@@ -77,7 +78,9 @@ def open_targets(config: Config, store: Store) -> Iterator[Targets]:
             store=store,
             ledger=Ledger(store),
             cluster=stack.enter_context(ClusterReader(settings.cluster_url, settings.namespace, settings.canary)),
-            values=stack.enter_context(ValuesFile(settings.git_url, settings.branch, settings.values_path)),
+            values=stack.enter_context(
+                ValuesFile(settings.git_url, settings.branch, settings.values_path, on_push=_refresh(settings))
+            ),
             registry=connect(config, store),
             model=config.registry.model,
             gate_state=partial(read_gate, settings.gate_url, os.environ.get(VARIABLE, "")),
@@ -85,6 +88,12 @@ def open_targets(config: Config, store: Store) -> Iterator[Targets]:
             lease_s=lease_s(settings.poll_s),
         )
         release(store, LEASE, holder)
+
+
+def _refresh(settings: ReleaseAdapter) -> Refresh | None:
+    if settings.argocd_url is None:
+        return None
+    return Refresh(settings.argocd_url, settings.argocd_application)
 
 
 def lease_s(poll_s: float) -> float:
