@@ -78,6 +78,16 @@ def test_network_policy_is_for_the_routers() -> None:
     assert Chart("model-pool").values()["name"] == policy["egress"][1]["to"][0]["podSelector"]["matchLabels"]["app"]
 
 
+def test_more_may_be_reached_and_the_lake_only_where_it_is() -> None:
+    collector = {"to": [{"podSelector": {"matchLabels": {"app": "collector"}}}], "ports": [{"port": 4318}]}
+    store = {"ipBlock": {"cidr": "10.0.8.0/24"}}
+    policy = rendered(networkPolicy={"lake": [store], "egress": [collector]})["NetworkPolicy"]
+    check_valid([policy])
+    *_, lake, more = policy["spec"]["egress"]
+    assert (lake["to"], lake["ports"]) == ([store], [{"protocol": "TCP", "port": 443}])
+    assert more == collector
+
+
 def test_routers_of_both_arms_reach_each_other_where_conversations_stay_on_their_arm() -> None:
     objects = rendered(affinity={"enabled": True})
     [container] = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
@@ -169,9 +179,11 @@ def test_containers_run_without_privileges() -> None:
 
 
 def test_deleting_the_canary_is_made_hard() -> None:
-    canary = rendered()["Canary"]
-    assert canary["metadata"]["annotations"]["argocd.argoproj.io/sync-options"] == "Prune=confirm"
-    assert canary["spec"]["revertOnDeletion"] is True
+    objects = rendered()
+    for kind in ("Canary", "Deployment"):
+        annotations = objects[kind]["metadata"]["annotations"]
+        assert annotations["argocd.argoproj.io/sync-options"] == "Prune=confirm,Delete=confirm"
+    assert objects["Canary"]["spec"]["revertOnDeletion"] is True
 
 
 def test_gateway_refs_are_rendered_whole_so_that_argo_cd_sees_no_difference() -> None:

@@ -1,11 +1,11 @@
-"""What Argo CD follows: valid by its schemas, complete, with no more rights than its objects need, and in agreement."""
+"""What Argo CD follows: valid by its schemas, permitted by its own rules, complete, and in agreement with itself."""
 
+import fnmatch
 import json
+import os
 import re
-import shutil
-import subprocess
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import httpx
@@ -15,53 +15,30 @@ import yaml
 
 from ratchet.adapter_ref import AdapterRef
 from ratchet.config import Config, load_config
-from ratchet.rehearsal.argo import merge, render
+from ratchet.rehearsal.argo import merge
 from ratchet.release.reconciler.gitops import ReleaseValues, adapter_in, with_values
-from support import crd_schemas
+from support import argocd_tree, chart_facts, crd_schemas, pod_security
+from support.argocd_tree import ARGOCD, ENVIRONMENTS, ROOT, SEED, Objects, applications, projects, source, sources
 
-ROOT = Path(__file__).resolve().parents[2]
-ARGOCD = ROOT / "infra" / "argocd"
-ENVIRONMENTS = ("staging", "production")
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
-Objects = list[dict[str, Any]]
+UPSTREAM = ("airflow", "argo-workflows", "flagger")
+OURS = ("model-pool", "release-services", "adapter-router")
+KUBERNETES = "1.31"
+CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Namespace", "PriorityClass"}
+FACTS = chart_facts.read("argo-cd")
+Plain = dict[str, Any]
+both = pytest.mark.parametrize("environment", ENVIRONMENTS)
 
 
-def read(environment: str, name: str) -> Objects:
-    return list(yaml.safe_load_all((ARGOCD / environment / name).read_text()))
-
-
-def applications(environment: str) -> dict[str, dict[str, Any]]:
-    return {each["metadata"]["name"]: each for each in read(environment, "applications.yaml")}
-
-
-def projects(environment: str) -> dict[str, dict[str, Any]]:
-    documents = read(environment, "root.yaml")
-    return {each["metadata"]["name"]: each["spec"] for each in documents if each["kind"] == "AppProject"}
-
-
-def sources(application: dict[str, Any]) -> Objects:
-    spec = application["spec"]
-    return list(spec["sources"] if "sources" in spec else [spec["source"]])
-
-
-def source(environment: str, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = applications(environment)[name]["spec"]["source"]
-    return found
-
-
-def values(environment: str, name: str) -> dict[str, Any]:
+def values(environment: str, name: str) -> Plain:
     """The values of one of our charts, as Argo CD layers them."""
-    place = source(environment, name)
-    files = [ROOT / place["path"] / file for file in place["helm"]["valueFiles"]]
-    layers = [yaml.safe_load(file.read_text()) for file in (ROOT / place["path"] / "values.yaml", *files)]
-    return merge(*layers)
+    return source(environment, name).values()
 
 
 @cache
-def rendered(environment: str, name: str) -> dict[tuple[str, str], dict[str, Any]]:
+def rendered(environment: str, name: str) -> dict[tuple[str, str], Plain]:
     """One of our charts as Argo CD renders it."""
-    made = render(ROOT / source(environment, name)["path"], values(environment, name), "ratchet")
-    return {(each["kind"], each["metadata"]["name"]): each for each in made}
+    return {(each["kind"], each["metadata"]["name"]): each for each in source(environment, name).objects()}
 
 
 def settings(environment: str, tmp_path: Path) -> Config:
@@ -70,37 +47,339 @@ def settings(environment: str, tmp_path: Path) -> Config:
     return load_config(path)
 
 
-OURS = ("model-pool", "release-services", "adapter-router")
-both = pytest.mark.parametrize("environment", ENVIRONMENTS)
+def all_applications(environment: str) -> dict[str, Plain]:
+    """With the root, which brings the others."""
+    return {"ratchet": argocd_tree.root(environment), **applications(environment)}
+
+
+# ---- what is applied, and whether it may be
+
+
+def group_of(document: Plain) -> str:
+    return str(document["apiVersion"]).rpartition("/")[0]
+
+
+def with_everything(environment: str, name: str) -> Objects:
+    """What an Application of ours applies, with every option of its values on."""
+
+    def switched_on(plain: Plain) -> Plain:
+        inner = {key: switched_on(value) for key, value in plain.items() if isinstance(value, dict)}
+        return plain | inner | ({"enabled": True} if "enabled" in plain else {})
+
+    made = []
+    for place in sources(applications(environment)[name]):
+        each = argocd_tree.Source(applications(environment)[name], place)
+        options = {}
+        if each.is_ours and (each.folder / "Chart.yaml").exists():
+            options = switched_on(each.values())
+            if "prometheus" in options:
+                options["prometheus"] |= {"address": "http://prometheus.monitoring:9090"}
+            if name == "ratchet-foundation":
+                options |= {"gateway": {"className": "any"}, "weights": {"storageClassName": "any", "size": "1Gi"}}
+        made += each.objects(**options)
+    return made
+
+
+def applied(environment: str, name: str) -> set[tuple[str, str, str | None, str | None]]:
+    """(group, kind, name, namespace) of all that an Application applies; names of others' objects are not known."""
+    spec = applications(environment)[name]["spec"]
+    found: set[tuple[str, str, str | None, str | None]] = set()
+    for each in with_everything(environment, name):
+        metadata = each["metadata"]
+        found.add((group_of(each), each["kind"], metadata["name"], metadata.get("namespace")))
+    if name in UPSTREAM:
+        for each in chart_facts.read(name)["rendered"]["kinds"]:
+            group, _, kind = each.rpartition("/")
+            found.add((group, kind, None, None))
+    if "CreateNamespace=true" in spec["syncPolicy"].get("syncOptions", []):
+        found.add(("", "Namespace", spec["destination"]["namespace"], None))
+    return found
+
+
+def is_permitted(project: Plain, group: str, kind: str, name: str | None, namespaced: bool) -> bool:
+    """Argo CD's own rule: IsGroupKindNamePermitted of pkg/apis/application/v1alpha1/app_project_types.go.
+
+    A kind of the cluster must be on the white list, where a name may limit it; a namespaced one, if there is a list.
+    """
+    prefix = "namespaceResource" if namespaced else "clusterResource"
+
+    def listed(entries: Objects) -> bool:
+        return any(
+            fnmatch.fnmatchcase(group, each["group"])
+            and fnmatch.fnmatchcase(kind, each["kind"])
+            and (namespaced or not each.get("name") or fnmatch.fnmatchcase(name or "", each["name"]))
+            for each in entries
+        )
+
+    white, black = project.get(f"{prefix}Whitelist"), project.get(f"{prefix}Blacklist") or []
+    is_white = (namespaced and white is None) or listed(white or [])
+    return is_white and not listed(black)
+
+
+@both
+def test_projects_permit_all_that_any_values_make(environment: str) -> None:
+    for name, application in applications(environment).items():
+        project = projects(environment)[application["spec"]["project"]]
+        for group, kind, named, namespace in applied(environment, name):
+            namespaced = kind not in CLUSTER_SCOPED
+            assert is_permitted(project, group, kind, named, namespaced), (name, kind, named)
+            place = application["spec"]["destination"] | ({"namespace": namespace} if namespace else {})
+            assert place in project["destinations"] or not namespaced, (name, kind, named, namespace)
+
+
+def test_a_project_refuses_the_namespace_that_create_namespace_would_add() -> None:
+    """As Argo CD did with what the projects were: argoproj/argo-cd#22869."""
+    project = {"clusterResourceWhitelist": [{"group": "apiextensions.k8s.io", "kind": "CustomResourceDefinition"}]}
+    assert not is_permitted(project, "", "Namespace", "argo", namespaced=False)
+    assert is_permitted(project, "", "ConfigMap", "any", namespaced=True)
+
+
+@both
+@pytest.mark.parametrize("project", ["ratchet", "ratchet-router"])
+def test_our_projects_permit_nothing_that_no_values_make(environment: str, project: str) -> None:
+    made = {
+        (group, kind)
+        for name, each in applications(environment).items()
+        if each["spec"]["project"] == project
+        for group, kind, _, _ in applied(environment, name)
+    }
+    spec = projects(environment)[project]
+    assert {(each["group"], each["kind"]) for each in spec["namespaceResourceWhitelist"]} == made
+    assert spec["clusterResourceWhitelist"] == []
+
+
+@both
+def test_namespaces_are_made_once_and_before_all_that_is_in_them(environment: str) -> None:
+    made = {
+        each["metadata"]["name"] for each in source(environment, "namespaces").objects() if each["kind"] == "Namespace"
+    }
+    for name, application in applications(environment).items():
+        spec = application["spec"]
+        assert spec["destination"]["namespace"] in made
+        assert "CreateNamespace=true" not in spec["syncPolicy"]["syncOptions"]
+        assert wave(application) > 0 or name == "namespaces"
+    allowed = {
+        each["name"] for each in projects(environment)["ratchet-platform"]["clusterResourceWhitelist"] if "name" in each
+    }
+    assert allowed == made
+
+
+@both
+def test_only_the_platform_makes_what_holds_for_the_whole_cluster_or_bounds_a_namespace(environment: str) -> None:
+    for name, spec in projects(environment).items():
+        kinds = {each["kind"] for each in spec.get("namespaceResourceWhitelist", [])}
+        assert (name == "ratchet-platform") is bool(spec["clusterResourceWhitelist"])
+        assert not kinds & {"ResourceQuota", "LimitRange"}
+        assert (name == "ratchet-root") is ("Application" in kinds)
+
+
+@both
+def test_each_application_stays_in_its_project(environment: str) -> None:
+    for name, application in all_applications(environment).items():
+        spec = application["spec"]
+        project = projects(environment)[spec["project"]]
+        assert {each["repoURL"] for each in sources(application)} <= set(project["sourceRepos"]), name
+        assert spec["destination"] in project["destinations"], name
+        others = [each for each in sources(application) if "chart" in each]
+        assert not others or spec["project"] == "ratchet-platform", name
+
+
+# ---- the write-back: one file, in a repository that nothing else trusts
+
+
+@both
+def test_only_the_router_reads_the_repository_that_a_release_may_write(environment: str, tmp_path: Path) -> None:
+    written = settings(environment, tmp_path).release_adapter.git_url
+    assert written != argocd_tree.root(environment)["spec"]["source"]["repoURL"]
+    trusting = [name for name, spec in projects(environment).items() if written in spec["sourceRepos"]]
+    assert trusting == ["ratchet-router"]
+    readers = {
+        name: [each for each in sources(application) if each["repoURL"] == written]
+        for name, application in all_applications(environment).items()
+    }
+    assert {name for name, places in readers.items() if places} == {"adapter-router"}
+    (place,) = readers["adapter-router"]
+    assert set(place) == {"repoURL", "targetRevision", "ref"}, "with a path Argo CD would apply what is in it"
+    named = [
+        each for each in sources(applications(environment)["adapter-router"])[0]["helm"]["valueFiles"] if "$" in each
+    ]
+    assert named == [f"${place['ref']}/{settings(environment, tmp_path).release_adapter.values_path}"]
+
+
+def with_other_leaves(plain: Any) -> Any:
+    """Values of the same form, each of them another one."""
+    if isinstance(plain, dict):
+        return {key: with_other_leaves(each) for key, each in plain.items()}
+    if isinstance(plain, list):
+        return []
+    if isinstance(plain, bool):
+        return not plain
+    return plain + 1 if isinstance(plain, int) else "stolen"
+
+
+RELEASED = ("adapter", "rolloutNonce", "skipAnalysis")
+
+
+@both
+def test_whoever_may_push_the_adapter_changes_the_adapter_and_nothing_else(environment: str) -> None:
+    place = source(environment, "adapter-router")
+    own = yaml.safe_load((place.folder / "values.yaml").read_text())
+    hostile = with_other_leaves(own) | {"env": [{"name": "STOLEN", "value": "1"}], "podMonitor": None}
+    first, *later = place.files()
+    assert first == SEED
+    layers = [yaml.safe_load(file.read_text()) for file in later]
+    honest = {key: own[key] for key in RELEASED} | yaml.safe_load(SEED.read_text())
+    assert merge(own, hostile | honest, *layers) == merge(own, honest, *layers)
+    assert merge(own, honest, *layers) == values(environment, "adapter-router")
+
+
+def test_what_a_release_may_not_change_is_fixed_as_the_chart_has_it() -> None:
+    """The golden file of what a release may not change; `make golden` writes it anew from the chart's own values."""
+    path = ARGOCD / "adapter-router-fixed.yaml"
+    own = yaml.safe_load((ROOT / "charts" / "adapter-router" / "values.yaml").read_text())
+    fixed = {key: value for key, value in own.items() if key not in RELEASED}
+    if os.environ.get("REGENERATE_GOLDEN") == "1":
+        comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
+        path.write_text("\n".join(comment) + "\n" + yaml.safe_dump(fixed, sort_keys=False, width=120))
+    assert yaml.safe_load(path.read_text()) == fixed, "run `make golden` and review the difference"
+
+
+# ---- which commit touches what: Argo CD's rule of manifest-generate-paths
+
+
+def refresh_paths(application: Plain, place: Plain) -> list[PurePosixPath]:
+    """GetSourceRefreshPaths of util/app/path/path.go; empty: every commit."""
+    said = application["metadata"]["annotations"].get("argocd.argoproj.io/manifest-generate-paths", "")
+    items = [each.strip() for each in said.split(";") if each.strip()]
+    return [
+        PurePosixPath(os.path.normpath(item if item.startswith("/") else f"/{place.get('path', '')}/{item}"))
+        for item in items
+    ]
+
+
+def is_rendered_anew(application: Plain, repository: str, files: list[str]) -> bool:
+    """Whether a commit to a repository makes Argo CD render an Application: AppFilesHaveChanged, for each source.
+
+    A source that is only a `ref` is compared by the paths of the source that names it
+    (UpdateRevisionForPaths of reposerver/repository/repository.go).
+    """
+    touched = [PurePosixPath("/") / file for file in files]
+    for place in sources(application):
+        if place["repoURL"] == repository:
+            paths = refresh_paths(application, place)
+            if not paths or any(
+                file.is_relative_to(path) or file.match(str(path)) for file in touched for path in paths
+            ):
+                return True
+    return False
+
+
+def rendered_anew(environment: str, repository: str, *files: str) -> set[str]:
+    apps = all_applications(environment)
+    return {name for name, each in apps.items() if is_rendered_anew(each, repository, list(files))}
+
+
+@both
+def test_a_releases_commit_renders_the_router_and_nothing_else(environment: str, tmp_path: Path) -> None:
+    release = settings(environment, tmp_path).release_adapter
+    assert rendered_anew(environment, str(release.git_url), release.values_path) == {"adapter-router"}
+
+
+@both
+def test_a_commit_of_code_renders_nothing(environment: str) -> None:
+    repository = argocd_tree.root(environment)["spec"]["source"]["repoURL"]
+    assert (
+        rendered_anew(environment, repository, "README.md", "dags/train_adapter.py", "components/ratchet/step.py")
+        == set()
+    )
+
+
+@both
+def test_a_commit_renders_what_is_made_of_the_files_that_it_touches(environment: str) -> None:
+    repository = argocd_tree.root(environment)["spec"]["source"]["repoURL"]
+    other = next(each for each in ENVIRONMENTS if each != environment)
+    for name, application in all_applications(environment).items():
+        for place in sources(application):
+            each = argocd_tree.Source(application, place)
+            for file in each.files():
+                if file != SEED:
+                    assert name in rendered_anew(environment, repository, str(file.relative_to(ROOT)))
+            if each.is_ours:
+                assert name in rendered_anew(environment, repository, f"{place['path']}/{anything_in(each)}")
+    assert rendered_anew(environment, repository, f"infra/argocd/{other}/environment.yaml") == set()
+    assert rendered_anew(environment, repository, "infra/argocd/workflows/ratchet-steps.yaml") == {"workflows"}
+    assert rendered_anew(environment, repository, "charts/model-pool/templates/service.yaml") == {"model-pool"}
+
+
+def anything_in(place: argocd_tree.Source) -> str:
+    return next(path.name for path in sorted(place.folder.iterdir()) if path.is_file())
+
+
+# ---- the objects
 
 
 @both
 def test_every_object_is_valid_by_argo_cds_schema(environment: str) -> None:
-    for document in read(environment, "root.yaml") + read(environment, "applications.yaml"):
+    for document in [*argocd_tree.by_hand(environment), *applications(environment).values()]:
         crd_schemas.check(document, "argo-cd")
 
 
 @both
-def test_plain_objects_are_valid_kubernetes(environment: str) -> None:
-    for document in read(environment, "foundation.yaml") + read(environment, "airflow.yaml"):
-        kubernetes_validate.validate(document, "1.31", strict=True)
-
-
-def test_environments_differ_in_names_and_nothing_else() -> None:
-    for name in sorted(path.name for path in (ARGOCD / "staging").iterdir() if path.is_file()):
-        texts = [(ARGOCD / environment / name).read_text() for environment in ENVIRONMENTS]
-        neutral = [re.sub(r"staging[.]|staging|production|\bmain\b", "", text) for text in texts]
-        if name not in ("adapter.yaml", "model-pool.yaml"):
-            assert neutral[0].split() == neutral[1].split(), name
+@pytest.mark.parametrize("name", ["namespaces", "ratchet-foundation"])
+def test_plain_objects_are_valid_kubernetes(environment: str, name: str) -> None:
+    for document in with_everything(environment, name):
+        if document["kind"] == "Gateway":
+            crd_schemas.check(document, "gateway-api")
+        else:
+            kubernetes_validate.validate(document, KUBERNETES, strict=True)
 
 
 @both
-def test_waves_start_with_controllers_and_end_with_what_uses_them(environment: str) -> None:
-    waves = {
-        name: int(each["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"])
-        for name, each in applications(environment).items()
-    }
+def test_annotations_and_options_are_words_that_argo_cd_knows(environment: str) -> None:
+    objects = [*argocd_tree.by_hand(environment)]
+    for name, application in all_applications(environment).items():
+        options = application["spec"]["syncPolicy"].get("syncOptions", [])
+        assert set(options) <= set(FACTS["application options"]), name
+        objects += [application, *(with_everything(environment, name) if name != "ratchet" else [])]
+    for each in objects:
+        found = {
+            key: value for key, value in each["metadata"].get("annotations", {}).items() if key.startswith("argocd.")
+        }
+        assert set(found) <= set(FACTS["annotations"]), each["metadata"]["name"]
+        said = found.get("argocd.argoproj.io/sync-options", "")
+        assert {word.strip() for word in said.split(",") if word} <= set(FACTS["object options"])
+
+
+@both
+def test_a_person_says_yes_before_what_serves_or_holds_something_is_deleted(environment: str) -> None:
+    guarded = list(applications(environment).values())
+    router = rendered(environment, "adapter-router")
+    guarded += [router["Canary", "adapter-router"], router["Deployment", "adapter-router"]]
+    guarded += [each for each in source(environment, "namespaces").objects() if each["kind"] == "Namespace"]
+    guarded += [each for each in with_everything(environment, "ratchet-foundation") if "Claim" in each["kind"]]
+    assert len(guarded) > len(applications(environment)) + 4
+    for each in guarded:
+        said = each["metadata"]["annotations"]["argocd.argoproj.io/sync-options"].split(",")
+        assert {"Prune=confirm", "Delete=confirm"} <= set(said), each["metadata"]["name"]
+
+
+def test_environments_differ_in_names_and_nothing_else() -> None:
+    folders = [(ARGOCD / environment) for environment in ENVIRONMENTS]
+    assert [path.name for path in sorted(folders[0].iterdir())] == [path.name for path in sorted(folders[1].iterdir())]
+    for name in sorted(path.name for path in folders[0].iterdir() if path.is_file()):
+        words = r"staging[.](?!git)|staging|production|\bmain\b"
+        neutral = [re.sub(words, "", (folder / name).read_text()) for folder in folders]
+        assert neutral[0].split() == neutral[1].split(), name
+
+
+def wave(application: Plain) -> int:
+    return int(application["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"])
+
+
+@both
+def test_waves_start_with_namespaces_and_controllers_and_end_with_what_uses_them(environment: str) -> None:
     order = [
+        {"namespaces"},
         {"flagger", "argo-workflows"},
         {"ratchet-foundation"},
         {"model-pool"},
@@ -108,67 +387,142 @@ def test_waves_start_with_controllers_and_end_with_what_uses_them(environment: s
         {"workflows"},
         {"airflow"},
     ]
-    assert [{name for name in waves if waves[name] == wave} for wave in range(len(order))] == order
-    assert len(waves) == sum(map(len, order))
+    found = applications(environment)
+    assert [{name for name in found if wave(found[name]) == number} for number in range(len(order))] == order
+    assert len(found) == sum(map(len, order))
+
+
+@both
+def test_what_is_not_wanted_is_left_out(environment: str) -> None:
+    root = argocd_tree.Source(argocd_tree.root(environment), sources(argocd_tree.root(environment))[0])
+    made = root.objects(airflow={"enabled": False}, argoWorkflows={"enabled": False})
+    left_out = set(applications(environment)) - {each["metadata"]["name"] for each in made}
+    assert left_out == {"airflow", "argo-workflows", "workflows"}
 
 
 @both
 def test_every_path_is_there(environment: str) -> None:
-    for place in [each for application in applications(environment).values() for each in sources(application)]:
-        folder = ROOT / place.get("path", "")
-        files = [file.replace("$ratchet", str(ROOT)) for file in place.get("helm", {}).get("valueFiles", [])]
-        files += [place["directory"]["include"]] if "directory" in place else []
-        assert folder.is_dir()
-        assert all((folder / file).is_file() for file in files), files
+    for application in all_applications(environment).values():
+        for place in sources(application):
+            each = argocd_tree.Source(application, place)
+            assert not each.is_ours or each.folder.is_dir()
+            assert all(file.is_file() for file in each.files()), each.files()
+            if "directory" in place:
+                assert (each.folder / place["directory"]["include"]).is_file()
 
 
 @both
 def test_the_root_follows_the_same_branch_as_its_children(environment: str) -> None:
-    root = next(each for each in read(environment, "root.yaml") if each["kind"] == "Application")["spec"]["source"]
-    assert root["path"] == f"infra/argocd/{environment}"
+    root = argocd_tree.root(environment)["spec"]["source"]
     for place in [each for application in applications(environment).values() for each in sources(application)]:
         if "path" in place:
             assert (place["repoURL"], place["targetRevision"]) == (root["repoURL"], root["targetRevision"])
 
 
 @both
-def test_our_project_allows_the_kinds_that_any_values_make_and_no_others(environment: str) -> None:
-    project = projects(environment)["ratchet"]
-    objects = [each for name in OURS for each in with_everything(environment, name)] + read(
-        environment, "foundation.yaml"
-    )
-    objects += [yaml.safe_load(path.read_text()) for path in (ARGOCD / "workflows").glob("ratchet-*.yaml")]
-    made = {(group_of(each), each["kind"]) for each in objects}
-    allowed = {(each["group"], each["kind"]) for each in project["namespaceResourceWhitelist"]}
-    assert made == allowed
-    assert project["clusterResourceWhitelist"] == []
+def test_pod_security_restricted_admits_every_pod_of_ours(environment: str) -> None:
+    templates = [
+        each["spec"]["template"]
+        for name in OURS
+        for _, each in rendered(environment, name).items()
+        if "template" in each.get("spec", {})
+    ]
+    assert len(templates) >= len(OURS)
+    for template in templates:
+        assert pod_security.violations(template["spec"]) == []
+    steps = yaml.safe_load((ARGOCD / "workflows" / "ratchet-steps.yaml").read_text())["spec"]["templates"]
+    with_containers = [each for each in steps if "container" in each]
+    assert with_containers
+    for step in with_containers:
+        container = {"name": step["name"], **step["container"]}
+        spec = {"securityContext": step["securityContext"], "containers": [container], "volumes": step.get("volumes")}
+        assert pod_security.violations(spec) == [], step["name"]
+    executor = argocd_tree.upstream("argo-workflows", environment).values["executor"]["securityContext"]
+    beside = {
+        "securityContext": with_containers[0]["securityContext"],
+        "containers": [{"name": "wait", "securityContext": executor}],
+    }
+    assert pod_security.violations(beside) == []
 
 
-def with_everything(environment: str, name: str) -> Objects:
-    """One of our charts with every option on."""
-
-    def switched_on(plain: dict[str, Any]) -> dict[str, Any]:
-        inner = {key: switched_on(value) for key, value in plain.items() if isinstance(value, dict)}
-        return plain | inner | ({"enabled": True} if "enabled" in plain else {})
-
-    given = switched_on(values(environment, name))
-    if "prometheus" in given:
-        given["prometheus"] |= {"address": "http://prometheus.monitoring:9090"}
-    return render(ROOT / source(environment, name)["path"], given, "ratchet")
+def test_what_restricted_refuses_is_found() -> None:
+    bare = {
+        "containers": [{"name": "any"}],
+        "volumes": [{"name": "host", "hostPath": {"path": "/"}}],
+        "hostNetwork": True,
+    }
+    assert len(pod_security.violations(bare)) == 6
 
 
-def group_of(document: dict[str, Any]) -> str:
-    return str(document["apiVersion"]).rpartition("/")[0]
+UNITS = {"Mi": 2**20, "Gi": 2**30}
+
+
+def amount(quantity: object) -> float:
+    """CPUs or bytes of a Kubernetes quantity."""
+    text = str(quantity)
+    for unit, factor in UNITS.items():
+        if text.endswith(unit):
+            return float(text.removesuffix(unit)) * factor
+    return float(text.removesuffix("m")) / 1000 if text.endswith("m") else float(text)
 
 
 @both
-def test_each_application_stays_in_its_project(environment: str) -> None:
-    for name, application in applications(environment).items():
-        spec = application["spec"]
-        project = projects(environment)[spec["project"]]
-        assert {each["repoURL"] for each in sources(application)} <= set(project["sourceRepos"]), name
-        assert spec["destination"] in project["destinations"], name
-        assert any("chart" in each for each in sources(application)) is (spec["project"] == "ratchet-platform"), name
+@pytest.mark.parametrize(
+    ("resource", "bound"),
+    [("cpu", "requests.cpu"), ("memory", "requests.memory"), ("nvidia.com/gpu", "requests.nvidia.com/gpu")],
+)
+def test_the_quota_holds_everything_at_its_most(environment: str, resource: str, bound: str) -> None:
+    """The pool with one pod more while it rolls, both arms' routers at their most, and one pod of every step."""
+    (quota,) = [
+        each["spec"]["hard"]
+        for each in source(environment, "namespaces").objects()
+        if each["kind"] == "ResourceQuota" and each["metadata"]["namespace"] == "ratchet"
+    ]
+    routers = 2 * values(environment, "adapter-router")["autoscaling"]["maxReplicas"]
+    most = {"adapter-router": routers, "model-pool": values(environment, "model-pool")["replicas"] + 1}
+    wanted = 0.0
+    for name in OURS:
+        for (kind, made), each in rendered(environment, name).items():
+            if kind == "Deployment":
+                containers = each["spec"]["template"]["spec"]["containers"]
+                wanted += most.get(made, 1) * sum(map(lambda one: asks(one, resource), containers))
+    steps = yaml.safe_load((ARGOCD / "workflows" / "ratchet-steps.yaml").read_text())["spec"]["templates"]
+    wanted += sum(asks(each["container"], resource) for each in steps if "container" in each)
+    assert 0 < wanted <= amount(quota[bound])
+
+
+def asks(container: Plain, resource: str) -> float:
+    resources = container.get("resources", {})
+    return amount(resources.get("requests", {}).get(resource, resources.get("limits", {}).get(resource, 0)))
+
+
+@both
+def test_nobody_reaches_a_pod_that_no_policy_names(environment: str) -> None:
+    policies = [each for each in source(environment, "namespaces").objects() if each["kind"] == "NetworkPolicy"]
+    denied = {each["metadata"]["namespace"] for each in policies if each["spec"].get("ingress", []) == []}
+    assert denied == {spec["spec"]["destination"]["namespace"] for spec in applications(environment).values()}
+    listening = {
+        made: each["spec"]["template"]["metadata"]["labels"]
+        for name in OURS
+        for (kind, made), each in rendered(environment, name).items()
+        if kind == "Deployment" and any("ports" in one for one in each["spec"]["template"]["spec"]["containers"])
+    }
+    named = [
+        each["spec"]["podSelector"]
+        for name in OURS
+        for (kind, _), each in rendered(environment, name).items()
+        if kind == "NetworkPolicy"
+    ]
+    for made, labels in listening.items():
+        assert any(selects(selector, labels) for selector in named), f"{made} listens, and nobody may ask it"
+
+
+def selects(selector: Plain, labels: Plain) -> bool:
+    matched = selector.get("matchLabels", {}).items() <= labels.items()
+    return matched and all(
+        each["operator"] == "In" and labels.get(each["key"]) in each["values"]
+        for each in selector.get("matchExpressions", [])
+    )
 
 
 @both
@@ -195,16 +549,39 @@ def test_a_candidate_that_fails_is_gone_in_minutes(environment: str) -> None:
 @both
 def test_the_file_that_a_release_writes_is_the_one_that_argo_cd_renders(environment: str, tmp_path: Path) -> None:
     release, place = settings(environment, tmp_path).release_adapter, source(environment, "adapter-router")
-    files = [(ROOT / place["path"] / file).resolve() for file in place["helm"]["valueFiles"]]
-    assert files[-1] == ROOT / release.values_path
-    assert (release.git_url, release.branch) == (place["repoURL"], place["targetRevision"])
-    text = files[-1].read_text()
+    (read,) = [each for each in sources(place.application) if "ref" in each]
+    assert (release.git_url, release.branch) == (read["repoURL"], read["targetRevision"])
+    assert place.place["helm"]["valueFiles"][0] == f"${read['ref']}/{release.values_path}"
+    text = SEED.read_text()
     assert adapter_in(text, release.values_path).digest == "base"
     adapter = AdapterRef(name="adapter", version="3", uri="s3://lake/adapters/x", digest="a" * 64)
-    written = with_values(text, ReleaseValues(adapter), "adapter.yaml")
-    layered = merge(values(environment, "adapter-router"), yaml.safe_load(written))
-    deployment = next(each for each in render(ROOT / place["path"], layered, "ratchet") if each["kind"] == "Deployment")
+    written = yaml.safe_load(with_values(text, ReleaseValues(adapter), "adapter.yaml"))
+    deployment = next(each for each in place.objects(**written) if each["kind"] == "Deployment")
     assert AdapterRef.of_annotations(deployment["spec"]["template"]["metadata"]["annotations"]) == adapter
+
+
+@both
+def test_the_application_that_a_release_refreshes_is_the_one_that_its_token_may_get(
+    environment: str, tmp_path: Path
+) -> None:
+    release = settings(environment, tmp_path).release_adapter
+    assert release.argocd_url is not None
+    namespace, _, name = release.argocd_application.partition("/")
+    application = applications(environment)[name]
+    project = application["spec"]["project"]
+    assert application["metadata"]["namespace"] == namespace
+    (role,) = projects(environment)[project]["roles"]
+    (policy,) = role["policies"]
+    words = [each.strip() for each in policy.split(",")]
+    assert words == [
+        "p",
+        f"proj:{project}:{role['name']}",
+        "applications",
+        FACTS["refresh"]["action"],
+        f"{project}/{name}",
+        "allow",
+    ]
+    assert not [spec for other, spec in projects(environment).items() if other != project and spec.get("roles")]
 
 
 @both
@@ -263,8 +640,23 @@ def url(objects: dict[tuple[str, str], dict[str, Any]], service: str) -> str:
 @both
 def test_the_pool_serves_what_training_makes(environment: str, tmp_path: Path) -> None:
     config, pool = settings(environment, tmp_path), values(environment, "model-pool")
+    assert re.fullmatch(r"[0-9a-f]{40}", config.base_model.revision), "a branch moves"
     assert (config.base_model.model, config.base_model.revision) == (pool["model"]["id"], pool["model"]["revision"])
     assert config.train_adapter.lora.r <= pool["lora"]["maxRank"]
+
+
+@both
+def test_an_environment_says_what_its_users_agreed_to(environment: str) -> None:
+    """By itself, since what the chart has means that nothing is ever learnt."""
+    assert "consentTraining" in yaml.safe_load((ARGOCD / environment / "adapter-router.yaml").read_text())
+
+
+@both
+def test_a_release_waits_longer_than_the_gate_takes_to_be_undecided(environment: str, tmp_path: Path) -> None:
+    config, router = settings(environment, tmp_path), values(environment, "adapter-router")
+    poll_of_argo_cd_s = 180
+    before_traffic_s = poll_of_argo_cd_s + router["progressDeadlineSeconds"]
+    assert config.release_adapter.timeout_s > config.gate.max_minutes * 60 + before_traffic_s
 
 
 @both
@@ -278,7 +670,8 @@ def test_all_agree_on_the_lake(environment: str) -> None:
 @both
 def test_every_service_account_is_made_once(environment: str) -> None:
     objects = [each for name in OURS for each in rendered(environment, name).values()]
-    made = [each["metadata"]["name"] for each in objects + read(environment, "foundation.yaml") if is_account(each)]
+    foundation = source(environment, "ratchet-foundation").objects()
+    made = [each["metadata"]["name"] for each in objects + foundation if is_account(each)]
     pods = [each["spec"]["template"]["spec"] for each in objects if each["kind"] == "Deployment"]
     steps = (ARGOCD / "workflows" / "ratchet-steps.yaml").read_text() + (
         ARGOCD / "workflows" / "ratchet-loop.yaml"
@@ -300,24 +693,21 @@ def test_our_images_are_pinned_by_digest(environment: str) -> None:
     assert all(DIGEST.search(image) for image in pods(environment)["images"].values())
 
 
-def pods(environment: str) -> dict[str, Any]:
+def pods(environment: str) -> Plain:
     """What Airflow is told about the steps' pods."""
-    (found,) = read(environment, "airflow.yaml")
-    told: dict[str, Any] = json.loads(found["data"]["pods.json"])
+    config_map = argocd_tree.upstream("airflow", environment).values["extraConfigMaps"]["ratchet-pods"]
+    told: Plain = json.loads(yaml.safe_load(config_map["data"])["pods.json"])
     return told
 
 
 @both
 def test_kustomize_pins_the_workflows_images_by_digest(environment: str) -> None:
-    if shutil.which("kubectl") is None:
-        pytest.skip("kubectl is not installed; it holds kustomize")
-    command = ["kubectl", "kustomize", str(ARGOCD / environment / "workflows")]
-    built = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    images = re.findall(r"image: (\S+)", built)
+    built = source(environment, "workflows").objects()
+    images = re.findall(r"image: (\S+)", yaml.safe_dump_all(built))
     assert images
     assert all(DIGEST.search(image) for image in images)
     names = {path.stem for path in (ARGOCD / "workflows").glob("ratchet-*.yaml")}
-    assert len(list(yaml.safe_load_all(built))) == len(names)
+    assert len(built) == len(names)
 
 
 PHASES = [
