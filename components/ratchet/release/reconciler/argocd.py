@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from ratchet.release.gate.tokens import bearer
+
 TOKEN = "RATCHET_ARGOCD_TOKEN"  # the variable; in the Secret of the right to push
 TIMEOUT_S = 5.0
 log = logging.getLogger("ratchet.argocd")
@@ -17,7 +19,10 @@ log = logging.getLogger("ratchet.argocd")
 
 @dataclass(frozen=True)
 class Refresh:
-    """Asks Argo CD at `url` to compare one Application with Git. Calling it never fails: it would happen anyway, later."""
+    """Asks Argo CD at `url` to compare one Application with Git.
+
+    Calling it never raises: without it the same happens, later.
+    """
 
     url: str
     application: str
@@ -25,16 +30,17 @@ class Refresh:
 
     def __call__(self) -> None:
         namespace, _, name = self.application.partition("/")
+        token = os.environ.get(TOKEN, "").strip()
         try:
             answer = httpx.get(
                 f"{self.url.rstrip('/')}/api/v1/applications/{name}",
                 params={"refresh": "normal", "appNamespace": namespace},
-                headers={"Authorization": f"Bearer {os.environ.get(TOKEN, '')}"},
+                headers=bearer(token) if token else {},
                 timeout=TIMEOUT_S,
             )
         except httpx.ReadTimeout:  # asked, and it answers once it has looked
             return
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.InvalidURL) as error:
             self._say(f"does not answer: {error}")
             return
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
@@ -43,4 +49,4 @@ class Refresh:
             self._say(f"answered {answer.status_code}; see release_adapter.argocd_url and argocd_application")
 
     def _say(self, what: str) -> None:
-        log.warning("Argo CD at %s, asked to refresh %s, %s. It looks by itself within minutes", self.url, self.application, what)
+        log.warning("%s, asked to refresh %s, %s; it looks at Git within minutes", self.url, self.application, what)
