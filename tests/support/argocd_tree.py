@@ -37,8 +37,9 @@ def helm(folder: Path, values: Plain, release: str, namespace: str) -> Objects:
 
 
 def by_hand(environment: str) -> Objects:
-    """What a person applies: the projects, and the root with its own."""
-    return load(ARGOCD / "projects.yaml") + load(ARGOCD / environment / "root.yaml")
+    """What a person applies: the projects, and the root."""
+    files = (ARGOCD / "projects.yaml", ARGOCD / environment / "project.yaml", ARGOCD / environment / "root.yaml")
+    return [each for file in files for each in load(file)]
 
 
 def root(environment: str) -> Plain:
