@@ -1,11 +1,16 @@
 """What the Airflow chart is told, held against Airflow itself: its options, its commands, its Kubernetes provider."""
 
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+pytest.importorskip("airflow.sdk", reason="runs in Airflow's environment: .venv-airflow/bin/pytest tests/dags")
+
+from support import pod_security
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES = yaml.safe_load((ROOT / "infra" / "airflow" / "values.yaml").read_text())
@@ -70,3 +75,23 @@ def test_a_steps_sidecar_is_ours_and_pod_security_admits_it(monkeypatch: pytest.
     assert context["runAsNonRoot"] is True
     assert re.search(r"@sha256:[0-9a-f]{64}$", str(hook.get_xcom_sidecar_container_image()))
     assert set(hook.get_xcom_sidecar_container_resources()["requests"]) == {"cpu", "memory"}
+
+
+def test_pod_security_restricted_admits_the_pod_of_every_step(monkeypatch: pytest.MonkeyPatch, pods_file: Path) -> None:
+    """With the sidecar that the connection describes: the namespace `ratchet` enforces it."""
+    from airflow.sdk import DAG
+    from kubernetes.client import ApiClient
+
+    from _common.settings import read_settings
+    from _common.tasks import step
+
+    key = "AIRFLOW_CONN_KUBERNETES_DEFAULT"
+    monkeypatch.setenv(key, environment()[key])
+    settings = read_settings({"RATCHET_EXECUTION": "kubernetes", "RATCHET_PODS": str(pods_file)})
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1)):
+        built = step("build_datasets", settings)
+        tasks = [built, step("train_adapter", settings, build_datasets=built)]
+    for task in tasks:
+        spec = ApiClient().sanitize_for_serialization(task.build_pod_request_obj(dry_run=True))["spec"]
+        assert len(spec["containers"]) == 2
+        assert pod_security.violations(spec) == [], task.task_id

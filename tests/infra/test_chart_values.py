@@ -160,13 +160,6 @@ def test_programs_are_found_within_scripts() -> None:
     assert programs(["sh", "-c", "A=1 exec /entrypoint \\\nairflow jobs check"]) == {"sh", "/entrypoint", "airflow"}
 
 
-def test_our_image_is_built_from_the_one_that_has_them() -> None:
-    """Its Dockerfile keeps the entrypoint of its base: without it no command without `bash` runs."""
-    text = (ROOT / "infra" / "images" / "airflow.Dockerfile").read_text()
-    final = text[text.rindex("\nFROM ") :]
-    assert "ENTRYPOINT" not in final
-
-
 @both
 def test_every_class_that_airflow_is_told_to_load_is_in_its_image(environment: str) -> None:
     values = argocd_tree.upstream("airflow", environment).values
