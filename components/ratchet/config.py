@@ -334,7 +334,9 @@ class ReleaseAdapter(Section):
         None, description="URL of Argo CD, asked to look at Git after each commit; null: it looks every few minutes"
     )
     argocd_application: str = Field(
-        "argocd/adapter-router", pattern="^[^/]+/[^/]+$", description="NAMESPACE/NAME of the Application to refresh"
+        "adapter-router",
+        pattern="^([^/]+/)?[^/]+$",
+        description="Name of the Application to refresh, or NAMESPACE/NAME where it is not in Argo CD's namespace",
     )
     cluster_url: str | None = Field(
         None, description="URL of the Kubernetes API, or of the local rehearsal cluster; needed with git_url"

@@ -131,15 +131,6 @@ def test_only_flagger_prometheus_and_our_own_reach_the_gate() -> None:
     assert rule["from"][0] == {"podSelector": {}}
 
 
-def test_prometheus_alone_reaches_the_reconciler() -> None:
-    policy = rendered()["NetworkPolicy", "reconciler"]["spec"]
-    assert policy["podSelector"] == rendered()["Deployment", "reconciler"]["spec"]["selector"]
-    [rule] = policy["ingress"]
-    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
-    nobody = rendered(reconciler={"allowedNamespaces": []})["NetworkPolicy", "reconciler"]["spec"]
-    assert "ingress" not in nobody
-
-
 def test_containers_run_without_privileges() -> None:
     for name in ("gate", "reconciler"):
         check_unprivileged(pod(name))

@@ -555,10 +555,10 @@ def test_the_application_that_a_release_refreshes_is_the_one_that_its_token_may_
 ) -> None:
     release = settings(environment, tmp_path).release_adapter
     assert release.argocd_url is not None
-    namespace, _, name = release.argocd_application.partition("/")
+    namespace, _, name = release.argocd_application.rpartition("/")
     application = applications(environment)[name]
     project = application["spec"]["project"]
-    assert application["metadata"]["namespace"] == namespace
+    assert application["metadata"]["namespace"] == (namespace or "argocd")
     (role,) = projects(environment)[project]["roles"]
     (policy,) = role["policies"]
     words = [each.strip() for each in policy.split(",")]

@@ -111,9 +111,18 @@ def test_each_commit_asks_once_and_a_pass_without_one_does_not(repository: Path)
     assert asked == [1]
 
 
-def test_the_application_is_named_with_its_namespace() -> None:
+def test_an_application_in_argo_cds_own_namespace_is_named_alone() -> None:
+    answer = Answer()
+    with server(answer) as url:
+        Refresh(url, ReleaseAdapter().argocd_application)()
+    ((_, target, _),) = answer.asked
+    assert parse_qs(urlsplit(target).query) == {"refresh": ["normal"]}
+    assert urlsplit(target).path == API["path"].format(name="adapter-router")
+
+
+def test_a_name_of_three_parts_is_refused() -> None:
     with pytest.raises(ValueError, match="argocd_application"):
-        ReleaseAdapter(argocd_application="adapter-router")
+        ReleaseAdapter(argocd_application="a/b/c")
 
 
 def test_argo_cd_is_asked_only_where_it_is_named() -> None:

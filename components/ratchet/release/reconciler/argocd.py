@@ -26,15 +26,15 @@ class Refresh:
 
     url: str
     application: str
-    """NAMESPACE/NAME."""
+    """Its name, or NAMESPACE/NAME where it is not in Argo CD's own namespace."""
 
     def __call__(self) -> None:
-        namespace, _, name = self.application.partition("/")
+        namespace, _, name = self.application.rpartition("/")
         token = os.environ.get(TOKEN, "").strip()
         try:
             answer = httpx.get(
                 f"{self.url.rstrip('/')}/api/v1/applications/{name}",
-                params={"refresh": "normal", "appNamespace": namespace},
+                params={"refresh": "normal"} | ({"appNamespace": namespace} if namespace else {}),
                 headers=bearer(token) if token else {},
                 timeout=TIMEOUT_S,
             )
