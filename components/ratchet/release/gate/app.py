@@ -59,7 +59,7 @@ class Abort(BaseModel):
 
 
 def build_app(gate: GateState, token: str) -> FastAPI:
-    """Return the app: hooks, /state, /releases, /abort, board, /metrics, /healthz, /readyz. It refreshes `gate` by itself."""
+    """Return the app: hooks, /state, /releases, /abort, board, /metrics, probes. It refreshes `gate` by itself."""
 
     @asynccontextmanager
     async def refreshing(app: FastAPI) -> AsyncIterator[None]:
@@ -70,6 +70,7 @@ def build_app(gate: GateState, token: str) -> FastAPI:
     app = new_service("Ratchet gate", lifespan=refreshing)
     _add_hooks(app, gate, hook_token(token))
     _add_operator_routes(app, gate, token)
+    _add_probes(app, gate)
     return app
 
 
@@ -135,6 +136,14 @@ def _add_operator_routes(app: FastAPI, gate: GateState, token: str) -> None:
     async def metrics() -> Response:
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
+    @app.get("/", response_class=HTMLResponse)
+    async def board() -> HTMLResponse:
+        return HTMLResponse(BOARD.read_text(encoding="utf-8"), headers=BOARD_HEADERS)
+
+
+def _add_probes(app: FastAPI, gate: GateState) -> None:
+    """Add Kubernetes' two questions."""
+
     @app.get("/healthz")
     async def healthz() -> dict[str, bool]:
         return {"ok": True}
@@ -144,10 +153,6 @@ def _add_operator_routes(app: FastAPI, gate: GateState, token: str) -> None:
         """Ready once it has looked. Later trouble is its answers' to tell: without a pod Flagger would hear nothing."""
         has_looked = gate.refreshed_at > 0
         return JSONResponse({"ok": has_looked}, status_code=200 if has_looked else 503)
-
-    @app.get("/", response_class=HTMLResponse)
-    async def board() -> HTMLResponse:
-        return HTMLResponse(BOARD.read_text(encoding="utf-8"), headers=BOARD_HEADERS)
 
 
 async def _refresh_forever(gate: GateState) -> None:
