@@ -1,5 +1,5 @@
-# One role for each service account, with just the folders that its code touches. Airflow has none: its tasks start
-# pods and pass names.
+# One role for each service account, with just the folders that its code touches. Airflow's own has nothing of the
+# lake: its tasks start pods and pass names, and its logs go to the other bucket.
 
 locals {
   # Every writer asks the bucket first whether it honours conditional writes.
@@ -68,6 +68,13 @@ locals {
       artifacts = []
       shows     = ["ratchet"]
     }
+    airflow = {
+      read      = []
+      write     = []
+      delete    = []
+      artifacts = ["airflow"]
+      shows     = []
+    }
     # Kubeflow's one account: steps and release together.
     pipelines = {
       read      = ["*"]
@@ -78,8 +85,11 @@ locals {
     }
   }
   # Where a role's service account is another than ratchet/ratchet-<role>.
-  known_accounts = { argo-server = ["argo/argo-workflows-server"] }
-  access         = { for role, reach in local.known_access : role => reach if role != "pipelines" || contains(keys(var.service_accounts), role) }
+  known_accounts = {
+    airflow     = ["airflow/airflow-api-server", "airflow/airflow-scheduler", "airflow/airflow-triggerer"]
+    argo-server = ["argo/argo-workflows-server"]
+  }
+  access = { for role, reach in local.known_access : role => reach if role != "pipelines" || contains(keys(var.service_accounts), role) }
 
   lake_arn      = aws_s3_bucket.this["lake"].arn
   artifacts_arn = aws_s3_bucket.this["artifacts"].arn

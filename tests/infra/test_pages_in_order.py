@@ -10,9 +10,12 @@ import pytest
 from support import argocd_tree, chart_facts
 from support.argocd_tree import ROOT
 
-PAGES = ("argo.md", "airflow.md")
+PAGES = ("argo.md", "airflow.md", "kubeflow.md", "infrastructure.md", "doctor.md")
 OURS = ("ratchet-foundation", "model-pool", "release-services", "adapter-router")
 GIVEN = {"default", "kube-system"}  # namespaces of every cluster
+AFTER = {"kubeflow.md": "argo.md", "doctor.md": "argo.md"}  # pages that say that they begin where another one ends
+# Namespaces that other people's manifests make, by a part of the address that is applied.
+MADE_BY = {"cert-manager/releases": "cert-manager", "kubeflow/pipelines/manifests": "kubeflow"}
 every = pytest.mark.parametrize("page", PAGES)
 
 
@@ -43,6 +46,8 @@ class Machine:
             self.namespaces |= set(made)
         if "--create-namespace" in line:
             self.namespaces |= set(re.findall(r"--namespace (\S+)", line))
+        if "kubectl apply" in line:
+            self.namespaces |= {namespace for address, namespace in MADE_BY.items() if address in line}
         if "-k infra/argocd/namespaces" in line:
             objects = argocd_tree.load(argocd_tree.ARGOCD / "namespaces" / "namespaces.yaml")
             self.namespaces |= {each["metadata"]["name"] for each in objects}
@@ -81,7 +86,9 @@ def written(line: str) -> set[str]:
 @every
 def test_each_line_finds_what_it_uses(page: str) -> None:
     machine, lines = Machine(), commands(page)
-    assert len(lines) > 20
+    for line in commands(AFTER[page]) if page in AFTER else ():
+        machine.run(line)
+    assert len(lines) > 5
     for line in lines:
         assert machine.missing(line) == [], line
         machine.run(line)

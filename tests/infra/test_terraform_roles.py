@@ -193,3 +193,15 @@ def test_the_doctor_tries_what_the_role_is_granted(role: str) -> None:
     granted = ACCESS[role]
     for verb, folders in (("read", ROLES[role].read), ("write", ROLES[role].write), ("delete", ROLES[role].delete)):
         assert sorted(folders) == sorted(granted[verb]), verb
+
+
+def test_every_role_that_a_service_account_is_given_is_made_for_that_account() -> None:
+    """What infra/argocd and the charts' values annotate, against the accounts that each role trusts."""
+    annotated = set(re.findall(r"role/[\w-]*ratchet-([\w-]+)", "".join(map(Path.read_text, _yaml_of("infra")))))
+    annotated |= set(re.findall(r'"role" "([\w-]+)"', "".join(map(Path.read_text, _yaml_of("infra/argocd")))))
+    assert len(annotated) >= 4
+    assert annotated <= set(ACCESS)
+
+
+def _yaml_of(folder: str) -> Iterator[Path]:
+    return (path for path in (ROOT / folder).rglob("*.yaml") if "workflows" not in path.parts)

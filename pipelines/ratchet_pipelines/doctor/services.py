@@ -49,11 +49,11 @@ def check_mlflow(site: Site) -> Iterator[Finding]:
 
 def check_gate(site: Site) -> Iterator[Finding]:
     """The gate answers here, and knows our token. Whether Flagger reaches it, the cluster's checks say."""
-    url = site.config.release_adapter.gate_url
+    url, token = site.config.release_adapter.gate_url, os.environ.get(VARIABLE, "")
     if url is None:
         return
     try:
-        answer = httpx.get(f"{url}/state", timeout=TIMEOUT_S, headers=bearer(os.environ.get(VARIABLE, "")))
+        answer = httpx.get(f"{url}/state", timeout=TIMEOUT_S, headers=bearer(token) if token else {})
     except httpx.TransportError as error:
         is_inside = ".svc" in url
         do = "run it in a pod of the cluster" if is_inside else "start it, or see release_adapter.gate_url"
@@ -110,7 +110,7 @@ def check_judge(site: Site) -> Iterator[Finding]:
     judge, key = site.config.evaluate_adapter.judge, os.environ.get("RATCHET_JUDGE_KEY", "")
     if judge.style not in ("openai", "anthropic"):
         return
-    headers = {"x-api-key": key, "anthropic-version": "2023-06-01"} if judge.style == "anthropic" else bearer(key)
+    headers = {"x-api-key": key, "anthropic-version": "2023-06-01"} if judge.style == "anthropic" else bearer(key) if key else {}
     url = f"{judge.url.rstrip('/')}/{'v1/models' if judge.style == 'anthropic' else 'models'}"
     answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers)
     if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):

@@ -106,7 +106,7 @@ def read_gate(url: str | None, token: str) -> dict[str, Any]:
     if url is None:
         return {}
     try:
-        answer = httpx.get(f"{url}/state", timeout=2, headers=bearer(token))
+        answer = httpx.get(f"{url}/state", timeout=2, headers=bearer(token) if token else {})
     except httpx.TransportError:
         return {}
     if answer.status_code == httpx.codes.UNAUTHORIZED:
