@@ -5,6 +5,8 @@ from each vote, or the reason why there are none.
 """
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from ratchet.errors import UserError
 from ratchet.manifest import FEEDBACK_INDEX, Manifest
 from ratchet.step import read_manifest
 from ratchet.store import Store
+
+READERS = 16
 
 
 class RowRef(BaseModel):
@@ -39,7 +43,11 @@ class Use(BaseModel):
 
 def all_manifests(store: Store) -> list[Manifest]:
     """Return every published manifest, oldest first."""
-    manifests = [read_manifest(store, uri) for uri in store.list("manifests") if uri.endswith(".json")]
+    uris = [uri for uri in store.list("manifests") if uri.endswith(".json")]
+    with ThreadPoolExecutor(
+        READERS
+    ) as readers:  # a lake of some years has tens of thousands, each a request of its own
+        manifests = list(readers.map(partial(read_manifest, store), uris))
     return sorted(manifests, key=lambda manifest: (manifest.created_at, manifest.key))
 
 

@@ -1,4 +1,4 @@
-"""Write the report on a lake: one act for each run that reached the furthest step."""
+"""Write the report on a lake: one act for each of the newest runs that reached the furthest step."""
 
 from pathlib import Path
 
@@ -9,9 +9,11 @@ from ratchet.report.report import Act, write_report
 from ratchet.store import Store
 from ratchet_pipelines.graph import STEPS
 
+MAX_ACTS = 10  # a page that a person reads; a lake of a year has thousands of runs
+
 
 def report_latest(store: Store, out: Path, titles: tuple[str, ...] = ()) -> None:
-    """Write the report as an HTML file; `titles` name the acts, oldest first. Raises UserError for an empty lake."""
+    """Write the report as an HTML file; `titles` name the first runs. Raises UserError for an empty lake."""
     manifests = all_manifests(store)
     reached = {manifest.step for manifest in manifests}
     furthest = next((step.name for step in reversed(STEPS) if step.name in reached), None)
@@ -19,5 +21,6 @@ def report_latest(store: Store, out: Path, titles: tuple[str, ...] = ()) -> None
     if not ends:
         raise UserError(f"{store.root} holds no results yet; run `ratchet run --lake {store.root}` first")
     named = [*titles, *(f"Run {number + 1}" for number in range(len(titles), len(ends)))]
-    acts = [Act(title, ancestry(end, manifests)) for title, end in zip(named, ends, strict=False)]
+    newest = list(zip(named, ends, strict=False))[-MAX_ACTS:]
+    acts = [Act(title, ancestry(end, manifests)) for title, end in newest]
     write_report(acts, read_ledger(store), out)

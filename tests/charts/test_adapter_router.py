@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+import helm_python
 import jsonschema
 import pytest
 import yaml
@@ -264,3 +266,17 @@ def test_a_gate_that_hangs_does_not_outlast_an_interval() -> None:
 def test_bad_values_are_refused_by_place(values: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         rendered(**values)
+
+
+@pytest.mark.parametrize("name", ["adapter-router", "model-pool", "release-services"])
+def test_notes_name_what_the_chart_makes(name: str) -> None:
+    """What Helm prints after an install: each object that a line looks at is one of the chart's."""
+    with helm_python.Chart.load(Chart(name).folder) as chart:
+        files = chart.render({}, name=name, namespace="ratchet")
+    notes = next(text for path, text in files.items() if path.endswith("NOTES.txt"))
+    made = {f"{each['kind'].lower()} {each['metadata']['name']}" for each in Chart(name).render()}
+    named = re.findall(r"(?:get|describe) (canary) ([\w-]+)|(deploy|svc)/([\w-]+)", notes)
+    kinds = {"deploy": "deployment", "svc": "service", "canary": "canary"}
+    looked_at = {f"{kinds[a or c]} {b or d}" for a, b, c, d in named}
+    assert looked_at
+    assert looked_at <= made

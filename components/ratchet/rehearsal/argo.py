@@ -123,7 +123,8 @@ def render(chart: Path, values: Mapping[str, Any], namespace: str) -> list[Objec
             files = loaded.render(dict(values), name="adapter-router", namespace=namespace)
     except helm_python.HelmError as error:
         raise UserError(f"{chart} cannot be rendered: {error}") from None
-    manifests = (manifest for _, text in sorted(files.items()) for manifest in yaml.safe_load_all(text))
+    texts = [text for name, text in sorted(files.items()) if not name.endswith("NOTES.txt")]  # for people
+    manifests = (manifest for text in texts for manifest in yaml.safe_load_all(text))
     return [manifest for manifest in manifests if manifest]
 
 

@@ -30,7 +30,12 @@ def check_mlflow(site: Site) -> Iterator[Finding]:
         yield Finding(check="mlflow", state="ok", what="SQLite in the lake, made by the first training")
         return
     if uri is not None and uri.startswith("http"):
-        answer = httpx.get(f"{uri}/version", timeout=TIMEOUT_S, headers=_mlflow_headers(), auth=_mlflow_login())
+        answer = httpx.get(
+            f"{uri}/version",
+            timeout=TIMEOUT_S,
+            headers=_signed(os.environ.get("MLFLOW_TRACKING_TOKEN", "")),
+            auth=_mlflow_login(),
+        )
         if not answer.is_success:
             do = "see registry.tracking_uri, and MLFLOW_TRACKING_TOKEN or _USERNAME and _PASSWORD"
             what = f"{uri} answers {answer.status_code}"
@@ -53,7 +58,7 @@ def check_gate(site: Site) -> Iterator[Finding]:
     if url is None:
         return
     try:
-        answer = httpx.get(f"{url}/state", timeout=TIMEOUT_S, headers=bearer(token) if token else {})
+        answer = httpx.get(f"{url}/state", timeout=TIMEOUT_S, headers=_signed(token))
     except httpx.TransportError as error:
         is_inside = ".svc" in url
         do = "run it in a pod of the cluster" if is_inside else "start it, or see release_adapter.gate_url"
@@ -110,8 +115,9 @@ def check_judge(site: Site) -> Iterator[Finding]:
     judge, key = site.config.evaluate_adapter.judge, os.environ.get("RATCHET_JUDGE_KEY", "")
     if judge.style not in ("openai", "anthropic"):
         return
-    headers = {"x-api-key": key, "anthropic-version": "2023-06-01"} if judge.style == "anthropic" else bearer(key) if key else {}
-    url = f"{judge.url.rstrip('/')}/{'v1/models' if judge.style == 'anthropic' else 'models'}"
+    is_openai = judge.style == "openai"
+    headers = _signed(key) if is_openai else {"x-api-key": key, "anthropic-version": "2023-06-01"}
+    url = f"{judge.url.rstrip('/')}/{'models' if is_openai else 'v1/models'}"
     answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers)
     if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         do = "set RATCHET_JUDGE_KEY to a key of that endpoint; pods take it from the Secret ratchet-env"
@@ -125,11 +131,11 @@ def check_hub(site: Site) -> Iterator[Finding]:
     base = site.config.base_model
     if "/" not in base.model or Path(base.model).exists():
         return
-    token = os.environ.get("HF_TOKEN")
+    token = os.environ.get("HF_TOKEN", "")
     try:
         answer = httpx.head(
             f"{os.environ.get('HF_ENDPOINT', HUB)}/{base.model}/resolve/{base.revision}/config.json",
-            timeout=TIMEOUT_S, headers=bearer(token) if token else {}, follow_redirects=True,
+            timeout=TIMEOUT_S, headers=_signed(token), follow_redirects=True,
         )  # fmt: skip
     except httpx.TransportError as error:
         do = "where pods have no way to it either, mirror the model and set HF_ENDPOINT, or name a folder"
@@ -177,8 +183,7 @@ def _json(url: str, **parameters: str) -> Mapping[str, Any]:
     return found
 
 
-def _mlflow_headers() -> dict[str, str]:
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+def _signed(token: str) -> dict[str, str]:
     return bearer(token) if token else {}
 
 
