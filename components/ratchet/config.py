@@ -453,6 +453,16 @@ RENAMED = {
 """Old names of keys, and the names that replaced them."""
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that is given twice is a fault: the first of two sections would be lost without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
+            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(twice)} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: Path) -> Config:
     """Read and check a ratchet.yaml. Raises UserError with every fault, its place, and the nearest known key."""
     return check_config(path, read_settings(path))
@@ -461,7 +471,7 @@ def load_config(path: Path) -> Config:
 def read_settings(path: Path) -> Any:
     """Return the YAML document as it is written, unchecked; {} for an empty file."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys) or {}
     except OSError as error:
         raise UserError(
             f"{path} cannot be read: {error.strerror}; `ratchet profile local > {path}` writes one"

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import kubernetes_validate
 import pytest
+import yaml
 
-from support import argocd_tree, chart_facts
+from support import argocd_tree, chart_facts, pod_security
 from support.argocd_tree import ROOT
 
 PAGES = ("argo.md", "airflow.md", "kubeflow.md", "infrastructure.md", "doctor.md")
@@ -157,3 +159,20 @@ def test_what_a_person_applies_is_applied_before_the_root() -> None:
     places = [next(number for number, line in enumerate(lines) if word in line) for word in order]
     assert places == sorted(places)
     assert "staging/project.yaml" in lines[places[1]]
+
+
+def test_the_doctors_pod_is_valid_and_may_run_where_steps_do() -> None:
+    text = (ROOT / "docs" / "doctor.md").read_text()
+    (manifest,) = re.findall(r"<<'END'\n(.*?)\nEND\n", text, re.DOTALL)
+    pod = yaml.safe_load(manifest)
+    kubernetes_validate.validate(pod, "1.31", strict=True)
+    assert pod_security.violations(pod["spec"]) == []
+
+
+def test_whoever_approves_can_log_in_before_the_dags_start() -> None:
+    lines = commands("airflow.md")
+    made = next(number for number, line in enumerate(lines) if "airflow users create" in line)
+    started = max(number for number, line in enumerate(lines) if "dags unpause" in line)
+    text = (ROOT / "docs" / "airflow.md").read_text()
+    assert made < started
+    assert text.index("**5. ") < text.index("airflow users create"), "argo.md sends its readers to step 5"

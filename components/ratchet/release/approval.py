@@ -17,6 +17,7 @@ from ratchet.store import Store
 MIN_DIGEST_CHARS = 8
 REGISTERED = "registry"
 MANIFESTS = "manifests/register_adapter/"
+OR = " or "  # between verdicts of an adapter that was judged more than once
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def find_registered(store: Store, name: str) -> RegisteredAdapter:
     known = [read_registered(store, uri) for uri in store.list(REGISTERED) if uri.endswith(".json")]
     meant = [each for each in known if _is_meant(each.adapter, name)]
     if len({each.adapter.digest for each in meant}) == 1:  # an adapter that was judged again has a record for each
-        return RegisteredAdapter(meant[0].adapter, " or ".join(sorted({each.verdict for each in meant})))
+        return RegisteredAdapter(meant[0].adapter, OR.join(sorted({each.verdict for each in meant})))
     there = ", ".join(sorted({f"{each.adapter} {each.adapter.digest[:12]}" for each in known})) or "none"
     raise UserError(
         f"adapter {name!r}: {'more than one' if meant else 'no'} registered adapter has it; write NAME@vN, "
@@ -63,7 +64,7 @@ def _is_meant(adapter: AdapterRef, name: str) -> bool:
 
 
 def approve(ledger: Ledger, registered: RegisteredAdapter, who: str, at: float, why: str) -> LedgerRecord:
-    """Record a person's yes to the next release of this adapter; the one that stands already, if one does.
+    """Record a person's yes to the next release of this adapter; the one that stands for this verdict, if one does.
 
     It does not overrule the verdict: that is `release_adapter.force`. Raises UserError without a name or a reason.
     """
@@ -72,7 +73,8 @@ def approve(ledger: Ledger, registered: RegisteredAdapter, who: str, at: float, 
     adapter = registered.adapter
 
     def decide(records: Sequence[LedgerRecord]) -> LedgerEntry | None:
-        if approval(records, adapter.digest) is not None:
+        standing = approval(records, adapter.digest)
+        if standing is not None and standing.verdict == registered.verdict:
             return None
         return LedgerEntry(event="approved", at=at, who=who, why=why, adapter=adapter, verdict=registered.verdict)
 
@@ -81,9 +83,15 @@ def approve(ledger: Ledger, registered: RegisteredAdapter, who: str, at: float, 
     return record
 
 
-def check_approved(records: Sequence[LedgerRecord], adapter: AdapterRef) -> None:
-    """Raise UserError unless a person has approved the adapter's next release."""
-    if approval(records, adapter.digest) is None:
+def check_approved(records: Sequence[LedgerRecord], adapter: AdapterRef, verdict: str) -> None:
+    """Raise UserError unless a person has approved the adapter's next release, knowing this verdict."""
+    yes = approval(records, adapter.digest)
+    if yes is not None and verdict not in yes.verdict.split(OR):
+        raise UserError(
+            f"{adapter} ({adapter.digest[:12]}) waits for a person: {yes.who} approved it when its verdict was "
+            f"{yes.verdict}, and it is {verdict} now; `ratchet approve {adapter.digest[:12]} WHY` again, if you agree"
+        )
+    if yes is None:
         raise UserError(
             f"{adapter} ({adapter.digest[:12]}) waits for a person: release_adapter.approval = person, and the ledger "
             f"has no approval of it. Read its report (`ratchet report`), then "

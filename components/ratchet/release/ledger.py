@@ -48,7 +48,12 @@ class LedgerEntry(BaseModel):
 
 
 class LedgerRecord(LedgerEntry):
+    """A numbered record. Services of different versions read one ledger: what a newer one adds stops no older one."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
     seq: int
+    event: str  # type: ignore[assignment]  # an EventName, or one of a later version, which ends nothing
 
     @model_validator(mode="before")
     @classmethod
@@ -105,12 +110,18 @@ def open_request(records: Iterable[LedgerRecord]) -> LedgerRecord | None:
     return newest if newest is not None and closing(known, newest) is None else None
 
 
-def request(ledger: Ledger, entry: LedgerEntry) -> LedgerRecord | None:
-    """Open a release, and number its attempt; None while another release is open."""
+def request(
+    ledger: Ledger, entry: LedgerEntry, check: Callable[[Sequence[LedgerRecord]], None] = lambda records: None
+) -> LedgerRecord | None:
+    """Open a release, and number its attempt; None while another release is open.
+
+    `check` sees the very records after which the request is appended, and may raise.
+    """
 
     def decide(records: Sequence[LedgerRecord]) -> LedgerEntry | None:
         if open_request(records) is not None:
             return None
+        check(records)
         earlier = sum(
             record.event == "requested" and record.adapter.digest == entry.adapter.digest for record in records
         )

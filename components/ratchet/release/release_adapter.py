@@ -32,7 +32,16 @@ from ratchet.progress import show_progress
 from ratchet.registry.aliases import champion
 from ratchet.release.approval import check_approved, read_registered
 from ratchet.release.gate.design import alpha_of_attempt
-from ratchet.release.ledger import Ledger, LedgerEntry, LedgerRecord, closing, open_request, quarantined, request
+from ratchet.release.ledger import (
+    Ledger,
+    LedgerEntry,
+    LedgerRecord,
+    approval,
+    closing,
+    open_request,
+    quarantined,
+    request,
+)
 from ratchet.release.reconciler.actions import first_values, run_id
 from ratchet.release.reconciler.gitops import GitUnavailable
 from ratchet.release.reconciler.kubernetes import ClusterUnavailable
@@ -151,8 +160,7 @@ class _ReleaseSession:
         if opened is None:
             if ended := self._ended_before(records):
                 return ended
-            if self.needs_person:
-                check_approved(records, self.candidate.adapter)
+            self._check(records)  # again at the request: before it, the cluster may be away for long
             opened = self._request(now)
         if opened is not None and opened.adapter.digest == self.candidate.adapter.digest:
             self._name_in_git(opened, now)
@@ -179,7 +187,11 @@ class _ReleaseSession:
             evidence={"judge": self.candidate.judge} if self.candidate.judge else {},
             condition_at=snapshot.condition_at,
         )
-        return request(self.targets.ledger, entry)
+        return request(self.targets.ledger, entry, self._check)
+
+    def _check(self, records: Sequence[LedgerRecord]) -> None:
+        if self.needs_person:
+            check_approved(records, self.candidate.adapter, self.candidate.verdict)
 
     def _name_in_git(self, opened: LedgerRecord, now: float) -> None:
         """Name the adapter in Git once per request, also if the step runs again or the release was rolled back."""
@@ -204,7 +216,9 @@ class _ReleaseSession:
 
 def _record_refusal(ledger: Ledger, candidate: Candidate, why: str) -> None:
     def decide(records: Sequence[LedgerRecord]) -> LedgerEntry | None:
-        if any(record.event == "refused" and record.adapter.digest == candidate.adapter.digest for record in records):
+        digest = candidate.adapter.digest
+        is_recorded = any(record.event == "refused" and record.adapter.digest == digest for record in records)
+        if is_recorded and approval(records, digest) is None:  # a refusal uses a standing yes up
             return None
         return LedgerEntry(
             event="refused", at=time.time(), who=WHO, adapter=candidate.adapter, verdict=candidate.verdict, why=why

@@ -81,7 +81,7 @@ def ask_template() -> Suspend:
         "who": "your name, for the ledger",
         "why": "the reason, for the ledger",
     }
-    defaults = {ANSWER: REJECT, "who": "", "why": ""}
+    defaults = {ANSWER: REJECT, "who": "a person in Argo", "why": "approved in Argo"}
     choices = {ANSWER: [APPROVE, REJECT]}
     return Suspend(
         name="ask-person",
@@ -102,7 +102,7 @@ def approve_template(settings: Settings) -> Container:
     adapter, who, why = (f"{{{{inputs.parameters.{name}}}}}" for name in ("register-adapter", "who", "why"))
     return Container(
         name="approve",
-        args=["approve", f"--who={who}", "--", adapter, why],
+        args=["approve", "--optional", f"--who={who}", "--", adapter, why],
         inputs=[Parameter(name=name) for name in ("register-adapter", "who", "why")],
         **_placed(NEEDS["approve"], settings),
         **_base(),

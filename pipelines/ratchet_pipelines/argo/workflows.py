@@ -125,7 +125,8 @@ def _approval_tasks(inside: Sequence[str]) -> list[Task]:
         template_ref=TemplateRef(name=STEPS_TEMPLATE, template="approve"),
         arguments=[Parameter(name=name, value=words[name]) for name in ("register-adapter", "who", "why")],
         depends="register-adapter && ask-person.Succeeded" if is_asked else None,
-        when=f"'{said[ANSWER]}' == '{APPROVE}'" if is_asked else f"'{given['who']}' != ''",
+        # No condition on a name: a quote in it would break the condition, and the command does nothing without one.
+        when=f"'{said[ANSWER]}' == '{APPROVE}'" if is_asked else None,
     )
     return [ask, approve] if is_asked else [approve]
 

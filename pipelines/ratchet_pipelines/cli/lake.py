@@ -77,7 +77,7 @@ def show_scheduler(
 ) -> None:
     """Show which scheduler runs the loop on this lake; there is at most one.
 
-    It holds the lake for 26 hours from its last run.
+    It holds the lake until it is released, or for eight days from its last run.
     """
     from ratchet import scheduler_claim
 

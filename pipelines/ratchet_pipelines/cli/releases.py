@@ -14,6 +14,7 @@ from ratchet.store import open_lake
 from ratchet_pipelines.cli.options import AsJson, ConfigFile, Lake, Who, Why, settings
 from ratchet_pipelines.console import say
 
+NOBODY = ("root", "ratchet")  # the users of images
 app = typer.Typer(help="List all releases and how they ended, or show one.")
 
 
@@ -79,6 +80,9 @@ def approve(
     why: Why,
     lake: Lake = "lake",
     who: Who = "",
+    is_optional: Annotated[
+        bool, typer.Option("--optional", help="Do nothing where --who is empty, as in a form that nobody filled in.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Approve the next release of an adapter, where `release_adapter.approval` is `person`.
@@ -89,6 +93,10 @@ def approve(
     from ratchet.release.approval import find_registered
     from ratchet.release.ledger import Ledger
 
+    if is_optional and not who:
+        return
+    if who in NOBODY:
+        raise UserError(f"approve: who = {who!r} is no person; say who you are with --who, for the ledger")
     store = open_lake(lake)
     registered = find_registered(store, adapter)
     record = record_approval(Ledger(store), registered, who, time.time(), why)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -98,12 +99,13 @@ def check_flagger(site: Site) -> Iterator[Finding]:
         return
     container = flagger["spec"]["template"]["spec"]["containers"][0]
     provider = _flag([*container.get("command", []), *container.get("args", [])], "mesh-provider")
-    version = container["image"].partition("@")[0].rpartition(":")[2]
+    tag = container["image"].partition("@")[0].rpartition(":")[2]
+    version = tag if _numbers(tag) else flagger["metadata"].get("labels", {}).get("app.kubernetes.io/version", "")
     place = f"Flagger {version} in {flagger['metadata']['namespace']}"
     if provider != PROVIDER:
         do = f"set the chart's meshProvider to {PROVIDER}: it makes no HTTPRoute otherwise"
         yield Finding(check="flagger", state="missing", what=f"{place} has the mesh provider {provider!r}", do=do)
-    elif _numbers(version) < MIN_FLAGGER:
+    elif _numbers(version) and _numbers(version) < MIN_FLAGGER:
         do = f"use {'.'.join(map(str, MIN_FLAGGER))} or newer"
         yield Finding(check="flagger", state="missing", what=f"{place} is too old", do=do)
     elif not flagger.get("status", {}).get("availableReplicas"):
@@ -134,15 +136,16 @@ def check_canary(site: Site) -> Iterator[Finding]:
             yield Finding(check="canary.metrics", state="warning", what=what, do=do)
         hooks = analysis.get("webhooks", [])
         flagger = _flagger(api)
-        sender = flagger["metadata"]["namespace"] if flagger else None
         for origin in sorted({f"{urlsplit(hook['url']).scheme}://{urlsplit(hook['url']).netloc}" for hook in hooks}):
-            yield from _way(api, origin, sender)
+            yield from _way(api, origin, flagger)
     yield from _hook_tokens(hooks)
 
 
-def _way(api: Api, origin: str, sender: str | None) -> Iterator[Finding]:
-    """Whether a pod of the namespace `sender` reaches what stands behind a webhook's address."""
-    host, port = urlsplit(origin).hostname or "", urlsplit(origin).port or 80
+def _way(api: Api, origin: str, flagger: Object | None) -> Iterator[Finding]:
+    """Whether Flagger's pod reaches what stands behind a webhook's address."""
+    sender = flagger["metadata"]["namespace"] if flagger else None
+    parts = urlsplit(origin)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     name, _, rest = host.partition(".")
     namespace = rest.partition(".")[0]
     if not namespace:
@@ -164,15 +167,22 @@ def _way(api: Api, origin: str, sender: str | None) -> Iterator[Finding]:
     if not any(each.get("conditions", {}).get("ready") for part in slices for each in part.get("endpoints") or []):
         what, do = f"no pod behind {origin} is ready", f"kubectl -n {namespace} logs deploy/{name}"
         yield Finding(check="gate.ready", state="missing", what=what, do=do)
+    if flagger is None:
+        return
+    caller = Caller(
+        namespace=(api.get(f"/api/v1/namespaces/{sender}") or {}).get("metadata", {}).get("labels") or {},
+        pod=flagger["spec"]["template"].get("metadata", {}).get("labels") or {},
+        is_inside=sender == namespace,
+        ports=_ports(api, namespace, service, port),
+    )
     policies = api.items(f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies")
-    labels = (sender and (api.get(f"/api/v1/namespaces/{sender}") or {}).get("metadata", {}).get("labels")) or {}
-    shut = [each["metadata"]["name"] for each in policies if _selects(each, service["spec"].get("selector", {}))]
-    open_to = [each for each in policies if each["metadata"]["name"] in shut and _admits(each, labels)]
-    if sender and shut and not open_to:
+    governing = [each for each in policies if _selects(each, service["spec"].get("selector", {}))]
+    shut = [each["metadata"]["name"] for each in governing]
+    if shut and not any(_admits(each, caller) for each in governing):
         what = f"NetworkPolicy {', '.join(shut)} of {namespace} admits no pod of {sender}, where Flagger is"
         do = f"add {sender} to gate.allowedNamespaces of charts/release-services"
         yield Finding(check="gate.policy", state="missing", what=what, do=do)
-    elif sender:
+    else:
         yield Finding(check="gate.address", state="ok", what=f"{origin} is open to {sender}")
 
 
@@ -256,7 +266,10 @@ def check_gpus(site: Site) -> Iterator[Finding]:
 
 
 def repositories(site: Site) -> set[str]:
-    """The Git repositories that Argo CD's Applications follow; empty without a cluster, or without Argo CD."""
+    """The Git repositories that Applications of Ratchet's own projects follow; empty without a cluster or Argo CD.
+
+    No others: a push asks the server with the release's token, which is nobody else's business.
+    """
     if site.cluster_url is None:
         return set()
     try:
@@ -267,6 +280,7 @@ def repositories(site: Site) -> set[str]:
     sources = [
         source
         for each in applications
+        if str(each["spec"].get("project", "")).partition("-")[0] == "ratchet"
         for source in [each["spec"].get("source"), *each["spec"].get("sources", [])]
         if source and "chart" not in source
     ]
@@ -319,9 +333,12 @@ def _is_vllm(container: Object) -> bool:
 
 
 def _flag(words: Sequence[str], name: str) -> str | None:
-    """The value of -name=VALUE or --name=VALUE."""
-    values = (word.lstrip("-").partition("=") for word in words if word.startswith("-"))
-    return next((value for key, _, value in values if key == name), None)
+    """The value of -name=VALUE, --name=VALUE or --name VALUE."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        key, has_value, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and key == name:
+            return value if has_value else following
+    return None
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -336,15 +353,51 @@ def _selects(policy: Object, labels: Mapping[str, str]) -> bool:
     return "Ingress" in types and _matches(policy["spec"].get("podSelector") or {}, labels)
 
 
-def _admits(policy: Object, namespace_labels: Mapping[str, str]) -> bool:
-    """Whether the policy lets in pods of a namespace with these labels."""
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who calls, in the words of a NetworkPolicy: labels of namespace and pod, and the port by number and by name."""
+
+    namespace: Mapping[str, str]
+    pod: Mapping[str, str]
+    is_inside: bool
+    """Whether it is in the policy's own namespace, which a peer without namespaceSelector means."""
+    ports: set[Any]
+
+
+def _ports(api: Api, namespace: str, service: Object, port: int) -> set[Any]:
+    """The port of the pods behind a Service's port, by number and by name."""
+    target = next(each.get("targetPort", port) for each in service["spec"]["ports"] if each["port"] == port)
+    deployments = api.items(f"/apis/apps/v1/namespaces/{namespace}/deployments")
+    selector = service["spec"].get("selector", {})
+    declared = [
+        each
+        for deployment in deployments
+        if selector.items() <= deployment["spec"]["template"]["metadata"].get("labels", {}).items()
+        for container in _containers(deployment)
+        for each in container.get("ports", [])
+    ]
+    numbers = {each["containerPort"] for each in declared if each.get("name") == target}
+    names = {each["name"] for each in declared if each["containerPort"] == target and "name" in each}
+    return {target, *numbers, *names}
+
+
+def _admits(policy: Object, caller: Caller) -> bool:
+    """Whether a rule of the policy lets the caller in, at its port."""
     for rule in policy["spec"].get("ingress") or []:
-        if not rule.get("from"):
-            return True
-        selectors = [each["namespaceSelector"] for each in rule["from"] if "namespaceSelector" in each]
-        if any(_matches(each, namespace_labels) for each in selectors):
+        ports = rule.get("ports") or []
+        if ports and not any(each.get("port") is None or each["port"] in caller.ports for each in ports):
+            continue
+        if not rule.get("from") or any(_is_meant(peer, caller) for peer in rule["from"]):
             return True
     return False
+
+
+def _is_meant(peer: Object, caller: Caller) -> bool:
+    if "ipBlock" in peer:
+        return False
+    of_namespace = peer.get("namespaceSelector")
+    is_near = caller.is_inside if of_namespace is None else _matches(of_namespace, caller.namespace)
+    return is_near and _matches(peer.get("podSelector") or {}, caller.pod)
 
 
 def _matches(selector: Object, labels: Mapping[str, str]) -> bool:

@@ -1,7 +1,7 @@
 """What a check finds, where it looks, and how all checks run: one after the other, none stopping the next."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ratchet.config import Config
@@ -46,7 +46,8 @@ def examine(site: Site, checks: Iterable[tuple[str, Check]]) -> Iterator[Finding
     """Run the checks in order. One that fails itself is a finding as well."""
     for name, check in checks:
         try:
-            yield from check(site)
+            for finding in check(site):  # addresses come with passwords
+                yield replace(finding, what=without_credentials(finding.what), do=without_credentials(finding.do))
         except UserError as error:  # what the loop would say at this point
             yield Finding(check=name, state="missing", what=_plain(error), do="do what it says")
         except Exception as error:  # libraries have many

@@ -17,14 +17,17 @@ CLOCK_FIX = "set this machine's clock by NTP (`timedatectl set-ntp true`): lease
 
 def check_lake(site: Site) -> Iterator[Finding]:
     """Conditional writes hold. On S3 this leaves the object by which every writer finds out."""
-    if isinstance(site.store, S3Store):
+    if isinstance(site.store, S3Store) and site.role is not None and not ROLES[site.role].write:
+        yield Finding(check="lake", state="unchecked", what=f"{site.role} writes nothing", do="ask with another --role")
+    elif isinstance(site.store, S3Store):
         site.store.require_conditions()
         yield Finding(check="lake", state="ok", what=f"{site.store.root} refuses to overwrite (If-None-Match)")
     else:
         folder = Path(site.store.root)
-        is_writable = os.access(next(each for each in (folder, *folder.parents) if each.exists()), os.W_OK)
+        nearest = next(each for each in (folder, *folder.parents) if each.exists())
+        is_writable = nearest.is_dir() and os.access(nearest, os.W_OK)
         state, do = ("ok", "") if is_writable else ("missing", "change its permissions, or name another with --lake")
-        what = f"{folder} is {'' if is_writable else 'not '}writable"
+        what = f"{folder} is {'' if is_writable else 'not a '}{'writable' if is_writable else 'writable folder'}"
         yield Finding(check="lake", state="ok" if state == "ok" else "missing", what=what, do=do)
 
 
@@ -58,10 +61,11 @@ def check_rights(site: Site) -> Iterator[Finding]:
         if wanted and not denied:
             what = f"{site.role} may {verb} in {', '.join(granted)}"
             yield Finding(check=f"rights.{verb}", state="ok", what=what)
-    if too_much := [folder for folder in folders if folder not in access.write and not lake.write(folder)]:
-        what = f"{site.role} may also write in {', '.join(too_much)}"
-        do = "take it away: whoever holds this role could change what another one is trusted with"
-        yield Finding(check="rights.more", state="warning", what=what, do=do)
+    for verb, granted, tried in (("write", access.write, lake.write), ("delete", access.delete, lake.delete)):
+        if too_much := [folder for folder in folders if folder not in granted and not tried(folder)]:
+            what = f"{site.role} may also {verb} in {', '.join(too_much)}"
+            do = "take it away: whoever holds this role could change what another one is trusted with"
+            yield Finding(check=f"rights.more.{verb}", state="warning", what=what, do=do)
 
 
 def check_clock(site: Site) -> Iterator[Finding]:

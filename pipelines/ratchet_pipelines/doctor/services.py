@@ -30,12 +30,12 @@ def check_mlflow(site: Site) -> Iterator[Finding]:
         yield Finding(check="mlflow", state="ok", what="SQLite in the lake, made by the first training")
         return
     if uri is not None and uri.startswith("http"):
-        answer = httpx.get(
-            f"{uri}/version",
-            timeout=TIMEOUT_S,
-            headers=_signed(os.environ.get("MLFLOW_TRACKING_TOKEN", "")),
-            auth=_mlflow_login(),
-        )
+        signed = _signed(os.environ.get("MLFLOW_TRACKING_TOKEN", ""))
+        try:
+            answer = httpx.get(f"{uri}/version", timeout=TIMEOUT_S, headers=signed, auth=_mlflow_login())
+        except httpx.TransportError as error:
+            yield _away(site, "mlflow", uri, error, "start it, or see registry.tracking_uri")
+            return
         if not answer.is_success:
             do = "see registry.tracking_uri, and MLFLOW_TRACKING_TOKEN or _USERNAME and _PASSWORD"
             what = f"{uri} answers {answer.status_code}"
@@ -60,13 +60,7 @@ def check_gate(site: Site) -> Iterator[Finding]:
     try:
         answer = httpx.get(f"{url}/state", timeout=TIMEOUT_S, headers=_signed(token))
     except httpx.TransportError as error:
-        is_inside = ".svc" in url
-        do = "run it in a pod of the cluster" if is_inside else "start it, or see release_adapter.gate_url"
-        state = "unchecked" if is_inside and site.role is None else "missing"
-        yield Finding(
-            check="gate", state="unchecked" if state == "unchecked" else "missing",
-            what=f"{url} does not answer here ({error})", do=do,
-        )  # fmt: skip
+        yield _away(site, "gate", url, error, "start it, or see release_adapter.gate_url")
         return
     if answer.status_code == httpx.codes.UNAUTHORIZED:
         do = f"export {VARIABLE} as the gate has it"
@@ -119,11 +113,15 @@ def check_judge(site: Site) -> Iterator[Finding]:
     headers = _signed(key) if is_openai else {"x-api-key": key, "anthropic-version": "2023-06-01"}
     url = f"{judge.url.rstrip('/')}/{'models' if is_openai else 'v1/models'}"
     answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers)
-    if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        do = "set RATCHET_JUDGE_KEY to a key of that endpoint; pods take it from the Secret ratchet-env"
-        yield Finding(check="judge", state="missing", what=f"{judge.url}: {answer.status_code}", do=do)
-    else:
+    what = f"{judge.url}: {answer.status_code}"
+    if answer.is_success:
         yield Finding(check="judge", state="ok", what=f"{judge.url} lets us in")
+    elif answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED):
+        do = "it lists no models, so the key was not tried: `ratchet calibrate-judge --limit 1` does"
+        yield Finding(check="judge", state="unchecked", what=what, do=do)
+    else:
+        do = "set RATCHET_JUDGE_KEY to a key of that endpoint; pods take it from the Secret ratchet-env"
+        yield Finding(check="judge", state="missing", what=what, do=do)
 
 
 def check_hub(site: Site) -> Iterator[Finding]:
@@ -164,6 +162,14 @@ def check_kubeflow(site: Site) -> Iterator[Finding]:
         yield Finding(check="kubeflow", state="missing" if numbers else "unchecked", what=what, do=do)
     else:
         yield Finding(check="kubeflow", state="ok", what=f"{site.kubeflow_url} is {tag}")
+
+
+def _away(site: Site, check: str, url: str, error: Exception, do: str) -> Finding:
+    """A service that does not answer: missing, unless it is one of the cluster's and this is a laptop."""
+    what = f"{url} does not answer here ({error})"
+    if ".svc" in url and site.role is None:
+        return Finding(check=check, state="unchecked", what=what, do="run `ratchet doctor` in a pod of the cluster too")
+    return Finding(check=check, state="missing", what=what, do=do)
 
 
 def _kubeflow_tag(url: str) -> str:
