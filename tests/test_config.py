@@ -105,3 +105,17 @@ def test_a_release_that_gives_up_before_the_gate_is_refused(tmp_path: Path, time
         load_config(path)
     path.write_text(f"{release.replace('git_url: x.git, ', '')}gate: {{max_minutes: {max_minutes}}}\n")
     assert load_config(path).release_adapter.timeout_s == timeout_s  # nothing is released
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train_adapter: {threads: 8}\ntrain_adapter: {device: cuda}\n",
+        '{"train_adapter": {"threads": 8, "threads": 2}}',
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "ratchet.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="is given twice"):
+        load_config(path)

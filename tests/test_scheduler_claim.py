@@ -14,7 +14,7 @@ from ratchet_pipelines.cli.main import app
 def test_a_second_scheduler_is_refused_with_the_first_ones_name(lake: Store) -> None:
     claim(lake, "airflow", now=0.0)
     with pytest.raises(UserError, match=r"argo may not run the loop.*airflow does"):
-        claim(lake, "argo", now=24 * 3600.0)
+        claim(lake, "argo", now=7 * 24 * 3600.0)  # the first may wait for a person and a canary
 
 
 def test_a_nightly_scheduler_holds_the_lake_from_night_to_night(lake: Store) -> None:
@@ -52,3 +52,18 @@ def test_both_front_doors_meet_at_the_command_line(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["lake", "scheduler", "--lake", str(lake), "--release"])
     assert "airflow is released" in shown.output
     assert not is_refused("--scheduler=argo")
+
+
+def test_a_scheduler_never_refuses_itself(lake: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where S3 answers its own retry of a write with 412."""
+    claim(lake, "argo", now=0.0)
+    monkeypatch.setattr("ratchet.scheduler_claim.acquire", lambda *_: False)
+    claim(lake, "argo", now=1.0)
+    with pytest.raises(UserError):
+        claim(lake, "airflow", now=1.0)
+
+
+def test_a_claim_of_a_clock_that_was_ahead_is_void(lake: Store) -> None:
+    claim(lake, "argo", now=365 * 86400.0)
+    claim(lake, "airflow", now=0.0)
+    assert scheduler_of(lake, 1.0) == ("airflow", SILENCE_S)

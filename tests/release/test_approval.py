@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ratchet.errors import UserError
-from ratchet.release.approval import approve, check_approved, find_registered
+from ratchet.release.approval import RegisteredAdapter, approve, check_approved, find_registered
 from ratchet.release.ledger import Ledger, LedgerEntry, approval, close, open_request, read_ledger, releases, request
 from ratchet.store import Store
 from support.release_edges import NEW, OLD
@@ -58,7 +58,7 @@ def test_a_yes_is_for_its_own_adapter_and_until_its_release_ends(registry: Store
     ledger = Ledger(registry)
     approve(ledger, find_registered(registry, "adapter@v2"), "ada", 1.0, "read it")
     with pytest.raises(UserError, match="waits for a person"):
-        check_approved(ledger.records(), OTHER)
+        check_approved(ledger.records(), OTHER, "pass")
     request(ledger, LedgerEntry(event="requested", at=2.0, who="t", adapter=NEW, baseline=OLD, verdict="pass"))
     opened = open_request(ledger.records())
     assert opened is not None
@@ -69,3 +69,35 @@ def test_a_yes_is_for_its_own_adapter_and_until_its_release_ends(registry: Store
     assert approval(ledger.records(), OTHER.digest) is not None
     # An approval in the middle of another adapter's release is no part of it.
     assert [[record.event for record in each] for each in releases(ledger.records())] == [["requested", "rolled_back"]]
+
+
+def test_a_yes_is_for_the_verdict_that_it_was_given_on(lake: Store) -> None:
+    ledger = Ledger(lake)
+    approve(ledger, RegisteredAdapter(NEW, "pass"), "ada", 1.0, "read it")
+    check_approved(ledger.records(), NEW, "pass")
+    with pytest.raises(UserError, match="its verdict was pass, and it is fail now"):
+        check_approved(ledger.records(), NEW, "fail")
+    approve(ledger, RegisteredAdapter(NEW, "fail"), "ada", 2.0, "all the same")
+    check_approved(ledger.records(), NEW, "fail")
+
+
+def test_a_request_is_checked_against_the_records_that_it_follows(lake: Store) -> None:
+    """Two runs that both saw the yes: the one that comes second, after a release has used it up, opens nothing."""
+    ledger = Ledger(lake)
+    approve(ledger, RegisteredAdapter(NEW, "pass"), "ada", 1.0, "read it")
+    entry = LedgerEntry(event="requested", at=2.0, who="t", adapter=NEW, baseline=OLD, verdict="pass")
+    opened = request(ledger, entry, lambda records: check_approved(records, NEW, "pass"))
+    assert opened is not None
+    close(ledger, opened, "rolled_back", at=3.0, who="reconciler", why="users like it less")
+    with pytest.raises(UserError, match="waits for a person"):
+        request(ledger, entry, lambda records: check_approved(records, NEW, "pass"))
+
+
+def test_a_record_of_a_later_version_stops_no_reader(lake: Store) -> None:
+    ledger = Ledger(lake)
+    opened = request(ledger, LedgerEntry(event="requested", at=1.0, who="t", adapter=NEW, baseline=OLD))
+    assert opened is not None
+    later = {**opened.model_dump(), "event": "audited", "seq": 2, "auditor": "a field that this version does not know"}
+    lake.create("ledger/00000002.json", json.dumps(later).encode())
+    assert open_request(read_ledger(lake)) == opened
+    assert [[record.seq for record in each] for each in releases(read_ledger(lake))] == [[1, 2]]

@@ -76,3 +76,12 @@ def test_going_back_is_asked_for_in_the_ledger(ended: Store, tmp_path: Path) -> 
 def test_the_hook_token_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATCHET_GATE_TOKEN", "0123456789abcdef")
     assert len(ratchet("hook-token").strip()) == 32
+
+
+def test_a_machines_user_is_no_person(lake: Store) -> None:
+    command = ["approve", "adapter@v2", "fine", "--lake", lake.root]
+    for environment in ({"USER": "ratchet"}, {"USER": "root"}):
+        with pytest.raises(UserError, match="no person"):
+            CliRunner().invoke(app, command, env=environment, catch_exceptions=False)
+    done = CliRunner().invoke(app, [*command, "--optional", "--who", ""], catch_exceptions=False)
+    assert (done.exit_code, read_ledger(lake)) == (0, [])

@@ -4,6 +4,7 @@ Real: the S3 server (moto, with its own enforcement of policies), Git over HTTP,
 Helm. Stand-ins, named where they are made: Kubernetes' API, Flagger's Deployment, Kubeflow's and a judge's endpoints.
 """
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import boto3
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from typer.testing import CliRunner
 
@@ -62,6 +63,10 @@ class World:
     def look(self) -> list[Finding]:
         return list(examine(replace(self.site, **self.changes), CHECKS))
 
+    def odd(self) -> list[Finding]:
+        """What is not as it should be, besides that no role was named."""
+        return [finding for finding in self.look() if finding.state != "ok" and finding.check != "rights"]
+
     def configure(self, section: str, **values: Any) -> None:
         config = self.changes.get("config", self.site.config)
         part = getattr(config, section).model_copy(update=values)
@@ -103,7 +108,7 @@ def others(platform_url: str) -> list[dict[str, Any]]:
         {
             "apiVersion": "argoproj.io/v1alpha1", "kind": "Application",
             "metadata": {"name": "ratchet", "namespace": "argocd"},
-            "spec": {"source": {"repoURL": platform_url, "path": "infra/argocd"}},
+            "spec": {"project": "ratchet-root", "source": {"repoURL": platform_url, "path": "infra/argocd"}},
         },
         {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "ratchet"}},
         {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "adapter-router"}},
@@ -375,6 +380,17 @@ PLANTED: dict[str, tuple[Callable[[World], Any], set[str]]] = {
     "Kubeflow is old": (
         lambda w: w.answers.update({"/apis/v2beta1/healthz": (200, {"tag_name": "2.5.0"})}), {"kubeflow"},
     ),
+    "the gate admits another port": (
+        lambda w: w.object("NetworkPolicy", "gate")["spec"]["ingress"][0].update(ports=[{"port": 9090}]),
+        {"gate.policy"},
+    ),
+    "the gate admits another pod of that namespace": (
+        lambda w: w.object("NetworkPolicy", "gate")["spec"]["ingress"][0].update(
+            {"from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "loadtester"}}}]}
+        ),
+        {"gate.policy"},
+    ),
+    "the judge fails": (lambda w: w.answers.update({"/models": (500, {})}), {"judge"}),
     "the judge does not know the key": (lambda w: w.answers.update({"/models": (401, {})}), {"judge"}),
     "the hub does not know the token": (
         lambda w: w.answers.update({f"/{BASE}/resolve/{COMMIT}/config.json": (403, {})}), {"hub"},
@@ -408,7 +424,7 @@ def test_a_role_that_may_do_more_is_told(world: World, monkeypatch: pytest.Monke
     sign_in(monkeypatch, s3["keys"]["wide"])
     world.changes |= {"store": open_lake("s3://lake"), "role": "steps"}
     found = [finding for finding in world.look() if finding.state != "ok"]
-    assert [(finding.check, finding.state) for finding in found] == [("rights.more", "warning")]
+    assert [(finding.check, finding.state) for finding in found] == [("rights.more.write", "warning")]
     assert "ledger" in found[0].what
 
 
@@ -447,3 +463,65 @@ def test_what_is_missing_is_exit_code_2_in_words_and_in_json(tmp_path: Path) -> 
         assert done.exit_code == 2
     counts = json.loads(done.stdout)["counts"]
     assert counts["missing"] == 2  # the repository, and a timeout below the gate's
+
+
+def test_the_token_goes_to_no_repository_of_another_team(world: World) -> None:
+    asked: list[str] = []
+    stranger = FastAPI()
+
+    @stranger.get("/{path:path}")
+    async def note(path: str, request: Request) -> JSONResponse:
+        asked.append(request.headers.get("authorization", ""))
+        return JSONResponse({}, status_code=404)
+
+    with running(stranger) as url:
+        theirs = copy.deepcopy(world.object("Application", "ratchet"))
+        theirs["spec"] |= {"project": "other-team", "source": {"repoURL": f"{url}/theirs.git"}}
+        world.cluster.objects.append(theirs)
+        world.look()
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        lambda world: world.changes.update(not_writable=("https://no-such-host.invalid/x.git",)),
+        lambda world: world.answers.update({"/models": (404, {})}),
+        lambda world: world.configure("registry", tracking_uri="http://mlflow.ratchet.svc:5000"),
+    ],
+    ids=["a repository that does not answer", "a judge without a list", "a service of the cluster from a laptop"],
+)
+def test_what_could_not_be_tried_is_neither_ok_nor_missing(world: World, plant: Callable[[World], Any]) -> None:
+    plant(world)
+    assert [finding.state for finding in world.odd()] == ["unchecked"]
+
+
+def test_without_the_releases_token_this_machines_own_login_is_not_tried(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GIT_CONFIG_COUNT")
+    found = world.odd()
+    assert [(finding.check, finding.state) for finding in found] == [("git.push", "unchecked")]
+    assert "ratchet-git" in found[0].do
+
+
+@pytest.mark.parametrize("kept", ["deploy", "deploy.git", "deploy.git/"])
+def test_the_releases_own_repository_is_not_elsewhere_in_any_spelling(world: World, kept: str) -> None:
+    base = world.site.config.release_adapter.git_url
+    assert base is not None
+    world.changes["not_writable"] = (base.replace("deploy.git", kept).replace("://", "://reader@"),)
+    assert world.odd() == []
+
+
+def test_no_password_is_said(world: World) -> None:
+    world.configure("registry", tracking_uri="http://someone:s3cretpw@127.0.0.1:9/mlflow")
+    world.configure("release_adapter", gate_url="http://someone:s3cretpw@127.0.0.1:9")
+    said = " ".join(f"{finding.what} {finding.do}" for finding in world.look())
+    assert "127.0.0.1:9" in said
+    assert "s3cretpw" not in said
+
+
+def test_a_file_is_no_lake(tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("")
+    site = Site(config=Config(), store=LocalStore(tmp_path / "lake"), now=time.time())
+    assert next(iter(examine(site, CHECKS[:1]))).state == "missing"

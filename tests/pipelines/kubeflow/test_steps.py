@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from ratchet.config import load_config
 from ratchet.errors import UserError
 from ratchet.manifest import Artifact, Manifest
-from ratchet.release.ledger import read_ledger
+from ratchet.release.ledger import Ledger, LedgerEntry, approval, close, read_ledger, request
 from ratchet.store import Store
 from ratchet_pipelines.cli.main import app
 from ratchet_pipelines.kubeflow.notice import WEBHOOK, notify
@@ -93,6 +93,15 @@ def test_the_form_of_a_release_approves_it_in_the_ledger(lake: Store) -> None:
     assert not read_ledger(lake)
     approve(lake.root, f"{made.uri}@{made.digest}", "ada", "read the report")
     assert [(record.event, record.who) for record in read_ledger(lake)] == [("approved", "ada")]
+    entry = LedgerEntry(event="requested", at=1.0, who="t", adapter=read_ledger(lake)[0].adapter)
+    opened = request(Ledger(lake), entry)
+    assert opened is not None
+    close(Ledger(lake), opened, "rolled_back", at=2.0, who="reconciler", quarantines=False)
+    approve(lake.root, f"{made.uri}@{made.digest}", "ada", "read the report")  # Kubeflow tries the step again
+    assert approval(read_ledger(lake), entry.adapter.digest) is None
+    with pytest.raises(SystemExit):
+        approve(lake.root, f"{made.uri}@{'0' * 64}", "ada", "another report")
+    assert len(read_ledger(lake)) == 3
 
 
 @pytest.mark.parametrize(("config", "complaint"), [("gpus", "neither a profile"), ("{sede: 1}", "did you mean 'seed'")])
