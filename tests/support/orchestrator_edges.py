@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 Edges = dict[str, list[str]]
+ASIDE = {"ask_person", "approve"}  # a person's yes, which no step reads
 
 
 def airflow_edges(dags: Iterable[Any]) -> Edges:
@@ -28,10 +29,10 @@ def argo_edges(template: Mapping[str, Any]) -> Edges:
     """By what each task of a WorkflowTemplate's DAG depends on."""
     spec = template["spec"]
     dag = next(each["dag"] for each in spec["templates"] if each["name"] == spec["entrypoint"])
-    return {
-        _step(task["name"]): [_step(before) for before in re.findall(r"[\w-]+", task.get("depends", ""))]
-        for task in dag["tasks"]
-    }
+    operands = {_step(task["name"]): re.findall(r"[\w-]+(?:\.\w+)?", task.get("depends", "")) for task in dag["tasks"]}
+    steps = operands.keys() - ASIDE
+    named = {name: [_step(before.partition(".")[0]) for before in befores] for name, befores in operands.items()}
+    return {name: [before for before in named[name] if before in steps] for name in operands if name in steps}
 
 
 def _step(task_name: str) -> str:
