@@ -68,9 +68,7 @@ def test_a_terminal_gets_a_bar_that_disappears(monkeypatch: pytest.MonkeyPatch) 
         progress.update(1)
         progress.update(2, "half of it")
     shown = b""  # one read takes a part of what is there
-    with contextlib.suppress(
-        OSError
-    ):  # the end of a terminal that nobody writes to
+    with contextlib.suppress(OSError):  # the end of a terminal that nobody writes to
         while part := os.read(reader, 1 << 16):
             shown += part
     os.close(reader)
