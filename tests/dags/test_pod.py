@@ -15,7 +15,7 @@ from kubernetes.client import ApiClient
 from kubernetes.client import models as k8s
 
 from _common.failures import Broke, Lost, Refused
-from _common.pod import Pod, pod_failure
+from _common.pod_operator import Pod, pod_failure
 from _common.policies import RETRY_POLICY
 from _common.resources import NEEDS
 from _common.settings import Settings, read_settings
