@@ -50,7 +50,9 @@ class Pod(ReportsLineage, KubernetesPodOperator):
                 event = self._end(command, event)
             self.result = super().trigger_reentry(context, event)
         except AirflowException as error:
-            raise pod_failure(self.pod, self.base_container_name, command, str(error)) from error
+            # Where a pod never started, only the trigger knows why.
+            words = str(error) if event["status"] == "success" else f"{event.get('message')}\n{error}"
+            raise pod_failure(self.pod, self.base_container_name, command, words) from error
         if self.do_xcom_push and self.result is None:
             raise Lost(f"the pod of {self.task_id} ended well, but was gone before its result was read")
         return self.result
