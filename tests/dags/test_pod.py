@@ -98,6 +98,27 @@ def test_the_command_is_the_same_as_on_a_laptop_and_leaves_its_result_to_airflow
     assert train.upstream_task_ids == {"build_datasets"}
 
 
+def test_its_lineage_is_named_by_bucket_and_key(train: Pod) -> None:
+    """As OpenLineage's naming rules have it: https://openlineage.io/docs/spec/naming."""
+    from airflow.providers.openlineage.extractors.base import DefaultExtractor
+
+    train.arguments = ["train_adapter", "--in", "build_datasets=manifests/build_datasets/k.json"]
+    train.input_digests = {"build_datasets": "d1"}
+    train.result = {
+        "uri": "manifests/train_adapter/k.json",
+        "digest": "d2",
+        "outputs": {"adapter": {"uri": "adapters/d3", "digest": "d3", "rows": None}},
+    }
+    found = DefaultExtractor(train).extract_on_complete(None)
+    assert found is not None
+    places = [(one.namespace, one.name) for one in [*found.inputs, *found.outputs]]
+    assert places == [
+        ("s3://ratchet-lake", "production/manifests/build_datasets/k.json"),
+        ("s3://ratchet-lake", "production/manifests/train_adapter/k.json"),
+        ("s3://ratchet-lake", "production/adapters/d3"),
+    ]
+
+
 def test_every_image_is_named_by_digest(train: Pod) -> None:
     images = [container["image"] for container in rendered(train)["spec"]["containers"]]
     assert images == [f"registry.example.com/ratchet-components-cuda@sha256:{'2' * 64}", SIDECAR]
