@@ -141,8 +141,14 @@ def _read_pods(path: str | None) -> Pods:
     try:
         return TypeAdapter(Pods).validate_python(given)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ValueError(f"RATCHET_PODS = {path}: {wrong}") from None
+        raise ValueError(f"RATCHET_PODS = {path}: {'; '.join(map(_words, error.errors()))}") from None
+
+
+def _words(fault: Any) -> str:
+    """One of pydantic's faults as a person reads it: the key, and what is wrong with it."""
+    key = ".".join(map(str, fault["loc"]))
+    words = fault["msg"].removeprefix("Value error, RATCHET_PODS: ")
+    return f"{key}: {words}" if key else words
 
 
 SETTINGS = read_settings(os.environ)
