@@ -53,6 +53,7 @@ with DAG(
                 "rows": made["rows"],
                 "triplets": validated["outputs"]["valid"]["rows"],
                 "manifests": {"build_datasets": built["uri"]},
+                "digests": {"build_datasets": built["digest"]},
             },
         )
 

@@ -76,6 +76,7 @@ with DAG(
             "dataset_digest": dataset["digest"],
             "triplets": dataset["triplets"],
             "manifests": {result["step"]: result["uri"] for result in results},
+            "digests": {result["step"]: result["digest"] for result in results},
         }
         announce(get_current_context(), ADAPTER, digest, event)
 

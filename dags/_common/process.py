@@ -14,26 +14,39 @@ from typing import Any
 from airflow.sdk import BaseOperator, Context
 
 from _common.failures import Broke, failure
+from _common.lineage import ReportsLineage
 
 LAST_LINES = 20
 GRACE_S = 15
 RESULT = "return.json"
 
 
-class Process(BaseOperator):
+class Process(ReportsLineage, BaseOperator):
     """Run `ratchet ...`; its stderr is the task's log, and `return.json`, if it leaves one, the task's result."""
 
-    template_fields = ("arguments",)
+    template_fields = ("arguments", "input_digests")
 
-    def __init__(self, *, program: str, arguments: Sequence[str], has_result: bool, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        program: str,
+        arguments: Sequence[str],
+        has_result: bool,
+        input_digests: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.lake = None  # the environment's
+        self.input_digests = input_digests or {}
+        self.result: dict[str, Any] | None = None
         self.program = program
         self.arguments = list(arguments)
         self.has_result = has_result
         self.process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Context) -> dict[str, Any] | None:
-        return self.run_command()
+        self.result = self.run_command()
+        return self.result
 
     def run_command(self) -> dict[str, Any] | None:
         """The command's result. Raises one of `_common.failures` with its last words."""

@@ -12,9 +12,12 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from _common.resources import TABLE
 
@@ -23,9 +26,31 @@ DEFAULT_COMMAND = Path(__file__).resolve().parents[2] / ".venv" / "bin" / "ratch
 
 @dataclass(frozen=True, kw_only=True)
 class Pods:
-    """What every pod of a step has in common. Images are named by digest, never by tag."""
+    """What pods of steps have in common. Images are named by digest, never by tag.
+
+    | key | meaning |
+    |---|---|
+    | `images` | `cpu` and `cuda`: the image of steps without and with GPUs, as NAME@sha256:… |
+    | `image_pull_secrets` | names of the Secrets with which a node fetches them |
+    | `lake` | s3://BUCKET/PREFIX |
+    | `namespace` | where steps run; all that these keys name is there |
+    | `service_account`, `release_service_account` | of all steps, and of those that push to Git and read the canary |
+    | `config_map` | with the key `ratchet.yaml` |
+    | `secret`, `git_secret`, `gate_secret` | become environment; they need not exist |
+    | `labels`, `annotations` | of every pod: cost, owner |
+    | `node_selector`, `tolerations`, `affinity` | which nodes take it; the latter two as Kubernetes has them |
+    | `priority_class` | who goes first where there is no room |
+    | `gpu_labels`, `gpu_annotations`, `gpu_node_selector`, `gpu_tolerations` | what steps with GPUs have besides |
+    | `gpu_affinity`, `gpu_priority_class` | what steps with GPUs have instead |
+    | `weights_claim` | a claim that keeps the Hub's weights for steps with GPUs; without it each pod fetches them |
+    | `schedule_timeout_s` | how long a pod may wait for its node, or for its queue |
+    | `startup_timeout_s` | how long its node may take to start it: an image has some gigabytes |
+
+    A pod that waits longer is deleted, and the task tried again. `kueue.x-k8s.io/queue-name` is a label.
+    """
 
     images: Mapping[str, str]
+    image_pull_secrets: Sequence[str] = ()
     namespace: str = "ratchet"
     service_account: str = TABLE["accounts"]["steps"]
     release_service_account: str = TABLE["accounts"]["release"]
@@ -34,7 +59,25 @@ class Pods:
     secret: str = TABLE["secrets"]["environment"]
     git_secret: str = TABLE["secrets"]["git"]
     gate_secret: str = TABLE["secrets"]["gate"]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: Sequence[Mapping[str, Any]] = ()
+    affinity: Mapping[str, Any] | None = None
+    priority_class: str | None = None
+    gpu_labels: Mapping[str, str] = field(default_factory=dict)
+    # Karpenter evicts pods that no controller owns to pack its nodes better. A training then goes back to its last
+    # checkpoint, on a node to be bought anew. Other steps lose a minute, so their nodes stay free to be packed.
+    gpu_annotations: Mapping[str, str] = field(default_factory=lambda: {"karpenter.sh/do-not-disrupt": "true"})
     gpu_node_selector: Mapping[str, str] = field(default_factory=dict)
+    gpu_tolerations: Sequence[Mapping[str, Any]] = (
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+    )
+    gpu_affinity: Mapping[str, Any] | None = None
+    gpu_priority_class: str | None = None
+    weights_claim: str | None = None
+    schedule_timeout_s: int = 1800
+    startup_timeout_s: int = 900
 
     @property
     def secret_names(self) -> dict[str, str]:
@@ -95,7 +138,17 @@ def _read_pods(path: str | None) -> Pods:
         raise ValueError(f"RATCHET_PODS = {path}: no such keys: {sorted(unknown)}; known are {sorted(known)}")
     if missing := {"images", "lake"} - set(given):
         raise ValueError(f"RATCHET_PODS = {path} lacks {sorted(missing)}")
-    return Pods(**given)
+    try:
+        return TypeAdapter(Pods).validate_python(given)
+    except ValidationError as error:
+        raise ValueError(f"RATCHET_PODS = {path}: {'; '.join(map(_words, error.errors()))}") from None
+
+
+def _words(fault: Any) -> str:
+    """One of pydantic's faults as a person reads it: the key, and what is wrong with it."""
+    key = ".".join(map(str, fault["loc"]))
+    words = fault["msg"].removeprefix("Value error, RATCHET_PODS: ")
+    return f"{key}: {words}" if key else words
 
 
 SETTINGS = read_settings(os.environ)

@@ -20,18 +20,30 @@ def step(
     """
     sources = {given: _operator(source) for given, source in inputs.items()}
     given = [part for source, task in sources.items() for part in ("--in", f"{source}={_manifest(source, task)}")]
-    made = command(name, name, *given, *options, settings=settings)
+    digests = {source: _digest(source, task) for source, task in sources.items()}
+    made = command(name, name, *given, *options, settings=settings, input_digests=digests)
     for task in dict.fromkeys(sources.values()):
         task >> made
     return made
 
 
 def command(
-    task_id: str, name: str, *arguments: str, has_result: bool = True, settings: Settings = SETTINGS
+    task_id: str,
+    name: str,
+    *arguments: str,
+    has_result: bool = True,
+    settings: Settings = SETTINGS,
+    input_digests: dict[str, str] | None = None,
 ) -> BaseOperator:
     """The task of any `ratchet` command. With `has_result` it must take `--out`."""
     needs = NEEDS[name]
-    common: dict[str, Any] = {"pool": needs.pool, "pool_slots": 1, "execution_timeout": needs.timeout, **step_policy()}
+    common: dict[str, Any] = {
+        "pool": needs.pool,
+        "pool_slots": 1,
+        "execution_timeout": needs.timeout,
+        "input_digests": input_digests,
+        **step_policy(),
+    }
     if settings.pods is None:
         return Process(
             task_id=task_id, program=settings.command, arguments=[name, *arguments], has_result=has_result, **common
@@ -47,4 +59,10 @@ def _operator(source: BaseOperator | XComArg) -> BaseOperator:
 
 def _manifest(step_name: str, task: BaseOperator) -> str:
     path = "['uri']" if task.task_id == step_name else f"['manifests']['{step_name}']"
+    return f"{{{{ ti.xcom_pull('{task.task_id}'){path} }}}}"
+
+
+def _digest(step_name: str, task: BaseOperator) -> str:
+    """The manifest's digest, for lineage alone; empty where an event was announced before events had them."""
+    path = "['digest']" if task.task_id == step_name else f".get('digests', {{}}).get('{step_name}', '')"
     return f"{{{{ ti.xcom_pull('{task.task_id}'){path} }}}}"

@@ -18,7 +18,7 @@ from support.orchestrator_edges import airflow_edges
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent / "golden" / "edges.json"
 DAG_IDS = ["collect_feedback", "reconcile_releases", "release_adapter", "train_adapter", "watch_drift"]
-HEAVY = {"torch", "mlflow", "pandas", "polars", "numpy", "kfp", "ratchet", "kubernetes"}
+HEAVY = {"torch", "mlflow", "pandas", "polars", "numpy", "kfp", "ratchet", "kubernetes", "openlineage"}
 
 each_dag = pytest.mark.parametrize("dag_id", DAG_IDS)
 

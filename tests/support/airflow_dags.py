@@ -18,8 +18,11 @@ for name in sys.argv[1:]:
 """
 
 
-def run_dags(lake: Path, settings: Path, home: Path, *names: str) -> dict[str, dict[str, str]]:
-    """Run the DAGs one after the other on a lake; the state of each task. `home` is Airflow's own folder."""
+def run_dags(lake: Path, settings: Path, home: Path, *names: str, **variables: str) -> dict[str, dict[str, str]]:
+    """Run the DAGs one after the other on a lake; the state of each task.
+
+    `home` is Airflow's own folder; `variables` are more of the environment, or other values of it.
+    """
     programs = ROOT / ".venv-airflow" / "bin"
     environment = {
         **os.environ,
@@ -30,6 +33,7 @@ def run_dags(lake: Path, settings: Path, home: Path, *names: str) -> dict[str, d
         "RATCHET_COMMAND": str(ROOT / ".venv" / "bin" / "ratchet"),
         "RATCHET_LAKE": str(lake),
         "RATCHET_CONFIG": str(settings),
+        **variables,
     }
     for command in (["db", "migrate"], ["pools", "set", "gpu", "1", ""]):
         subprocess.run([programs / "airflow", *command], env=environment, check=True, capture_output=True)
