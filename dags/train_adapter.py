@@ -33,7 +33,7 @@ with DAG(
     start_date=START,
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=timedelta(hours=30),
+    dagrun_timeout=timedelta(hours=42),  # what its steps may take together, with their waits for nodes
     deadline=deadline(timedelta(hours=24)),
     default_args=defaults(),
     params={
