@@ -38,6 +38,9 @@ from support.s3_server import s3_server
 
 GATE_TOKEN, GIT_TOKEN = "a-token-of-the-gates-own", "a-token-for-git"
 VALUES_PATH = "adapter.yaml"
+SECRETS = {  # those of docs/argo.md without which a pod of the charts does not start
+    "ratchet-router": ["secret", "api-keys", "operator-token"],
+}
 POD = "adapter-router-primary-5d8f-k2x9z"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 BASE = "example/base-8b"
@@ -249,7 +252,12 @@ def world(
             *Chart("release-services").render(),
             *Chart("model-pool").render(model=model),
         ]
-        cluster = KubernetesApi([*charts, *others(f"{git_url}/platform.git")], "ratchet")
+        for each in charts:
+            if each["kind"] == "Deployment":
+                each["status"] = {"availableReplicas": each["spec"].get("replicas", 1)}
+        secrets = [{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": dict.fromkeys(keys, "")}
+                   for name, keys in SECRETS.items()]  # fmt: skip
+        cluster = KubernetesApi([*charts, *secrets, *others(f"{git_url}/platform.git")], "ratchet")
         cluster_url = services.enter_context(running(cluster.app))
 
         config = Config.model_validate(
@@ -389,6 +397,18 @@ PLANTED: dict[str, tuple[Callable[[World], Any], set[str]]] = {
             {"from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "loadtester"}}}]}
         ),
         {"gate.policy"},
+    ),
+    "a Secret is not there": (
+        lambda w: w.cluster.objects.remove(w.object("Secret", "ratchet-router")), {"workloads.ratchet"},
+    ),
+    "a Secret lacks a key": (
+        lambda w: w.object("Secret", "ratchet-router")["data"].pop("api-keys"), {"workloads.ratchet"},
+    ),
+    "a ConfigMap is not there": (
+        lambda w: w.cluster.objects.remove(w.object("ConfigMap", "ratchet-config")), {"workloads.ratchet"},
+    ),
+    "a pod does not start": (
+        lambda w: w.object("Deployment", "gate").update(status={"availableReplicas": 0}), {"workloads.ratchet"},
     ),
     "the judge fails": (lambda w: w.answers.update({"/models": (500, {})}), {"judge"}),
     "the judge does not know the key": (lambda w: w.answers.update({"/models": (401, {})}), {"judge"}),
