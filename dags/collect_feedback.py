@@ -6,6 +6,7 @@ from airflow.sdk import DAG, CronPartitionTimetable, get_current_context, task
 
 from _common.assets import DATASET, announce
 from _common.policies import START, Tag, deadline, defaults
+from _common.settings import SETTINGS
 from _common.tasks import step
 
 DOC = """
@@ -58,7 +59,7 @@ with DAG(
         )
 
     # A lake has one scheduler; a run that a person starts is refused by none.
-    scheduler = "--scheduler={{ 'airflow' if dag_run.run_type == 'scheduled' else '' }}"
+    scheduler = f"--scheduler={{{{ '{SETTINGS.scheduler}' if dag_run.run_type == 'scheduled' else '' }}}}"
     collected = step("collect_triplets", options=[scheduler])
     validated = step("validate_triplets", collect_triplets=collected)
     built = step("build_datasets", validate_triplets=validated)

@@ -7,6 +7,7 @@
 | `RATCHET_LAKE`, `RATCHET_CONFIG` | local: the lake and ratchet.yaml, as `ratchet` itself reads them | its own |
 | `RATCHET_PODS` | kubernetes: a JSON file with the fields of `Pods` | none |
 | `RATCHET_APPROVAL` | `on` or `off`: does a person approve each release | on in pods, off locally |
+| `RATCHET_SCHEDULER` | name of this Airflow on the lake, which has one scheduler; no two alike | `airflow` |
 | `RATCHET_MIN_NEW_TRIPLETS` | new triplets that start a training | 500 |
 """
 
@@ -105,6 +106,7 @@ class Settings:
     command: str
     min_new_triplets: int
     needs_approval: bool
+    scheduler: str = "airflow"
     pods: Pods | None = None
 
 
@@ -122,6 +124,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         command=environment.get("RATCHET_COMMAND", str(DEFAULT_COMMAND)),
         min_new_triplets=int(environment.get("RATCHET_MIN_NEW_TRIPLETS", "500")),
         needs_approval=approval == "on",
+        scheduler=environment.get("RATCHET_SCHEDULER", "airflow"),
         pods=_read_pods(environment.get("RATCHET_PODS")) if in_pods else None,
     )
 

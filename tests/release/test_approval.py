@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ratchet.errors import UserError
-from ratchet.release.approval import RegisteredAdapter, approve, check_approved, find_registered
+from ratchet.release.approval import LASTS_S, RegisteredAdapter, approve, check_approved, find_registered
 from ratchet.release.ledger import Ledger, LedgerEntry, approval, close, open_request, read_ledger, releases, request
 from ratchet.store import Store
 from support.release_edges import NEW, OLD
@@ -58,7 +58,7 @@ def test_a_yes_is_for_its_own_adapter_and_until_its_release_ends(registry: Store
     ledger = Ledger(registry)
     approve(ledger, find_registered(registry, "adapter@v2"), "ada", 1.0, "read it")
     with pytest.raises(UserError, match="waits for a person"):
-        check_approved(ledger.records(), OTHER, "pass")
+        check_approved(ledger.records(), OTHER, "pass", 2.0)
     request(ledger, LedgerEntry(event="requested", at=2.0, who="t", adapter=NEW, baseline=OLD, verdict="pass"))
     opened = open_request(ledger.records())
     assert opened is not None
@@ -74,11 +74,11 @@ def test_a_yes_is_for_its_own_adapter_and_until_its_release_ends(registry: Store
 def test_a_yes_is_for_the_verdict_that_it_was_given_on(lake: Store) -> None:
     ledger = Ledger(lake)
     approve(ledger, RegisteredAdapter(NEW, "pass"), "ada", 1.0, "read it")
-    check_approved(ledger.records(), NEW, "pass")
+    check_approved(ledger.records(), NEW, "pass", 2.0)
     with pytest.raises(UserError, match="its verdict was pass, and it is fail now"):
-        check_approved(ledger.records(), NEW, "fail")
+        check_approved(ledger.records(), NEW, "fail", 3.0)
     approve(ledger, RegisteredAdapter(NEW, "fail"), "ada", 2.0, "all the same")
-    check_approved(ledger.records(), NEW, "fail")
+    check_approved(ledger.records(), NEW, "fail", 3.0)
 
 
 def test_a_request_is_checked_against_the_records_that_it_follows(lake: Store) -> None:
@@ -86,11 +86,11 @@ def test_a_request_is_checked_against_the_records_that_it_follows(lake: Store) -
     ledger = Ledger(lake)
     approve(ledger, RegisteredAdapter(NEW, "pass"), "ada", 1.0, "read it")
     entry = LedgerEntry(event="requested", at=2.0, who="t", adapter=NEW, baseline=OLD, verdict="pass")
-    opened = request(ledger, entry, lambda records: check_approved(records, NEW, "pass"))
+    opened = request(ledger, entry, lambda records: check_approved(records, NEW, "pass", 4.0))
     assert opened is not None
     close(ledger, opened, "rolled_back", at=3.0, who="reconciler", why="users like it less")
     with pytest.raises(UserError, match="waits for a person"):
-        request(ledger, entry, lambda records: check_approved(records, NEW, "pass"))
+        request(ledger, entry, lambda records: check_approved(records, NEW, "pass", 4.0))
 
 
 def test_a_record_of_a_later_version_stops_no_reader(lake: Store) -> None:
@@ -101,3 +101,13 @@ def test_a_record_of_a_later_version_stops_no_reader(lake: Store) -> None:
     lake.create("ledger/00000002.json", json.dumps(later).encode())
     assert open_request(read_ledger(lake)) == opened
     assert [[record.seq for record in each] for each in releases(read_ledger(lake))] == [[1, 2]]
+
+
+def test_a_yes_that_nobody_used_lasts_a_month(lake: Store) -> None:
+    ledger, yes = Ledger(lake), RegisteredAdapter(NEW, "pass")
+    approve(ledger, yes, "ada", 0.0, "read it")
+    check_approved(ledger.records(), NEW, "pass", LASTS_S)
+    with pytest.raises(UserError, match="ada approved it 31 days ago"):
+        check_approved(ledger.records(), NEW, "pass", LASTS_S + 86400)
+    approve(ledger, yes, "bob", LASTS_S + 86400, "read it again")
+    check_approved(ledger.records(), NEW, "pass", LASTS_S + 86400)

@@ -262,7 +262,7 @@ def test_where_a_person_must_approve_nothing_opens_without_their_yes_in_the_ledg
         release(asks, released_lake)
     assert not read_ledger(released_lake)
     assert subjects(repository) == ["Serve the base model"]
-    approve(Ledger(released_lake), registered(released_lake), "ada", 1.0, "read the report")
+    approve(Ledger(released_lake), registered(released_lake), "ada", time.time(), "read the report")
     assert release(asks, released_lake).facts["outcome"] == "promoted"
     assert [record.event for record in read_ledger(released_lake)] == ["approved", "requested", "promoted"]
 
@@ -272,7 +272,7 @@ def test_an_approval_is_for_one_release(
 ) -> None:
     script(cluster, repository, weighted(cluster, released_lake, 20), cluster.fail)
     asks = changed(config, approval="person")
-    approve(Ledger(released_lake), registered(released_lake), "ada", 1.0, "read the report")
+    approve(Ledger(released_lake), registered(released_lake), "ada", time.time(), "read the report")
     assert release(asks, released_lake).facts["outcome"] == "rolled_back"
     assert approval(read_ledger(released_lake), NEW.digest) is None
 
@@ -280,9 +280,9 @@ def test_an_approval_is_for_one_release(
 def test_an_approval_does_not_overrule_the_verdict(config: Config, released_lake: LocalStore) -> None:
     record = json.loads((released_lake.path / f"registry/{NEW.digest}.json").read_text())
     (released_lake.path / f"registry/{NEW.digest}.json").write_text(json.dumps({**record, "verdict": "fail"}))
-    approve(Ledger(released_lake), registered(released_lake, "fail"), "ada", 1.0, "I like it")
+    approve(Ledger(released_lake), registered(released_lake, "fail"), "ada", time.time(), "I like it")
     for _ in range(2):  # each attempt uses a yes up
         made = release(changed(config, approval="person"), released_lake)
         assert made.facts["outcome"] == "refused"
         assert approval(read_ledger(released_lake), NEW.digest) is None
-        approve(Ledger(released_lake), registered(released_lake, "fail"), "ada", 2.0, "and again")
+        approve(Ledger(released_lake), registered(released_lake, "fail"), "ada", time.time(), "and again")

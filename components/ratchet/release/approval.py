@@ -17,6 +17,8 @@ from ratchet.store import Store
 MIN_DIGEST_CHARS = 8
 REGISTERED = "registry"
 MANIFESTS = "manifests/register_adapter/"
+DAY_S = 24 * 3600
+LASTS_S = 30 * DAY_S  # a yes that nobody used: by then the champion that it was compared with is another
 OR = " or "  # between verdicts of an adapter that was judged more than once
 
 
@@ -74,7 +76,7 @@ def approve(ledger: Ledger, registered: RegisteredAdapter, who: str, at: float, 
 
     def decide(records: Sequence[LedgerRecord]) -> LedgerEntry | None:
         standing = approval(records, adapter.digest)
-        if standing is not None and standing.verdict == registered.verdict:
+        if standing is not None and standing.verdict == registered.verdict and at - standing.at <= LASTS_S:
             return None
         return LedgerEntry(event="approved", at=at, who=who, why=why, adapter=adapter, verdict=registered.verdict)
 
@@ -83,9 +85,14 @@ def approve(ledger: Ledger, registered: RegisteredAdapter, who: str, at: float, 
     return record
 
 
-def check_approved(records: Sequence[LedgerRecord], adapter: AdapterRef, verdict: str) -> None:
-    """Raise UserError unless a person has approved the adapter's next release, knowing this verdict."""
+def check_approved(records: Sequence[LedgerRecord], adapter: AdapterRef, verdict: str, now: float) -> None:
+    """Raise UserError unless a person has approved the adapter's next release, lately and knowing this verdict."""
     yes = approval(records, adapter.digest)
+    if yes is not None and now - yes.at > LASTS_S:
+        raise UserError(
+            f"{adapter} ({adapter.digest[:12]}) waits for a person: {yes.who} approved it {(now - yes.at) / DAY_S:.0f} "
+            f"days ago, and a yes lasts {LASTS_S / DAY_S:.0f}; `ratchet approve {adapter.digest[:12]} WHY` again"
+        )
     if yes is not None and verdict not in yes.verdict.split(OR):
         raise UserError(
             f"{adapter} ({adapter.digest[:12]}) waits for a person: {yes.who} approved it when its verdict was "

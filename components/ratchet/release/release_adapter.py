@@ -191,7 +191,7 @@ class _ReleaseSession:
 
     def _check(self, records: Sequence[LedgerRecord]) -> None:
         if self.needs_person:
-            check_approved(records, self.candidate.adapter, self.candidate.verdict)
+            check_approved(records, self.candidate.adapter, self.candidate.verdict, time.time())
 
     def _name_in_git(self, opened: LedgerRecord, now: float) -> None:
         """Name the adapter in Git once per request, also if the step runs again or the release was rolled back."""
