@@ -116,8 +116,9 @@ test-clients: $(VENV)/.dev $(CLIENTS)/.clients $(CHAINLIT)/.chainlit $(OPENWEBUI
 	cd clients/npm && npm test
 	$(BIN)/pytest tests/clients -m 'clients or not clients'
 
+# Ten times as many examples and ten thousand canaries take longer than what a hanging test of `make test` is given.
 test-all: $(VENV)/.dev $(AIRFLOW)/.airflow $(VLLM)/.vllm check test-clients ## All of `test`, and the slow tests (the demo, kills, real engines)
-	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n 2 --dist loadfile -m 'not gpu and not cluster and not clients'
+	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n 2 --dist loadfile --timeout=900 -m 'not gpu and not cluster and not clients'
 	$(AIRFLOW)/bin/pytest tests/dags -m 'not gpu and not cluster'
 
 system: ## Install from Debian's packages what the browser tests and the slow tests use; as root
