@@ -14,7 +14,7 @@ from ratchet.release.reconciler.kubernetes import SERVICE_ACCOUNT
 from ratchet.store import open_store
 from ratchet_pipelines.cli.options import AsJson, ConfigFile, Lake, one_of, settings
 from ratchet_pipelines.console import say
-from ratchet_pipelines.doctor import cluster, git, lake, machine, services, workloads
+from ratchet_pipelines.doctor import cluster, git, lake, machine, services, webhooks, workloads
 from ratchet_pipelines.doctor.findings import Check, Finding, Site, examine
 
 CHECKS: tuple[tuple[str, Check], ...] = (
@@ -30,7 +30,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("git", git.check_git),
     ("cluster", cluster.check_cluster),
     ("flagger", cluster.check_flagger),
-    ("canary", cluster.check_canary),
+    ("canary", webhooks.check_canary),
     ("workloads", workloads.check_workloads),
     ("account", cluster.check_release_account),
     ("gate", services.check_gate),

@@ -1,21 +1,14 @@
-"""The cluster, over the Kubernetes API: versions, Flagger, the way to the gate, rights, GPUs, the pool."""
+"""The cluster: versions, Flagger, rights of the release, GPUs, the pool; and where Argo CD and Prometheus are named."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Self
-from urllib.parse import urlsplit
+from collections.abc import Iterator, Sequence
 
 import httpx
 
 from ratchet.errors import UserError
 from ratchet.needs import RELEASE_ACCOUNT
-from ratchet.release.gate.tokens import METADATA_KEY, VARIABLE, hook_token
-from ratchet.release.reconciler.kubernetes import api_client
 from ratchet_pipelines.doctor.findings import Finding, Site
+from ratchet_pipelines.doctor.kubernetes import Api, Object, containers_of, find_flagger
 
-Object = Mapping[str, Any]
 MIN_VERSION = (1, 30)
 MIN_FLAGGER = (1, 42)  # the first that takes Gateway API's v1 and the autoscaler of both arms as the charts write them
 PROVIDER = "gatewayapi:v1"
@@ -30,40 +23,6 @@ READ_BY_RELEASE = (
     ("gateway.networking.k8s.io", "httproutes"),
 )
 GPU = "nvidia.com/gpu"
-NAMESPACE_NAME = "kubernetes.io/metadata.name"
-
-
-class Api:
-    """Objects by path; None for one that is not there."""
-
-    def __init__(self, client: httpx.Client) -> None:
-        self._client = client
-
-    @classmethod
-    @contextmanager
-    def of(cls, url: str) -> Iterator[Self]:
-        with api_client(url) as client:
-            yield cls(client)
-
-    def get(self, path: str, **parameters: str) -> dict[str, Any] | None:
-        return self._read(path, self._client.get(path, params=parameters))
-
-    def items(self, path: str, **parameters: str) -> list[dict[str, Any]]:
-        return list((self.get(path, **parameters) or {}).get("items") or [])
-
-    def ask(self, path: str, body: Object) -> dict[str, Any] | None:
-        return self._read(path, self._client.post(path, json=body))
-
-    @staticmethod
-    def _read(path: str, answer: httpx.Response) -> dict[str, Any] | None:
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            return None
-        if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise UserError(
-                f"{path}: {answer.status_code}; use an account that may read it, as through `kubectl proxy`"
-            )
-        found: dict[str, Any] = answer.raise_for_status().json()
-        return found
 
 
 def check_cluster(site: Site) -> Iterator[Finding]:
@@ -92,7 +51,7 @@ def check_flagger(site: Site) -> Iterator[Finding]:
     if site.cluster_url is None:
         return
     with Api.of(site.cluster_url) as api:
-        flagger = _flagger(api)
+        flagger = find_flagger(api)
     if flagger is None:
         do = "install its chart: infra/argocd has the Application"
         yield Finding(check="flagger", state="missing", what="no Deployment is labelled as Flagger's", do=do)
@@ -112,92 +71,6 @@ def check_flagger(site: Site) -> Iterator[Finding]:
         yield Finding(check="flagger", state="missing", what=f"{place} is not available", do="see its events and log")
     else:
         yield Finding(check="flagger", state="ok", what=f"{place}, {provider}")
-
-
-def check_canary(site: Site) -> Iterator[Finding]:
-    """The Canary, and each webhook's way from Flagger's namespace to the gate, with the token that the gate knows."""
-    if site.cluster_url is None:
-        return
-    release = site.config.release_adapter
-    path = f"/apis/flagger.app/v1beta1/namespaces/{release.namespace}/canaries/{release.canary}"
-    with Api.of(site.cluster_url) as api:
-        canary = api.get(path)
-        if canary is None:
-            do = "deploy charts/adapter-router, or name it: release_adapter.namespace and .canary"
-            what = f"no Canary {release.canary} in {release.namespace}"
-            yield Finding(check="canary", state="missing", what=what, do=do)
-            return
-        phase = canary.get("status", {}).get("phase", "not begun")
-        yield Finding(check="canary", state="ok", what=f"{release.canary} in {release.namespace}: {phase}")
-        analysis = canary["spec"].get("analysis", {})
-        if not analysis.get("metrics"):
-            what = "Flagger watches no errors and no latency: a canary that answers 500 is only held"
-            do = "set prometheus.address of charts/adapter-router, and podMonitor with it"
-            yield Finding(check="canary.metrics", state="warning", what=what, do=do)
-        hooks = analysis.get("webhooks", [])
-        flagger = _flagger(api)
-        for origin in sorted({f"{urlsplit(hook['url']).scheme}://{urlsplit(hook['url']).netloc}" for hook in hooks}):
-            yield from _way(api, origin, flagger)
-    yield from _hook_tokens(hooks)
-
-
-def _way(api: Api, origin: str, flagger: Object | None) -> Iterator[Finding]:
-    """Whether Flagger's pod reaches what stands behind a webhook's address."""
-    sender = flagger["metadata"]["namespace"] if flagger else None
-    parts = urlsplit(origin)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    name, _, rest = host.partition(".")
-    namespace = rest.partition(".")[0]
-    if not namespace:
-        do = (
-            f"write {name}.NAMESPACE.svc: Flagger asks from {sender or 'its own namespace'}, where that name is nothing"
-        )
-        yield Finding(check="gate.address", state="missing", what=f"webhooks call {origin}, without namespace", do=do)
-        return
-    service = api.get(f"/api/v1/namespaces/{namespace}/services/{name}")
-    if service is None or port not in [each["port"] for each in service["spec"].get("ports", [])]:
-        what = f"webhooks call {origin}: {'no such Service' if service is None else f'the Service has no port {port}'}"
-        do = "deploy charts/release-services there, or set gate.url of charts/adapter-router"
-        yield Finding(check="gate.address", state="missing", what=what, do=do)
-        return
-    slices = api.items(
-        f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices",
-        labelSelector=f"kubernetes.io/service-name={name}",
-    )
-    if not any(each.get("conditions", {}).get("ready") for part in slices for each in part.get("endpoints") or []):
-        what, do = f"no pod behind {origin} is ready", f"kubectl -n {namespace} logs deploy/{name}"
-        yield Finding(check="gate.ready", state="missing", what=what, do=do)
-    if flagger is None:
-        return
-    caller = Caller(
-        namespace=(api.get(f"/api/v1/namespaces/{sender}") or {}).get("metadata", {}).get("labels") or {},
-        pod=flagger["spec"]["template"].get("metadata", {}).get("labels") or {},
-        is_inside=sender == namespace,
-        ports=_ports(api, namespace, service, port),
-    )
-    policies = api.items(f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies")
-    governing = [each for each in policies if _selects(each, service["spec"].get("selector", {}))]
-    shut = [each["metadata"]["name"] for each in governing]
-    if shut and not any(_admits(each, caller) for each in governing):
-        what = f"NetworkPolicy {', '.join(shut)} of {namespace} admits no pod of {sender}, where Flagger is"
-        do = f"add {sender} to gate.allowedNamespaces of charts/release-services"
-        yield Finding(check="gate.policy", state="missing", what=what, do=do)
-    else:
-        yield Finding(check="gate.address", state="ok", what=f"{origin} is open to {sender}")
-
-
-def _hook_tokens(hooks: Sequence[Object]) -> Iterator[Finding]:
-    shown = {(hook.get("metadata") or {}).get(METADATA_KEY, "") for hook in hooks}
-    token = os.environ.get(VARIABLE)
-    if not token:
-        do = f"export {VARIABLE} as the Secret ratchet-gate has it, and this compares them"
-        yield Finding(check="gate.token", state="unchecked", what=f"{VARIABLE} is not set here", do=do)
-    elif shown != {hook_token(token)}:
-        do = "set gate.token of charts/adapter-router to what `ratchet hook-token` prints"
-        what = "the webhooks carry another token than the gate's, which will refuse them"
-        yield Finding(check="gate.token", state="missing", what=what, do=do)
-    else:
-        yield Finding(check="gate.token", state="ok", what="the webhooks carry the gate's token")
 
 
 def check_release_account(site: Site) -> Iterator[Finding]:
@@ -223,7 +96,7 @@ def check_pool(site: Site) -> Iterator[Finding]:
     namespace, base = site.config.release_adapter.namespace, site.config.base_model
     with Api.of(site.cluster_url) as api:
         deployments = api.items(f"/apis/apps/v1/namespaces/{namespace}/deployments")
-    served = [each for deployment in deployments for each in _containers(deployment) if _is_vllm(each)]
+    served = [each for deployment in deployments for each in containers_of(deployment) if _is_vllm(each)]
     if not served:
         what = f"no Deployment in {namespace} runs `vllm serve`"
         yield Finding(check="pool", state="missing", what=what, do="deploy charts/model-pool")
@@ -255,7 +128,7 @@ def check_gpus(site: Site) -> Iterator[Finding]:
     serving = sum(
         int(deployment["spec"].get("replicas", 1)) * int(each.get("resources", {}).get("limits", {}).get(GPU, 0))
         for deployment in deployments
-        for each in _containers(deployment)
+        for each in containers_of(deployment)
     )
     if there <= serving:
         what = f"{there} GPUs are there, and serving takes {serving}: none is left to train on"
@@ -307,11 +180,6 @@ def metric_queries(site: Site) -> list[tuple[str, str, str]]:
     return found
 
 
-def _flagger(api: Api) -> dict[str, Any] | None:
-    found = api.items("/apis/apps/v1/deployments", labelSelector="app.kubernetes.io/name=flagger")
-    return found[0] if found else None
-
-
 def _may_get(api: Api, user: str, namespace: str, group: str, kind: str) -> bool:
     asked = {"namespace": namespace, "verb": "get", "group": group, "resource": kind}
     review = {
@@ -321,11 +189,6 @@ def _may_get(api: Api, user: str, namespace: str, group: str, kind: str) -> bool
     }
     answer = api.ask("/apis/authorization.k8s.io/v1/subjectaccessreviews", review) or {}
     return bool(answer.get("status", {}).get("allowed"))
-
-
-def _containers(deployment: Object) -> list[dict[str, Any]]:
-    containers: list[dict[str, Any]] = deployment["spec"]["template"]["spec"]["containers"]
-    return containers
 
 
 def _is_vllm(container: Object) -> bool:
@@ -345,70 +208,3 @@ def _numbers(version: str) -> tuple[int, ...]:
     """`v1.31+` as (1, 31): as many leading parts as are numbers."""
     parts = ("".join(sign for sign in part if sign.isdigit()) for part in version.split("."))
     return tuple(int(part) for part in parts if part)
-
-
-def _selects(policy: Object, labels: Mapping[str, str]) -> bool:
-    """Whether the policy governs who may call pods of these labels."""
-    types = policy["spec"].get("policyTypes", ["Ingress"])
-    return "Ingress" in types and _matches(policy["spec"].get("podSelector") or {}, labels)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Caller:
-    """Who calls, in the words of a NetworkPolicy: labels of namespace and pod, and the port by number and by name."""
-
-    namespace: Mapping[str, str]
-    pod: Mapping[str, str]
-    is_inside: bool
-    """Whether it is in the policy's own namespace, which a peer without namespaceSelector means."""
-    ports: set[Any]
-
-
-def _ports(api: Api, namespace: str, service: Object, port: int) -> set[Any]:
-    """The port of the pods behind a Service's port, by number and by name."""
-    target = next(each.get("targetPort", port) for each in service["spec"]["ports"] if each["port"] == port)
-    deployments = api.items(f"/apis/apps/v1/namespaces/{namespace}/deployments")
-    selector = service["spec"].get("selector", {})
-    declared = [
-        each
-        for deployment in deployments
-        if selector.items() <= deployment["spec"]["template"]["metadata"].get("labels", {}).items()
-        for container in _containers(deployment)
-        for each in container.get("ports", [])
-    ]
-    numbers = {each["containerPort"] for each in declared if each.get("name") == target}
-    names = {each["name"] for each in declared if each["containerPort"] == target and "name" in each}
-    return {target, *numbers, *names}
-
-
-def _admits(policy: Object, caller: Caller) -> bool:
-    """Whether a rule of the policy lets the caller in, at its port."""
-    for rule in policy["spec"].get("ingress") or []:
-        ports = rule.get("ports") or []
-        if ports and not any(each.get("port") is None or each["port"] in caller.ports for each in ports):
-            continue
-        if not rule.get("from") or any(_is_meant(peer, caller) for peer in rule["from"]):
-            return True
-    return False
-
-
-def _is_meant(peer: Object, caller: Caller) -> bool:
-    if "ipBlock" in peer:
-        return False
-    of_namespace = peer.get("namespaceSelector")
-    is_near = caller.is_inside if of_namespace is None else _matches(of_namespace, caller.namespace)
-    return is_near and _matches(peer.get("podSelector") or {}, caller.pod)
-
-
-def _matches(selector: Object, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector takes these labels; an empty one takes all."""
-    checks = {
-        "In": lambda key, values: labels.get(key) in values,
-        "NotIn": lambda key, values: labels.get(key) not in values,
-        "Exists": lambda key, values: key in labels,
-        "DoesNotExist": lambda key, values: key not in labels,
-    }
-    return (selector.get("matchLabels") or {}).items() <= labels.items() and all(
-        checks[each["operator"]](each["key"], each.get("values") or [])
-        for each in selector.get("matchExpressions") or []
-    )

@@ -25,10 +25,11 @@ def check_lake(site: Site) -> Iterator[Finding]:
     else:
         folder = Path(site.store.root)
         nearest = next(each for each in (folder, *folder.parents) if each.exists())
-        is_writable = nearest.is_dir() and os.access(nearest, os.W_OK)
-        state, do = ("ok", "") if is_writable else ("missing", "change its permissions, or name another with --lake")
-        what = f"{folder} is {'' if is_writable else 'not a '}{'writable' if is_writable else 'writable folder'}"
-        yield Finding(check="lake", state="ok" if state == "ok" else "missing", what=what, do=do)
+        if nearest.is_dir() and os.access(nearest, os.W_OK):
+            yield Finding(check="lake", state="ok", what=f"{folder} is writable")
+        else:
+            do = "change its permissions, or name another with --lake"
+            yield Finding(check="lake", state="missing", what=f"{folder} is not a writable folder", do=do)
 
 
 def check_rights(site: Site) -> Iterator[Finding]:

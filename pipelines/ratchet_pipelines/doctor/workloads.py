@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ratchet.errors import UserError
-from ratchet_pipelines.doctor.cluster import Api
 from ratchet_pipelines.doctor.findings import Finding, Site
+from ratchet_pipelines.doctor.kubernetes import Api
 
-Object = Mapping[str, Any]
 Reference = tuple[str, str, str | None]
 """Kind, name and key; without a key any will do."""
 OTHERS = ("airflow", "argo")  # namespaces of infra/argocd, where they are
