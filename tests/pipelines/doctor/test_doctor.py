@@ -545,3 +545,9 @@ def test_a_file_is_no_lake(tmp_path: Path) -> None:
     (tmp_path / "lake").write_text("")
     site = Site(config=Config(), store=LocalStore(tmp_path / "lake"), now=time.time())
     assert next(iter(examine(site, CHECKS[:1]))).state == "missing"
+
+
+def test_a_flagger_older_than_the_recordings_is_told(world: World) -> None:
+    container = world.object("Deployment", "flagger")["spec"]["template"]["spec"]["containers"][0]
+    container["image"] = "ghcr.io/fluxcd/flagger:1.37.0"
+    assert [(finding.check, finding.state) for finding in world.odd()] == [("flagger", "warning")]
